@@ -1,0 +1,1 @@
+//! The Unix process around the tracker; `main` alone calls what is here.

@@ -1,0 +1,10 @@
+//! tbtt, the BitTorrent tracker. The house from the ground floor up; arrows only point down.
+
+/// What a tracker knows: swarms, who is welcome, how often. Pure: no clock, no I/O.
+pub mod tracker;
+
+/// Bytes in, bytes out: HTTP, UDP and metainfo as clients write them. Pure.
+pub mod protocol;
+
+/// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
+pub mod daemon;

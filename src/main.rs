@@ -1,0 +1,3 @@
+//! The daemon: arguments, then the order of starting and stopping.
+
+fn main() {}

@@ -1,0 +1,95 @@
+//! The field's own nouns: what an announce says and what a tracker answers.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+/// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InfoHash(pub [u8; 20]);
+
+impl fmt::Display for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a client calls itself (BEP 3). Never stored: it only helps to see that two addresses are one host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerId(pub [u8; 20]);
+
+/// A client's secret towards the tracker, the same over both address families (BEP 7, BEP 15). Never shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key(pub u32);
+
+/// Time as the core knows it: seconds since an origin of the caller's choice that never runs backwards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Time(pub u32);
+
+impl Time {
+    /// Whole minutes, wrapping at 256: how finely a peer's age is kept.
+    pub(crate) fn minute(self) -> u8 {
+        (self.0 / 60).to_le_bytes()[0]
+    }
+}
+
+/// Why a client announces (BEP 3, BEP 21). Whatever else it sends counts as [`Event::None`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Event {
+    #[default]
+    None,
+    Started,
+    Completed,
+    Stopped,
+    /// A partial seed: has all that it wants, but not all that there is (BEP 21).
+    Paused,
+}
+
+/// One announce, read and checked, from whichever protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Announce {
+    pub info_hash: InfoHash,
+    pub peer_id: PeerId,
+    pub key: Option<Key>,
+    /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
+    pub address: IpAddr,
+    pub port: NonZeroU16,
+    pub event: Event,
+    /// `left` was sent and is 0.
+    pub complete: bool,
+    /// How many peers the client asks for; `None` leaves it to the tracker.
+    pub numwant: Option<u32>,
+}
+
+/// What a peer is in its swarm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    Leecher,
+    /// A leecher that wants no more (BEP 21).
+    Partial,
+    Seeder,
+}
+
+/// One torrent's counts, each host once (BEP 48, BEP 21).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ScrapeEntry {
+    pub complete: u32,
+    /// Leechers, partial seeds among them.
+    pub incomplete: u32,
+    /// Partial seeds.
+    pub partial: u32,
+    pub downloaded: u32,
+}
+
+/// Why the tracker does not serve a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The torrent is not tracked here, perhaps not yet.
+    UnknownTorrent,
+}
