@@ -1,6 +1,415 @@
 //! What a tracker knows, and the one way in to it.
 #![forbid(unsafe_code)]
 
+mod random;
+mod swarm;
 mod types;
 
-pub use types::{Announce, Class, Event, InfoHash, Key, PeerId, Refusal, ScrapeEntry, Time};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+pub use random::Random;
+pub use types::{
+    Admission, Announce, Answer, Class, Event, InfoHash, Key, PeerId, Refusal, Retry, ScrapeEntry,
+    Time,
+};
+
+use swarm::{Peer, Swarm};
+
+/// So many that two workers seldom meet at one, and that a sweep of one is short.
+const SHARDS: usize = 1024;
+
+/// How many peers a sweep looks at before it lets waiting announces in.
+const SWEPT_AT_ONCE: usize = 4096;
+
+/// What the operator decides about answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Serve any torrent that is not denied.
+    pub open: bool,
+    /// Seconds between a client's announces.
+    pub interval: u32,
+    /// Seconds before which a client shall not announce again.
+    pub min_interval: u32,
+    /// Seconds after which a silent peer is no longer handed out, to the minute; at most 14,400, as ages wrap at 256 minutes.
+    pub peer_timeout: u32,
+    /// Peers for a client that does not say how many it wants.
+    pub numwant: u32,
+    /// The most peers in one answer.
+    pub max_numwant: u32,
+    /// Sent with every answer, for the client's user to read.
+    pub warning: Option<Arc<str>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            open: false,
+            interval: 1800,
+            min_interval: 300,
+            peer_timeout: 2700,
+            numwant: 50,
+            max_numwant: 200,
+            warning: None,
+        }
+    }
+}
+
+/// Every torrent and its swarm. Shared by all workers; each call takes one short lock.
+pub struct Tracker {
+    settings: RwLock<Settings>,
+    shards: Box<[Mutex<Shard>]>,
+    /// Keyed, so that no stranger can choose hashes or addresses that fall on one spot.
+    keyed: SipHasher13,
+}
+
+/// A part of the torrents, by their hash.
+struct Shard {
+    /// Positions in `torrents` by info-hash.
+    index: HashTable<u32>,
+    torrents: Vec<Torrent>,
+    random: Random,
+    /// IPv4, IPv6.
+    peers: [usize; 2],
+}
+
+struct Torrent {
+    info_hash: InfoHash,
+    downloaded: u32,
+    admission: Admission,
+    swarm: Swarm,
+}
+
+impl Tracker {
+    /// `seed` makes choices and hashing unforeseeable to strangers, and repeatable for tests.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let keyed = SipHasher13::new_with_keys(random.next_u64(), random.next_u64());
+        let shards = (0..SHARDS)
+            .map(|_| Mutex::new(Shard::new(Random::new(random.next_u64()))))
+            .collect();
+        Self {
+            settings: RwLock::new(settings),
+            shards,
+            keyed,
+        }
+    }
+
+    /// Takes new settings; swarms stay as they are.
+    pub fn set(&self, settings: Settings) {
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Hears a peer, and appends the endpoints of others of its family to `peers`, in compact form.
+    pub fn announce(
+        &self,
+        now: Time,
+        announce: &Announce,
+        peers: &mut Vec<u8>,
+    ) -> Result<Answer, Refusal> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        let peer = Peer::new(announce, &self.keyed);
+        let want = announce
+            .numwant
+            .unwrap_or(settings.numwant)
+            .min(settings.max_numwant);
+        let hash = self.hash(&announce.info_hash);
+        let mut shard = self.shard(hash);
+        let at = shard.admitted(&announce.info_hash, hash, settings.open, &self.keyed)?;
+        let counts = match announce.event {
+            Event::Stopped => shard.leave(at, &peer, &self.keyed),
+            _ => shard.join(at, now, &peer, want as usize, &self.keyed, peers),
+        };
+        drop(shard);
+        Ok(Answer {
+            counts,
+            interval: settings.interval,
+            min_interval: settings.min_interval,
+            warning: settings.warning.clone(),
+        })
+    }
+
+    /// One torrent's counts; `None` for one that is not tracked here.
+    pub fn scrape(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
+        let open = self
+            .settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .open;
+        let hash = self.hash(info_hash);
+        let shard = self.shard(hash);
+        match shard.find(info_hash, hash) {
+            Some(at) => shard.torrents[at]
+                .admitted(open)
+                .is_ok()
+                .then(|| shard.torrents[at].counts()),
+            None => open.then(ScrapeEntry::default),
+        }
+    }
+
+    /// Names a torrent as tracked or denied, or takes that back.
+    pub fn admit(&self, info_hash: &InfoHash, admission: Admission) {
+        let hash = self.hash(info_hash);
+        let mut shard = self.shard(hash);
+        let at = shard
+            .find(info_hash, hash)
+            .unwrap_or_else(|| shard.add(info_hash, hash, &self.keyed));
+        let torrent = &mut shard.torrents[at];
+        let before = torrent.swarm.len();
+        torrent.admission = admission;
+        if admission == Admission::Denied {
+            torrent.swarm = Swarm::default();
+        }
+        shard.settle(at, before, &self.keyed);
+    }
+
+    /// Calls `each` with every tracked torrent and its counts, shard by shard, in no order.
+    pub fn for_each_torrent(&self, mut each: impl FnMut(&InfoHash, ScrapeEntry)) {
+        let open = self
+            .settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .open;
+        for shard in &self.shards {
+            let shard = lock(shard);
+            shard
+                .torrents
+                .iter()
+                .filter(|t| t.admitted(open).is_ok())
+                .for_each(|t| each(&t.info_hash, t.counts()));
+        }
+    }
+
+    /// Forgets silent peers in one slice of all: called for each slice in turn, every peer is seen once a round, and no
+    /// announce waits for more than a part of a slice.
+    pub fn expire(&self, now: Time, slice: usize) {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        let timeout_minutes = (settings.peer_timeout.div_ceil(60)).min(240) as u8;
+        drop(settings);
+        for shard in self
+            .shards
+            .chunks(SHARDS / Self::SLICES)
+            .nth(slice % Self::SLICES)
+            .into_iter()
+            .flatten()
+        {
+            let mut next = Some((0, 0));
+            while let Some(from) = next {
+                next = lock(shard).expire(now, timeout_minutes, from, &self.keyed);
+            }
+        }
+    }
+
+    /// How many calls of [`Tracker::expire`] make a round.
+    pub const SLICES: usize = 64;
+
+    /// How many torrents have peers or are listed, and how many endpoints there are of IPv4 and of IPv6.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            totals.torrents += shard.torrents.len();
+            totals.peers_v4 += shard.peers[0];
+            totals.peers_v6 += shard.peers[1];
+        }
+        totals
+    }
+
+    fn hash(&self, info_hash: &InfoHash) -> u64 {
+        self.keyed.hash(&info_hash.0)
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+}
+
+impl Torrent {
+    fn counts(&self) -> ScrapeEntry {
+        ScrapeEntry {
+            downloaded: self.downloaded,
+            ..self.swarm.counts()
+        }
+    }
+
+    fn admitted(&self, open: bool) -> Result<(), Refusal> {
+        match self.admission {
+            Admission::Listed => Ok(()),
+            Admission::Unnamed if open => Ok(()),
+            Admission::Unnamed => Err(Refusal::UnknownTorrent),
+            Admission::Denied => Err(Refusal::DeniedTorrent),
+        }
+    }
+}
+
+impl Shard {
+    fn new(random: Random) -> Self {
+        Self {
+            index: HashTable::new(),
+            torrents: Vec::new(),
+            random,
+            peers: [0, 0],
+        }
+    }
+
+    fn find(&self, info_hash: &InfoHash, hash: u64) -> Option<usize> {
+        self.index
+            .find(hash, |&at| {
+                self.torrents[at as usize].info_hash == *info_hash
+            })
+            .map(|&at| at as usize)
+    }
+
+    /// Where a torrent is, if it may be served; an open tracker makes room for one that it has not met.
+    fn admitted(
+        &mut self,
+        info_hash: &InfoHash,
+        hash: u64,
+        open: bool,
+        keyed: &SipHasher13,
+    ) -> Result<usize, Refusal> {
+        match self.find(info_hash, hash) {
+            Some(at) => self.torrents[at].admitted(open).map(|()| at),
+            None if open => Ok(self.add(info_hash, hash, keyed)),
+            None => Err(Refusal::UnknownTorrent),
+        }
+    }
+
+    fn join(
+        &mut self,
+        at: usize,
+        now: Time,
+        peer: &Peer,
+        want: usize,
+        keyed: &SipHasher13,
+        peers: &mut Vec<u8>,
+    ) -> ScrapeEntry {
+        let random = self.random.next_u32();
+        let torrent = &mut self.torrents[at];
+        let before = torrent.swarm.len();
+        let joined = torrent.swarm.join(now, peer, keyed);
+        torrent.downloaded = torrent
+            .downloaded
+            .saturating_add(joined.first_completed.into());
+        torrent.swarm.choose(peer, &joined, want, random, peers);
+        let counts = torrent.counts();
+        self.settle(at, before, keyed);
+        counts
+    }
+
+    fn leave(&mut self, at: usize, peer: &Peer, keyed: &SipHasher13) -> ScrapeEntry {
+        let torrent = &mut self.torrents[at];
+        let before = torrent.swarm.len();
+        torrent.swarm.leave(peer, keyed);
+        let counts = torrent.counts();
+        self.settle(at, before, keyed);
+        counts
+    }
+
+    /// Sweeps on from a torrent and a peer in it, and tells where to go on.
+    fn expire(
+        &mut self,
+        now: Time,
+        timeout_minutes: u8,
+        (torrent_at, peer_at): (usize, usize),
+        keyed: &SipHasher13,
+    ) -> Option<(usize, usize)> {
+        let (mut at, mut from, mut left) = (torrent_at, peer_at, SWEPT_AT_ONCE);
+        while at < self.torrents.len() {
+            if left == 0 {
+                return Some((at, from));
+            }
+            let torrent = &mut self.torrents[at];
+            let before = torrent.swarm.len();
+            let next = torrent
+                .swarm
+                .expire(now, timeout_minutes, from, left, keyed);
+            left = left.saturating_sub(before[0] + before[1] + 1);
+            let gone = self.settle(at, before, keyed);
+            match next {
+                Some(peer_at) => from = peer_at,
+                // Another has taken the place of one that is gone.
+                None => (at, from) = (if gone { at } else { at + 1 }, 0),
+            }
+        }
+        None
+    }
+
+    /// Keeps the totals, and forgets a torrent that nobody has named and nobody is in. Tells whether it has.
+    fn settle(&mut self, at: usize, before: [usize; 2], keyed: &SipHasher13) -> bool {
+        let torrent = &self.torrents[at];
+        let after = torrent.swarm.len();
+        for ((total, before), after) in self.peers.iter_mut().zip(before).zip(after) {
+            *total = *total + after - before;
+        }
+        let idle = after == [0, 0] && torrent.admission == Admission::Unnamed;
+        if idle {
+            self.remove(at, keyed);
+        }
+        idle
+    }
+
+    fn add(&mut self, info_hash: &InfoHash, hash: u64, keyed: &SipHasher13) -> usize {
+        let at = self.torrents.len();
+        if at == self.torrents.capacity() {
+            self.torrents.reserve_exact((at / 8).max(4));
+        }
+        let swarm = Swarm::default();
+        self.torrents.push(Torrent {
+            info_hash: *info_hash,
+            downloaded: 0,
+            admission: Admission::default(),
+            swarm,
+        });
+        let torrents = &self.torrents;
+        self.index.insert_unique(hash, at as u32, |&at| {
+            keyed.hash(&torrents[at as usize].info_hash.0)
+        });
+        at
+    }
+
+    fn remove(&mut self, at: usize, keyed: &SipHasher13) {
+        self.point(at, None, keyed);
+        let last = self.torrents.len() - 1;
+        if at != last {
+            self.point(last, Some(at), keyed);
+        }
+        self.torrents.swap_remove(at);
+        if last < self.torrents.capacity() / 2 {
+            self.torrents.shrink_to(last + last / 8);
+            let torrents = &self.torrents;
+            self.index
+                .shrink_to(last, |&at| keyed.hash(&torrents[at as usize].info_hash.0));
+        }
+    }
+
+    /// Has the index say `to` where it says `from`, or nothing.
+    fn point(&mut self, from: usize, to: Option<usize>, keyed: &SipHasher13) {
+        let hash = keyed.hash(&self.torrents[from].info_hash.0);
+        let Ok(mut entry) = self.index.find_entry(hash, |&at| at as usize == from) else {
+            return;
+        };
+        match to {
+            Some(to) => *entry.get_mut() = to as u32,
+            None => drop(entry.remove()),
+        }
+    }
+}
+
+/// What a tracker holds in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    pub torrents: usize,
+    pub peers_v4: usize,
+    pub peers_v6: usize,
+}
+
+/// A panic ends the process, so there is no one to find a lock poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 /// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,9 +88,69 @@ pub struct ScrapeEntry {
     pub downloaded: u32,
 }
 
+/// Whether a torrent is tracked, and by whose word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Admission {
+    /// Nobody has named it: served if the tracker is open, and forgotten with its last peer.
+    #[default]
+    Unnamed,
+    /// Published here: served, and its counters are kept.
+    Listed,
+    /// Refused even where the tracker is open.
+    Denied,
+}
+
+/// What the tracker answers to an announce; the peers themselves are appended to the caller's buffer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    pub counts: ScrapeEntry,
+    /// Seconds until the next announce is due.
+    pub interval: u32,
+    /// Seconds before which the client shall not come again.
+    pub min_interval: u32,
+    /// For the client's user to read.
+    pub warning: Option<Arc<str>>,
+}
+
 /// Why the tracker does not serve a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The torrent is not tracked here, perhaps not yet.
     UnknownTorrent,
+    /// The torrent shall not be tracked here.
+    DeniedTorrent,
+}
+
+/// When a refused client may come again (BEP 31).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retry {
+    /// After this many minutes, at least 1.
+    Minutes(u32),
+    Never,
+}
+
+impl Refusal {
+    /// What the client's user reads.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownTorrent => "this torrent is not tracked here",
+            Self::DeniedTorrent => "this torrent is not welcome here",
+        }
+    }
+
+    /// A torrent may be announced moments before it is published: such a client shall not wait for long.
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::UnknownTorrent => Retry::Minutes(5),
+            Self::DeniedTorrent => Retry::Never,
+        }
+    }
+
+    /// Seconds, for the clients that know `interval` alone.
+    pub fn interval(self) -> u32 {
+        match self.retry() {
+            Retry::Minutes(minutes) => minutes * 60,
+            Retry::Never => 86_400,
+        }
+    }
 }

@@ -1,0 +1,664 @@
+//! Who is in one swarm, until when, and whom to hand out.
+//!
+//! A peer is its endpoint, kept as the wire has it: 11 bytes for IPv4, 23 for IPv6. Small sets are scanned, large ones
+//! have an index; either way an announce costs the same however many peers there are.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use super::types::{Announce, Class, Event, ScrapeEntry, Time};
+
+/// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
+const SCANNED: usize = 128;
+
+/// Where a peer is reached, as compact answers carry it: address and port in network order (BEP 23, BEP 7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Endpoint {
+    V4([u8; 6]),
+    V6([u8; 18]),
+}
+
+impl Endpoint {
+    fn new(address: IpAddr, port: NonZeroU16) -> Self {
+        let port = port.get().to_be_bytes();
+        match address {
+            IpAddr::V4(v4) => Self::V4(joined(v4.octets(), port)),
+            IpAddr::V6(v6) => Self::V6(joined(v6.octets(), port)),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::V4(bytes) => bytes,
+            Self::V6(bytes) => bytes,
+        }
+    }
+}
+
+fn joined<const A: usize, const N: usize>(address: [u8; A], port: [u8; 2]) -> [u8; N] {
+    let mut endpoint = [0; N];
+    endpoint[..A].copy_from_slice(&address);
+    endpoint[A..].copy_from_slice(&port);
+    endpoint
+}
+
+/// A peer's host, its class, and whether its download has been counted.
+///
+/// The host is a fingerprint of `peer_id` and `key`, by which one that announces over both families counts once (BEP 7).
+/// 28 bits: where 4,000 hosts of each family meet in one swarm, 1 in 16 such swarms is expected to count one too few.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark(u32);
+
+impl Mark {
+    const CLASS: u32 = 0b0011;
+    const COMPLETED: u32 = 0b0100;
+    const HOST: u32 = !0b1111;
+
+    fn new(host: u32, class: Class, completed: bool) -> Self {
+        let completed = if completed { Self::COMPLETED } else { 0 };
+        Self(host & Self::HOST | class as u32 | completed)
+    }
+
+    fn class(self) -> Class {
+        match self.0 & Self::CLASS {
+            0 => Class::Leecher,
+            1 => Class::Partial,
+            _ => Class::Seeder,
+        }
+    }
+
+    fn completed(self) -> bool {
+        self.0 & Self::COMPLETED != 0
+    }
+
+    fn in_class(self) -> Role {
+        Role {
+            bits: self.0 & !Self::COMPLETED,
+            of: !Self::COMPLETED,
+        }
+    }
+
+    fn as_completed(self) -> Role {
+        Role {
+            bits: self.0 & Self::HOST | Self::COMPLETED,
+            of: !Self::CLASS,
+        }
+    }
+}
+
+/// What a host is counted as: one of a class, or one that has completed.
+#[derive(Clone, Copy)]
+struct Role {
+    bits: u32,
+    of: u32,
+}
+
+impl Role {
+    fn is_of(self, mark: Mark) -> bool {
+        mark.0 & self.of == self.bits
+    }
+}
+
+/// One peer of the family whose endpoints have `N` bytes. Bytes all through, so that no record is padded.
+#[derive(Clone, Copy)]
+pub(super) struct Record<const N: usize> {
+    endpoint: [u8; N],
+    /// [`Time::minute`] of the last announce.
+    heard: u8,
+    mark: [u8; 4],
+}
+
+impl<const N: usize> Record<N> {
+    fn new(endpoint: [u8; N], now: Time, mark: Mark) -> Self {
+        Self {
+            endpoint,
+            heard: now.minute(),
+            mark: mark.0.to_ne_bytes(),
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark(u32::from_ne_bytes(self.mark))
+    }
+
+    /// Hears the peer again; tells whether that is the first time that it has completed.
+    fn renew(&mut self, heard: u8, mark: Mark) -> bool {
+        let before = self.mark();
+        // Once counted, always counted: a client that repeats `completed` makes no second download.
+        self.heard = heard;
+        self.mark = (mark.0 | before.0 & Mark::COMPLETED).to_ne_bytes();
+        mark.completed() && !before.completed()
+    }
+
+    fn is_silent(&self, now: Time, timeout_minutes: u8) -> bool {
+        now.minute().wrapping_sub(self.heard) > timeout_minutes
+    }
+}
+
+/// The peers of one family: leechers before seeders, so that a seeder is given leechers alone without a search.
+#[derive(Default)]
+struct Set<const N: usize> {
+    records: Vec<Record<N>>,
+    /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
+    leechers: usize,
+    /// Positions in `records` by endpoint, once there are more than [`SCANNED`].
+    index: Option<Box<HashTable<u32>>>,
+}
+
+impl<const N: usize> Set<N> {
+    fn find(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> Option<usize> {
+        match &self.index {
+            None => self.records.iter().position(|r| r.endpoint == *endpoint),
+            Some(index) => index
+                .find(keyed.hash(endpoint), |&at| {
+                    self.records[at as usize].endpoint == *endpoint
+                })
+                .map(|&at| at as usize),
+        }
+    }
+
+    /// Adds a peer that is not there yet and tells its position.
+    fn insert(&mut self, record: Record<N>, keyed: &SipHasher13) -> usize {
+        let len = self.records.len();
+        if len == self.records.capacity() {
+            // By an eighth: doubling would leave a third of the memory unused.
+            self.records.reserve_exact((len / 8).max(2));
+        }
+        self.records.push(record);
+        let mut at = len;
+        if record.mark().class() != Class::Seeder {
+            at = self.leechers;
+            self.leechers += 1;
+            self.records[len] = self.records[at];
+            self.moved(at, len, keyed);
+            self.records[at] = record;
+        }
+        self.add_to_index(at, keyed);
+        at
+    }
+
+    fn remove(&mut self, at: usize, keyed: &SipHasher13) -> Record<N> {
+        let record = self.records[at];
+        self.remove_from_index(at, keyed);
+        let mut gap = at;
+        if at < self.leechers {
+            self.leechers -= 1;
+            gap = self.leechers;
+            self.records[at] = self.records[gap];
+            self.moved(gap, at, keyed);
+        }
+        let last = self.records.len() - 1;
+        self.records[gap] = self.records[last];
+        self.moved(last, gap, keyed);
+        self.records.pop();
+        if last < self.records.capacity() / 2 {
+            self.records.shrink_to(last + last / 8);
+        }
+        record
+    }
+
+    /// Tells the index that the record now at `to` was at `from`.
+    fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
+        if let Some(index) = &mut self.index
+            && from != to
+        {
+            let hash = keyed.hash(&self.records[to].endpoint);
+            if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
+                *position = to as u32;
+            }
+        }
+    }
+
+    fn add_to_index(&mut self, at: usize, keyed: &SipHasher13) {
+        let records = &self.records;
+        let hash = |&at: &u32| keyed.hash(&records[at as usize].endpoint);
+        if let Some(index) = &mut self.index {
+            index.insert_unique(hash(&(at as u32)), at as u32, hash);
+        } else if records.len() > SCANNED {
+            let mut index = HashTable::with_capacity(records.len());
+            for at in 0..records.len() as u32 {
+                index.insert_unique(hash(&at), at, hash);
+            }
+            self.index = Some(Box::new(index));
+        }
+    }
+
+    fn remove_from_index(&mut self, at: usize, keyed: &SipHasher13) {
+        if self.records.len() < SCANNED / 2 {
+            self.index = None;
+        }
+        if let Some(index) = &mut self.index {
+            let hash = keyed.hash(&self.records[at].endpoint);
+            if let Ok(entry) = index.find_entry(hash, |&position| position as usize == at) {
+                entry.remove();
+            }
+        }
+    }
+
+    fn count(&self, role: Role) -> u32 {
+        self.records.iter().filter(|r| role.is_of(r.mark())).count() as u32
+    }
+
+    /// Appends up to `want` endpoints, evenly spaced from a random start, so that each peer is as likely as any other;
+    /// never the asker, who is at `asker`, and for a seeder no seeder.
+    fn choose(&self, asker: usize, want: usize, random: u32, out: &mut Vec<u8>) {
+        let pool = if asker < self.leechers {
+            self.records.len()
+        } else {
+            self.leechers
+        };
+        let others = if asker < pool { pool - 1 } else { pool };
+        let chosen = want.min(others);
+        if chosen == 0 {
+            return;
+        }
+        out.reserve(chosen * N);
+        let start = (u64::from(random) * others as u64) >> 32;
+        let step = ((others as u64) << 32) / chosen as u64;
+        for i in 0..chosen as u64 {
+            let mut at = (start + ((i * step) >> 32)) as usize;
+            if at >= others {
+                at -= others;
+            }
+            if at >= asker {
+                at += 1;
+            }
+            out.extend_from_slice(&self.records[at].endpoint);
+        }
+    }
+}
+
+/// How many hosts are of each class, however many families they are on.
+#[derive(Default)]
+struct Census {
+    /// By [`Class`].
+    hosts_of: [u32; 3],
+    /// How many records of each family have a role; kept only while both families are there and one has an index.
+    roles: Option<Box<HashTable<RoleCount>>>,
+}
+
+struct RoleCount {
+    bits: u32,
+    /// IPv4, IPv6.
+    records: [u32; 2],
+}
+
+impl Census {
+    /// Whether a record of this role in `mine`, which must not hold it, adds to the count: not while the other family
+    /// has a record for which it can stand.
+    fn adds<const N: usize, const M: usize>(
+        &self,
+        role: Role,
+        mine: &Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) -> bool {
+        match &self.roles {
+            _ if other.records.is_empty() => true,
+            None => mine.count(role) >= other.count(role),
+            Some(roles) => {
+                let count = roles.find(keyed.hash(&role.bits.to_ne_bytes()), |c| {
+                    c.bits == role.bits
+                });
+                count.is_none_or(|c| c.records[family::<N>()] >= c.records[family::<M>()])
+            }
+        }
+    }
+
+    /// Adds or refreshes a peer of the family `mine`.
+    fn join<const N: usize, const M: usize>(
+        &mut self,
+        record: Record<N>,
+        mine: &mut Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) -> Joined {
+        let Some(at) = mine.find(&record.endpoint, keyed) else {
+            let (at, first_completed) = self.insert(record, mine, other, keyed);
+            return Joined {
+                at,
+                first_completed,
+            };
+        };
+        let mut renewed = mine.records[at];
+        let completes = renewed.renew(record.heard, record.mark());
+        if renewed.mark() == mine.records[at].mark() {
+            mine.records[at] = renewed;
+            return Joined {
+                at,
+                first_completed: false,
+            };
+        }
+        self.remove(at, mine, other, keyed);
+        let (at, first_completed) = self.insert(renewed, mine, other, keyed);
+        Joined {
+            at,
+            first_completed: first_completed && completes,
+        }
+    }
+
+    /// Inserts a record; tells its position, and whether its host is the first to have completed.
+    fn insert<const N: usize, const M: usize>(
+        &mut self,
+        record: Record<N>,
+        mine: &mut Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) -> (usize, bool) {
+        let mark = record.mark();
+        if self.adds(mark.in_class(), mine, other, keyed) {
+            self.hosts_of[mark.class() as usize] += 1;
+        }
+        let first_completed =
+            mark.completed() && self.adds(mark.as_completed(), mine, other, keyed);
+        let at = mine.insert(record, keyed);
+        if self.roles.is_some() {
+            self.note(mark, family::<N>(), keyed);
+        } else if !other.records.is_empty() && (mine.index.is_some() || other.index.is_some()) {
+            self.roles = Some(Box::default());
+            mine.records
+                .iter()
+                .for_each(|r| self.note(r.mark(), family::<N>(), keyed));
+            other
+                .records
+                .iter()
+                .for_each(|r| self.note(r.mark(), family::<M>(), keyed));
+        }
+        (at, first_completed)
+    }
+
+    fn remove<const N: usize, const M: usize>(
+        &mut self,
+        at: usize,
+        mine: &mut Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) -> Record<N> {
+        let record = mine.remove(at, keyed);
+        let mark = record.mark();
+        if mine.index.is_none() && other.index.is_none() {
+            self.roles = None;
+        }
+        self.unnote(mark, family::<N>(), keyed);
+        if self.adds(mark.in_class(), mine, other, keyed) {
+            self.hosts_of[mark.class() as usize] -= 1;
+        }
+        record
+    }
+
+    fn note(&mut self, mark: Mark, family: usize, keyed: &SipHasher13) {
+        let Some(roles) = &mut self.roles else { return };
+        let completed = mark.completed().then(|| mark.as_completed());
+        for Role { bits, .. } in std::iter::once(mark.in_class()).chain(completed) {
+            let hash = |c: &RoleCount| keyed.hash(&c.bits.to_ne_bytes());
+            let new = RoleCount {
+                bits,
+                records: [0, 0],
+            };
+            let mut entry = roles
+                .entry(hash(&new), |c| c.bits == bits, hash)
+                .or_insert(new);
+            entry.get_mut().records[family] += 1;
+        }
+    }
+
+    fn unnote(&mut self, mark: Mark, family: usize, keyed: &SipHasher13) {
+        let Some(roles) = &mut self.roles else { return };
+        let completed = mark.completed().then(|| mark.as_completed());
+        for Role { bits, .. } in std::iter::once(mark.in_class()).chain(completed) {
+            if let Ok(mut entry) =
+                roles.find_entry(keyed.hash(&bits.to_ne_bytes()), |c| c.bits == bits)
+            {
+                entry.get_mut().records[family] -= 1;
+                if entry.get().records == [0, 0] {
+                    entry.remove();
+                }
+            }
+        }
+    }
+}
+
+/// Which of [`RoleCount::records`] counts endpoints of `N` bytes.
+const fn family<const N: usize>() -> usize {
+    if N == 6 { 0 } else { 1 }
+}
+
+/// A peer as it announces itself.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    endpoint: Endpoint,
+    mark: Mark,
+}
+
+impl Peer {
+    pub(super) fn new(announce: &Announce, keyed: &SipHasher13) -> Self {
+        let endpoint = Endpoint::new(announce.address, announce.port);
+        let class = match (announce.complete, announce.event) {
+            (true, _) => Class::Seeder,
+            (false, Event::Paused) => Class::Partial,
+            (false, _) => Class::Leecher,
+        };
+        let completed = announce.complete && announce.event == Event::Completed;
+        let mut hasher = *keyed;
+        match announce.key {
+            Some(key) => {
+                hasher.write(&announce.peer_id.0);
+                hasher.write(&key.0.to_ne_bytes());
+            }
+            // Without a key, anyone who has met a peer could pass for it: each endpoint is a host of its own.
+            None => hasher.write(endpoint.bytes()),
+        }
+        Self {
+            endpoint,
+            mark: Mark::new(hasher.finish() as u32, class, completed),
+        }
+    }
+}
+
+/// Where a peer stands after its announce, and whether that made a new download.
+pub(super) struct Joined {
+    at: usize,
+    pub(super) first_completed: bool,
+}
+
+/// The peers of one torrent. Most torrents of an open tracker have one peer: that one takes no memory of its own.
+#[derive(Default)]
+pub(super) enum Swarm {
+    #[default]
+    Empty,
+    OneV4(Record<6>),
+    OneV6(Record<18>),
+    Many(Box<Families>),
+}
+
+/// A swarm of any size, by family.
+#[derive(Default)]
+pub(super) struct Families {
+    v4: Set<6>,
+    v6: Set<18>,
+    census: Census,
+}
+
+impl Swarm {
+    /// How many peers there are: IPv4, IPv6.
+    pub(super) fn len(&self) -> [usize; 2] {
+        match self {
+            Self::Empty => [0, 0],
+            Self::OneV4(_) => [1, 0],
+            Self::OneV6(_) => [0, 1],
+            Self::Many(families) => [families.v4.records.len(), families.v6.records.len()],
+        }
+    }
+
+    /// The counts of hosts; `downloaded` is not kept here.
+    pub(super) fn counts(&self) -> ScrapeEntry {
+        let mut hosts_of = [0; 3];
+        match self {
+            Self::Empty => {}
+            Self::OneV4(record) => hosts_of[record.mark().class() as usize] = 1,
+            Self::OneV6(record) => hosts_of[record.mark().class() as usize] = 1,
+            Self::Many(families) => hosts_of = families.census.hosts_of,
+        }
+        let [leechers, partial, complete] = hosts_of;
+        ScrapeEntry {
+            complete,
+            incomplete: leechers + partial,
+            partial,
+            downloaded: 0,
+        }
+    }
+
+    /// Adds or refreshes a peer.
+    pub(super) fn join(&mut self, now: Time, peer: &Peer, keyed: &SipHasher13) -> Joined {
+        let first_completed = match (&mut *self, peer.endpoint) {
+            (Self::Empty, Endpoint::V4(endpoint)) => {
+                *self = Self::OneV4(Record::new(endpoint, now, peer.mark));
+                peer.mark.completed()
+            }
+            (Self::Empty, Endpoint::V6(endpoint)) => {
+                *self = Self::OneV6(Record::new(endpoint, now, peer.mark));
+                peer.mark.completed()
+            }
+            (Self::OneV4(record), Endpoint::V4(endpoint)) if record.endpoint == endpoint => {
+                record.renew(now.minute(), peer.mark)
+            }
+            (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
+                record.renew(now.minute(), peer.mark)
+            }
+            (_, endpoint) => {
+                let Families { v4, v6, census } = self.many(keyed);
+                return match endpoint {
+                    Endpoint::V4(endpoint) => {
+                        census.join(Record::new(endpoint, now, peer.mark), v4, v6, keyed)
+                    }
+                    Endpoint::V6(endpoint) => {
+                        census.join(Record::new(endpoint, now, peer.mark), v6, v4, keyed)
+                    }
+                };
+            }
+        };
+        Joined {
+            at: 0,
+            first_completed,
+        }
+    }
+
+    /// Removes a peer; one that is not there is no error.
+    pub(super) fn leave(&mut self, peer: &Peer, keyed: &SipHasher13) {
+        match (&mut *self, peer.endpoint) {
+            (Self::OneV4(record), Endpoint::V4(endpoint)) if record.endpoint == endpoint => {
+                *self = Self::Empty
+            }
+            (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
+                *self = Self::Empty
+            }
+            (Self::Many(families), endpoint) => {
+                let Families { v4, v6, census } = &mut **families;
+                match endpoint {
+                    Endpoint::V4(endpoint) => {
+                        if let Some(at) = v4.find(&endpoint, keyed) {
+                            census.remove(at, v4, v6, keyed);
+                        }
+                    }
+                    Endpoint::V6(endpoint) => {
+                        if let Some(at) = v6.find(&endpoint, keyed) {
+                            census.remove(at, v6, v4, keyed);
+                        }
+                    }
+                }
+                self.fold();
+            }
+            _ => {}
+        }
+    }
+
+    /// Appends up to `want` endpoints of the peer's own family, for it to connect to.
+    pub(super) fn choose(
+        &self,
+        peer: &Peer,
+        joined: &Joined,
+        want: usize,
+        random: u32,
+        out: &mut Vec<u8>,
+    ) {
+        if let Self::Many(families) = self {
+            match peer.endpoint {
+                Endpoint::V4(_) => families.v4.choose(joined.at, want, random, out),
+                Endpoint::V6(_) => families.v6.choose(joined.at, want, random, out),
+            }
+        }
+    }
+
+    /// Removes those unheard for more than `timeout_minutes`, looking at no more than `most` peers from number `from` on.
+    /// Tells where to go on, or `None` at the end.
+    pub(super) fn expire(
+        &mut self,
+        now: Time,
+        timeout_minutes: u8,
+        from: usize,
+        most: usize,
+        keyed: &SipHasher13,
+    ) -> Option<usize> {
+        match self {
+            Self::OneV4(record) if record.is_silent(now, timeout_minutes) => *self = Self::Empty,
+            Self::OneV6(record) if record.is_silent(now, timeout_minutes) => *self = Self::Empty,
+            Self::Many(families) => {
+                let Families { v4, v6, census } = &mut **families;
+                let mut at = from;
+                for _ in 0..most {
+                    let v6_at = at.saturating_sub(v4.records.len());
+                    if let Some(record) = v4.records.get(at) {
+                        if record.is_silent(now, timeout_minutes) {
+                            census.remove(at, v4, v6, keyed);
+                        } else {
+                            at += 1;
+                        }
+                    } else if let Some(record) = v6.records.get(v6_at) {
+                        if record.is_silent(now, timeout_minutes) {
+                            census.remove(v6_at, v6, v4, keyed);
+                        } else {
+                            at += 1;
+                        }
+                    } else {
+                        self.fold();
+                        return None;
+                    }
+                }
+                return Some(at);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn many(&mut self, keyed: &SipHasher13) -> &mut Families {
+        if !matches!(self, Self::Many(_)) {
+            let mut families = Box::<Families>::default();
+            let Families { v4, v6, census } = &mut *families;
+            match std::mem::take(self) {
+                Self::OneV4(record) => drop(census.insert(record, v4, v6, keyed)),
+                Self::OneV6(record) => drop(census.insert(record, v6, v4, keyed)),
+                Self::Empty | Self::Many(_) => {}
+            }
+            *self = Self::Many(families);
+        }
+        match self {
+            Self::Many(families) => families,
+            _ => unreachable!("just made"),
+        }
+    }
+
+    fn fold(&mut self) {
+        let Self::Many(families) = self else { return };
+        match (&families.v4.records[..], &families.v6.records[..]) {
+            ([], []) => *self = Self::Empty,
+            ([one], []) => *self = Self::OneV4(*one),
+            ([], [one]) => *self = Self::OneV6(*one),
+            _ => {}
+        }
+    }
+}
