@@ -6,5 +6,8 @@ pub mod tracker;
 /// Bytes in, bytes out: HTTP, UDP and metainfo as clients write them. Pure.
 pub mod protocol;
 
+/// Sockets: read, respond, write, count.
+pub mod server;
+
 /// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
 pub mod daemon;

@@ -203,9 +203,8 @@ impl<const N: usize> Set<N> {
 
     /// Tells the index that the record now at `to` was at `from`.
     fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
-        if let Some(index) = &mut self.index
-            && from != to
-        {
+        let Some(index) = &mut self.index else { return };
+        if from != to {
             let hash = keyed.hash(&self.records[to].endpoint);
             if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
                 *position = to as u32;

@@ -1,0 +1,142 @@
+//! How many connections there may be, in all and from one network.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Limits the connections of all workers.
+#[derive(Debug)]
+pub struct Connections {
+    max: usize,
+    max_per_network: u32,
+    open: Mutex<Open>,
+}
+
+#[derive(Default, Debug)]
+struct Open {
+    total: usize,
+    by_network: HashMap<Network, u32>,
+}
+
+/// Those who share one of these share a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Network {
+    V4([u8; 4]),
+    V6Slash64([u8; 8]),
+}
+
+impl Network {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                Self::V6Slash64([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+/// One connection's place among the others, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    connections: Arc<Connections>,
+    network: Network,
+}
+
+impl Connections {
+    /// At most `max` in all, and `max_per_network` from one IPv4 address or one IPv6 /64.
+    pub fn new(max: usize, max_per_network: u32) -> Self {
+        Self {
+            max,
+            max_per_network,
+            open: Mutex::default(),
+        }
+    }
+
+    /// `None` when all places, or all of the address's network, are taken.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let network = Network::of(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.by_network.get(&network).copied().unwrap_or(0);
+        if open.total >= self.max || count >= self.max_per_network {
+            return None;
+        }
+        open.total += 1;
+        open.by_network.insert(network, count + 1);
+        Some(Place {
+            connections: self.clone(),
+            network,
+        })
+    }
+
+    pub fn total(&self) -> usize {
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .total
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self
+            .connections
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        open.total -= 1;
+        if let Entry::Occupied(mut count) = open.by_network.entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_is_limited_and_gets_its_places_back() {
+        let connections = Arc::new(Connections::new(10, 2));
+        let first = connections.admit(address("192.0.2.1"));
+        let second = connections.admit(address("::ffff:192.0.2.1"));
+        assert!(first.is_some() && second.is_some());
+        assert!(connections.admit(address("192.0.2.1")).is_none());
+        assert!(
+            connections.admit(address("192.0.2.2")).is_some(),
+            "another address has places of its own"
+        );
+        drop(first);
+        assert!(connections.admit(address("192.0.2.1")).is_some());
+    }
+
+    #[test]
+    fn one_slash_64_is_one_network() {
+        let connections = Arc::new(Connections::new(10, 1));
+        let _held = connections.admit(address("2001:db8:0:1::1")).unwrap();
+        assert!(connections.admit(address("2001:db8:0:1:ffff::2")).is_none());
+        assert!(connections.admit(address("2001:db8:0:2::1")).is_some());
+    }
+
+    #[test]
+    fn all_together_are_limited_and_nothing_is_kept_of_the_gone() {
+        let connections = Arc::new(Connections::new(3, 3));
+        let held: Vec<_> = (1..=4)
+            .map(|i| connections.admit(address(&format!("192.0.2.{i}"))))
+            .collect();
+        assert_eq!(held.iter().flatten().count(), 3);
+        assert_eq!(connections.total(), 3);
+        drop(held);
+        assert_eq!(connections.total(), 0);
+        assert!(connections.open.lock().unwrap().by_network.is_empty());
+    }
+}
