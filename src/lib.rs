@@ -11,3 +11,6 @@ pub mod server;
 
 /// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
 pub mod daemon;
+
+/// Text to a checked configuration; `main` hands its parts down.
+pub mod config;

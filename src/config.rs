@@ -1,0 +1,1381 @@
+//! Text to a checked [`Config`]: each key described once, every fault named with file, line and key.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+mod given;
+mod rule;
+
+pub use rule::{Listen, Word};
+
+use given::Given;
+use rule::{
+    AbsolutePath, AnnouncePath, List, ListenAddress, Rule, Switch, Wrong, number, seconds, text,
+    words,
+};
+
+/// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
+/// rest of this file is made of: `set` one key, and `describe` them all. A doc comment is the help that the sample
+/// and the manual give.
+macro_rules! sections {
+    ($(
+        $(#[doc = $about:literal])+
+        [$section:ident] $Section:ident {
+            $(
+                $(#[doc = $help:literal])+
+                $key:ident: $Type:ty = $default:expr, $rule:expr;
+            )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, PartialEq, Debug)]
+            pub struct $Section {
+                $(
+                    $(#[doc = $help])+
+                    pub $key: $Type,
+                )+
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $($key: $default,)+ }
+                }
+            }
+        )+
+
+        /// The whole configuration, each value within its range.
+        #[derive(Clone, PartialEq, Debug, Default)]
+        pub struct Config {
+            $(
+                $(#[doc = $about])+
+                pub $section: $Section,
+            )+
+        }
+
+        impl Config {
+            /// Sets one key to what a file says; `None` if there is no such key.
+            fn set(&mut self, section: &str, key: &str, given: &Spanned<Given>) -> Option<Result<(), Vec<Wrong>>> {
+                match (section, key) {
+                    $($(
+                        (stringify!($section), stringify!($key)) => {
+                            Some($rule.read(given).map(|value| self.$section.$key = value))
+                        }
+                    )+)+
+                    _ => None,
+                }
+            }
+
+            /// Every section and key in order, with the values that they have here.
+            fn describe(&self) -> Vec<Section> {
+                vec![$(
+                    Section {
+                        name: stringify!($section),
+                        about: &[$($about),+],
+                        keys: vec![$(
+                            Key {
+                                name: stringify!($key),
+                                help: &[$($help),+],
+                                allowed: $rule.allowed(),
+                                value: $rule.write(&self.$section.$key),
+                            },
+                        )+],
+                    },
+                )+]
+            }
+        }
+    };
+}
+
+/// Enums that the configuration spells as words.
+macro_rules! words {
+    ($(
+        $(#[doc = $about:literal])+
+        $Enum:ident { $($Variant:ident = $word:literal),+ }
+    )+) => {$(
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $Enum { $($Variant),+ }
+
+        impl Word for $Enum {
+            const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$Variant)),+];
+        }
+    )+};
+}
+
+// To add a key, add it here and to man/tbtt.toml.5; a test holds the two against each other.
+sections! {
+    /// Announce and scrape over HTTP.
+    [http] Http {
+        /// Where to listen. An IPv6 wildcard such as [::] serves IPv4 as well. With port 0 the
+        /// system picks a free one. Sockets that the service manager hands over replace this list.
+        listen: Vec<Listen> = vec![Listen::Tcp(([0; 8], 6969).into())], List(ListenAddress);
+
+        /// The path in the announce URL. The scrape path is the same with scrape for announce (BEP 48).
+        announce_path: String = "/announce".to_owned(), AnnouncePath;
+
+        /// How long a client may take over its request line and header, in seconds.
+        header_timeout: u32 = 10, seconds(1..=300);
+
+        /// How long a connection may stay open without a request, in seconds.
+        idle_timeout: u32 = 20, seconds(1..=3600);
+
+        /// How many connections may be open at once.
+        max_connections: u32 = 16384, number(1..=1_000_000, "connections");
+
+        /// How many of them one network may hold: an IPv4 address or an IPv6 /64.
+        max_connections_per_network: u32 = 512, number(1..=1_000_000, "connections");
+    }
+
+    /// What clients are told, and what is remembered of them.
+    [tracker] Tracker {
+        /// How long a client is asked to wait between announces, in seconds.
+        interval: u32 = 1800, seconds(60..=7200);
+
+        /// How long a client must wait at least if it wants more peers, in seconds. At most interval.
+        min_interval: u32 = 300, seconds(1..=7200);
+
+        /// How long after its last announce a peer is still handed out, in seconds; counted in whole
+        /// minutes. Longer than interval, or peers vanish between two announces.
+        peer_timeout: u32 = 2700, seconds(120..=14400);
+
+        /// How many peers a client gets that does not say how many it wants. At most max_numwant.
+        numwant: u32 = 50, number(0..=1000, "peers");
+
+        /// How many peers a client gets at most.
+        max_numwant: u32 = 200, number(1..=1000, "peers");
+
+        /// How many torrents one scrape may ask for.
+        max_scrape: u32 = 74, number(1..=1000, "torrents");
+
+        /// Whether a scrape that names no torrent gets all of them.
+        full_scrape: bool = false, Switch;
+
+        /// A warning sent with every announce's answer, which many clients show. Empty for none.
+        warning: String = String::new(), text(255);
+
+        /// How many threads serve. 0 for one on each processor core.
+        workers: u32 = 0, number(0..=256, "threads");
+    }
+
+    /// Which torrents are tracked.
+    [torrents] Torrents {
+        /// Whether every torrent is tracked that is not denied, whoever made it.
+        open: bool = false, Switch;
+
+        /// Directories whose .torrent files are tracked, those in directories below them too.
+        directories: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
+
+        /// Files that list the info-hashes of further torrents to track.
+        allow: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
+
+        /// Files that list the info-hashes of torrents never to track, whatever else welcomes them.
+        deny: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
+    }
+
+    /// What is logged, and where to.
+    [log] Log {
+        /// Where log lines go. auto is stderr on a terminal or under systemd, syslog elsewhere.
+        target: LogTarget = LogTarget::Auto, words::<LogTarget>();
+
+        /// The least important lines that are still logged.
+        level: LogLevel = LogLevel::Notice, words::<LogLevel>();
+
+        /// The facility under which syslog files the lines.
+        facility: LogFacility = LogFacility::Daemon, words::<LogFacility>();
+
+        /// Whether lines may name clients' addresses. masked keeps /24 of IPv4 and /48 of IPv6.
+        addresses: LogAddresses = LogAddresses::Off, words::<LogAddresses>();
+    }
+}
+
+words! {
+    /// Where log lines go.
+    LogTarget { Auto = "auto", Syslog = "syslog", Stderr = "stderr" }
+
+    /// How important a line is, the most important first.
+    LogLevel { Error = "error", Warning = "warning", Notice = "notice", Info = "info", Debug = "debug" }
+
+    /// syslog's facilities that fit a daemon; their words are those that syslog uses.
+    LogFacility {
+        Daemon = "daemon", User = "user", Local0 = "local0", Local1 = "local1", Local2 = "local2",
+        Local3 = "local3", Local4 = "local4", Local5 = "local5", Local6 = "local6", Local7 = "local7"
+    }
+
+    /// How much of a client's address a line may show.
+    LogAddresses { Off = "off", Masked = "masked", Full = "full" }
+}
+
+/// Faults and advice that take more than one key to see.
+impl Config {
+    /// Values that cannot go together, each with the keys to blame.
+    fn conflicts(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let listen = &self.http.listen;
+        for (i, later) in listen.iter().enumerate() {
+            for earlier in listen[..i].iter().filter(|earlier| later.overlaps(earlier)) {
+                let text = if later == earlier {
+                    format!("\"{later}\" is listed twice; leave one out")
+                } else {
+                    format!(
+                        "\"{earlier}\" and \"{later}\" overlap, as a wildcard takes in every address \
+                         on its port; leave one out"
+                    )
+                };
+                found.push(Finding::new(&["http.listen"], text));
+            }
+        }
+        let (min, interval) = (self.tracker.min_interval, self.tracker.interval);
+        if min > interval {
+            let text =
+                format!("{min} is longer than interval, {interval}; set it to {interval} or less");
+            let keys = &["tracker.min_interval", "tracker.interval"];
+            found.push(Finding::new(keys, text));
+        }
+        let (numwant, max) = (self.tracker.numwant, self.tracker.max_numwant);
+        if numwant > max {
+            let text =
+                format!("{numwant} is more than max_numwant, {max}; set it to {max} or less");
+            let keys = &["tracker.numwant", "tracker.max_numwant"];
+            found.push(Finding::new(keys, text));
+        }
+        found
+    }
+
+    /// What is allowed but hardly meant.
+    fn advice(&self) -> Vec<Finding> {
+        let Self {
+            http,
+            tracker,
+            torrents,
+            ..
+        } = self;
+        let mut found = Vec::new();
+        if http.listen.is_empty() {
+            found.push(Finding::new(
+                &["http.listen"],
+                "nothing to listen on, so only sockets from the service manager are served; \
+                 name an address",
+            ));
+        }
+        let (per_network, total) = (http.max_connections_per_network, http.max_connections);
+        if per_network > total {
+            found.push(Finding::new(
+                &["http.max_connections_per_network", "http.max_connections"],
+                format!(
+                    "{per_network} is never reached, as max_connections is {total}; set it lower"
+                ),
+            ));
+        }
+        let (timeout, interval) = (tracker.peer_timeout, tracker.interval);
+        if timeout <= interval {
+            found.push(Finding::new(
+                &["tracker.peer_timeout", "tracker.interval"],
+                format!(
+                    "{timeout} is no longer than interval, {interval}: peers are forgotten before \
+                     they announce again; set it well above {interval}"
+                ),
+            ));
+        }
+        if !torrents.open && torrents.directories.is_empty() && torrents.allow.is_empty() {
+            found.push(Finding::new(
+                &["torrents.directories"],
+                "no torrent is welcome; name the directories of your .torrent files, \
+                 or set open to true",
+            ));
+        }
+        if torrents.open && !torrents.allow.is_empty() {
+            found.push(Finding::new(
+                &["torrents.allow"],
+                "has no effect, as open is true; leave one of the two out",
+            ));
+        }
+        if torrents.open && tracker.full_scrape {
+            found.push(Finding::new(
+                &["tracker.full_scrape"],
+                "with [torrents] open anyone can make the answer as long as he likes; \
+                 set it to false",
+            ));
+        }
+        found
+    }
+}
+
+/// Something found in the values: the keys to blame, as `section.key`, and what to tell of the first.
+struct Finding {
+    keys: &'static [&'static str],
+    text: String,
+}
+
+impl Finding {
+    fn new(keys: &'static [&'static str], text: impl Into<String>) -> Self {
+        Self {
+            keys,
+            text: text.into(),
+        }
+    }
+}
+
+/// A section as the sample and the manual show it.
+struct Section {
+    name: &'static str,
+    about: &'static [&'static str],
+    keys: Vec<Key>,
+}
+
+struct Key {
+    name: &'static str,
+    help: &'static [&'static str],
+    allowed: String,
+    value: String,
+}
+
+/// The default configuration as a file: every key commented out below its help.
+pub fn sample() -> String {
+    let mut sample = SAMPLE_HEAD.to_owned();
+    for section in Config::default().describe() {
+        sample += &format!("\n{}[{}]\n", comment(&section.about.concat()), section.name);
+        for key in section.keys {
+            let help = comment(&key.help.concat());
+            let allowed = comment(&format!("Allowed: {}.", key.allowed));
+            sample += &format!("\n{help}{allowed}#{} = {}\n", key.name, key.value);
+        }
+    }
+    sample
+}
+
+/// `text` as comment lines that fit a terminal.
+fn comment(text: &str) -> String {
+    let mut comment = String::new();
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > 79 {
+            comment += &line;
+            comment += "\n";
+            line.truncate(1);
+        }
+        line += " ";
+        line += word;
+    }
+    comment + &line + "\n"
+}
+
+const SAMPLE_HEAD: &str = "\
+# The configuration of tbtt(8), the BitTorrent tracker. See also tbtt.toml(5).
+#
+# Each key stands below with its default. To change one, remove the # before it.
+# Files named *.toml in the directory tbtt.toml.d beside this file are read
+# after it, in the order of their names; a key in a later file replaces it as a
+# whole.
+# To see whether all is well: tbtt --check-config
+";
+
+/// A line for the operator about the configuration: `file:line: [section] key: what; what to do`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    /// `None` where a default is to blame.
+    pub file: Option<PathBuf>,
+    /// From 1; `None` where the file as a whole is meant.
+    pub line: Option<usize>,
+    pub text: String,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.display())?;
+            if let Some(line) = self.line {
+                write!(f, "{line}:")?;
+            }
+            f.write_str(" ")?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+/// All that keeps a configuration from being used, one line each. Never empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Faults(pub Vec<Remark>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.0.iter().enumerate() {
+            let newline = if i > 0 { "\n" } else { "" };
+            write!(f, "{newline}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// A configuration and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// Every file read, in order.
+    pub files: Vec<PathBuf>,
+    places: Places,
+    about_files: Vec<Remark>,
+}
+
+/// The file and line that last set a key, by `section.key`.
+type Places = HashMap<String, (PathBuf, usize)>;
+
+impl Loaded {
+    /// What is allowed but unwise, as `config` stands now: a command line may have changed it since it was read.
+    pub fn warnings(&self) -> Vec<Remark> {
+        let advice = self.config.advice().into_iter();
+        let advice = advice.map(|finding| locate(&self.places, finding));
+        self.about_files.iter().cloned().chain(advice).collect()
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`, then the drop-ins: `*.toml` in the directory of that name with `.d` added, in the
+    /// order of their names. A key set in a later file replaces it as a whole.
+    pub fn load(path: &Path) -> Result<Loaded, Faults> {
+        Self::load_from(path, false)
+    }
+
+    /// Like [`Config::load`], but a missing file counts as empty.
+    pub fn load_if_present(path: &Path) -> Result<Loaded, Faults> {
+        Self::load_from(path, true)
+    }
+
+    fn load_from(path: &Path, may_be_missing: bool) -> Result<Loaded, Faults> {
+        let mut loader = Loader::default();
+        match fs::read(path) {
+            Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => {}
+            content => loader.add_file(path, content),
+        }
+        let mut drop_ins = OsString::from(path);
+        drop_ins.push(".d");
+        loader.add_drop_ins(Path::new(&drop_ins));
+        loader.finish()
+    }
+}
+
+/// Gathers what the files say, and all that is wrong with them.
+#[derive(Default)]
+struct Loader {
+    config: Config,
+    files: Vec<PathBuf>,
+    places: Places,
+    about_files: Vec<Remark>,
+    faults: Vec<Remark>,
+}
+
+impl Loader {
+    fn add_drop_ins(&mut self, directory: &Path) {
+        let listing = fs::read_dir(directory).and_then(|entries| {
+            let paths = entries.map(|entry| Ok(entry?.path()));
+            paths.collect::<io::Result<Vec<_>>>()
+        });
+        let mut paths = match listing {
+            Ok(paths) => paths,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                let text = format!("the directory of drop-ins cannot be read: {error}");
+                return self.fault(directory, None, text);
+            }
+        };
+        paths.retain(|path| {
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            !hidden
+                && path
+                    .extension()
+                    .is_some_and(|extension| extension == "toml")
+        });
+        paths.sort();
+        for path in paths {
+            self.add_file(&path, fs::read(&path));
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, content: io::Result<Vec<u8>>) {
+        self.files.push(path.to_owned());
+        let bytes = match content {
+            Ok(bytes) => bytes,
+            Err(error) => return self.fault(path, None, why_unreadable(&error)),
+        };
+        if fs::metadata(path)
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o002 != 0)
+        {
+            self.about_files.push(Remark {
+                file: Some(path.to_owned()),
+                line: None,
+                text: "anyone on this machine may change this file; chmod o-w it".to_owned(),
+            });
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => self.add_text(path, &text),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let line = 1 + error.as_bytes()[..valid]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count();
+                self.fault(
+                    path,
+                    Some(line),
+                    "not UTF-8 text; save the file as UTF-8".to_owned(),
+                );
+            }
+        }
+    }
+
+    /// Overlays one file's text on what came before.
+    fn add_text(&mut self, path: &Path, text: &str) {
+        let faults_before = self.faults.len();
+        match given::parse(text) {
+            Ok(document) => {
+                for (name, given) in &document.0 {
+                    self.add_section(path, text, name, given);
+                }
+            }
+            Err(error) => {
+                let line = error.span.map(|span| given::line_at(text, span.start));
+                let source = line
+                    .and_then(|line| text.lines().nth(line - 1))
+                    .unwrap_or_default();
+                let message = format!(
+                    "not TOML: {}: {}; text goes in double quotes, lists in brackets, numbers bare",
+                    shorten(source),
+                    error.message
+                );
+                self.fault(path, line, message);
+            }
+        }
+        self.faults[faults_before..].sort_by_key(|fault| fault.line);
+    }
+
+    fn add_section(&mut self, path: &Path, text: &str, name: &str, given: &Given) {
+        let line = given::line_of_name(text, name);
+        let sections = Config::default().describe();
+        let Some(section) = sections.iter().find(|section| section.name == name) else {
+            let text = match given {
+                Given::Table(_) => unknown_section(&sections, name),
+                _ => stray_key(&sections, name),
+            };
+            return self.fault(path, line, text);
+        };
+        let Given::Table(entries) = given else {
+            let text = format!(
+                "[{name}]: is {}, not a section; write [{name}] once, on a line of its own, and its keys below",
+                given.kind()
+            );
+            return self.fault(path, line, text);
+        };
+        for (name, given) in entries {
+            let place = given::line_at(text, given.span().start);
+            match self.config.set(section.name, name, given) {
+                Some(Ok(())) => {
+                    let key = format!("{}.{name}", section.name);
+                    self.places.insert(key, (path.to_owned(), place));
+                }
+                Some(Err(wrongs)) => {
+                    for wrong in wrongs {
+                        let line = given::line_at(text, wrong.span.start);
+                        let text = explain(section, name, text, &wrong);
+                        self.fault(path, Some(line), text);
+                    }
+                }
+                None => self.fault(path, Some(place), unknown_key(&sections, section, name)),
+            }
+        }
+    }
+
+    fn fault(&mut self, path: &Path, line: Option<usize>, text: String) {
+        self.faults.push(Remark {
+            file: Some(path.to_owned()),
+            line,
+            text,
+        });
+    }
+
+    fn finish(mut self) -> Result<Loaded, Faults> {
+        // A key that was refused still has its old value, so a conflict with it would mislead.
+        if self.faults.is_empty() {
+            let conflicts = self.config.conflicts().into_iter();
+            self.faults
+                .extend(conflicts.map(|finding| locate(&self.places, finding)));
+        }
+        if !self.faults.is_empty() {
+            return Err(Faults(self.faults));
+        }
+        Ok(Loaded {
+            config: self.config,
+            files: self.files,
+            places: self.places,
+            about_files: self.about_files,
+        })
+    }
+}
+
+/// A finding with the place of the first of its keys that a file sets.
+fn locate(places: &Places, finding: Finding) -> Remark {
+    let place = finding.keys.iter().find_map(|key| places.get(*key));
+    let (section, key) = finding.keys[0].split_once('.').unwrap_or_default();
+    Remark {
+        file: place.map(|(file, _)| file.clone()),
+        line: place.map(|(_, line)| *line),
+        text: format!("[{section}] {key}: {}", finding.text),
+    }
+}
+
+fn why_unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; name another, or make one from what tbtt --print-default-config prints".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "no permission to read this file; let the user that runs tbtt read it, and enter its directory".to_owned()
+        }
+        io::ErrorKind::IsADirectory => "is a directory; name the file itself".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+fn explain(section: &Section, name: &str, text: &str, wrong: &Wrong) -> String {
+    let value = text.get(wrong.span.clone()).unwrap_or_default();
+    let key = section.keys.iter().find(|key| key.name == name);
+    let (allowed, default) = key.map_or(("", ""), |key| (&key.allowed, &key.value));
+    let advice = match &wrong.advice {
+        Some(advice) => advice.clone(),
+        None => format!("correct it, or remove the key for its default, {default}"),
+    };
+    format!(
+        "[{}] {name}: {} {}; allowed: {allowed}; {advice}",
+        section.name,
+        shorten(value),
+        wrong.what
+    )
+}
+
+fn unknown_section(sections: &[Section], name: &str) -> String {
+    let names = || sections.iter().map(|section| section.name);
+    match nearest(name, names()) {
+        Some(near) => format!("[{name}]: unknown section; did you mean [{near}]?"),
+        None => {
+            let names: Vec<_> = names().map(|name| format!("[{name}]")).collect();
+            format!(
+                "[{name}]: unknown section; the sections are {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+fn stray_key(sections: &[Section], name: &str) -> String {
+    let homes = homes(sections, name);
+    if homes.is_empty() {
+        format!("{name}: unknown key, and outside of any section; remove it")
+    } else {
+        format!(
+            "{name}: stands before any section; move it below {}",
+            homes.join(" or ")
+        )
+    }
+}
+
+fn unknown_key(sections: &[Section], section: &Section, name: &str) -> String {
+    let homes = homes(sections, name);
+    let names = || section.keys.iter().map(|key| key.name);
+    let advice = if !homes.is_empty() {
+        format!("it belongs in {}", homes.join(" or "))
+    } else if let Some(near) = nearest(name, names()) {
+        format!("did you mean {near}?")
+    } else {
+        format!(
+            "the keys here are {}",
+            names().collect::<Vec<_>>().join(", ")
+        )
+    };
+    format!("[{}] {name}: unknown key; {advice}", section.name)
+}
+
+/// The sections that have a key of this name.
+fn homes(sections: &[Section], key: &str) -> Vec<String> {
+    let has = |section: &&Section| section.keys.iter().any(|known| known.name == key);
+    sections
+        .iter()
+        .filter(has)
+        .map(|section| format!("[{}]", section.name))
+        .collect()
+}
+
+/// The known name that `name` is likely a slip of, if one is near enough.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name: Vec<char> = name.to_lowercase().replace('-', "_").chars().collect();
+    let near = known.map(|known| (edits(&name, known), known)).min()?;
+    (near.0 <= name.len().div_ceil(3)).then_some(near.1)
+}
+
+/// How many characters must be added, removed or changed to get from `a` to `b` (Levenshtein).
+fn edits(a: &[char], b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=a.len()).collect();
+    for c in b.chars() {
+        let mut diagonal = row[0];
+        row[0] += 1;
+        for (i, d) in a.iter().enumerate() {
+            let change = diagonal + usize::from(c != *d);
+            diagonal = row[i + 1];
+            row[i + 1] = change.min(row[i] + 1).min(diagonal + 1);
+        }
+    }
+    row[a.len()]
+}
+
+/// A value or line as a message can carry it.
+fn shorten(source: &str) -> String {
+    const MAX: usize = 60;
+    let line = source.trim().lines().next().unwrap_or_default();
+    let short: String = line.chars().take(MAX).collect();
+    let cut = short.len() < source.trim().len();
+    if cut { short + "..." } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the files say, without a file.
+    fn read(files: &[(&str, &str)]) -> Result<Loaded, Faults> {
+        let mut loader = Loader::default();
+        for (name, text) in files {
+            loader.add_text(Path::new(name), text);
+        }
+        loader.finish()
+    }
+
+    fn config(text: &str) -> Config {
+        read(&[("t", text)]).unwrap().config
+    }
+
+    fn faults(text: &str) -> String {
+        read(&[("t", text)]).unwrap_err().to_string()
+    }
+
+    fn warnings(text: &str) -> Vec<String> {
+        let loaded = read(&[("t", text)]).unwrap();
+        loaded.warnings().iter().map(Remark::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        let config = config("");
+        assert_eq!(config, Config::default());
+        assert_eq!(
+            config.http.listen,
+            [Listen::Tcp("[::]:6969".parse().unwrap())]
+        );
+        assert!(!config.torrents.open);
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        let config = config(
+            "[http]\n\
+             listen = ['192.0.2.1:80', \"[2001:db8::1]:80\", 'unix:/run/t.sock', '127.0.0.1:0', '127.0.0.1:0']\n\
+             announce_path = '/a/announce.php'\n\
+             [tracker]\ninterval = 60\nmin_interval = 0x1e\nfull_scrape = true\nwarning = 'fünf'\n\
+             [torrents]\ndirectories = [\n  '/srv/a', # one\n  '/srv/b',\n]\n\
+             [log]\nlevel = 'debug'\n",
+        );
+        assert_eq!(
+            config
+                .http
+                .listen
+                .iter()
+                .map(Listen::to_string)
+                .collect::<Vec<_>>(),
+            [
+                "192.0.2.1:80",
+                "[2001:db8::1]:80",
+                "unix:/run/t.sock",
+                "127.0.0.1:0",
+                "127.0.0.1:0"
+            ]
+        );
+        assert_eq!(config.http.announce_path, "/a/announce.php");
+        assert_eq!(
+            (config.tracker.interval, config.tracker.min_interval),
+            (60, 30)
+        );
+        assert!(config.tracker.full_scrape);
+        assert_eq!(config.tracker.warning, "fünf");
+        assert_eq!(
+            config.torrents.directories,
+            [Path::new("/srv/a"), Path::new("/srv/b")]
+        );
+        assert_eq!(config.log.level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn toml_is_read_in_all_its_spellings() {
+        for text in [
+            "tracker.interval = 600",
+            "tracker = { interval = 600 }",
+            "[tracker]\r\ninterval=6_00\r\n",
+            "\u{feff}[ tracker ] # c\n\"interval\" = 600",
+        ] {
+            assert_eq!(config(text).tracker.interval, 600, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_later_file_replaces_a_key_as_a_whole() {
+        let loaded = read(&[
+            (
+                "a",
+                "[torrents]\ndirectories = ['/a', '/b']\n[tracker]\ninterval = 900\nnumwant = 7",
+            ),
+            (
+                "b",
+                "[torrents]\ndirectories = ['/c']\n[tracker]\ninterval = 1000",
+            ),
+        ])
+        .unwrap();
+        assert_eq!(loaded.config.torrents.directories, [Path::new("/c")]);
+        assert_eq!(
+            (
+                loaded.config.tracker.interval,
+                loaded.config.tracker.numwant
+            ),
+            (1000, 7)
+        );
+    }
+
+    #[test]
+    fn ranges_hold_at_their_edges() {
+        for section in Config::default().describe() {
+            for key in section.keys {
+                let mut words = key.allowed.split(' ');
+                let (Some(Ok(low)), Some("to"), Some(Ok(high))) = (
+                    words.next().map(str::parse::<i64>),
+                    words.next(),
+                    words.next().map(str::parse::<i64>),
+                ) else {
+                    continue;
+                };
+                let set = |value: i64| {
+                    let mut loader = Loader::default();
+                    let text = format!("{}.{} = {value}", section.name, key.name);
+                    loader.add_text(Path::new("t"), &text);
+                    loader
+                        .faults
+                        .into_iter()
+                        .map(|fault| fault.text)
+                        .collect::<Vec<_>>()
+                };
+                assert!(set(low).is_empty() && set(high).is_empty(), "{}", key.name);
+                assert!(set(low - 1)[0].contains("is too small"), "{}", key.name);
+                assert!(set(high + 1)[0].contains("is too large"), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn each_fault_says_what_and_where_and_what_to_do() {
+        const TCP: &str =
+            r#"allowed: a list, each "address:port", "[IPv6 address]:port" or "unix:/path""#;
+        for (text, expected) in [
+            (
+                "[tracker]\ninterval = 30",
+                "t:2: [tracker] interval: 30 is too small; allowed: 60 to 7200 seconds; \
+                 correct it, or remove the key for its default, 1800",
+            ),
+            (
+                "[tracker]\n\ninterval = 99999999999",
+                "t:3: [tracker] interval: 99999999999 is too large; allowed: 60 to 7200 seconds; \
+                 correct it, or remove the key for its default, 1800",
+            ),
+            (
+                "[tracker]\ninterval = \"1800\"",
+                "t:2: [tracker] interval: \"1800\" is text, not a number; allowed: 60 to 7200 seconds; \
+                 write it without quotes",
+            ),
+            (
+                "[tracker]\ninterval = '30m'",
+                "t:2: [tracker] interval: '30m' is text, not a number; allowed: 60 to 7200 seconds; \
+                 write the number of seconds alone, without quotes",
+            ),
+            (
+                "[tracker]\ninterval = 60.5",
+                "t:2: [tracker] interval: 60.5 is a fraction, not a whole number; allowed: 60 to 7200 seconds; \
+                 correct it, or remove the key for its default, 1800",
+            ),
+            (
+                "[tracker]\ninterval = 1979-05-27",
+                "t:2: [tracker] interval: 1979-05-27 is a date or time, not a number; \
+                 allowed: 60 to 7200 seconds; correct it, or remove the key for its default, 1800",
+            ),
+            (
+                "[tracker.interval]\nseconds = 60",
+                "t:1: [tracker] interval: [tracker.interval] is a table, not a number; \
+                 allowed: 60 to 7200 seconds; correct it, or remove the key for its default, 1800",
+            ),
+            (
+                "[torrents]\nopen = 1",
+                "t:2: [torrents] open: 1 is a number, not true or false; allowed: true or false; \
+                 correct it, or remove the key for its default, false",
+            ),
+            (
+                "[torrents]\nopen = 'true'",
+                "t:2: [torrents] open: 'true' is text, not true or false; allowed: true or false; \
+                 write it without quotes",
+            ),
+            (
+                "[torrents]\ndirectories = '/srv'",
+                "t:2: [torrents] directories: '/srv' is text, not a list; \
+                 allowed: a list, each an absolute path; put it in brackets: [...]",
+            ),
+            (
+                "[torrents]\ndirectories = [\n'/srv',\n'torrents',\n3]",
+                "t:4: [torrents] directories: 'torrents' is not absolute; \
+                 allowed: a list, each an absolute path; write the whole path, from / on\n\
+                 t:5: [torrents] directories: 3 is a number, not text; \
+                 allowed: a list, each an absolute path; write it in double quotes",
+            ),
+            (
+                "[log]\nlevel = 'notise'",
+                "t:2: [log] level: 'notise' is none of the words; \
+                 allowed: \"error\", \"warning\", \"notice\", \"info\" or \"debug\"; did you mean \"notice\"?",
+            ),
+            (
+                "[log]\naddresses = false",
+                "t:2: [log] addresses: false is true or false, not text; \
+                 allowed: \"off\", \"masked\" or \"full\"; write it in double quotes",
+            ),
+            (
+                "[tracker]\nwarning = \"a\\nb\"",
+                "t:2: [tracker] warning: \"a\\nb\" has a line break or another control character; \
+                 allowed: one line of text, up to 255 bytes; correct it, or remove the key for its default, \"\"",
+            ),
+            (
+                "[http]\nannounce_path = 'announce'",
+                "t:2: [http] announce_path: 'announce' does not start with /; \
+                 allowed: a path that starts with / and whose last part starts with announce; \
+                 write for example \"/announce\"",
+            ),
+            (
+                "[http]\nannounce_path = '/announce/x'",
+                "t:2: [http] announce_path: '/announce/x' leaves clients no scrape path, which they make by \
+                 putting scrape for announce in the last part; \
+                 allowed: a path that starts with / and whose last part starts with announce; \
+                 write for example \"/announce/x/announce\"",
+            ),
+            (
+                "[http]\nannounce_path = '/announce?a'",
+                "t:2: [http] announce_path: '/announce?a' has '?', which no path may have; \
+                 allowed: a path that starts with / and whose last part starts with announce; \
+                 correct it, or remove the key for its default, \"/announce\"",
+            ),
+            (
+                "[http]\nlisten = ['0.0.0.0']",
+                &format!(
+                    "t:2: [http] listen: '0.0.0.0' has no port; {TCP}; write \"0.0.0.0:6969\""
+                ),
+            ),
+            (
+                "[http]\nlisten = ['::']",
+                &format!("t:2: [http] listen: '::' has no port; {TCP}; write \"[::]:6969\""),
+            ),
+            (
+                "[http]\nlisten = ['80', ':80', '*:80']",
+                &["'80'", "':80'", "'*:80'"]
+                    .map(|value| {
+                        format!(
+                            "t:2: [http] listen: {value} has no address; {TCP}; write \"[::]:80\""
+                        )
+                    })
+                    .join("\n"),
+            ),
+            (
+                "[http]\nlisten = ['localhost:80']",
+                &format!(
+                    "t:2: [http] listen: 'localhost:80' has a name, and names are not looked up; {TCP}; \
+                     write the address"
+                ),
+            ),
+            (
+                "[http]\nlisten = ['127.0.0.1:65536']",
+                &format!(
+                    "t:2: [http] listen: '127.0.0.1:65536' has no port from 0 to 65535; {TCP}; \
+                     correct it, or remove the key for its default, [\"[::]:6969\"]"
+                ),
+            ),
+            (
+                "[http]\nlisten = ['127.0.0.256:80']",
+                &format!(
+                    "t:2: [http] listen: '127.0.0.256:80' is no address; {TCP}; \
+                     correct it, or remove the key for its default, [\"[::]:6969\"]"
+                ),
+            ),
+            (
+                "[http]\nlisten = ['unix:run']",
+                &format!(
+                    "t:2: [http] listen: 'unix:run' has no absolute path; {TCP}; \
+                     write unix: and the whole path, from / on"
+                ),
+            ),
+        ] {
+            assert_eq!(faults(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_likely_one() {
+        for (text, expected) in [
+            (
+                "[trakcer]\ninterval = 60",
+                "t:1: [trakcer]: unknown section; did you mean [tracker]?",
+            ),
+            (
+                "\n[database]\n",
+                "t:2: [database]: unknown section; the sections are [http], [tracker], [torrents], [log]",
+            ),
+            (
+                "[tracker]\nintervall = 60",
+                "t:2: [tracker] intervall: unknown key; did you mean interval?",
+            ),
+            (
+                "[tracker]\nMin-Interval = 60",
+                "t:2: [tracker] Min-Interval: unknown key; did you mean min_interval?",
+            ),
+            (
+                "[tracker]\nlisten = []",
+                "t:2: [tracker] listen: unknown key; it belongs in [http]",
+            ),
+            (
+                "[log]\nrotate = true",
+                "t:2: [log] rotate: unknown key; the keys here are target, level, facility, addresses",
+            ),
+            (
+                "# c\nlisten = []",
+                "t:2: listen: stands before any section; move it below [http]",
+            ),
+            (
+                "user = 'a'",
+                "t:1: user: unknown key, and outside of any section; remove it",
+            ),
+            (
+                "http = 3",
+                "t:1: [http]: is a number, not a section; \
+                 write [http] once, on a line of its own, and its keys below",
+            ),
+            (
+                "[[http]]\n[[http]]",
+                "t:1: [http]: is a list, not a section; write [http] once, on a line of its own, and its keys below",
+            ),
+        ] {
+            assert_eq!(faults(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_toml_is_refused_with_its_line() {
+        // Why is the toml crate's to say, and differs by its version.
+        for (text, start) in [
+            (
+                "[http]\nlisten = [::]:6969\n",
+                "t:2: not TOML: listen = [::]:6969: ",
+            ),
+            (
+                "[tracker]\ninterval = 30m\n",
+                "t:2: not TOML: interval = 30m: ",
+            ),
+            (
+                "[tracker]\ninterval = 60\ninterval = 70\n",
+                "t:3: not TOML: interval = 70: duplicate key",
+            ),
+            ("[http\n", "t:1: not TOML: [http: "),
+            ("[log]\n\nlevel: info\n", "t:3: not TOML: level: info: "),
+        ] {
+            let faults = faults(text);
+            assert!(faults.starts_with(start), "{faults}");
+            assert!(!faults.contains('\n'), "{faults}");
+            assert!(
+                faults.ends_with("; text goes in double quotes, lists in brackets, numbers bare"),
+                "{faults}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_faults_of_all_files_are_told_at_once_and_in_order() {
+        let faults = read(&[
+            (
+                "a",
+                "[tracker]\nworkers = -1\ninterval = 'x'\n[log]\nlevle = 'info'",
+            ),
+            ("b", "[http"),
+            ("c", "[http]\nidle_timeout = 0"),
+        ])
+        .unwrap_err();
+        let places: Vec<_> = faults
+            .0
+            .iter()
+            .map(|fault| (fault.file.clone().unwrap(), fault.line))
+            .collect();
+        let expected = [("a", 2), ("a", 3), ("a", 5), ("b", 1), ("c", 2)];
+        assert_eq!(
+            places,
+            expected.map(|(file, line)| (file.into(), Some(line)))
+        );
+    }
+
+    #[test]
+    fn values_that_cannot_go_together_are_faults() {
+        for (text, expected) in [
+            (
+                "[tracker]\nmin_interval = 1801",
+                "t:2: [tracker] min_interval: 1801 is longer than interval, 1800; set it to 1800 or less",
+            ),
+            (
+                "[tracker]\ninterval = 299",
+                "t:2: [tracker] min_interval: 300 is longer than interval, 299; set it to 299 or less",
+            ),
+            (
+                "[tracker]\nmax_numwant = 49",
+                "t:2: [tracker] numwant: 50 is more than max_numwant, 49; set it to 49 or less",
+            ),
+            (
+                "[http]\nlisten = ['[::1]:80', '[::1]:80', '[::1]:81']",
+                "t:2: [http] listen: \"[::1]:80\" is listed twice; leave one out",
+            ),
+            (
+                "[http]\nlisten = ['0.0.0.0:80', '[::]:80']",
+                "t:2: [http] listen: \"0.0.0.0:80\" and \"[::]:80\" overlap, as a wildcard takes in every address \
+                 on its port; leave one out",
+            ),
+        ] {
+            assert_eq!(faults(text), expected, "{text}");
+        }
+        for text in [
+            "[tracker]\nmin_interval = 1800\nnumwant = 200",
+            "[http]\nlisten = ['0.0.0.0:80', '[::1]:80', '[::]:81', 'unix:/a', 'unix:/b']",
+        ] {
+            assert!(read(&[("t", text)]).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn legal_but_unwise_settings_warn() {
+        const TRACKS: &str = "torrents.directories = ['/srv']\n";
+        assert_eq!(warnings(TRACKS), [""; 0]);
+        assert_eq!(
+            warnings(""),
+            [
+                "[torrents] directories: no torrent is welcome; name the directories of your .torrent files, \
+              or set open to true"
+            ]
+        );
+        for (text, expected) in [
+            (
+                "http.listen = []",
+                "t:2: [http] listen: nothing to listen on, so only sockets from the service manager are served; \
+                 name an address",
+            ),
+            (
+                "tracker.interval = 2700",
+                "t:2: [tracker] peer_timeout: 2700 is no longer than interval, 2700: peers are forgotten before \
+                 they announce again; set it well above 2700",
+            ),
+            (
+                "http.max_connections = 511",
+                "t:2: [http] max_connections_per_network: 512 is never reached, as max_connections is 511; \
+                 set it lower",
+            ),
+            (
+                "torrents.open = true\ntorrents.allow = ['/a']",
+                "t:3: [torrents] allow: has no effect, as open is true; leave one of the two out",
+            ),
+            (
+                "torrents.open = true\ntracker.full_scrape = true",
+                "t:3: [tracker] full_scrape: with [torrents] open anyone can make the answer as long as he likes; \
+                 set it to false",
+            ),
+        ] {
+            assert_eq!(warnings(&format!("{TRACKS}{text}")), [expected]);
+        }
+    }
+
+    #[test]
+    fn warnings_follow_what_the_command_line_changed() {
+        let mut loaded = read(&[]).unwrap();
+        assert_eq!(loaded.warnings().len(), 1);
+        loaded.config.torrents.open = true;
+        assert_eq!(loaded.warnings(), []);
+    }
+
+    /// A directory of one test's own, gone after it.
+    struct TestDirectory(PathBuf);
+
+    impl TestDirectory {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("tbtt-config-{}-{name}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            path
+        }
+    }
+
+    impl Drop for TestDirectory {
+        fn drop(&mut self) {
+            // A test that fails must say why, not that this failed too.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn drop_ins_are_read_in_name_order() {
+        let directory = TestDirectory::new("drop-ins");
+        let base = directory.write(
+            "t.toml",
+            "[tracker]\ninterval = 100\nmin_interval = 10\nnumwant = 1",
+        );
+        directory.write("t.toml.d/20.toml", "[tracker]\ninterval = 120");
+        directory.write(
+            "t.toml.d/10.toml",
+            "[tracker]\ninterval = 110\nmin_interval = 11",
+        );
+        for ignored in [
+            "t.toml.d/30.toml.bak",
+            "t.toml.d/.40.toml",
+            "t.toml.d/README",
+            "t.toml.d/toml",
+        ] {
+            directory.write(ignored, "not read");
+        }
+        let loaded = Config::load(&base).unwrap();
+        let Tracker {
+            interval,
+            min_interval,
+            numwant,
+            ..
+        } = loaded.config.tracker;
+        assert_eq!((interval, min_interval, numwant), (120, 11, 1));
+        let d = directory.0.join("t.toml.d");
+        assert_eq!(loaded.files, [base, d.join("10.toml"), d.join("20.toml")]);
+    }
+
+    #[test]
+    fn a_missing_file_is_a_fault_unless_it_may_be_missing() {
+        let directory = TestDirectory::new("missing");
+        let missing = directory.0.join("t.toml");
+        let fault = Config::load(&missing).unwrap_err().to_string();
+        assert_eq!(
+            fault,
+            format!(
+                "{}: there is no such file; name another, or make one from what tbtt --print-default-config prints",
+                missing.display()
+            )
+        );
+        assert_eq!(
+            Config::load_if_present(&missing).unwrap().config,
+            Config::default()
+        );
+        let drop_in = directory.write("t.toml.d/a.toml", "tracker.numwant = 5");
+        let loaded = Config::load_if_present(&missing).unwrap();
+        assert_eq!(
+            (loaded.config.tracker.numwant, loaded.files),
+            (5, vec![drop_in])
+        );
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_named() {
+        let directory = TestDirectory::new("unreadable");
+        let name = directory.0.display();
+        assert_eq!(
+            Config::load(&directory.0).unwrap_err().to_string(),
+            format!("{name}: is a directory; name the file itself")
+        );
+        let base = directory.write("t.toml", b"# one\n# \xfc\n");
+        directory.write("t.toml.d/a.toml/x", "");
+        assert_eq!(
+            Config::load(&base).unwrap_err().to_string(),
+            format!(
+                "{name}/t.toml:2: not UTF-8 text; save the file as UTF-8\n\
+                 {name}/t.toml.d/a.toml: is a directory; name the file itself"
+            )
+        );
+        let base = directory.write("u.toml", "");
+        directory.write("u.toml.d", "");
+        let faults = Config::load(&base).unwrap_err().to_string();
+        assert!(faults.starts_with(&format!(
+            "{name}/u.toml.d: the directory of drop-ins cannot be read: "
+        )));
+        // The tests may run as root, whom no mode stops.
+        assert_eq!(
+            why_unreadable(&io::ErrorKind::PermissionDenied.into()),
+            "no permission to read this file; let the user that runs tbtt read it, and enter its directory"
+        );
+    }
+
+    #[test]
+    fn a_file_that_anyone_may_change_warns() {
+        let directory = TestDirectory::new("writable");
+        let base = directory.write("t.toml", "torrents.open = true");
+        for (mode, expected) in [(0o664, 0), (0o646, 1)] {
+            fs::set_permissions(&base, fs::Permissions::from_mode(mode)).unwrap();
+            let warnings = Config::load(&base).unwrap().warnings();
+            assert_eq!(warnings.len(), expected, "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn the_sample_reads_back_as_the_default() {
+        let sample = sample();
+        let is_key = |line: &str| {
+            line.strip_prefix('#')
+                .is_some_and(|rest| rest.starts_with(char::is_alphabetic))
+        };
+        let live: Vec<_> = sample
+            .lines()
+            .map(|line| if is_key(line) { &line[1..] } else { line })
+            .collect();
+        let live = live.join("\n");
+        assert_eq!(config(&sample), Config::default());
+
+        // Over a base in which every key is another, so that each must really have been set.
+        let mut loader = Loader::default();
+        loader.config.http.listen.clear();
+        loader.config.log.level = LogLevel::Debug;
+        loader.add_text(Path::new("t"), &live);
+        let loaded = loader.finish().unwrap();
+        assert_eq!(loaded.config, Config::default());
+        let keys: usize = Config::default()
+            .describe()
+            .iter()
+            .map(|section| section.keys.len())
+            .sum();
+        assert_eq!(loaded.places.len(), keys);
+    }
+
+    #[test]
+    fn the_sample_fits_a_terminal() {
+        for line in sample().lines() {
+            assert!(line.len() <= 79, "{line}");
+        }
+    }
+}

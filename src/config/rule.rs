@@ -1,0 +1,439 @@
+//! The kinds of value that a key may hold: how each is read, what it allows, how it is written.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+use super::given::Given;
+use super::nearest;
+
+/// One kind of value. The table in `config.rs` names one for each key.
+pub(super) trait Rule {
+    type Value;
+
+    /// What may be written, to follow "allowed: ".
+    fn allowed(&self) -> String;
+
+    /// The value, or each thing that is wrong with it.
+    fn read(&self, given: &Spanned<Given>) -> Result<Self::Value, Vec<Wrong>>;
+
+    /// `value` as TOML; reading it back gives `value`.
+    fn write(&self, value: &Self::Value) -> String;
+}
+
+/// Something wrong with a value: where, what (to follow the value), and what to do if better advice is at hand than
+/// to correct it.
+pub(super) struct Wrong {
+    pub(super) span: Range<usize>,
+    pub(super) what: String,
+    pub(super) advice: Option<String>,
+}
+
+impl Wrong {
+    fn one(given: &Spanned<Given>, what: impl Into<String>, advice: Option<String>) -> Vec<Self> {
+        vec![Self {
+            span: given.span(),
+            what: what.into(),
+            advice,
+        }]
+    }
+}
+
+fn wrong_kind(given: &Spanned<Given>, wanted: &str, advice: Option<String>) -> Vec<Wrong> {
+    let what = format!("is {}, not {wanted}", given.get_ref().kind());
+    Wrong::one(given, what, advice)
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn text_of(given: &Spanned<Given>) -> Result<&str, Vec<Wrong>> {
+    match given.get_ref() {
+        Given::Text(text) => Ok(text),
+        Given::Number(_) | Given::Fraction | Given::Date | Given::Switch(_) => Err(wrong_kind(
+            given,
+            "text",
+            Some("write it in double quotes".to_owned()),
+        )),
+        Given::List(_) | Given::Table(_) => Err(wrong_kind(given, "text", None)),
+    }
+}
+
+/// `true` or `false`.
+pub(super) struct Switch;
+
+impl Rule for Switch {
+    type Value = bool;
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<bool, Vec<Wrong>> {
+        match given.get_ref() {
+            Given::Switch(switch) => Ok(*switch),
+            Given::Text(text) if text == "true" || text == "false" => Err(wrong_kind(
+                given,
+                "true or false",
+                Some("write it without quotes".to_owned()),
+            )),
+            _ => Err(wrong_kind(given, "true or false", None)),
+        }
+    }
+
+    fn write(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A whole number of something, both ends of the range allowed.
+pub(super) struct Number {
+    range: RangeInclusive<u32>,
+    unit: &'static str,
+}
+
+/// A number of `unit`s (plural).
+pub(super) fn number(range: RangeInclusive<u32>, unit: &'static str) -> Number {
+    Number { range, unit }
+}
+
+/// A time in whole seconds.
+pub(super) fn seconds(range: RangeInclusive<u32>) -> Number {
+    number(range, "seconds")
+}
+
+impl Rule for Number {
+    type Value = u32;
+
+    fn allowed(&self) -> String {
+        let (low, high) = (self.range.start(), self.range.end());
+        format!("{low} to {high} {}", self.unit)
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<u32, Vec<Wrong>> {
+        let number = match given.get_ref() {
+            Given::Number(number) => *number,
+            Given::Text(text) if text.parse::<i128>().is_ok() => {
+                let advice = "write it without quotes".to_owned();
+                return Err(wrong_kind(given, "a number", Some(advice)));
+            }
+            Given::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+                let advice = format!("write the number of {} alone, without quotes", self.unit);
+                return Err(wrong_kind(given, "a number", Some(advice)));
+            }
+            Given::Fraction => return Err(wrong_kind(given, "a whole number", None)),
+            _ => return Err(wrong_kind(given, "a number", None)),
+        };
+        if number < i128::from(*self.range.start()) {
+            return Err(Wrong::one(given, "is too small", None));
+        }
+        match u32::try_from(number) {
+            Ok(number) if self.range.contains(&number) => Ok(number),
+            _ => Err(Wrong::one(given, "is too large", None)),
+        }
+    }
+
+    fn write(&self, value: &u32) -> String {
+        value.to_string()
+    }
+}
+
+/// An enum whose variants each have a word.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every variant with its word, in the order in which an operator should read them.
+    const ALL: &'static [(&'static str, Self)];
+
+    /// The variant's word as it stands in the configuration.
+    fn word(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(_, variant)| *variant == self);
+        named.map_or("", |(word, _)| word)
+    }
+}
+
+/// One of a few words.
+pub(super) struct Words<T>(PhantomData<T>);
+
+pub(super) fn words<T: Word>() -> Words<T> {
+    Words(PhantomData)
+}
+
+impl<T: Word> Rule for Words<T> {
+    type Value = T;
+
+    fn allowed(&self) -> String {
+        let words: Vec<_> = T::ALL.iter().map(|(word, _)| quoted(word)).collect();
+        match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            _ => words.concat(),
+        }
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<T, Vec<Wrong>> {
+        let text = text_of(given)?;
+        match T::ALL.iter().find(|(word, _)| *word == text) {
+            Some((_, variant)) => Ok(*variant),
+            None => {
+                let near = nearest(text, T::ALL.iter().map(|(word, _)| *word));
+                let advice = near.map(|word| format!("did you mean {}?", quoted(word)));
+                Err(Wrong::one(given, "is none of the words", advice))
+            }
+        }
+    }
+
+    fn write(&self, value: &T) -> String {
+        quoted(value.word())
+    }
+}
+
+/// Words for people, in one line.
+pub(super) struct Text {
+    max_bytes: usize,
+}
+
+pub(super) fn text(max_bytes: usize) -> Text {
+    Text { max_bytes }
+}
+
+impl Rule for Text {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        format!("one line of text, up to {} bytes", self.max_bytes)
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let text = text_of(given)?;
+        if text.len() > self.max_bytes {
+            let what = format!("is too long, {} bytes", text.len());
+            Err(Wrong::one(given, what, None))
+        } else if text.contains(char::is_control) {
+            Err(Wrong::one(
+                given,
+                "has a line break or another control character",
+                None,
+            ))
+        } else {
+            Ok(text.to_owned())
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// A file or directory, wherever the daemon was started from.
+pub(super) struct AbsolutePath;
+
+impl Rule for AbsolutePath {
+    type Value = PathBuf;
+
+    fn allowed(&self) -> String {
+        "an absolute path".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<PathBuf, Vec<Wrong>> {
+        let text = text_of(given)?;
+        let path = Path::new(text);
+        if !path.is_absolute() {
+            let advice = "write the whole path, from / on".to_owned();
+            Err(Wrong::one(given, "is not absolute", Some(advice)))
+        } else if text.contains('\0') {
+            Err(Wrong::one(given, "has a NUL character", None))
+        } else {
+            Ok(path.to_owned())
+        }
+    }
+
+    fn write(&self, value: &PathBuf) -> String {
+        quoted(&value.to_string_lossy())
+    }
+}
+
+/// The path of a URL at which clients announce.
+pub(super) struct AnnouncePath;
+
+impl Rule for AnnouncePath {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "a path that starts with / and whose last part starts with announce".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let path = text_of(given)?;
+        let advice = |path: &str| Some(format!("write for example {}", quoted(path)));
+        let in_a_url = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+        let last = path.rsplit('/').next().unwrap_or_default();
+        if !path.starts_with('/') {
+            Err(Wrong::one(
+                given,
+                "does not start with /",
+                advice("/announce"),
+            ))
+        } else if let Some(c) = path.chars().find(|c| !in_a_url(*c)) {
+            Err(Wrong::one(
+                given,
+                format!("has {c:?}, which no path may have"),
+                None,
+            ))
+        } else if !last.starts_with("announce") {
+            let example = format!("{}/announce", path.trim_end_matches('/'));
+            let what = "leaves clients no scrape path, which they make by putting scrape for announce in the last part";
+            Err(Wrong::one(given, what, advice(&example)))
+        } else {
+            Ok(path.to_owned())
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// Where a stream listener is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    /// An absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listen {
+    /// Binding both would fail: they are the same, or one is the wildcard that takes in the other.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(path), Self::Unix(other)) => path == other,
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+                let takes_in = |wide: IpAddr, narrow: IpAddr| {
+                    wide == narrow || wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+                };
+                one.port() == other.port() && one.port() != 0 && (takes_in(a, b) || takes_in(b, a))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// An address and port, or a Unix socket's path.
+pub(super) struct ListenAddress;
+
+impl Rule for ListenAddress {
+    type Value = Listen;
+
+    fn allowed(&self) -> String {
+        r#""address:port", "[IPv6 address]:port" or "unix:/path""#.to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Listen, Vec<Wrong>> {
+        let text = text_of(given)?;
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') && !path.contains('\0') => {
+                Ok(Listen::Unix(path.into()))
+            }
+            Some(_) => {
+                let advice = "write unix: and the whole path, from / on".to_owned();
+                Err(Wrong::one(given, "has no absolute path", Some(advice)))
+            }
+            None => read_socket_address(given, text).map(Listen::Tcp),
+        }
+    }
+
+    fn write(&self, value: &Listen) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+fn read_socket_address(given: &Spanned<Given>, text: &str) -> Result<SocketAddr, Vec<Wrong>> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let write = |address: String| Some(format!("write {}", quoted(&address)));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        let example = SocketAddr::new(address, 6969).to_string();
+        return Err(Wrong::one(given, "has no port", write(example)));
+    }
+    if text.parse::<u16>().is_ok() {
+        return Err(Wrong::one(
+            given,
+            "has no address",
+            write(format!("[::]:{text}")),
+        ));
+    }
+    let (what, advice) = match text.rsplit_once(':') {
+        Some(("" | "*", port)) if port.parse::<u16>().is_ok() => {
+            ("has no address", write(format!("[::]:{port}")))
+        }
+        Some((address, port)) if port.parse::<u16>().is_err() && !address.contains("::") => {
+            ("has no port from 0 to 65535", None)
+        }
+        Some((name, _))
+            if name.contains(|c: char| c.is_ascii_alphabetic()) && !name.contains(':') =>
+        {
+            (
+                "has a name, and names are not looked up",
+                Some("write the address".to_owned()),
+            )
+        }
+        _ => ("is no address", None),
+    };
+    Err(Wrong::one(given, what, advice))
+}
+
+/// Any number of values of one kind.
+pub(super) struct List<R>(pub(super) R);
+
+impl<R: Rule> Rule for List<R> {
+    type Value = Vec<R::Value>;
+
+    fn allowed(&self) -> String {
+        format!("a list, each {}", self.0.allowed())
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Vec<R::Value>, Vec<Wrong>> {
+        let Given::List(elements) = given.get_ref() else {
+            let advice = match given.get_ref() {
+                Given::Table(_) => None,
+                _ => Some("put it in brackets: [...]".to_owned()),
+            };
+            return Err(wrong_kind(given, "a list", advice));
+        };
+        let mut values = Vec::with_capacity(elements.len());
+        let mut wrong = Vec::new();
+        for element in elements {
+            match self.0.read(element) {
+                Ok(value) => values.push(value),
+                Err(more) => wrong.extend(more),
+            }
+        }
+        if wrong.is_empty() {
+            Ok(values)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    fn write(&self, value: &Vec<R::Value>) -> String {
+        let elements: Vec<_> = value.iter().map(|element| self.0.write(element)).collect();
+        format!("[{}]", elements.join(", "))
+    }
+}
