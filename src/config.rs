@@ -8,8 +8,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
+
+use crate::daemon::log;
+use crate::protocol::http::{self as protocol, Paths};
+use crate::server::http;
+use crate::tracker;
 
 mod given;
 mod rule;
@@ -212,6 +218,60 @@ words! {
 
     /// How much of a client's address a line may show.
     LogAddresses { Off = "off", Masked = "masked", Full = "full" }
+}
+
+/// Each part's own settings.
+impl Config {
+    pub fn log_settings(&self) -> log::Settings {
+        log::Settings {
+            target: match self.log.target {
+                LogTarget::Auto => log::Target::Auto,
+                LogTarget::Syslog => log::Target::Syslog,
+                LogTarget::Stderr => log::Target::Stderr,
+            },
+            level: match self.log.level {
+                LogLevel::Error => log::Level::Error,
+                LogLevel::Warning => log::Level::Warning,
+                LogLevel::Notice => log::Level::Notice,
+                LogLevel::Info => log::Level::Info,
+                LogLevel::Debug => log::Level::Debug,
+            },
+            addresses: match self.log.addresses {
+                LogAddresses::Off => log::Addresses::Off,
+                LogAddresses::Masked => log::Addresses::Masked,
+                LogAddresses::Full => log::Addresses::Full,
+            },
+            facility: log::Facility::default(),
+            ..log::Settings::default()
+        }
+    }
+
+    pub fn tracker_settings(&self) -> tracker::Settings {
+        tracker::Settings {
+            open: self.torrents.open,
+            interval: self.tracker.interval,
+            min_interval: self.tracker.min_interval,
+            peer_timeout: self.tracker.peer_timeout,
+            numwant: self.tracker.numwant,
+            max_numwant: self.tracker.max_numwant,
+            warning: (!self.tracker.warning.is_empty())
+                .then(|| self.tracker.warning.as_str().into()),
+        }
+    }
+
+    pub fn http_settings(&self) -> http::Settings {
+        http::Settings {
+            paths: Paths::new(&self.http.announce_path).expect("checked when it was read"),
+            scrape: protocol::Settings {
+                max_scrape: self.tracker.max_scrape as usize,
+                full_scrape: self.tracker.full_scrape,
+            },
+            header_timeout: Duration::from_secs(self.http.header_timeout.into()),
+            idle_timeout: Duration::from_secs(self.http.idle_timeout.into()),
+            max_connections: self.http.max_connections as usize,
+            max_connections_per_network: self.http.max_connections_per_network,
+        }
+    }
 }
 
 /// Faults and advice that take more than one key to see.

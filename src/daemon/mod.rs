@@ -1,3 +1,7 @@
 //! The Unix process around the tracker; `main` alone calls what is here.
 
+/// Where others reach what is bound here.
+pub mod addresses;
+
+/// One event, one line, one write.
 pub mod log;

@@ -51,6 +51,10 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// From one answer to the first byte of the next request.
     pub idle_timeout: Duration,
+    /// In all.
+    pub max_connections: usize,
+    /// From one IPv4 address, or one IPv6 /64.
+    pub max_connections_per_network: u32,
 }
 
 /// What all workers share.
@@ -60,6 +64,22 @@ pub struct Front {
     pub clock: Clock,
     pub counters: Arc<Counters>,
     pub connections: Arc<Connections>,
+}
+
+impl Front {
+    pub fn new(settings: Settings, tracker: Arc<Tracker>) -> Self {
+        let connections = Connections::new(
+            settings.max_connections,
+            settings.max_connections_per_network,
+        );
+        Self {
+            settings,
+            tracker,
+            clock: Clock::start(),
+            counters: Arc::default(),
+            connections: Arc::new(connections),
+        }
+    }
 }
 
 /// Serves on the calling thread until `stop` says so: then requests that have begun to come in are answered, and idle
