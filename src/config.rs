@@ -371,7 +371,7 @@ fn comment(text: &str) -> String {
 const SAMPLE_HEAD: &str = "\
 # The configuration of tbtt(8), the BitTorrent tracker. See also tbtt.toml(5).
 #
-# Each key stands below with its default. To change one, remove the # before it.
+# Each key stands below with its default; to change it, remove the # before it.
 # Files named *.toml in the directory tbtt.toml.d beside this file are read
 # after it, in the order of their names; a key in a later file replaces it as a
 # whole.
@@ -922,8 +922,8 @@ mod tests {
                  allowed: 60 to 7200 seconds; correct it, or remove the key for its default, 1800",
             ),
             (
-                "[tracker.interval]\nseconds = 60",
-                "t:1: [tracker] interval: [tracker.interval] is a table, not a number; \
+                "[tracker]\n\ninterval = { minutes = 30 }",
+                "t:3: [tracker] interval: { minutes = 30 } is a table, not a number; \
                  allowed: 60 to 7200 seconds; correct it, or remove the key for its default, 1800",
             ),
             (
