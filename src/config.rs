@@ -1378,4 +1378,40 @@ mod tests {
             assert!(line.len() <= 79, "{line}");
         }
     }
+
+    /// What the manual lists, as `section.key = default, allowed`.
+    fn listed_in(manual: &str) -> Vec<String> {
+        let plain = |text: &str| text.replace("\\(dq", "\"");
+        let mut listed = Vec::new();
+        let mut section = "";
+        let mut lines = manual.lines();
+        while let Some(line) = lines.next() {
+            if let Some(name) = line.strip_prefix(".Ss [") {
+                section = name.split(']').next().unwrap();
+            } else if let Some(key) = line.strip_prefix(".It Ic ") {
+                let body: Vec<_> = lines
+                    .by_ref()
+                    .take_while(|line| !line.starts_with('.'))
+                    .collect();
+                let key = plain(&key.replace(" No =", " ="));
+                listed.push(format!("{section}.{key}, {}", body.join(" ")));
+            }
+        }
+        listed
+    }
+
+    #[test]
+    fn the_manual_lists_every_key_once_and_in_order() {
+        let listed = listed_in(include_str!("../man/tbtt.toml.5"));
+        let mut known = Vec::new();
+        for section in Config::default().describe() {
+            for key in section.keys {
+                known.push(format!(
+                    "{}.{} = {}, Allowed: {}.",
+                    section.name, key.name, key.value, key.allowed
+                ));
+            }
+        }
+        assert_eq!(listed, known);
+    }
 }
