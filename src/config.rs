@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+use crate::daemon::log;
+
 mod given;
 mod rule;
 
-pub use rule::{Listen, Word};
+pub use rule::Listen;
 
 use given::Given;
 use rule::{
@@ -95,22 +97,6 @@ macro_rules! sections {
     };
 }
 
-/// Enums that the configuration spells as words.
-macro_rules! words {
-    ($(
-        $(#[doc = $about:literal])+
-        $Enum:ident { $($Variant:ident = $word:literal),+ }
-    )+) => {$(
-        $(#[doc = $about])+
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum $Enum { $($Variant),+ }
-
-        impl Word for $Enum {
-            const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$Variant)),+];
-        }
-    )+};
-}
-
 // To add a key, add it here and to man/tbtt.toml.5; a test holds the two against each other.
 sections! {
     /// Announce and scrape over HTTP.
@@ -183,35 +169,21 @@ sections! {
 
     /// What is logged, and where to.
     [log] Log {
-        /// Where log lines go. auto is stderr on a terminal or under systemd, syslog elsewhere.
-        target: LogTarget = LogTarget::Auto, words::<LogTarget>();
+        /// Where log lines go. auto is stderr if that is a terminal or the journal, or if there is no /dev/log; else syslog.
+        target: log::Target = log::Target::Auto, words::<log::Target>(&["auto", "syslog", "stderr"]);
 
         /// The least important lines that are still logged.
-        level: LogLevel = LogLevel::Notice, words::<LogLevel>();
+        level: log::Level = log::Level::Notice,
+            words::<log::Level>(&["error", "warning", "notice", "info", "debug"]);
 
         /// The facility under which syslog files the lines.
-        facility: LogFacility = LogFacility::Daemon, words::<LogFacility>();
+        facility: log::Facility = log::Facility::default(), words::<log::Facility>(&[
+            "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+        ]);
 
         /// Whether lines may name clients' addresses. masked keeps /24 of IPv4 and /48 of IPv6.
-        addresses: LogAddresses = LogAddresses::Off, words::<LogAddresses>();
+        addresses: log::Addresses = log::Addresses::Off, words::<log::Addresses>(&["off", "masked", "full"]);
     }
-}
-
-words! {
-    /// Where log lines go.
-    LogTarget { Auto = "auto", Syslog = "syslog", Stderr = "stderr" }
-
-    /// How important a line is, the most important first.
-    LogLevel { Error = "error", Warning = "warning", Notice = "notice", Info = "info", Debug = "debug" }
-
-    /// syslog's facilities that fit a daemon; their words are those that syslog uses.
-    LogFacility {
-        Daemon = "daemon", User = "user", Local0 = "local0", Local1 = "local1", Local2 = "local2",
-        Local3 = "local3", Local4 = "local4", Local5 = "local5", Local6 = "local6", Local7 = "local7"
-    }
-
-    /// How much of a client's address a line may show.
-    LogAddresses { Off = "off", Masked = "masked", Full = "full" }
 }
 
 /// Faults and advice that take more than one key to see.
@@ -819,7 +791,7 @@ mod tests {
             config.torrents.directories,
             [Path::new("/srv/a"), Path::new("/srv/b")]
         );
-        assert_eq!(config.log.level, LogLevel::Debug);
+        assert_eq!(config.log.level, log::Level::Debug);
     }
 
     #[test]
@@ -882,6 +854,26 @@ mod tests {
                 assert!(set(low).is_empty() && set(high).is_empty(), "{}", key.name);
                 assert!(set(low - 1)[0].contains("is too small"), "{}", key.name);
                 assert!(set(high + 1)[0].contains("is too large"), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_is_read_and_written() {
+        for section in Config::default().describe() {
+            for (i, key) in section.keys.iter().enumerate() {
+                for word in key.allowed.split('"').skip(1).step_by(2) {
+                    // A list's quotes are no words.
+                    if key.value.starts_with('[') {
+                        continue;
+                    }
+                    let config = config(&format!("{}.{} = '{word}'", section.name, key.name));
+                    let mut sections = config.describe().into_iter();
+                    let written = sections
+                        .find(|written| written.name == section.name)
+                        .unwrap();
+                    assert_eq!(written.keys[i].value, format!("\"{word}\""));
+                }
             }
         }
     }
@@ -1360,7 +1352,7 @@ mod tests {
         // Over a base in which every key is another, so that each must really have been set.
         let mut loader = Loader::default();
         loader.config.http.listen.clear();
-        loader.config.log.level = LogLevel::Debug;
+        loader.config.log.level = log::Level::Debug;
         loader.add_text(Path::new("t"), &live);
         let loaded = loader.finish().unwrap();
         assert_eq!(loaded.config, Config::default());
