@@ -20,7 +20,7 @@ use crate::tracker;
 mod given;
 mod rule;
 
-pub use rule::{Listen, Word};
+pub use rule::Listen;
 
 use given::Given;
 use rule::{
@@ -101,22 +101,6 @@ macro_rules! sections {
     };
 }
 
-/// Enums that the configuration spells as words.
-macro_rules! words {
-    ($(
-        $(#[doc = $about:literal])+
-        $Enum:ident { $($Variant:ident = $word:literal),+ }
-    )+) => {$(
-        $(#[doc = $about])+
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum $Enum { $($Variant),+ }
-
-        impl Word for $Enum {
-            const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$Variant)),+];
-        }
-    )+};
-}
-
 // To add a key, add it here and to man/tbtt.toml.5; a test holds the two against each other.
 sections! {
     /// Announce and scrape over HTTP.
@@ -189,59 +173,31 @@ sections! {
 
     /// What is logged, and where to.
     [log] Log {
-        /// Where log lines go. auto is stderr on a terminal or under systemd, syslog elsewhere.
-        target: LogTarget = LogTarget::Auto, words::<LogTarget>();
+        /// Where log lines go. auto is stderr if that is a terminal or the journal, or if there is no /dev/log; else syslog.
+        target: log::Target = log::Target::Auto, words::<log::Target>(&["auto", "syslog", "stderr"]);
 
         /// The least important lines that are still logged.
-        level: LogLevel = LogLevel::Notice, words::<LogLevel>();
+        level: log::Level = log::Level::Notice,
+            words::<log::Level>(&["error", "warning", "notice", "info", "debug"]);
 
         /// The facility under which syslog files the lines.
-        facility: LogFacility = LogFacility::Daemon, words::<LogFacility>();
+        facility: log::Facility = log::Facility::default(), words::<log::Facility>(&[
+            "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+        ]);
 
         /// Whether lines may name clients' addresses. masked keeps /24 of IPv4 and /48 of IPv6.
-        addresses: LogAddresses = LogAddresses::Off, words::<LogAddresses>();
+        addresses: log::Addresses = log::Addresses::Off, words::<log::Addresses>(&["off", "masked", "full"]);
     }
-}
-
-words! {
-    /// Where log lines go.
-    LogTarget { Auto = "auto", Syslog = "syslog", Stderr = "stderr" }
-
-    /// How important a line is, the most important first.
-    LogLevel { Error = "error", Warning = "warning", Notice = "notice", Info = "info", Debug = "debug" }
-
-    /// syslog's facilities that fit a daemon; their words are those that syslog uses.
-    LogFacility {
-        Daemon = "daemon", User = "user", Local0 = "local0", Local1 = "local1", Local2 = "local2",
-        Local3 = "local3", Local4 = "local4", Local5 = "local5", Local6 = "local6", Local7 = "local7"
-    }
-
-    /// How much of a client's address a line may show.
-    LogAddresses { Off = "off", Masked = "masked", Full = "full" }
 }
 
 /// Each part's own settings.
 impl Config {
     pub fn log_settings(&self) -> log::Settings {
         log::Settings {
-            target: match self.log.target {
-                LogTarget::Auto => log::Target::Auto,
-                LogTarget::Syslog => log::Target::Syslog,
-                LogTarget::Stderr => log::Target::Stderr,
-            },
-            level: match self.log.level {
-                LogLevel::Error => log::Level::Error,
-                LogLevel::Warning => log::Level::Warning,
-                LogLevel::Notice => log::Level::Notice,
-                LogLevel::Info => log::Level::Info,
-                LogLevel::Debug => log::Level::Debug,
-            },
-            addresses: match self.log.addresses {
-                LogAddresses::Off => log::Addresses::Off,
-                LogAddresses::Masked => log::Addresses::Masked,
-                LogAddresses::Full => log::Addresses::Full,
-            },
-            facility: log::Facility::default(),
+            target: self.log.target,
+            level: self.log.level,
+            facility: self.log.facility,
+            addresses: self.log.addresses,
             ..log::Settings::default()
         }
     }
@@ -431,7 +387,7 @@ fn comment(text: &str) -> String {
 const SAMPLE_HEAD: &str = "\
 # The configuration of tbtt(8), the BitTorrent tracker. See also tbtt.toml(5).
 #
-# Each key stands below with its default. To change one, remove the # before it.
+# Each key stands below with its default; to change it, remove the # before it.
 # Files named *.toml in the directory tbtt.toml.d beside this file are read
 # after it, in the order of their names; a key in a later file replaces it as a
 # whole.
@@ -879,7 +835,7 @@ mod tests {
             config.torrents.directories,
             [Path::new("/srv/a"), Path::new("/srv/b")]
         );
-        assert_eq!(config.log.level, LogLevel::Debug);
+        assert_eq!(config.log.level, log::Level::Debug);
     }
 
     #[test]
@@ -947,6 +903,26 @@ mod tests {
     }
 
     #[test]
+    fn every_word_is_read_and_written() {
+        for section in Config::default().describe() {
+            for (i, key) in section.keys.iter().enumerate() {
+                for word in key.allowed.split('"').skip(1).step_by(2) {
+                    // A list's quotes are no words.
+                    if key.value.starts_with('[') {
+                        continue;
+                    }
+                    let config = config(&format!("{}.{} = '{word}'", section.name, key.name));
+                    let mut sections = config.describe().into_iter();
+                    let written = sections
+                        .find(|written| written.name == section.name)
+                        .unwrap();
+                    assert_eq!(written.keys[i].value, format!("\"{word}\""));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn each_fault_says_what_and_where_and_what_to_do() {
         const TCP: &str =
             r#"allowed: a list, each "address:port", "[IPv6 address]:port" or "unix:/path""#;
@@ -982,8 +958,8 @@ mod tests {
                  allowed: 60 to 7200 seconds; correct it, or remove the key for its default, 1800",
             ),
             (
-                "[tracker.interval]\nseconds = 60",
-                "t:1: [tracker] interval: [tracker.interval] is a table, not a number; \
+                "[tracker]\n\ninterval = { minutes = 30 }",
+                "t:3: [tracker] interval: { minutes = 30 } is a table, not a number; \
                  allowed: 60 to 7200 seconds; correct it, or remove the key for its default, 1800",
             ),
             (
@@ -1420,7 +1396,7 @@ mod tests {
         // Over a base in which every key is another, so that each must really have been set.
         let mut loader = Loader::default();
         loader.config.http.listen.clear();
-        loader.config.log.level = LogLevel::Debug;
+        loader.config.log.level = log::Level::Debug;
         loader.add_text(Path::new("t"), &live);
         let loaded = loader.finish().unwrap();
         assert_eq!(loaded.config, Config::default());
@@ -1437,5 +1413,41 @@ mod tests {
         for line in sample().lines() {
             assert!(line.len() <= 79, "{line}");
         }
+    }
+
+    /// What the manual lists, as `section.key = default, allowed`.
+    fn listed_in(manual: &str) -> Vec<String> {
+        let plain = |text: &str| text.replace("\\(dq", "\"");
+        let mut listed = Vec::new();
+        let mut section = "";
+        let mut lines = manual.lines();
+        while let Some(line) = lines.next() {
+            if let Some(name) = line.strip_prefix(".Ss [") {
+                section = name.split(']').next().unwrap();
+            } else if let Some(key) = line.strip_prefix(".It Ic ") {
+                let body: Vec<_> = lines
+                    .by_ref()
+                    .take_while(|line| !line.starts_with('.'))
+                    .collect();
+                let key = plain(&key.replace(" No =", " ="));
+                listed.push(format!("{section}.{key}, {}", body.join(" ")));
+            }
+        }
+        listed
+    }
+
+    #[test]
+    fn the_manual_lists_every_key_once_and_in_order() {
+        let listed = listed_in(include_str!("../man/tbtt.toml.5"));
+        let mut known = Vec::new();
+        for section in Config::default().describe() {
+            for key in section.keys {
+                known.push(format!(
+                    "{}.{} = {}, Allowed: {}.",
+                    section.name, key.name, key.value, key.allowed
+                ));
+            }
+        }
+        assert_eq!(listed, known);
     }
 }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use toml::Spanned;
 
@@ -143,30 +144,24 @@ impl Rule for Number {
     }
 }
 
-/// An enum whose variants each have a word.
-pub trait Word: Copy + PartialEq + 'static {
-    /// Every variant with its word, in the order in which an operator should read them.
-    const ALL: &'static [(&'static str, Self)];
+/// One of a few words, which are what `T` reads and shows itself as.
+pub(super) struct Words<T> {
+    words: &'static [&'static str],
+    of: PhantomData<T>,
+}
 
-    /// The variant's word as it stands in the configuration.
-    fn word(self) -> &'static str {
-        let named = Self::ALL.iter().find(|(_, variant)| *variant == self);
-        named.map_or("", |(word, _)| word)
+pub(super) fn words<T>(words: &'static [&'static str]) -> Words<T> {
+    Words {
+        words,
+        of: PhantomData,
     }
 }
 
-/// One of a few words.
-pub(super) struct Words<T>(PhantomData<T>);
-
-pub(super) fn words<T: Word>() -> Words<T> {
-    Words(PhantomData)
-}
-
-impl<T: Word> Rule for Words<T> {
+impl<T: FromStr + fmt::Display> Rule for Words<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
-        let words: Vec<_> = T::ALL.iter().map(|(word, _)| quoted(word)).collect();
+        let words: Vec<_> = self.words.iter().map(|word| quoted(word)).collect();
         match words.split_last() {
             Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
             _ => words.concat(),
@@ -175,18 +170,17 @@ impl<T: Word> Rule for Words<T> {
 
     fn read(&self, given: &Spanned<Given>) -> Result<T, Vec<Wrong>> {
         let text = text_of(given)?;
-        match T::ALL.iter().find(|(word, _)| *word == text) {
-            Some((_, variant)) => Ok(*variant),
-            None => {
-                let near = nearest(text, T::ALL.iter().map(|(word, _)| *word));
-                let advice = near.map(|word| format!("did you mean {}?", quoted(word)));
-                Err(Wrong::one(given, "is none of the words", advice))
-            }
-        }
+        let known = self.words.contains(&text);
+        let value = text.parse().ok().filter(|_| known);
+        value.ok_or_else(|| {
+            let near = nearest(text, self.words.iter().copied());
+            let advice = near.map(|word| format!("did you mean {}?", quoted(word)));
+            Wrong::one(given, "is none of the words", advice)
+        })
     }
 
     fn write(&self, value: &T) -> String {
-        quoted(value.word())
+        quoted(&value.to_string())
     }
 }
 
