@@ -5,3 +5,4 @@ pub mod addresses;
 
 /// One event, one line, one write.
 pub mod log;
+pub mod sockets;
