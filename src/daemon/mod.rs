@@ -5,4 +5,7 @@ pub mod addresses;
 
 /// One event, one line, one write.
 pub mod log;
+pub mod notify;
+pub mod privileges;
+pub mod signals;
 pub mod sockets;
