@@ -7,5 +7,6 @@ pub mod addresses;
 pub mod log;
 pub mod notify;
 pub mod privileges;
+pub mod sandbox;
 pub mod signals;
 pub mod sockets;
