@@ -493,7 +493,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::libc::O_CLOEXEC;
     use std::net::TcpStream;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
 
@@ -537,8 +539,13 @@ mod tests {
             udp.recv(&mut [0; 2]).unwrap_err().kind(),
             ErrorKind::WouldBlock
         );
-        let flags = nix::fcntl::fcntl(&udp, nix::fcntl::FcntlArg::F_GETFD).unwrap();
-        assert_eq!(flags & nix::libc::FD_CLOEXEC, nix::libc::FD_CLOEXEC);
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", udp.as_raw_fd())).unwrap();
+        let flags = info
+            .lines()
+            .find_map(|line| line.strip_prefix("flags:"))
+            .unwrap();
+        let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
+        assert_eq!(flags & O_CLOEXEC, O_CLOEXEC);
     }
 
     #[test]
