@@ -44,6 +44,12 @@ pub struct Settings {
     pub socket: PathBuf,
 }
 
+impl Settings {
+    fn same_place(&self, other: &Self) -> bool {
+        (self.target, self.facility, &self.socket) == (other.target, other.facility, &other.socket)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -249,8 +255,8 @@ fn log() -> &'static Log {
     LOG.get_or_init(Log::early)
 }
 
-/// Opens the log as the settings say; before that, lines go to standard error. May be called again (a reload) and then
-/// changes all settings at once; also before privileges are dropped, since standard error may be opened anew.
+/// Opens the log as the settings say; before that, lines go to standard error. To be called before privileges are dropped,
+/// and again at a reload, when it changes what the settings changed.
 ///
 /// That nobody listens at `/dev/log` yet is no error: it is told on standard error, and lines are dropped and counted until
 /// somebody does.
@@ -341,6 +347,8 @@ struct Log {
     addresses: AtomicU8,
     /// Locked only to take the `Arc` or to exchange it, never over a write.
     sink: RwLock<Arc<Sink>>,
+    /// What `sink` was opened for.
+    opened: Mutex<Option<Settings>>,
     /// Lines dropped and not yet told.
     dropped: AtomicUsize,
     dropped_total: AtomicUsize,
@@ -354,6 +362,7 @@ impl Log {
             level: AtomicU8::new(Level::Info as u8),
             addresses: AtomicU8::new(Addresses::Off as u8),
             sink: RwLock::new(Arc::new(Sink::open_stderr().unwrap_or(Sink::Nowhere))),
+            opened: Mutex::new(None),
             dropped: AtomicUsize::new(0),
             dropped_total: AtomicUsize::new(0),
             told: Mutex::new(None),
@@ -361,10 +370,18 @@ impl Log {
     }
 
     fn apply(&self, settings: &Settings) -> io::Result<()> {
-        let sink = Sink::open(settings)?;
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where lines go is kept if nothing else is asked for: without root, standard error may not open anew.
+        if !opened
+            .as_ref()
+            .is_some_and(|before| before.same_place(settings))
+        {
+            let sink = Sink::open(settings)?;
+            *self.sink.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sink);
+        }
         self.level.store(settings.level as u8, Relaxed);
         self.addresses.store(settings.addresses as u8, Relaxed);
-        *self.sink.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sink);
+        *opened = Some(settings.clone());
         Ok(())
     }
 
@@ -561,7 +578,8 @@ enum Pipe {
     /// A terminal, or a pipe that cannot be opened anew (made by another user). Room for one page is room for one line,
     /// and the lock lets nobody else of this process take it between the look and the write.
     Polled(File, Mutex<()>),
-    /// A file or `/dev/null`, which never makes a writer wait for a reader.
+    /// A file or `/dev/null`, which never makes a writer wait for a reader. Where a line crosses into a new page of a file, the
+    /// kernel itself stops half way if the disk is full or a SIGKILL comes at that moment; pipes and sockets have no such gap.
     File(File),
 }
 
@@ -824,6 +842,7 @@ impl Repeated {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::fd::AsRawFd;
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("tbtt-log-{}-{name}", std::process::id()));
@@ -1024,15 +1043,24 @@ mod tests {
         std::fs::remove_dir_all(dir).unwrap();
     }
 
+    fn open_flags(fd: &OwnedFd) -> String {
+        let info =
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+        info.lines()
+            .find(|line| line.starts_with("flags:"))
+            .unwrap()
+            .to_owned()
+    }
+
     #[test]
     fn a_full_pipe_never_blocks_and_takes_whole_lines() {
         for reopen in [true, false] {
             let (reader, writer) = nix::unistd::pipe().unwrap();
             let path = match reopen {
-                true => format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer)),
+                true => format!("/proc/self/fd/{}", writer.as_raw_fd()),
                 false => "/nonexistent".to_owned(),
             };
-            let flags_before = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+            let flags_before = open_flags(&writer);
             let stderr = Stderr::open(
                 writer.try_clone().unwrap(),
                 Path::new(&path),
@@ -1048,7 +1076,7 @@ mod tests {
                 lines += 1;
                 assert!(lines < 100_000, "the pipe never filled");
             }
-            let flags_after = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+            let flags_after = open_flags(&writer);
             assert_eq!(
                 flags_before, flags_after,
                 "the parent's open file is as it was"

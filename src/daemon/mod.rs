@@ -5,3 +5,8 @@ pub mod addresses;
 
 /// One event, one line, one write.
 pub mod log;
+pub mod notify;
+pub mod privileges;
+pub mod sandbox;
+pub mod signals;
+pub mod sockets;
