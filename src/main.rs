@@ -203,7 +203,7 @@ fn start_workers(
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                let serving = http::serve(front, listeners, stopped);
+                let serving = http::serve(front, listeners, stopped, || ());
                 LocalSet::new().block_on(&runtime()?, serving)
             })
     };

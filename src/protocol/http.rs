@@ -81,6 +81,7 @@ pub enum Malformed {
     PeerIdWrong,
     PortWrong,
     FullScrape,
+    AddressUnknown,
 }
 
 impl Malformed {
@@ -93,6 +94,7 @@ impl Malformed {
             Self::PeerIdMissing => "peer_id is missing",
             Self::PeerIdWrong => "peer_id is not 20 percent-encoded bytes",
             Self::PortWrong => "port is missing or not a number from 1 to 65535",
+            Self::AddressUnknown => "the proxy in front of the tracker did not tell your address",
             Self::FullScrape => "a scrape needs an info_hash",
         }
     }
@@ -109,13 +111,13 @@ pub struct Reply {
     hashes: Vec<InfoHash>,
 }
 
-/// Answers one request: `reply.body` is what goes back, with HTTP status 200 whatever the outcome, as clients read no
+/// Answers one request from `from`, `None` where a proxy did not say: `reply.body` is what goes back, with HTTP status 200 whatever the outcome, as clients read no
 /// other's body.
 pub fn respond(
     tracker: &Tracker,
     settings: &Settings,
     now: Time,
-    from: IpAddr,
+    from: Option<IpAddr>,
     action: Action,
     query: &[u8],
     reply: &mut Reply,
@@ -123,7 +125,10 @@ pub fn respond(
     reply.body.clear();
     let result = match action {
         _ if query.len() > QUERY_MAX => Err(Malformed::QueryTooLong),
-        Action::Announce => announce(tracker, now, from.to_canonical(), query, reply),
+        Action::Announce => match from {
+            Some(from) => announce(tracker, now, from.to_canonical(), query, reply),
+            None => Err(Malformed::AddressUnknown),
+        },
         Action::Scrape => scrape(tracker, settings, query, reply),
     };
     result.unwrap_or_else(|malformed| {

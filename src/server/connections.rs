@@ -42,7 +42,7 @@ impl Network {
 #[derive(Debug)]
 pub struct Place {
     connections: Arc<Connections>,
-    network: Network,
+    network: Option<Network>,
 }
 
 impl Connections {
@@ -55,16 +55,22 @@ impl Connections {
         }
     }
 
-    /// `None` when all places, or all of the address's network, are taken.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = Network::of(address);
+    /// `None` when all places, or all of the address's network, are taken. Who has no address, on a Unix socket, counts in
+    /// the total alone.
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+        let network = address.map(Network::of);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.by_network.get(&network).copied().unwrap_or(0);
-        if open.total >= self.max || count >= self.max_per_network {
+        if open.total >= self.max {
             return None;
         }
+        if let Some(network) = network {
+            let count = open.by_network.get(&network).copied().unwrap_or(0);
+            if count >= self.max_per_network {
+                return None;
+            }
+            open.by_network.insert(network, count + 1);
+        }
         open.total += 1;
-        open.by_network.insert(network, count + 1);
         Some(Place {
             connections: self.clone(),
             network,
@@ -87,7 +93,8 @@ impl Drop for Place {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         open.total -= 1;
-        if let Entry::Occupied(mut count) = open.by_network.entry(self.network) {
+        let Some(network) = self.network else { return };
+        if let Entry::Occupied(mut count) = open.by_network.entry(network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -100,8 +107,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
     }
 
     #[test]

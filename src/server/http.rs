@@ -4,33 +4,35 @@
 //! one request and go: such a connection costs four system calls, accept4, recv, send, close, since it meets the reactor
 //! only if it must wait.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::pin::{Pin, pin};
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::protocol::http::{self as protocol, Paths, Reply, respond};
 use crate::server::Clock;
 use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
+use crate::server::stream::{InRequests, Pace, Stream, register};
 use crate::tracker::Tracker;
 
 /// The longest header that is read; a query of the longest kind fits twice.
@@ -82,31 +84,62 @@ impl Front {
     }
 }
 
+/// A listening socket to serve, for TCP clients or for proxies on this host.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// For another worker: one queue of connections, several to take from it.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener) => Self::Unix(listener.try_clone()?),
+        })
+    }
+}
+
 /// Serves on the calling thread until `stop` says so: then requests that have begun to come in are answered, and idle
-/// connections are closed.
+/// connections are closed. Calls `alive` each second from the loop that serves.
 pub async fn serve(
     front: Arc<Front>,
-    listeners: Vec<TcpListener>,
-    stop: watch::Receiver<bool>,
+    listeners: Vec<Listener>,
+    mut stop: watch::Receiver<bool>,
+    alive: impl Fn() + 'static,
 ) -> io::Result<()> {
     let worker = Rc::new(Worker {
         front,
         stop: stop.clone(),
-        in_requests: Cell::new(0),
+        in_requests: InRequests::default(),
         reply: RefCell::default(),
-        input: RefCell::new(vec![0; HEADER_MAX].into()),
+        input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
     });
-    let mut accepting = Vec::new();
+    let mut tasks = Vec::new();
     for listener in listeners {
-        listener.set_nonblocking(true)?;
-        #[allow(deprecated, reason = "what replaces it is younger than Debian's tokio")]
-        let listener = AsyncFd::new(mio::net::TcpListener::from_std(listener))?;
-        accepting.push(spawn_local(accept(worker.clone(), listener)));
+        tasks.push(match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = register(mio::net::TcpListener::from_std(listener))?;
+                spawn_local(accept(worker.clone(), listener))
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = register(mio::net::UnixListener::from_std(listener))?;
+                spawn_local(accept(worker.clone(), listener))
+            }
+        });
     }
-    let mut stop = stop;
+    tasks.push(spawn_local(async move {
+        loop {
+            alive();
+            sleep(Duration::from_secs(1)).await;
+        }
+    }));
     // A sender that is gone means the same.
     let _ = stop.wait_for(|&stop| stop).await;
-    accepting.iter().for_each(|task| task.abort());
+    tasks.iter().for_each(|task| task.abort());
     drain(&worker).await;
     Ok(())
 }
@@ -126,21 +159,44 @@ async fn drain(worker: &Worker) {
 struct Worker {
     front: Arc<Front>,
     stop: watch::Receiver<bool>,
-    /// Connections on which a request has begun to come in and is not answered yet.
-    in_requests: Cell<usize>,
+    in_requests: InRequests,
     reply: RefCell<Reply>,
-    /// What the kernel has to give goes through here to hyper's own buffers.
-    input: RefCell<Box<[u8]>>,
+    input: Rc<RefCell<Box<[u8]>>>,
 }
 
-async fn accept(worker: Rc<Worker>, listener: AsyncFd<mio::net::TcpListener>) {
+/// What connections are accepted from.
+trait Accept: AsRawFd {
+    type Client: Read + Write + AsRawFd + Unpin + 'static;
+
+    /// A connection, and the address at its other end if it has one.
+    fn accept(&self) -> io::Result<(Self::Client, Option<IpAddr>)>;
+}
+
+impl Accept for mio::net::TcpListener {
+    type Client = mio::net::TcpStream;
+
+    fn accept(&self) -> io::Result<(Self::Client, Option<IpAddr>)> {
+        self.accept()
+            .map(|(client, peer)| (client, Some(peer.ip())))
+    }
+}
+
+impl Accept for mio::net::UnixListener {
+    type Client = mio::net::UnixStream;
+
+    fn accept(&self) -> io::Result<(Self::Client, Option<IpAddr>)> {
+        self.accept().map(|(client, _)| (client, None))
+    }
+}
+
+async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>) {
     loop {
         // An error here is the runtime's end.
         let Ok(mut ready) = listener.readable().await else {
             return;
         };
         match listener.get_ref().accept() {
-            Ok((stream, peer)) => begin(&worker, stream.into(), peer),
+            Ok((client, peer)) => begin(&worker, client, peer),
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error)
                 if matches!(
@@ -156,27 +212,39 @@ async fn accept(worker: Rc<Worker>, listener: AsyncFd<mio::net::TcpListener>) {
     }
 }
 
-fn begin(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: SocketAddr) {
+fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
+    worker: &Rc<Worker>,
+    client: S,
+    peer: Option<IpAddr>,
+) {
     let counters = &worker.front.counters;
-    match worker.front.connections.admit(peer.ip()) {
+    match worker.front.connections.admit(peer) {
         Some(place) => {
             counters.connections.add_one();
-            spawn_local(connection(worker.clone(), stream, peer.ip(), place));
+            spawn_local(connection(worker.clone(), client, peer, place));
         }
         None => counters.connections_over_limit.add_one(),
     }
 }
 
 /// One connection from its accept to its end.
-async fn connection(worker: Rc<Worker>, stream: std::net::TcpStream, from: IpAddr, _place: Place) {
-    let pace = Rc::new(Pace::new(worker.clone()));
-    let stream = Stream {
-        socket: Socket::Unregistered(stream),
-        worker: worker.clone(),
-        pace: pace.clone(),
-    };
+async fn connection<S>(worker: Rc<Worker>, client: S, peer: Option<IpAddr>, _place: Place)
+where
+    S: Read + Write + AsRawFd + Unpin + 'static,
+{
+    let Settings {
+        header_timeout,
+        idle_timeout,
+        ..
+    } = worker.front.settings;
+    let pace = Rc::new(Pace::new(
+        header_timeout,
+        idle_timeout,
+        worker.in_requests.clone(),
+    ));
+    let stream = Stream::new(client, worker.input.clone(), pace.clone());
     let service = service_fn(|request| {
-        let response = answer(&worker, from, &request);
+        let response = answer(&worker, peer, &request);
         pace.answered();
         std::future::ready(Ok::<_, Infallible>(response))
     });
@@ -195,61 +263,11 @@ async fn connection(worker: Rc<Worker>, stream: std::net::TcpStream, from: IpAdd
     }
 }
 
-/// By when a connection must have come on, or be cut.
-struct Pace {
-    worker: Rc<Worker>,
-    deadline: Cell<Instant>,
-    in_request: Cell<bool>,
-}
-
-impl Pace {
-    fn new(worker: Rc<Worker>) -> Self {
-        let deadline = Instant::now() + worker.front.settings.header_timeout;
-        Self {
-            worker,
-            deadline: Cell::new(deadline),
-            in_request: Cell::new(false),
-        }
-    }
-
-    fn received(&self) {
-        if !self.in_request.replace(true) {
-            self.worker
-                .in_requests
-                .set(self.worker.in_requests.get() + 1);
-            self.deadline
-                .set(Instant::now() + self.worker.front.settings.header_timeout);
-        }
-    }
-
-    fn answered(&self) {
-        if self.in_request.replace(false) {
-            self.worker
-                .in_requests
-                .set(self.worker.in_requests.get() - 1);
-        }
-        self.deadline
-            .set(Instant::now() + self.worker.front.settings.idle_timeout);
-    }
-
-    /// Ready once the deadline has passed. The timer is made when a connection first has to wait: most never do.
-    fn poll_overdue(&self, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline.get().into();
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() != deadline {
-            timer.as_mut().reset(deadline);
-        }
-        timer.as_mut().poll(cx)
-    }
-}
-
-impl Drop for Pace {
-    fn drop(&mut self) {
-        self.answered();
-    }
-}
-
-fn answer(worker: &Worker, from: IpAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(
+    worker: &Worker,
+    peer: Option<IpAddr>,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let front = &*worker.front;
     let paths = &front.settings.paths;
     let uri = request.uri();
@@ -269,15 +287,16 @@ fn answer(worker: &Worker, from: IpAddr, request: &Request<Incoming>) -> Respons
             let query = uri.query().unwrap_or_default().as_bytes();
             let reply = &mut *worker.reply.borrow_mut();
             let now = front.clock.now();
-            front.counters.count_http(respond(
+            let outcome = respond(
                 &front.tracker,
                 &front.settings.scrape,
                 now,
-                from,
+                peer,
                 action,
                 query,
                 reply,
-            ));
+            );
+            front.counters.count_http(outcome);
             text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
         }
         None if uri.path() == "/" => {
@@ -309,105 +328,4 @@ fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
-}
-
-/// A client's socket, as hyper reads and writes it.
-struct Stream {
-    socket: Socket,
-    worker: Rc<Worker>,
-    pace: Rc<Pace>,
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let input = &mut **this.worker.input.borrow_mut();
-        let most = buf.remaining().min(input.len());
-        let received = ready!(this.socket.poll_read(cx, &mut input[..most]))?;
-        if received > 0 {
-            this.pace.received();
-        }
-        buf.put_slice(&input[..received]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.get_mut().socket.poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// The close that follows says the same.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Known to the reactor only from the first time that it must wait.
-enum Socket {
-    Unregistered(std::net::TcpStream),
-    Registered(tokio::net::TcpStream),
-    /// The reactor did not take it.
-    Failed,
-}
-
-impl Socket {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Self::Unregistered(stream) = self {
-            match stream.read(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-        let stream = self.registered()?;
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Self::Unregistered(stream) = self {
-            match stream.write(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-        let stream = self.registered()?;
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream.try_write(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn registered(&mut self) -> io::Result<&tokio::net::TcpStream> {
-        *self = match std::mem::replace(self, Self::Failed) {
-            Self::Unregistered(stream) => {
-                Self::Registered(tokio::net::TcpStream::from_std(stream)?)
-            }
-            same => same,
-        };
-        match self {
-            Self::Registered(stream) => Ok(stream),
-            _ => Err(ErrorKind::NotConnected.into()),
-        }
-    }
 }

@@ -10,6 +10,9 @@ pub mod counters;
 /// HTTP/1 over TCP.
 pub mod http;
 
+/// A client's socket and pace.
+mod stream;
+
 use std::time::Instant;
 
 use crate::tracker::Time;
