@@ -171,6 +171,16 @@ sections! {
         deny: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
     }
 
+    /// The process.
+    [daemon] Daemon {
+        /// The user to become for good once the sockets are open, if started as root. Without one,
+        /// root is refused.
+        user: String = String::new(), text(32);
+
+        /// Whether the process gives up reaching files that it does not need (Landlock).
+        sandbox: bool = true, Switch;
+    }
+
     /// What is logged, and where to.
     [log] Log {
         /// Where log lines go. auto is stderr if that is a terminal or the journal, or if there is no /dev/log; else syslog.
@@ -1080,7 +1090,7 @@ mod tests {
             ),
             (
                 "\n[database]\n",
-                "t:2: [database]: unknown section; the sections are [http], [tracker], [torrents], [log]",
+                "t:2: [database]: unknown section; the sections are [http], [tracker], [torrents], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",

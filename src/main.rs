@@ -5,7 +5,6 @@ use std::collections::hash_map::RandomState;
 use std::fmt::Display;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,15 +14,18 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use tbtt::config::{self, Config, Listen, Loaded};
-use tbtt::daemon::{addresses, log};
-use tbtt::server::http::{self, Front};
-use tbtt::tracker::Tracker;
+use tbtt::daemon::notify::{self, Watchdog};
+use tbtt::daemon::privileges::{self, Privileges};
+use tbtt::daemon::signals::{Request, Requests};
+use tbtt::daemon::sockets::{self, Inherited, Kind, Known, TcpSettings};
+use tbtt::daemon::{addresses, log, sandbox};
+use tbtt::server::http::{self, Front, Listener};
+use tbtt::tracker::{Totals, Tracker};
 
 /// The BitTorrent tracker: tells the peers of a torrent of each other.
 ///
@@ -50,6 +52,8 @@ struct Arguments {
 }
 
 const CONFIG_FILE: &str = "/etc/tbtt/tbtt.toml";
+
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the daemon ends, as its exit status says it (sysexits.h).
 #[derive(Clone, Copy)]
@@ -105,26 +109,23 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         .iter()
         .for_each(|warning| log::warning("unwise configuration", &[("at", warning)]));
 
-    let listeners = bind(config)?;
-    let (stop, stopped) = watch::channel(false);
+    let sockets = open_sockets(config)?;
+    shut_in(arguments, &loaded)?;
     let tracker = Arc::new(Tracker::new(
         config.tracker_settings(),
         RandomState::new().hash_one(0),
     ));
-    let front = Arc::new(Front::new(config.http_settings(), tracker.clone()));
-    let workers = start_workers(config, &front, &listeners, &stopped)?;
-    announce_start(config, &loaded, &listeners);
+    let front = Arc::new(Front::new(config.http_settings(), tracker));
+    let (stop, stopped) = watch::channel(false);
+    let workers = Workers::start(config, &front, &sockets, &stopped)?;
+    tell_start(&loaded, &sockets);
 
-    let ended = runtime().and_then(|runtime| runtime.block_on(until_stop(front.clone())));
-    ended.map_err(|error| failed(Exit::Internal, "cannot wait for signals", &error))?;
+    let served = runtime().and_then(|runtime| runtime.block_on(serve_operator(&front, &workers)));
+    served.map_err(|error| failed(Exit::Internal, "cannot wait for signals", &error))?;
     log::notice("stopping", &[]);
+    told(notify::stopping());
     stop.send_replace(true);
-    for worker in workers {
-        let served = worker
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-        served.map_err(|error| failed(Exit::Internal, "a worker failed", &error))?;
-    }
+    workers.join()?;
     let (announces, scrapes) = (front.counters.announces.get(), front.counters.scrapes.get());
     log::notice(
         "stopped",
@@ -165,57 +166,199 @@ fn files_read(loaded: &Loaded) -> String {
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<TcpListener>, Failed> {
-    let mut listeners = Vec::new();
-    for listen in &config.http.listen {
-        let Listen::Tcp(address) = listen else {
-            continue;
-        };
-        listeners.push(TcpListener::bind(address).map_err(|error| {
-            let exit = match error.kind() {
-                io::ErrorKind::PermissionDenied => Exit::NoPermission,
-                _ => Exit::Unavailable,
-            };
-            log::error("cannot listen", &[("address", address), ("reason", &error)]);
-            Failed(exit)
-        })?);
-    }
-    Ok(listeners)
+/// The sockets to serve.
+struct Sockets {
+    http: Vec<Listener>,
+    /// Where they are, for the operator.
+    addresses: Vec<(&'static str, String)>,
+    /// What clients may write into a torrent.
+    announce_urls: Vec<String>,
 }
 
-fn start_workers(
-    config: &Config,
-    front: &Arc<Front>,
-    listeners: &[TcpListener],
-    stopped: &watch::Receiver<bool>,
-) -> Result<Vec<JoinHandle<io::Result<()>>>, Failed> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let workers = match config.tracker.workers {
-        0 => cores,
-        workers => workers as usize,
+/// Those that the service manager hands over; what it does not, is bound as configured.
+fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
+    let known = [Known {
+        name: "http",
+        kinds: &[Kind::Tcp, Kind::Unix],
+    }];
+    let inherited = sockets::inherited(&known)
+        .map_err(|error| failed(Exit::Unavailable, "cannot take over sockets", &error))?;
+    let mut opened = Sockets {
+        http: Vec::new(),
+        addresses: Vec::new(),
+        announce_urls: Vec::new(),
     };
-    let start = |number: usize| {
-        let listeners = listeners
-            .iter()
-            .map(TcpListener::try_clone)
-            .collect::<io::Result<Vec<_>>>()?;
-        let (front, stopped) = (front.clone(), stopped.clone());
-        thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                let serving = http::serve(front, listeners, stopped, || ());
-                LocalSet::new().block_on(&runtime()?, serving)
-            })
-    };
-    let started = (0..workers).map(start).collect::<io::Result<_>>();
-    started.map_err(|error| failed(Exit::Internal, "cannot start a worker", &error))
+    for (_, socket) in inherited {
+        match socket {
+            Inherited::Tcp(listener) => opened.http.push(Listener::Tcp(listener)),
+            Inherited::Unix(listener) => opened.http.push(Listener::Unix(listener)),
+            Inherited::Udp(_) => {}
+        }
+    }
+    if opened.http.is_empty() {
+        for listen in &config.http.listen {
+            let bound = match listen {
+                Listen::Tcp(address) => {
+                    sockets::bind_tcp(*address, &TcpSettings::default()).map(Listener::Tcp)
+                }
+                Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
+            };
+            opened.http.push(bound.map_err(|error| {
+                let exit = match error.reason.kind() {
+                    io::ErrorKind::PermissionDenied => Exit::NoPermission,
+                    _ => Exit::Unavailable,
+                };
+                log::error(&error.to_string(), &[]);
+                Failed(exit)
+            })?);
+        }
+    }
+    for listener in &opened.http {
+        let address = match listener {
+            Listener::Tcp(listener) => {
+                let address = listener
+                    .local_addr()
+                    .map_err(|error| failed(Exit::Internal, "no address", &error))?;
+                let path = &config.http.announce_path;
+                let urls = addresses::reachable(address)
+                    .into_iter()
+                    .map(|at| format!("http://{at}{path}"));
+                opened.announce_urls.extend(urls);
+                address.to_string()
+            }
+            Listener::Unix(listener) => {
+                let path = listener
+                    .local_addr()
+                    .ok()
+                    .and_then(|at| at.as_pathname().map(Path::to_owned));
+                path.map_or_else(
+                    || "unix:".to_owned(),
+                    |path| format!("unix:{}", path.display()),
+                )
+            }
+        };
+        opened.addresses.push(("http", address));
+    }
+    Ok(opened)
+}
+
+/// Gives up what the daemon does not need any more, for good, before the first thread and the first stranger's byte.
+fn shut_in(arguments: &Arguments, loaded: &Loaded) -> Result<(), Failed> {
+    let config = &loaded.config;
+    // A trial run that reads no configuration needs nothing that belongs to anyone.
+    let trial = (arguments.open && arguments.config.is_none()).then_some("nobody");
+    let user = Some(config.daemon.user.as_str())
+        .filter(|user| !user.is_empty())
+        .or(trial);
+    let open_files = privileges::raise_open_files().unwrap_or_default();
+    let dropped = privileges::irrevocably_drop(user).map_err(|error| {
+        log::error(&error.to_string(), &[]);
+        Failed(Exit::NoPermission)
+    })?;
+    if let Privileges::Dropped { user, uid, gid } = dropped {
+        log::notice(
+            "gave up root for good",
+            &[("user", &user), ("uid", &uid), ("gid", &gid)],
+        );
+    }
+    let wanted = u64::from(config.http.max_connections) + 64;
+    if open_files < wanted {
+        log::warning(
+            "fewer files may be open than max_connections asks for",
+            &[("limit", &open_files), ("wanted", &wanted)],
+        );
+    }
+    if config.daemon.sandbox {
+        let restricted = sandbox::restrict(&sandbox_settings(arguments, config))
+            .map_err(|error| failed(Exit::Internal, "cannot set up the sandbox", &error))?;
+        log::notice("sandboxed by landlock", &[("reached", &restricted.reached)]);
+        for path in restricted.absent {
+            log::warning(
+                "absent, and out of reach until a restart",
+                &[("path", &path.display())],
+            );
+        }
+    }
+    Ok(())
+}
+
+fn sandbox_settings(arguments: &Arguments, config: &Config) -> sandbox::Settings {
+    let config_file = arguments
+        .config
+        .as_deref()
+        .unwrap_or(Path::new(CONFIG_FILE));
+    let config_directory = config_file.parent().filter(|directory| directory.is_dir());
+    let lists = config
+        .torrents
+        .allow
+        .iter()
+        .chain(&config.torrents.deny)
+        .filter_map(|list| list.parent());
+    let read = config_directory
+        .into_iter()
+        .chain(config.torrents.directories.iter().map(PathBuf::as_path))
+        .chain(lists);
+    sandbox::Settings {
+        read: read.map(Path::to_owned).collect(),
+        ..sandbox::Settings::default()
+    }
+}
+
+/// The threads that serve.
+struct Workers {
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    seen: Arc<notify::Workers>,
+}
+
+impl Workers {
+    fn start(
+        config: &Config,
+        front: &Arc<Front>,
+        sockets: &Sockets,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<Self, Failed> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let count = match config.tracker.workers {
+            0 => cores,
+            workers => workers as usize,
+        };
+        let seen = Arc::new(notify::Workers::new(count));
+        let start = |number: usize| {
+            let listeners = sockets
+                .http
+                .iter()
+                .map(Listener::try_clone)
+                .collect::<io::Result<Vec<_>>>()?;
+            let (front, stopped, seen) = (front.clone(), stopped.clone(), seen.clone());
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    let serving = http::serve(front, listeners, stopped, move || seen.seen(number));
+                    LocalSet::new().block_on(&runtime()?, serving)
+                })
+        };
+        let threads = (0..count).map(start).collect::<io::Result<_>>();
+        let threads =
+            threads.map_err(|error| failed(Exit::Internal, "cannot start a worker", &error))?;
+        Ok(Self { threads, seen })
+    }
+
+    fn join(self) -> Result<(), Failed> {
+        for thread in self.threads {
+            let served = thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            served.map_err(|error| failed(Exit::Internal, "a worker failed", &error))?;
+        }
+        Ok(())
+    }
 }
 
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-fn announce_start(config: &Config, loaded: &Loaded, listeners: &[TcpListener]) {
+fn tell_start(loaded: &Loaded, sockets: &Sockets) {
     let version = env!("CARGO_PKG_VERSION");
     log::notice(
         "started",
@@ -224,33 +367,32 @@ fn announce_start(config: &Config, loaded: &Loaded, listeners: &[TcpListener]) {
             ("configuration", &files_read(loaded)),
         ],
     );
-    if config.torrents.open {
+    if loaded.config.torrents.open {
         log::warning("open to all: any torrent is tracked, whoever made it", &[]);
     }
-    for address in listeners.iter().flat_map(TcpListener::local_addr) {
-        log::notice("listening", &[("protocol", &"http"), ("address", &address)]);
-        for reachable in addresses::reachable(address) {
-            let url = format!("http://{reachable}{}", config.http.announce_path);
-            log::notice("clients announce to", &[("url", &url)]);
-        }
+    for (protocol, address) in &sockets.addresses {
+        log::notice("listening", &[("protocol", protocol), ("address", address)]);
+    }
+    for url in &sockets.announce_urls {
+        log::notice("clients announce to", &[("url", url)]);
     }
 }
 
-/// Does what must be done now and then, until a signal asks to stop.
-async fn until_stop(front: Arc<Front>) -> io::Result<()> {
-    let (asked, mut stop) = watch::channel(false);
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signal = signal(kind)?;
-        let asked = asked.clone();
-        tokio::spawn(async move {
-            signal.recv().await;
-            asked.send_replace(true);
-        });
+/// Does what must be done now and then, and what signals ask for, until one asks to stop.
+async fn serve_operator(front: &Arc<Front>, workers: &Workers) -> io::Result<()> {
+    let mut requests = Requests::listen()?;
+    tokio::spawn(expire(front.clone()));
+    tokio::spawn(tell_status(front.clone()));
+    if let Some(watchdog) = Watchdog::from_environment() {
+        tokio::spawn(keep_watchdog(watchdog, workers.seen.clone()));
     }
-    tokio::spawn(expire(front));
-    // Ends when a signal has come: the senders outlive this.
-    let _ = stop.wait_for(|&stop| stop).await;
-    Ok(())
+    told(notify::ready(&status(front, 0)));
+    loop {
+        match requests.next().await {
+            Request::Stop => return Ok(()),
+            Request::Reload | Request::Snapshot => {}
+        }
+    }
 }
 
 /// Sweeps a slice each second, so that all peers are looked at once in about a minute.
@@ -258,5 +400,49 @@ async fn expire(front: Arc<Front>) {
     for slice in 0.. {
         sleep(Duration::from_secs(1)).await;
         front.tracker.expire(front.clock.now(), slice);
+    }
+}
+
+/// Keeps the line of `systemctl status` alive.
+async fn tell_status(front: Arc<Front>) {
+    let mut before = 0;
+    loop {
+        sleep(STATUS_INTERVAL).await;
+        let announces = front.counters.announces.get();
+        told(notify::status(&status(
+            &front,
+            (announces - before) / STATUS_INTERVAL.as_secs(),
+        )));
+        before = announces;
+        log::report_dropped();
+    }
+}
+
+fn status(front: &Front, announces_per_second: u64) -> String {
+    let Totals {
+        torrents,
+        peers_v4,
+        peers_v6,
+    } = front.tracker.totals();
+    let peers = peers_v4 + peers_v6;
+    format!(
+        "{torrents} torrents, {peers} peers ({peers_v6} IPv6), {announces_per_second} announces/s"
+    )
+}
+
+/// Pings while every worker still serves: one that is stuck makes the service manager restart the process.
+async fn keep_watchdog(watchdog: Watchdog, workers: Arc<notify::Workers>) {
+    loop {
+        sleep(watchdog.interval()).await;
+        if workers.all_seen() {
+            told(watchdog.ping());
+        }
+    }
+}
+
+/// The service manager not listening is no reason to stop serving.
+fn told(result: io::Result<()>) {
+    if let Err(error) = result {
+        log::warning("cannot tell the service manager", &[("reason", &error)]);
     }
 }
