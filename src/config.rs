@@ -1113,8 +1113,8 @@ mod tests {
                 "t:2: listen: stands before any section; move it below [http]",
             ),
             (
-                "user = 'a'",
-                "t:1: user: unknown key, and outside of any section; remove it",
+                "speed = 'a'",
+                "t:1: speed: unknown key, and outside of any section; remove it",
             ),
             (
                 "http = 3",
