@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use tbtt::daemon::log::{self, Settings, Target};
@@ -81,7 +82,8 @@ fn write_lines(thread: usize, numbers: std::ops::Range<usize>) {
 
 struct Helper {
     child: Child,
-    answers: BufReader<std::process::ChildStdout>,
+    /// Its standard output, a line each, by way of a thread: a log that blocks must fail a test, not hang it.
+    answers: Receiver<String>,
 }
 
 impl Helper {
@@ -95,7 +97,14 @@ impl Helper {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
         Self { child, answers }
     }
 
@@ -106,14 +115,10 @@ impl Helper {
     /// Waits until the last order is done. Returns how many lines it has dropped since its start.
     fn done(&mut self) -> usize {
         loop {
-            let mut line = String::new();
-            assert_ne!(
-                self.answers.read_line(&mut line).unwrap(),
-                0,
-                "the helper has ended"
-            );
+            let line = self.answers.recv_timeout(Duration::from_secs(60));
+            let line = line.expect("an answer, within a minute");
             if let Some(dropped) = line.strip_prefix("done ") {
-                return dropped.trim_end().parse().unwrap();
+                return dropped.parse().unwrap();
             }
         }
     }
@@ -124,8 +129,6 @@ impl Helper {
 
     fn end(mut self) {
         drop(self.child.stdin.take());
-        // Its last words would else fill the pipe.
-        self.answers.read_to_end(&mut Vec::new()).unwrap();
         assert!(self.child.wait().unwrap().success());
     }
 }

@@ -1,0 +1,101 @@
+//! What the service manager hears, datagram by datagram.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use tbtt::daemon::notify::{self, Watchdog};
+
+const HELPER: &str = "TBTT_TEST_NOTIFY";
+
+/// What the other tests start as a process of its own; by itself it does nothing.
+#[test]
+fn helper() {
+    if std::env::var_os(HELPER).is_none() {
+        return;
+    }
+    notify::ready("0 torrents").unwrap();
+    notify::status("1 torrent\nREADY=1").unwrap();
+    notify::reloading().unwrap();
+    notify::ready("2 torrents").unwrap();
+    if let Some(watchdog) = Watchdog::from_environment() {
+        assert_eq!(watchdog.timeout, Duration::from_secs(3));
+        assert_eq!(watchdog.interval(), Duration::from_millis(1500));
+        watchdog.ping().unwrap();
+    }
+    notify::stopping().unwrap();
+}
+
+/// Runs the helper with its own pid for `$$` in the variables.
+fn run(variables: &str) {
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            &format!("{variables} exec \"$0\" --exact helper >/dev/null"),
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env(HELPER, "1")
+        .env_remove("NOTIFY_SOCKET")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// All that was heard: the socket holds it until it is read.
+fn heard(test: &str, variables: &str) -> Vec<String> {
+    let path = std::env::temp_dir().join(format!("tbtt-notify-{}-{test}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let manager = UnixDatagram::bind(&path).unwrap();
+    run(&format!("NOTIFY_SOCKET={} {variables}", path.display()));
+    manager.set_nonblocking(true).unwrap();
+    let mut datagram = [0; 4096];
+    let mut heard = Vec::new();
+    while let Ok(length) = manager.recv(&mut datagram) {
+        heard.push(String::from_utf8(datagram[..length].to_vec()).unwrap());
+    }
+    std::fs::remove_file(path).unwrap();
+    heard
+}
+
+fn monotonic_usec() -> u128 {
+    Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_micros()
+}
+
+#[test]
+fn each_message_is_one_datagram_and_a_reload_carries_its_time() {
+    let before = monotonic_usec();
+    let mut heard = heard("all", "");
+    let after = monotonic_usec();
+    let reloading = heard.remove(2);
+    let usec = reloading
+        .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+        .unwrap()
+        .trim_end();
+    assert!((before..=after).contains(&usec.parse().unwrap()), "{usec}");
+    assert_eq!(
+        heard,
+        [
+            "READY=1\nSTATUS=0 torrents\n",
+            "STATUS=1 torrent READY=1\n",
+            "READY=1\nSTATUS=2 torrents\n",
+            "STOPPING=1\n",
+        ]
+    );
+}
+
+#[test]
+fn the_watchdog_is_pinged_only_where_one_waits_for_this_process() {
+    let mine = heard("mine", "WATCHDOG_USEC=3000000 WATCHDOG_PID=$$");
+    assert!(mine.contains(&"WATCHDOG=1\n".to_owned()), "{mine:?}");
+    let others = heard("others", "WATCHDOG_USEC=3000000 WATCHDOG_PID=1");
+    assert!(
+        !others.iter().any(|message| message.contains("WATCHDOG")),
+        "{others:?}"
+    );
+}
+
+#[test]
+fn without_a_service_manager_nothing_is_told_and_nothing_fails() {
+    run("");
+}
