@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# A tracker and Debian's clients on the hosts of netns.sh, and one download between two of them.
+# $work is the directory of the case, $tbtt the program under test.
+
+lib=$(dirname "${BASH_SOURCE[0]}")
+
+# make_torrent v1|hybrid URL: makes $work/torrent of /run/payload and prints its ids.
+make_torrent() {
+    local private=()
+    # aria2 speaks UDP to trackers through its socket for DHT alone, shut for private torrents.
+    [[ $2 == udp:* ]] || private=(private)
+    /usr/bin/python3 "$lib/bt.py" make /run/payload "$1" "$work/torrent" "$2" "${private[@]}"
+}
+
+# start_tracker ID...: the tracker under test, on port 6969 of both families. The ids are for
+# opentracker (TRACKER=opentracker), which Debian builds for listed torrents and for IPv4 only.
+start_tracker() {
+    if [[ ${TRACKER-} == opentracker ]]; then
+        printf '%.40s\n' "$@" >"$work/whitelist"
+        start tracker "$work/tracker.log" opentracker -d / -w "$work/whitelist"
+    else
+        cat >"$work/tbtt.toml" <<'END'
+[http]
+listen = ["[::]:6969"]
+
+[torrents]
+open = true
+END
+        # Only a tracker that knows of UDP is told of it.
+        [[ $protocols != *udp* ]] || printf '\n[udp]\nlisten = ["[::]:6969"]\n' >>"$work/tbtt.toml"
+        start tracker "$work/tracker.log" "$tbtt" --config "$work/tbtt.toml"
+    fi
+    await 'the tracker' ask_tracker / >/dev/null
+}
+
+# ask_tracker PATH [OPTION...]: what the tracker answers to its own host.
+ask_tracker() {
+    on tracker curl --silent --max-time 5 "${@:2}" "http://127.0.0.1:6969$1"
+}
+
+# swarm_has ID KEY NUMBER: whether the scrape says so.
+swarm_has() {
+    # No pattern of bash puts a % before each pair.
+    # shellcheck disable=SC2001
+    ask_tracker "/scrape?info_hash=$(sed 's/../%&/g' <<<"$1")" | LC_ALL=C grep -aq ":${2}i${3}e"
+}
+
+# hands_out ID URL PEER: whether an announce to the URL, made on the host "other", is answered with it.
+hands_out() {
+    on other /usr/bin/python3 "$lib/bt.py" peers "$2" "$1" | grep -qxF "$3"
+}
+
+# start_CLIENT HOST DIRECTORY: a client that leeches what the directory lacks of $work/torrent and
+# seeds what it has, and learns of peers from the tracker alone. $started is its process.
+
+start_transmission() {
+    local home=$work/$1.transmission verify=()
+    [[ ! -e $2/payload ]] || verify=(--verify)
+    mkdir "$home"
+    cat >"$home/settings.json" <<'END'
+{
+    "dht-enabled": false,
+    "lpd-enabled": false,
+    "message-level": 3,
+    "pex-enabled": false,
+    "utp-enabled": false
+}
+END
+    start "$1" "$work/$1.log" transmission-cli --config-dir "$home" --download-dir "$2" \
+        --port 6881 --no-portmap "${verify[@]}" "$work/torrent"
+}
+
+start_aria2() {
+    local dht=false
+    # It needs that socket for UDP, but the DHT it is given knows nobody.
+    ! grep -aq udp: "$work/torrent" || dht=true
+    start "$1" "$work/$1.log" aria2c --no-conf --dir "$2" --listen-port 6881 \
+        --enable-dht="$dht" --dht-listen-port 6882 --dht-file-path="$work/$1.dht" \
+        --enable-dht6=false --enable-peer-exchange=false --bt-enable-lpd=false \
+        --check-integrity=true --seed-ratio=0 --file-allocation=none \
+        --console-log-level=info --summary-interval=0 --show-console-readout=false "$work/torrent"
+}
+
+start_libtorrent() {
+    start "$1" "$work/$1.log" /usr/bin/python3 "$lib/bt.py" run "$work/torrent" "$2"
+}
+
+start_rtorrent() {
+    local home=$work/$1.rtorrent
+    mkdir "$home"
+    cat >"$home/rtorrent.rc" <<END
+system.daemon.set = true
+log.open_file = "log", "$home/rtorrent.log"
+log.add_output = "info", "log"
+log.add_output = "tracker_debug", "log"
+session.path.set = "$home"
+directory.default.set = "$2"
+network.port_range.set = 6881-6881
+network.port_random.set = no
+dht.mode.set = disable
+protocol.pex.set = no
+schedule2 = load, 0, 0, "load.start=$work/torrent"
+END
+    start "$1" "$work/$1.log" rtorrent -n -o "import=$home/rtorrent.rc"
+}
+
+# seed ID CLIENT: the client has the file, and the tracker knows. $seeding is its process.
+seed() {
+    mkdir "$work/seed"
+    cp /run/payload "$work/seed"
+    "start_$2" seeder "$work/seed"
+    seeding=$started
+    await "$2 to seed" swarm_has "$1" complete 1
+}
+
+# leech ID CLIENT: the client gets the file from the one that seeds, and the tracker knows. $leeching
+# is its process.
+leech() {
+    mkdir "$work/leech"
+    "start_$2" leecher "$work/leech"
+    leeching=$started
+    await "$2 to have the file" same_file "$work/leech/payload" /run/payload
+    # Debian's rtorrent does not say so before its next announce.
+    if [[ $2 != rtorrent ]]; then
+        await "$2 to say that it is done" swarm_has "$1" complete 2
+        swarm_has "$1" downloaded 1 || { echo 'the download was not counted once'; return 1; }
+    fi
+}
+
+# same_file A B: whether both are there and have the same SHA-256.
+same_file() {
+    [[ -e $1 && $(sha256sum <"$1") == "$(sha256sum <"$2")" ]]
+}

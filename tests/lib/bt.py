@@ -1,0 +1,101 @@
+#!/usr/bin/python3
+"""Makes torrents, seeds or leeches them with libtorrent, and asks a tracker for peers.
+
+bt.py make FILE v1|hybrid TORRENT URL [private]
+                                       writes a torrent, prints its v1 id and, if hybrid, its v2 id
+bt.py run TORRENT DIRECTORY            seeds or leeches over both families until it is told to end
+bt.py peers URL ID                     announces over HTTP, prints each peer as ADDRESS PORT
+"""
+
+import ipaddress
+import os
+import signal
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+import libtorrent as lt
+
+
+def make(path, version, torrent, url, private=None):
+    files = lt.file_storage()
+    lt.add_files(files, path)
+    flags = lt.create_torrent.v1_only if version == "v1" else 0
+    new = lt.create_torrent(files, 65536, flags)
+    new.add_tracker(url)
+    # A private torrent's peers come from the tracker alone, whatever the client is set to.
+    new.set_priv(private == "private")
+    lt.set_piece_hashes(new, os.path.dirname(path))
+    with open(torrent, "wb") as out:
+        out.write(lt.bencode(new.generate()))
+    ids = lt.torrent_info(torrent).info_hashes()
+    print(ids.v1)
+    if version == "hybrid":
+        print(ids.v2)
+
+
+def run(torrent, directory):
+    stopping = []
+    signal.signal(signal.SIGINT, lambda *_: stopping.append(True))
+    categories = lt.alert.category_t
+    session = lt.session(
+        {
+            "listen_interfaces": "eth0:6881",
+            "enable_dht": False,
+            "enable_lsd": False,
+            "enable_upnp": False,
+            "enable_natpmp": False,
+            # A peer that has no uTP would be tried with it first, for seconds.
+            "enable_outgoing_utp": False,
+            "alert_mask": categories.error_notification
+            | categories.status_notification
+            | categories.tracker_notification
+            | categories.connect_notification,
+        },
+        # No plugins: peer exchange is one.
+        flags=0,
+    )
+    session.add_torrent({"ti": lt.torrent_info(torrent), "save_path": directory})
+    while not stopping:
+        print_alerts(session)
+    # Let the tracker hear that this peer leaves: over UDP a session that is let go does not wait.
+    session.pause()
+    paused, unanswered, deadline = False, 0, time.monotonic() + 5
+    while (not paused or unanswered) and time.monotonic() < deadline:
+        for alert in print_alerts(session):
+            paused |= isinstance(alert, lt.torrent_paused_alert)
+            unanswered += isinstance(alert, lt.tracker_announce_alert)
+            unanswered -= isinstance(alert, (lt.tracker_reply_alert, lt.tracker_error_alert))
+
+
+def print_alerts(session):
+    session.wait_for_alert(100)
+    alerts = session.pop_alerts()
+    for alert in alerts:
+        print(alert, flush=True)
+    return alerts
+
+
+def peers(url, torrent_id):
+    query = {
+        "info_hash": bytes.fromhex(torrent_id),
+        "peer_id": b"-XX0000-one who asks",
+        "port": 9,
+        "uploaded": 0,
+        "downloaded": 0,
+        "left": 1,
+        "compact": 1,
+    }
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=5) as reply:
+        answer = lt.bdecode(reply.read())
+    for key, size in (b"peers", 6), (b"peers6", 18):
+        records = answer.get(key, b"")
+        for at in range(0, len(records), size):
+            record = records[at : at + size]
+            print(ipaddress.ip_address(record[:-2]), int.from_bytes(record[-2:], "big"))
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    {"make": make, "run": run, "peers": peers}[command](*arguments)
