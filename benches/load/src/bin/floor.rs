@@ -1,0 +1,134 @@
+//! Servers that do no work: the least that any tracker can cost on this kernel.
+//!
+//! Each answers whatever it is sent with one fixed body, of the size that a real answer with 50 peers
+//! (or a scrape of 5 torrents) has, in one thread.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::process::ExitCode;
+use tbtt_load::system::{BATCH, BatchSocket, Datagram, Epoll, defer_accept};
+
+const USAGE: &str = "usage: floor http-close|http-keepalive|http-scrape|udp PORT";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [case, port] = arguments.as_slice() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let Ok(port) = port.parse() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    let served = match case.as_str() {
+        "http-close" => close_each(address, &http_answer(&announce_body())),
+        "http-keepalive" => keep_alive(address, &http_answer(&announce_body())),
+        "http-scrape" => close_each(address, &http_answer(&scrape_body())),
+        "udp" => datagrams(address),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = served {
+        eprintln!("floor {case}: {error}");
+    }
+    ExitCode::FAILURE
+}
+
+fn announce_body() -> Vec<u8> {
+    let mut body =
+        b"d8:completei4321e10:incompletei1234e8:intervali1800e12:min intervali900e5:peers300:"
+            .to_vec();
+    body.extend_from_slice(&[b'p'; 300]);
+    body.push(b'e');
+    body
+}
+
+fn scrape_body() -> Vec<u8> {
+    let mut body = b"d5:filesd".to_vec();
+    for file in b'a'..b'f' {
+        body.extend_from_slice(b"20:");
+        body.extend_from_slice(&[file; 20]);
+        body.extend_from_slice(b"d8:completei4321e10:downloadedi54321e10:incompletei1234ee");
+    }
+    body.extend_from_slice(b"ee");
+    body
+}
+
+fn http_answer(body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n")
+            .into_bytes();
+    answer.extend_from_slice(body);
+    answer
+}
+
+/// accept4, recv, send, close: the request is there at the accept, for the accept is deferred.
+fn close_each(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    defer_accept(&listener)?;
+    let mut request = [0; 4096];
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        // A client that hangs up early is no reason to stop.
+        if matches!(stream.read(&mut request), Ok(1..)) {
+            let _ = stream.write(answer);
+        }
+    }
+}
+
+/// epoll_wait for many, then recv and send for each.
+fn keep_alive(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    let listener_token = listener.as_raw_fd() as u64;
+    let mut epoll = Epoll::new()?;
+    epoll.add(&listener, listener_token)?;
+    let mut streams: HashMap<u64, TcpStream> = HashMap::new();
+    let mut request = [0; 4096];
+    loop {
+        for index in 0..epoll.wait(None)? {
+            let token = epoll.ready(index).token;
+            if token == listener_token {
+                let (stream, _) = listener.accept()?;
+                epoll.add(&stream, stream.as_raw_fd() as u64)?;
+                streams.insert(stream.as_raw_fd() as u64, stream);
+            } else if let Some(stream) = streams.get_mut(&token) {
+                let kept = match stream.read(&mut request) {
+                    Ok(0) => false,
+                    Ok(_) => stream.write(answer).is_ok(),
+                    Err(error) => error.kind() == ErrorKind::WouldBlock,
+                };
+                if !kept {
+                    streams.remove(&token);
+                }
+            }
+        }
+    }
+}
+
+/// recvmmsg and sendmmsg of up to 64; only the action and the transaction id are looked at.
+fn datagrams(address: SocketAddrV4) -> io::Result<()> {
+    let mut socket = BatchSocket::bind(address)?;
+    let mut packets = vec![Datagram::default(); BATCH];
+    loop {
+        let count = socket.receive(&mut packets, true)?;
+        for packet in &mut packets[..count] {
+            let (action, length) = match packet.bytes[11] {
+                0 => (0, 16),
+                1 => (1, 20 + 50 * 6),
+                _ => (2, 8 + 5 * 12),
+            };
+            let transaction: [u8; 4] = [12, 13, 14, 15].map(|at| packet.bytes[at]);
+            packet.bytes[..4].copy_from_slice(&[0, 0, 0, action]);
+            packet.bytes[4..8].copy_from_slice(&transaction);
+            packet.bytes[8..length].fill(b'p');
+            packet.length = length;
+        }
+        socket.send(&packets[..count])?;
+    }
+}

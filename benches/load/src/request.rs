@@ -1,0 +1,211 @@
+//! What a run asks, and announces and scrapes as today's clients send them.
+
+use crate::population::{Dice, Peer, Population};
+use std::io::Write as _;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Announces of peers picked at random.
+    Announce,
+    /// One announce of each peer, in order.
+    Fill,
+    /// Scrapes of five torrents picked at random.
+    Scrape,
+}
+
+/// A scrape's number of torrents.
+pub const SCRAPED: usize = 5;
+
+/// What a run asks of whom, and when it ends.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub to: SocketAddrV4,
+    pub ask: Ask,
+    /// Ends after so many; a fill ends when each peer is in.
+    pub requests: u64,
+    /// Ends after so long, whatever is still to do.
+    pub at_most: Duration,
+    /// How many are under way at once.
+    pub window: usize,
+    /// Peers asked for in an announce.
+    pub numwant: u32,
+    /// HTTP: a connection for each request.
+    pub close: bool,
+    /// UDP: the share of requests that are connects, in 1/1000.
+    pub connects: u32,
+    pub seed: u64,
+}
+
+/// Different torrents for one scrape.
+pub fn scraped(population: &Population, dice: &mut Dice) -> [[u8; 20]; SCRAPED] {
+    let mut torrents = [u32::MAX; SCRAPED];
+    for index in 0..SCRAPED {
+        while torrents[index] == u32::MAX || torrents[..index].contains(&torrents[index]) {
+            torrents[index] = population.torrent(dice.roll());
+        }
+    }
+    torrents.map(|torrent| population.info_hash(torrent))
+}
+
+/// An HTTP announce: with `close` as libtorrent sends it, else as Transmission does.
+pub fn http_announce(out: &mut Vec<u8>, peer: &Peer, numwant: u32, close: bool) {
+    out.clear();
+    out.extend_from_slice(b"GET /announce?info_hash=");
+    percent_encode(out, &peer.info_hash);
+    out.extend_from_slice(b"&peer_id=");
+    percent_encode(out, &peer.peer_id);
+    let left = if peer.seeder { 0 } else { 734_003_200 };
+    let Peer { port, key, .. } = peer;
+    // Writing to a Vec cannot fail.
+    let _ = if close {
+        write!(
+            out,
+            "&port={port}&uploaded=0&downloaded=0&left={left}&corrupt=0&key={key:08X}&numwant={numwant}\
+             &compact=1&no_peer_id=1&supportcrypto=1&redundant=0"
+        )
+    } else {
+        write!(
+            out,
+            "&port={port}&uploaded=0&downloaded=0&left={left}&numwant={numwant}&key={key:08X}\
+             &compact=1&supportcrypto=1"
+        )
+    };
+    http_head(out, close);
+}
+
+/// An HTTP scrape of `hashes`.
+pub fn http_scrape(out: &mut Vec<u8>, hashes: &[[u8; 20]], close: bool) {
+    out.clear();
+    out.extend_from_slice(b"GET /scrape");
+    for (index, hash) in hashes.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"?" } else { b"&" });
+        out.extend_from_slice(b"info_hash=");
+        percent_encode(out, hash);
+    }
+    http_head(out, close);
+}
+
+fn http_head(out: &mut Vec<u8>, close: bool) {
+    out.extend_from_slice(if close {
+        b" HTTP/1.1\r\nHost: tracker.example.org:6969\r\nUser-Agent: qBittorrent/4.6.5\r\n\
+          Accept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+    } else {
+        b" HTTP/1.1\r\nHost: tracker.example.org:6969\r\nUser-Agent: Transmission/4.0.6\r\n\
+          Accept: */*\r\nAccept-Encoding: deflate, gzip, br, zstd\r\n\r\n"
+    });
+}
+
+fn percent_encode(out: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte);
+        } else {
+            let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
+/// A connect request of BEP 15.
+pub fn udp_connect(out: &mut [u8], transaction: u32) -> usize {
+    out[..8].copy_from_slice(&0x0417_2710_1980_u64.to_be_bytes());
+    out[8..12].copy_from_slice(&0_u32.to_be_bytes());
+    out[12..16].copy_from_slice(&transaction.to_be_bytes());
+    16
+}
+
+/// An announce of BEP 15.
+pub fn udp_announce(
+    out: &mut [u8],
+    connection_id: u64,
+    transaction: u32,
+    peer: &Peer,
+    numwant: u32,
+) -> usize {
+    let left: u64 = if peer.seeder { 0 } else { 734_003_200 };
+    out[..98].fill(0);
+    out[..8].copy_from_slice(&connection_id.to_be_bytes());
+    out[8..12].copy_from_slice(&1_u32.to_be_bytes());
+    out[12..16].copy_from_slice(&transaction.to_be_bytes());
+    out[16..36].copy_from_slice(&peer.info_hash);
+    out[36..56].copy_from_slice(&peer.peer_id);
+    out[64..72].copy_from_slice(&left.to_be_bytes());
+    out[88..92].copy_from_slice(&peer.key.to_be_bytes());
+    out[92..96].copy_from_slice(&numwant.to_be_bytes());
+    out[96..98].copy_from_slice(&peer.port.to_be_bytes());
+    98
+}
+
+/// A scrape of BEP 15.
+pub fn udp_scrape(
+    out: &mut [u8],
+    connection_id: u64,
+    transaction: u32,
+    hashes: &[[u8; 20]],
+) -> usize {
+    out[..8].copy_from_slice(&connection_id.to_be_bytes());
+    out[8..12].copy_from_slice(&2_u32.to_be_bytes());
+    out[12..16].copy_from_slice(&transaction.to_be_bytes());
+    for (index, hash) in hashes.iter().enumerate() {
+        out[16 + index * 20..36 + index * 20].copy_from_slice(hash);
+    }
+    16 + hashes.len() * 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn peer() -> Peer {
+        Peer {
+            address: Ipv4Addr::LOCALHOST,
+            port: 6881,
+            peer_id: *b"-qB4650-abcdefghijkl",
+            key: 0xab,
+            info_hash: *b"\x00\xff a~bcdefghijklmnop",
+            seeder: true,
+        }
+    }
+
+    #[test]
+    fn http_announce_is_escaped_and_ends() {
+        let mut out = Vec::new();
+        http_announce(&mut out, &peer(), 50, true);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with(
+            "GET /announce?info_hash=%00%FF%20a~bcdefghijklmnop&peer_id=-qB4650-abcdefghijkl&port=6881&"
+        ));
+        assert!(text.contains("&left=0&") && text.contains("&key=000000AB&"));
+        assert!(text.contains("\r\nConnection: close\r\n") && text.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn udp_announce_has_its_fields_in_place() {
+        let mut out = [7; 98];
+        assert_eq!(udp_announce(&mut out, 1, 2, &peer(), 50), 98);
+        assert_eq!(out[..16], [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2]);
+        assert_eq!(out[92..], [0, 0, 0, 50, 0x1a, 0xe1]);
+    }
+
+    #[test]
+    fn a_scrape_is_of_different_torrents() {
+        let few = Population::new(1, 5, 9, 3, crate::population::Spread::Zipf).unwrap();
+        let mut hashes = scraped(&few, &mut Dice::new(3)).to_vec();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), SCRAPED);
+    }
+
+    #[test]
+    fn a_scrape_names_each_hash() {
+        let mut out = Vec::new();
+        http_scrape(&mut out, &[*b"aaaaaaaaaaaaaaaaaaaa"; 2], false);
+        assert!(out.starts_with(
+            b"GET /scrape?info_hash=aaaaaaaaaaaaaaaaaaaa&info_hash=aaaaaaaaaaaaaaaaaaaa HTTP"
+        ));
+        assert_eq!(udp_scrape(&mut [0; 56], 1, 2, &[[0; 20]; 2]), 56);
+    }
+}

@@ -1,0 +1,158 @@
+//! What came of a run: how many were answered, how fast, and what was wrong with the rest.
+
+use crate::answer::Checked;
+use crate::system::own_cpu_time;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Counts by duration, in buckets that are at most 1/32 of their value wide.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    buckets: Vec<u64>,
+    count: u64,
+}
+
+const STEPS_BITS: u32 = 5;
+const STEPS: u64 = 1 << STEPS_BITS;
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            buckets: vec![0; (64 - STEPS_BITS as usize + 1) << STEPS_BITS],
+            count: 0,
+        }
+    }
+}
+
+impl Histogram {
+    pub fn record(&mut self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets[Self::bucket(nanoseconds)] += 1;
+        self.count += 1;
+    }
+
+    /// The duration that `share` (0 to 1) of the records do not exceed; zero if there are none.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let wanted = (share * self.count as f64).ceil() as u64;
+        let mut seen = 0;
+        for (bucket, &count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if count > 0 && seen >= wanted {
+                return Duration::from_nanos(Self::upper_end(bucket));
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// Below 32 each value is its own bucket; from there each power of two has 32.
+    fn bucket(value: u64) -> usize {
+        if value < STEPS {
+            return value as usize;
+        }
+        let shift = value.ilog2() - STEPS_BITS;
+        ((u64::from(shift) << STEPS_BITS) + (value >> shift)) as usize
+    }
+
+    fn upper_end(bucket: usize) -> u64 {
+        let bucket = bucket as u64;
+        if bucket < 2 * STEPS {
+            return bucket;
+        }
+        let shift = (bucket >> STEPS_BITS) - 1;
+        let start = u128::from(bucket - (shift << STEPS_BITS)) << shift;
+        u64::try_from(start + (1 << shift) - 1).unwrap_or(u64::MAX)
+    }
+}
+
+/// The outcome of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Real successes only.
+    pub answered: u64,
+    /// Peers, or files of a scrape, in all answers.
+    pub entries: u64,
+    pub bytes: u64,
+    /// Answers that were none, by what was wrong.
+    pub faults: BTreeMap<&'static str, u64>,
+    pub latency: Histogram,
+    /// CPU time spent on looking for answers while there were none: what the generator had to spare.
+    pub idle: Duration,
+    idle_since: Option<Duration>,
+}
+
+impl Tally {
+    /// Counts one answer of so many bytes that took so long.
+    pub fn answer(&mut self, checked: Checked, bytes: usize, took: Duration) {
+        match checked {
+            Ok(entries) => {
+                self.answered += 1;
+                self.entries += u64::from(entries);
+                self.bytes += bytes as u64;
+                self.latency.record(took);
+            }
+            Err(what) => self.fault(what),
+        }
+    }
+
+    /// Told after each turn whether there was anything to do in it.
+    pub fn turn(&mut self, idle: bool) {
+        match self.idle_since {
+            None if idle => self.idle_since = Some(own_cpu_time()),
+            Some(since) if !idle => {
+                self.idle += own_cpu_time().saturating_sub(since);
+                self.idle_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    pub fn fault(&mut self, what: &'static str) {
+        *self.faults.entry(what).or_default() += 1;
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.faults.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_within_a_bucket() {
+        let mut histogram = Histogram::default();
+        for micros in 1..=1000 {
+            histogram.record(Duration::from_micros(micros));
+        }
+        let near = |share, micros: f64| {
+            let got = histogram.quantile(share).as_nanos() as f64 / 1000.0;
+            assert!(
+                got >= micros && got <= micros * 1.04,
+                "{share}: {got} for {micros}"
+            );
+        };
+        near(0.5, 500.0);
+        near(0.99, 990.0);
+        near(0.999, 999.0);
+    }
+
+    #[test]
+    fn the_ends_of_the_range_have_buckets() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), Duration::ZERO);
+        histogram.record(Duration::ZERO);
+        histogram.record(Duration::MAX);
+        assert_eq!(histogram.quantile(0.5), Duration::ZERO);
+        assert_eq!(histogram.quantile(1.0), Duration::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn buckets_follow_each_other() {
+        for value in [31, 32, 63, 64, 65, 1 << 20, (1 << 20) + (1 << 15)] {
+            let bucket = Histogram::bucket(value);
+            assert!(Histogram::upper_end(bucket) >= value);
+            assert!(Histogram::upper_end(bucket - 1) < value);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Asking a tracker over UDP from many addresses, through one socket that names its source for each packet.
+
+use crate::answer;
+use crate::population::{Dice, Population};
+use crate::request::{self, Ask, Plan};
+use crate::system::{BATCH, BatchSocket, Datagram};
+use crate::tally::Tally;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+/// After so long a packet counts as lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// BEP 15 lets a client use a connection id for a minute.
+const ID_LIFE: Duration = Duration::from_secs(55);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Connect { address: u32 },
+    Announce { peer: u32 },
+    Scrape,
+}
+
+/// One request under way; its number is the low half of the transaction id.
+struct Slot {
+    /// The high half, so that a late answer is not taken for the next one's.
+    turn: u16,
+    under_way: Option<(Kind, Instant)>,
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    population: &'a Population,
+    socket: BatchSocket,
+    dice: Dice,
+    /// A connection id for each address.
+    ids: Vec<u64>,
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+    outgoing: Vec<Datagram>,
+    incoming: Vec<Datagram>,
+    tally: Tally,
+}
+
+/// A run whose addresses are connected, ready to be started.
+pub struct Connected<'a>(Run<'a>);
+
+/// Gets each address its connection id, before any clock runs.
+pub fn connect<'a>(plan: &'a Plan, population: &'a Population) -> io::Result<Connected<'a>> {
+    let mut run = Run {
+        plan,
+        population,
+        socket: BatchSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?,
+        dice: Dice::new(plan.seed),
+        ids: vec![0; population.addresses() as usize],
+        slots: (0..plan.window)
+            .map(|_| Slot {
+                turn: 0,
+                under_way: None,
+            })
+            .collect(),
+        free: (0..plan.window as u16).collect(),
+        outgoing: vec![Datagram::default(); BATCH],
+        incoming: vec![Datagram::default(); BATCH],
+        tally: Tally::default(),
+    };
+    run.connect_all()?;
+    Ok(Connected(run))
+}
+
+impl Connected<'_> {
+    /// Runs the plan.
+    pub fn run(self) -> io::Result<Tally> {
+        let Self(mut run) = self;
+        let (plan, population) = (run.plan, run.population);
+        let started = Instant::now();
+        let mut connected_at = started;
+        let requests = match plan.ask {
+            Ask::Fill => u64::from(population.peers()),
+            Ask::Announce | Ask::Scrape => plan.requests,
+        };
+        // One minute's worth at a time.
+        let mut sent = 0;
+        while sent < requests && started.elapsed() < plan.at_most {
+            if connected_at.elapsed() >= ID_LIFE {
+                run.connect_all()?;
+                connected_at = Instant::now();
+            }
+            let until = (connected_at + ID_LIFE).min(started + plan.at_most);
+            sent += run.exchange(until, requests - sent, |run, nth| {
+                run.next_request((sent + nth) as u32)
+            })?;
+        }
+        Ok(run.tally)
+    }
+}
+
+impl Run<'_> {
+    fn connect_all(&mut self) -> io::Result<()> {
+        let addresses = self.population.addresses();
+        let until = Instant::now() + Duration::from_secs(30);
+        let tally = std::mem::take(&mut self.tally);
+        self.exchange(until, u64::from(addresses), |_, nth| Kind::Connect {
+            address: nth as u32,
+        })?;
+        let answered = std::mem::replace(&mut self.tally, tally).answered;
+        if answered < u64::from(addresses) {
+            return Err(io::Error::other(format!(
+                "only {answered} of {addresses} connects were answered"
+            )));
+        }
+        Ok(())
+    }
+
+    fn next_request(&mut self, nth: u32) -> Kind {
+        if self.plan.connects > 0 && self.dice.below(1000) < self.plan.connects {
+            return Kind::Connect {
+                address: self.dice.below(self.population.addresses()),
+            };
+        }
+        match self.plan.ask {
+            Ask::Fill => Kind::Announce { peer: nth },
+            Ask::Announce => Kind::Announce {
+                peer: self.dice.below(self.population.peers()),
+            },
+            Ask::Scrape => Kind::Scrape,
+        }
+    }
+
+    /// Sends up to `limit` requests until then, and waits for their answers. Returns how many were sent.
+    fn exchange(
+        &mut self,
+        until: Instant,
+        limit: u64,
+        mut next: impl FnMut(&mut Self, u64) -> Kind,
+    ) -> io::Result<u64> {
+        let mut sent = 0;
+        let mut last_turn = Instant::now();
+        let mut last_sweep = last_turn;
+        while self.free.len() < self.slots.len() || (sent < limit && last_turn < until) {
+            let mut batch = 0;
+            while batch < BATCH && sent < limit && last_turn < until && !self.free.is_empty() {
+                let kind = next(self, sent);
+                self.write(batch, kind, last_turn);
+                batch += 1;
+                sent += 1;
+            }
+            self.socket.send(&self.outgoing[..batch])?;
+            // Never asleep: a server should not pay for waking a client that in life is a network away.
+            let count = match self.socket.receive(&mut self.incoming, false) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            let now = Instant::now();
+            for index in 0..count {
+                self.take(index, now);
+            }
+            self.tally.turn(count == 0 && batch == 0);
+            last_turn = now;
+            if now - last_sweep > PATIENCE {
+                self.give_up(now);
+                last_sweep = now;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Puts a request into the batch; there must be a free slot.
+    fn write(&mut self, place: usize, kind: Kind, now: Instant) {
+        let Some(number) = self.free.pop() else {
+            return;
+        };
+        let slot = &mut self.slots[usize::from(number)];
+        slot.turn = slot.turn.wrapping_add(1);
+        slot.under_way = Some((kind, now));
+        let transaction = u32::from(slot.turn) << 16 | u32::from(number);
+        let datagram = &mut self.outgoing[place];
+        datagram.remote = self.plan.to;
+        let out = &mut datagram.bytes;
+        let (length, source) = match kind {
+            Kind::Connect { address } => {
+                let source = Population::address(address);
+                (request::udp_connect(out, transaction), source)
+            }
+            Kind::Announce { peer } => {
+                let id = self.ids[self.population.address_index_of(peer) as usize];
+                let peer = self.population.peer(peer);
+                let numwant = self.plan.numwant;
+                let length = request::udp_announce(out, id, transaction, &peer, numwant);
+                (length, peer.address)
+            }
+            Kind::Scrape => {
+                let address = self.dice.below(self.population.addresses());
+                let id = self.ids[address as usize];
+                let hashes = request::scraped(self.population, &mut self.dice);
+                let length = request::udp_scrape(out, id, transaction, &hashes);
+                (length, Population::address(address))
+            }
+        };
+        datagram.length = length;
+        datagram.source = Some(source);
+    }
+
+    /// Checks a packet that came and frees its slot.
+    fn take(&mut self, index: usize, now: Instant) {
+        let packet = self.incoming[index].payload();
+        let transaction = answer::udp_transaction(packet).unwrap_or(u32::MAX);
+        let (turn, number) = ((transaction >> 16) as u16, transaction as u16);
+        let slot = self.slots.get_mut(usize::from(number));
+        let Some(slot) = slot.filter(|slot| slot.turn == turn) else {
+            self.tally.fault("not asked for");
+            return;
+        };
+        let Some((kind, asked_at)) = slot.under_way.take() else {
+            self.tally.fault("twice");
+            return;
+        };
+        self.free.push(number);
+        let checked = match kind {
+            Kind::Connect { address } => answer::udp_connection_id(packet).map(|id| {
+                self.ids[address as usize] = id;
+                0
+            }),
+            Kind::Announce { .. } => answer::udp_announce(packet),
+            Kind::Scrape => answer::udp_scrape(packet),
+        };
+        self.tally.answer(checked, packet.len(), now - asked_at);
+    }
+
+    fn give_up(&mut self, now: Instant) {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let lost = slot.under_way.take_if(|(_, at)| now - *at > PATIENCE);
+            if lost.is_some() {
+                self.free.push(number as u16);
+                self.tally.fault("lost");
+            }
+        }
+    }
+}
