@@ -1,6 +1,7 @@
 //! What a tracker knows, and the one way in to it.
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod random;
 mod swarm;
 mod types;
