@@ -4,6 +4,7 @@
 pub mod access;
 mod random;
 mod swarm;
+pub mod budget;
 mod types;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
