@@ -12,7 +12,7 @@ use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
 use super::bencode::{Dict, Fault, fault};
-use crate::tracker::InfoHash;
+use crate::tracker::{InfoHash, InfoHashV2};
 
 /// The data under one leaf of a v2 hash tree, and the least piece length (BEP 52).
 const BLOCK: u64 = 16 * 1024;
@@ -39,25 +39,6 @@ pub struct Metainfo {
     pub web_seeds: Vec<String>,
     /// Seconds since 1970.
     pub creation_date: Option<i64>,
-}
-
-/// The whole SHA-256 of a v2 `info` (BEP 52).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct InfoHashV2(pub [u8; 32]);
-
-impl InfoHashV2 {
-    /// The id as it is announced: the first 20 bytes.
-    pub fn truncated(self) -> InfoHash {
-        let mut id = [0; 20];
-        id.copy_from_slice(&self.0[..20]);
-        InfoHash(id)
-    }
-}
-
-impl fmt::Display for InfoHashV2 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 /// What is wrong with a `.torrent`: one line for its publisher.

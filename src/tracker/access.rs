@@ -4,10 +4,11 @@
 //! An address that no network holds is admitted if nothing is allowed expressly, and refused otherwise.
 //! An IPv4-mapped address or network (`::ffff:a.b.c.d`) is its IPv4 self, and `::/0` holds IPv6 alone.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
+
+use super::list::{ListFault, parse_lines};
 
 /// Whom an operator allows and denies.
 #[derive(Clone, Debug)]
@@ -266,40 +267,9 @@ fn unmapped(network: IpNet) -> IpNet {
     }
 }
 
-/// What is wrong with a list, and in which line; the first line is 1.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ListFault {
-    pub line: usize,
-    pub reason: String,
-}
-
-impl fmt::Display for ListFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.reason)
-    }
-}
-
-impl std::error::Error for ListFault {}
-
 /// Reads a list of one network or address a line; `#` begins a comment.
 pub fn parse_list(text: &str) -> Result<Vec<IpNet>, ListFault> {
-    let mut networks = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let entry = line.split_once('#').map_or(line, |(entry, _)| entry).trim();
-        if entry.is_empty() {
-            continue;
-        }
-        match parse_network(entry) {
-            Ok(network) => networks.push(network),
-            Err(reason) => {
-                return Err(ListFault {
-                    line: index + 1,
-                    reason,
-                });
-            }
-        }
-    }
-    Ok(networks)
+    parse_lines(text, parse_network)
 }
 
 /// One network or address; the error is a sentence for the operator.
