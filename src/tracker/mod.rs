@@ -1,6 +1,10 @@
 //! What a tracker knows, and the one way in to it.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod budget;
+pub mod catalogue;
+pub mod list;
 mod random;
 mod swarm;
 mod types;
@@ -12,8 +16,8 @@ use siphasher::sip::SipHasher13;
 
 pub use random::Random;
 pub use types::{
-    Admission, Announce, Answer, Class, Event, InfoHash, Key, PeerId, Refusal, Retry, ScrapeEntry,
-    Time,
+    Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
+    ScrapeEntry, Time,
 };
 
 use swarm::{Peer, Swarm};

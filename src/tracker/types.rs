@@ -21,6 +21,31 @@ impl fmt::Debug for InfoHash {
     }
 }
 
+/// The whole SHA-256 of a v2 `info` (BEP 52).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InfoHashV2(pub [u8; 32]);
+
+impl InfoHashV2 {
+    /// The id as it is announced: the first 20 bytes.
+    pub fn truncated(self) -> InfoHash {
+        let mut id = [0; 20];
+        id.copy_from_slice(&self.0[..20]);
+        InfoHash(id)
+    }
+}
+
+impl fmt::Display for InfoHashV2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for InfoHashV2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What a client calls itself (BEP 3). Never stored: it only helps to see that two addresses are one host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerId(pub [u8; 20]);

@@ -1,0 +1,93 @@
+//! What a list of 100,000 networks costs: to read, to build, and to ask once.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use tbtt::tracker::access::{AccessList, parse_list};
+
+const ENTRIES: u32 = 100_000;
+const LOOKUPS: usize = 500_000;
+const PASSES: u32 = 9;
+
+/// A permutation of the 32-bit numbers: scattered, each once.
+fn scattered(number: u32) -> u32 {
+    number
+        .wrapping_mul(0x9e37_79b1)
+        .rotate_left(13)
+        .wrapping_mul(0x85eb_ca6b)
+}
+
+fn v4(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(scattered(number))
+}
+
+/// Within 2000::/3 and thus close together, as on the Internet.
+fn v6(number: u32) -> Ipv6Addr {
+    let bits = u128::from(scattered(number));
+    Ipv6Addr::from_bits(0x2001 << 112 | bits << 80 | bits)
+}
+
+fn main() {
+    let lists = [
+        (
+            "IPv4 /32",
+            (0..ENTRIES)
+                .map(|number| format!("{}\n", v4(number)))
+                .collect::<String>(),
+        ),
+        (
+            "IPv4 /24",
+            (0..ENTRIES)
+                .map(|number| format!("{}/24\n", Ipv4Addr::from_bits(scattered(number) & !0xff)))
+                .collect(),
+        ),
+        (
+            "IPv6 /64",
+            (0..ENTRIES)
+                .map(|number| {
+                    format!(
+                        "{}/64\n",
+                        Ipv6Addr::from_bits(v6(number).to_bits() >> 64 << 64)
+                    )
+                })
+                .collect(),
+        ),
+    ];
+    let corner = (
+        "IPv6 /64 and, far from them, ::1",
+        format!("::1\n{}", lists[2].1),
+    );
+    for (name, text) in lists.into_iter().chain([corner]) {
+        let start = Instant::now();
+        let networks = parse_list(&text).expect("a sound list");
+        let parsed = start.elapsed();
+        let start = Instant::now();
+        let list = AccessList::new(Vec::new(), networks);
+        let built = start.elapsed();
+
+        // Half of the questions are for addresses on the list.
+        let questions: Vec<IpAddr> = (0..1 << 16)
+            .map(|number: u32| number.wrapping_mul(3) % (2 * ENTRIES))
+            .map(|number| {
+                if name.starts_with("IPv4") {
+                    v4(number).into()
+                } else {
+                    v6(number).into()
+                }
+            })
+            .collect();
+        let mut admitted = 0u32;
+        let mut best = f64::INFINITY;
+        for _ in 0..PASSES {
+            let start = Instant::now();
+            for question in questions.iter().cycle().take(LOOKUPS) {
+                admitted += u32::from(list.admits(black_box(*question)));
+            }
+            best = best.min(start.elapsed().as_nanos() as f64 / LOOKUPS as f64);
+        }
+        println!(
+            "{name}: {ENTRIES} entries parsed in {parsed:.1?}, built in {built:.1?}; a lookup {best:.0} ns, the best of {PASSES} passes ({admitted} admitted)"
+        );
+    }
+}

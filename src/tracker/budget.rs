@@ -1,0 +1,470 @@
+//! How often an address may ask: token buckets by address prefix, in memory that no attack can grow.
+//!
+//! IPv4 is limited by address. IPv6 is limited by /64, which is what one customer surely has, and by the /56 and the /48 around
+//! it, which is what he may have: a request must fit into all three.
+//!
+//! **Memory.** The buckets lie in a table of fixed size, in sets of [`WAYS`] that are one cache line each. A prefix chooses its
+//! set and its mark within by a keyed hash, so that nobody can choose prefixes that meet. A newcomer to a full set takes the place
+//! of whoever has spent least, which is also whoever was quiet for longest. A full bucket is as good as none, so until a table is
+//! too small for those that were loud lately, nothing is lost. A map that grows would be exact, and a way in for whoever has a /32.
+//!
+//! **What an attacker can gain.** With more loud prefixes than the table has places, each begins anew with its burst whenever it
+//! was displaced: he has then as many bursts as if each were new, but the loudest stay limited, and others are served. The
+//! other way out, to let a newcomer inherit what the displaced had spent, would refuse the innocent instead. One prefix
+//! in 150,000 (2^20 / [`WAYS`]) shares a mark with one in its set and thus a bucket, but which one, nobody can tell.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+
+use siphasher::sip::SipHasher13;
+
+use super::access::Networks;
+use crate::tracker::Time;
+
+/// Buckets of a set: what fits into a cache line beside the lock.
+const WAYS: usize = 7;
+
+/// Ticks of a bucket's clock in a second.
+const TICKS: u64 = 4096;
+
+/// How many tokens a prefix gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// Tokens that come back in a minute. More than 245,760 count as that.
+    pub per_minute: NonZeroU32,
+    /// Tokens of a full bucket: how many requests may come at once.
+    pub burst: NonZeroU32,
+}
+
+impl Rate {
+    /// The same for many: `factor` times as often, and as many at once.
+    pub fn times(self, factor: NonZeroU32) -> Self {
+        Self {
+            per_minute: self.per_minute.saturating_mul(factor),
+            burst: self.burst.saturating_mul(factor),
+        }
+    }
+}
+
+/// What one kind of request may cost whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub v4: Rate,
+    pub v6_64: Rate,
+    pub v6_56: Rate,
+    pub v6_48: Rate,
+    /// Never limited.
+    pub exempt: Networks,
+    /// Places in the table, at a little over 9 bytes each; rounded down to whole sets of 7, one at least.
+    /// An IPv4 address takes one, an IPv6 address up to three.
+    pub places: usize,
+}
+
+/// A refused request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exhausted {
+    /// Seconds until the next request may succeed, at least 1.
+    pub retry_secs: u32,
+}
+
+/// The buckets for one kind of request. Any number of threads may ask at once.
+pub struct Budget {
+    v4: Bucket,
+    v6: [(u32, Bucket); 3],
+    exempt: Networks,
+    seed: (u64, u64),
+    sets: Box<[Set]>,
+}
+
+impl Budget {
+    /// `seed` keys the hash: drawn at random at the start, told to nobody.
+    pub fn new(settings: Settings, seed: [u64; 2]) -> Self {
+        let sets = (settings.places / WAYS).max(1);
+        Self {
+            v4: Bucket::new(settings.v4),
+            // The narrowest first: what it refuses is not charged to its neighbours.
+            v6: [
+                (64, settings.v6_64),
+                (56, settings.v6_56),
+                (48, settings.v6_48),
+            ]
+            .map(|(length, rate)| (length, Bucket::new(rate))),
+            exempt: settings.exempt,
+            seed: (seed[0], seed[1]),
+            sets: (0..sets).map(|_| Set::default()).collect(),
+        }
+    }
+
+    /// Takes a token for `address`, or says when to come back; who is refused pays nothing.
+    pub fn take(&self, now: Time, address: IpAddr) -> Result<(), Exhausted> {
+        if self.exempt.hold(address) {
+            return Ok(());
+        }
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let place = self.place(32, address.to_bits().into());
+                self.v4.take(now, &self.sets[place.set], place.mark)
+            }
+            IpAddr::V6(address) => self.take_v6(now, address.to_bits()),
+        }
+    }
+
+    fn take_v6(&self, now: Time, address: u128) -> Result<(), Exhausted> {
+        let upper = (address >> 64) as u64;
+        let places = self
+            .v6
+            .each_ref()
+            .map(|(length, _)| self.place(*length, upper >> (64 - length)));
+        for (level, (place, (_, bucket))) in places.iter().zip(&self.v6).enumerate() {
+            if let Err(exhausted) = bucket.take(now, &self.sets[place.set], place.mark) {
+                for (place, (_, bucket)) in places.iter().zip(&self.v6).take(level) {
+                    bucket.give_back(&self.sets[place.set], place.mark);
+                }
+                return Err(exhausted);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, length: u32, prefix: u64) -> Place {
+        let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
+        hasher.write_u64(prefix);
+        hasher.write_u32(length);
+        let hash = hasher.finish();
+        // Scales the upper 32 bits to the number of sets.
+        let set = ((hash >> 32) * self.sets.len() as u64) >> 32;
+        Place {
+            set: usize::try_from(set).unwrap_or(0),
+            mark: Mark((hash & Mark::MASK) as u32),
+        }
+    }
+}
+
+struct Place {
+    set: usize,
+    mark: Mark,
+}
+
+/// 20 bits of the hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark(u32);
+
+impl Mark {
+    const BITS: u32 = 20;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+}
+
+/// A bucket as one number, which is all there is to it: until when the tokens taken so far last at the rate at which they come
+/// back. In the past, the bucket is full. The lower 20 bits are the mark of whose it is.
+#[derive(Clone, Copy, Default)]
+struct Slot(u64);
+
+impl Slot {
+    const MAX_UNTIL: u64 = u64::MAX >> Mark::BITS;
+
+    fn new(mark: Mark, until: u64) -> Self {
+        Self(until.min(Self::MAX_UNTIL) << Mark::BITS | u64::from(mark.0))
+    }
+
+    fn is_of(self, mark: Mark) -> bool {
+        self.0 & Mark::MASK == u64::from(mark.0)
+    }
+
+    fn until(self) -> u64 {
+        self.0 >> Mark::BITS
+    }
+}
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Set(Mutex<[Slot; WAYS]>);
+
+/// A rate in ticks.
+struct Bucket {
+    /// What one token costs.
+    token: u64,
+    /// What a full bucket holds.
+    full: u64,
+}
+
+impl Bucket {
+    fn new(rate: Rate) -> Self {
+        let token = (60 * TICKS).div_ceil(rate.per_minute.get().into());
+        let full = token * u64::from(rate.burst.get());
+        let full = full.min(Slot::MAX_UNTIL / 2);
+        Self { token, full }
+    }
+
+    fn take(&self, now: Time, set: &Set, mark: Mark) -> Result<(), Exhausted> {
+        let mut slots = set.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = match slots.iter_mut().find(|slot| slot.is_of(mark)) {
+            Some(slot) => slot,
+            None => {
+                let Some(quietest) = slots.iter_mut().min_by_key(|slot| slot.until()) else {
+                    return Ok(());
+                };
+                *quietest = Slot::new(mark, 0);
+                quietest
+            }
+        };
+        let now = u64::from(now.0) * TICKS;
+        // More than an empty bucket cannot be, unless the time was set back.
+        let until = slot.until().clamp(now, now + self.full) + self.token;
+        match until.checked_sub(now + self.full) {
+            None | Some(0) => {
+                *slot = Slot::new(mark, until);
+                Ok(())
+            }
+            Some(missing) => {
+                let retry_secs = u32::try_from(missing.div_ceil(TICKS)).unwrap_or(u32::MAX);
+                Err(Exhausted { retry_secs })
+            }
+        }
+    }
+
+    fn give_back(&self, set: &Set, mark: Mark) {
+        let mut slots = set.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.iter_mut().find(|slot| slot.is_of(mark)) {
+            *slot = Slot::new(mark, slot.until().saturating_sub(self.token));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const SEED: [u64; 2] = [1, 2];
+
+    fn rate(per_minute: u32, burst: u32) -> Rate {
+        let (per_minute, burst) = (
+            NonZeroU32::new(per_minute).unwrap(),
+            NonZeroU32::new(burst).unwrap(),
+        );
+        Rate { per_minute, burst }
+    }
+
+    fn settings(rate: Rate) -> Settings {
+        let many = NonZeroU32::new(1_000).unwrap();
+        Settings {
+            v4: rate,
+            v6_64: rate,
+            v6_56: rate.times(many),
+            v6_48: rate.times(many),
+            exempt: Networks::default(),
+            places: 7_000,
+        }
+    }
+
+    fn budget(per_minute: u32, burst: u32) -> Budget {
+        Budget::new(settings(rate(per_minute, burst)), SEED)
+    }
+
+    /// How many of `count` requests at once are admitted.
+    fn admitted(budget: &Budget, now: u32, address: &str, count: u32) -> u32 {
+        let address = address.parse().unwrap();
+        (0..count)
+            .map(|_| u32::from(budget.take(Time(now), address).is_ok()))
+            .sum()
+    }
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let budget = budget(6, 3);
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            assert_eq!(admitted(&budget, 1_000, address, 10), 3);
+            assert_eq!(admitted(&budget, 1_009, address, 10), 0);
+            assert_eq!(admitted(&budget, 1_010, address, 10), 1);
+            assert_eq!(admitted(&budget, 1_030, address, 10), 2);
+            assert_eq!(admitted(&budget, 1_060, address, 10), 3);
+            assert_eq!(admitted(&budget, 9_000, address, 10), 3);
+        }
+        assert_eq!(admitted(&budget, 9_000, "192.0.2.2", 1), 1);
+    }
+
+    #[test]
+    fn a_minute_of_steady_asking_gets_the_rate() {
+        for per_minute in [1, 7, 30, 60, 61, 600] {
+            let budget = budget(per_minute, 2);
+            let seconds = 600;
+            let total: u32 = (0..seconds)
+                .map(|now| admitted(&budget, now, "192.0.2.1", 1))
+                .sum();
+            let expected = per_minute.min(60) * seconds / 60;
+            assert!(
+                total.abs_diff(expected) <= 2 + expected / 500,
+                "{per_minute} a minute: {total}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let budget = budget(2, 1);
+        let address = "192.0.2.1".parse().unwrap();
+        assert_eq!(budget.take(Time(100), address), Ok(()));
+        assert_eq!(
+            budget.take(Time(100), address),
+            Err(Exhausted { retry_secs: 30 })
+        );
+        assert_eq!(
+            budget.take(Time(129), address),
+            Err(Exhausted { retry_secs: 1 })
+        );
+        assert_eq!(budget.take(Time(130), address), Ok(()));
+    }
+
+    #[test]
+    fn time_may_stand_still_and_jump() {
+        let budget = budget(60, 2);
+        assert_eq!(admitted(&budget, 0, "192.0.2.1", 1_000), 2);
+        assert_eq!(admitted(&budget, u32::MAX / 2, "192.0.2.1", 1_000), 2);
+        assert_eq!(admitted(&budget, u32::MAX / 2, "192.0.2.1", 1_000), 0);
+        // Set back: what was spent later is not owed for years.
+        assert_eq!(admitted(&budget, 100, "192.0.2.1", 1_000), 0);
+        assert_eq!(admitted(&budget, 101, "192.0.2.1", 1_000), 0);
+        let address = "192.0.2.1".parse().unwrap();
+        assert_eq!(
+            budget.take(Time(5), address),
+            Err(Exhausted { retry_secs: 1 })
+        );
+    }
+
+    #[test]
+    fn extreme_rates_hold() {
+        let most = rate(u32::MAX, u32::MAX);
+        let budget = Budget::new(settings(most.times(NonZeroU32::MAX)), SEED);
+        assert_eq!(admitted(&budget, u32::MAX / 2, "192.0.2.1", 1_000), 1_000);
+        let budget = Budget::new(settings(rate(1, u32::MAX)), SEED);
+        assert_eq!(admitted(&budget, u32::MAX / 2, "2001:db8::1", 1_000), 1_000);
+        let none = Settings {
+            places: 0,
+            ..settings(rate(1, 2))
+        };
+        assert_eq!(admitted(&Budget::new(none, SEED), 0, "192.0.2.1", 10), 2);
+    }
+
+    #[test]
+    fn a_mapped_address_is_its_ipv4_self() {
+        let budget = budget(1, 2);
+        assert_eq!(admitted(&budget, 0, "192.0.2.1", 1), 1);
+        assert_eq!(admitted(&budget, 0, "::ffff:192.0.2.1", 2), 1);
+        assert_eq!(admitted(&budget, 0, "::ffff:192.0.2.2", 3), 2);
+    }
+
+    #[test]
+    fn the_exempt_are_never_limited() {
+        let exempt = Networks::new(vec![
+            "192.0.2.0/24".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        ]);
+        let budget = Budget::new(
+            Settings {
+                exempt,
+                ..settings(rate(1, 1))
+            },
+            SEED,
+        );
+        for address in ["192.0.2.255", "::ffff:192.0.2.0", "2001:db8:ffff::1"] {
+            assert_eq!(admitted(&budget, 0, address, 100), 100);
+        }
+        for address in ["192.0.3.0", "2001:db9::1"] {
+            assert_eq!(admitted(&budget, 0, address, 100), 1);
+        }
+    }
+
+    #[test]
+    fn wider_ipv6_prefixes_bound_as_well() {
+        let settings = Settings {
+            v6_64: rate(1, 3),
+            v6_56: rate(1, 5),
+            v6_48: rate(1, 8),
+            ..settings(rate(1, 1))
+        };
+        let budget = Budget::new(settings, SEED);
+        // One /64, whatever the lower half.
+        assert_eq!(admitted(&budget, 0, "2001:db8::1", 10), 3);
+        assert_eq!(admitted(&budget, 0, "2001:db8::ffff:ffff:ffff:ffff", 10), 0);
+        // Another /64 of the same /56, which has 2 left.
+        assert_eq!(admitted(&budget, 0, "2001:db8:0:ff::1", 10), 2);
+        // Another /56 of the same /48, which has 3 left.
+        assert_eq!(admitted(&budget, 0, "2001:db8:0:100::1", 10), 3);
+        assert_eq!(admitted(&budget, 0, "2001:db8:0:ffff::1", 10), 0);
+        assert_eq!(admitted(&budget, 0, "2001:db8:1::1", 10), 3);
+    }
+
+    #[test]
+    fn a_refusal_by_a_wider_prefix_costs_the_narrower_nothing() {
+        let settings = Settings {
+            v6_64: rate(1, 2),
+            v6_56: rate(60, 2),
+            v6_48: rate(60, 2),
+            ..settings(rate(1, 1))
+        };
+        let budget = Budget::new(settings, SEED);
+        assert_eq!(admitted(&budget, 0, "2001:db8::1", 2), 2);
+        assert_eq!(admitted(&budget, 0, "2001:db8:0:1::1", 50), 0);
+        // The /56 has its tokens back, and the refused /64 still has both of its own.
+        assert_eq!(admitted(&budget, 2, "2001:db8:0:1::1", 50), 2);
+        // Nor does a refusal by the /64 cost the /56.
+        assert_eq!(admitted(&budget, 4, "2001:db8::1", 50), 0);
+        assert_eq!(admitted(&budget, 4, "2001:db8:0:2::1", 50), 2);
+    }
+
+    #[test]
+    fn a_million_prefixes_change_neither_size_nor_who_is_limited() {
+        let many = Settings {
+            places: 70_000,
+            ..settings(rate(6, 10))
+        };
+        let budget = Budget::new(many, SEED);
+        assert_eq!(std::mem::size_of_val(&*budget.sets), 70_000 / WAYS * 64);
+        let loud: Vec<IpAddr> = (0..1_000u32)
+            .map(|host| Ipv4Addr::from_bits(10 << 24 | host).into())
+            .collect();
+        let mut served = 0;
+        let mut innocent = 0;
+        for number in 0..1_000_000u32 {
+            // A hundred seconds of 10,000 new prefixes each, and 1,000 that ask without end.
+            let now = Time(number / 10_000);
+            let one = if number % 2 == 0 {
+                Ipv4Addr::from_bits(0xc000_0000 | number).into()
+            } else {
+                Ipv6Addr::from_bits(0x2001 << 112 | u128::from(number) << 80).into()
+            };
+            innocent += u32::from(budget.take(now, one).is_ok());
+            let loud = loud[number as usize % loud.len()];
+            served += u32::from(budget.take(now, loud).is_ok());
+        }
+        // Bursts of 10, then 9 more in 99 seconds; asked for was a million.
+        assert!((19_000..19_100).contains(&served), "{served}");
+        assert!(innocent > 999_900, "{innocent}");
+    }
+
+    #[test]
+    fn another_seed_is_another_table() {
+        let (one, other) = (budget(1, 1), Budget::new(settings(rate(1, 1)), [3, 4]));
+        let differ = (0..100u64)
+            .filter(|prefix| one.place(32, *prefix).set != other.place(32, *prefix).set)
+            .count();
+        assert!(differ > 90);
+        assert!(one.place(64, 7).mark != one.place(56, 7).mark);
+    }
+
+    #[test]
+    fn threads_share_a_bucket() {
+        let budget = budget(1, 1_000);
+        let total: u32 = std::thread::scope(|scope| {
+            let ask = || admitted(&budget, 0, "192.0.2.1", 2_000);
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(total, 1_000);
+    }
+}
