@@ -6,8 +6,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -16,16 +18,20 @@ use crate::daemon::log;
 use crate::protocol::http::{self as protocol, Paths};
 use crate::server::http;
 use crate::tracker;
+use crate::tracker::access::parse_network;
+use crate::tracker::budget::{self, Budget, Rate};
 
 mod given;
+mod lists;
 mod rule;
 
-pub use rule::Listen;
+pub use lists::Lists;
+pub use rule::{Listen, Source};
 
 use given::Given;
 use rule::{
-    AbsolutePath, AnnouncePath, List, ListenAddress, Rule, Switch, Wrong, number, seconds, text,
-    words,
+    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, Rule, Switch, Wrong, number,
+    seconds, text, words,
 };
 
 /// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
@@ -169,6 +175,85 @@ sections! {
 
         /// Files that list the info-hashes of torrents never to track, whatever else welcomes them.
         deny: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
+
+        /// Files that give single torrents' clients a text: on each line an info-hash, the word
+        /// warning or failure, and the text. With failure they get that instead of peers.
+        notices: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
+
+        /// How long a torrent is still tracked after its last .torrent file is gone, in seconds.
+        grace: u32 = 600, seconds(0..=86400);
+    }
+
+    /// Which addresses are answered. Lists hold networks, addresses, and files of them, one on each
+    /// line. The most specific network that holds an address decides, deny if it is on both lists;
+    /// an address on neither list is answered unless the allow list has entries.
+    [access] Access {
+        /// Who may announce.
+        announce_allow: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// Who may not.
+        announce_deny: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// Who may scrape.
+        scrape_allow: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// Who may not.
+        scrape_deny: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// Networks whose addresses mean nothing outside: a peer in one of these is handed out only
+        /// to askers in the same one.
+        local_networks: Vec<Source> = networks(&[
+            "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+            "192.168.0.0/16", "::1", "fc00::/7", "fe80::/10",
+        ]), List(NetworkOrFile);
+
+        /// Whose word is taken for a peer's address (ip=, ipv4= and ipv6= in an announce): your own
+        /// seeds at most, since anyone listed here can enlist others.
+        believe_ip_from: Vec<Source> = Vec::new(), List(NetworkOrFile);
+    }
+
+    /// How often one network may ask: an IPv4 address or an IPv6 /64; four times that for a /56,
+    /// sixteen times for a /48. 0 for no limit.
+    [limits] Limits {
+        /// Announces a minute.
+        announces: u32 = 600, number(0..=200_000, "a minute");
+
+        /// How many may come at once after a quiet time.
+        announces_burst: u32 = 1200, number(1..=1_000_000, "announces");
+
+        /// Scrapes a minute.
+        scrapes: u32 = 120, number(0..=200_000, "a minute");
+
+        /// How many may come at once after a quiet time.
+        scrapes_burst: u32 = 240, number(1..=1_000_000, "scrapes");
+
+        /// New connections a minute.
+        connections: u32 = 1200, number(0..=200_000, "a minute");
+
+        /// How many may come at once after a quiet time.
+        connections_burst: u32 = 2400, number(1..=1_000_000, "connections");
+
+        /// Who is not limited: mirrors, monitors, proxies.
+        exempt: Vec<Source> = networks(&["127.0.0.0/8", "::1"]), List(NetworkOrFile);
+
+        /// How many networks are remembered for each of the three limits, at about 9 bytes each.
+        remembered: u32 = 262_144, number(1024..=16_777_216, "networks");
+
+        /// How many peers of one network a swarm keeps. More are answered, but not handed out.
+        peers_per_network: u32 = 64, number(1..=1000, "peers");
+    }
+
+    /// Reverse proxies in front of the tracker. Whoever connects over a Unix socket is one.
+    [proxy] Proxy {
+        /// Proxies whose word is taken for the client's address.
+        trusted: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// The header in which they give it.
+        header: String = "x-forwarded-for".to_owned(), words::<String>(&["x-forwarded-for", "forwarded"]);
+
+        /// Further addresses to listen on, where each connection begins with a PROXY header (version
+        /// 1 or 2) that gives it. Only trusted proxies may connect to these.
+        listen: Vec<Listen> = Vec::new(), List(ListenAddress);
     }
 
     /// The process.
@@ -201,43 +286,99 @@ sections! {
 }
 
 /// Each part's own settings.
-impl Config {
+impl Loaded {
     pub fn log_settings(&self) -> log::Settings {
         log::Settings {
-            target: self.log.target,
-            level: self.log.level,
-            facility: self.log.facility,
-            addresses: self.log.addresses,
+            target: self.config.log.target,
+            level: self.config.log.level,
+            facility: self.config.log.facility,
+            addresses: self.config.log.addresses,
             ..log::Settings::default()
         }
     }
 
-    pub fn tracker_settings(&self) -> tracker::Settings {
+    /// `seed` keys the budgets, which begin with full buckets.
+    pub fn tracker_settings(&self, seed: u64) -> tracker::Settings {
+        let Config {
+            tracker,
+            torrents,
+            limits,
+            ..
+        } = &self.config;
+        let budget = |per_minute, burst| self.budget(per_minute, burst, seed);
         tracker::Settings {
-            open: self.torrents.open,
-            interval: self.tracker.interval,
-            min_interval: self.tracker.min_interval,
-            peer_timeout: self.tracker.peer_timeout,
-            numwant: self.tracker.numwant,
-            max_numwant: self.tracker.max_numwant,
-            warning: (!self.tracker.warning.is_empty())
-                .then(|| self.tracker.warning.as_str().into()),
+            open: torrents.open,
+            interval: tracker.interval,
+            min_interval: tracker.min_interval,
+            peer_timeout: tracker.peer_timeout,
+            numwant: tracker.numwant,
+            max_numwant: tracker.max_numwant,
+            max_peers_per_network: limits.peers_per_network as usize,
+            warning: Some(tracker.warning.as_str())
+                .filter(|text| !text.is_empty())
+                .map(Into::into),
+            announces: tracker::Gate {
+                access: self.lists.announce.clone(),
+                budget: budget(limits.announces, limits.announces_burst),
+            },
+            scrapes: tracker::Gate {
+                access: self.lists.scrape.clone(),
+                budget: budget(limits.scrapes, limits.scrapes_burst),
+            },
+            localities: self.lists.localities.clone(),
+            // The catalogue knows which ids they are for.
+            notices: HashMap::new(),
         }
     }
 
-    pub fn http_settings(&self) -> http::Settings {
+    pub fn http_settings(&self, seed: u64) -> http::Settings {
+        let Config {
+            http,
+            tracker,
+            limits,
+            ..
+        } = &self.config;
         http::Settings {
-            paths: Paths::new(&self.http.announce_path).expect("checked when it was read"),
-            scrape: protocol::Settings {
-                max_scrape: self.tracker.max_scrape as usize,
-                full_scrape: self.tracker.full_scrape,
+            paths: Paths::new(&http.announce_path).expect("checked when it was read"),
+            protocol: protocol::Settings {
+                max_scrape: tracker.max_scrape as usize,
+                full_scrape: tracker.full_scrape,
+                believed: self.lists.believed.clone(),
             },
-            header_timeout: Duration::from_secs(self.http.header_timeout.into()),
-            idle_timeout: Duration::from_secs(self.http.idle_timeout.into()),
-            max_connections: self.http.max_connections as usize,
-            max_connections_per_network: self.http.max_connections_per_network,
+            header_timeout: Duration::from_secs(http.header_timeout.into()),
+            idle_timeout: Duration::from_secs(http.idle_timeout.into()),
+            max_connections: http.max_connections as usize,
+            max_connections_per_network: http.max_connections_per_network,
+            connections: self.budget(limits.connections, limits.connections_burst, seed),
         }
     }
+
+    /// `None` for no limit.
+    fn budget(&self, per_minute: u32, burst: u32, seed: u64) -> Option<Arc<Budget>> {
+        let rate = Rate {
+            per_minute: NonZeroU32::new(per_minute)?,
+            burst: NonZeroU32::new(burst)?,
+        };
+        let times = |factor| rate.times(NonZeroU32::new(factor).unwrap_or(NonZeroU32::MIN));
+        let settings = budget::Settings {
+            v4: rate,
+            v6_64: rate,
+            v6_56: times(4),
+            v6_48: times(16),
+            exempt: self.lists.exempt.clone(),
+            places: self.config.limits.remembered as usize,
+        };
+        Some(Arc::new(Budget::new(
+            settings,
+            [seed, u64::from(per_minute)],
+        )))
+    }
+}
+
+/// Networks that stand in the table as defaults.
+fn networks(texts: &[&str]) -> Vec<Source> {
+    let networks = texts.iter().filter_map(|text| parse_network(text).ok());
+    networks.map(Source::Network).collect()
 }
 
 /// Faults and advice that take more than one key to see.
@@ -447,7 +588,9 @@ impl std::error::Error for Faults {}
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
-    /// Every file read, in order.
+    /// What the files say that `config` names.
+    pub lists: Lists,
+    /// Every file read, in order, but for the lists.
     pub files: Vec<PathBuf>,
     places: Places,
     about_files: Vec<Remark>,
@@ -637,11 +780,13 @@ impl Loader {
             self.faults
                 .extend(conflicts.map(|finding| locate(&self.places, finding)));
         }
+        let lists = Lists::read(&self.config, &mut self.faults);
         if !self.faults.is_empty() {
             return Err(Faults(self.faults));
         }
         Ok(Loaded {
             config: self.config,
+            lists,
             files: self.files,
             places: self.places,
             about_files: self.about_files,

@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let config = &loaded.config;
     log::log_panics();
-    log::init(&config.log_settings())
+    log::init(&loaded.log_settings())
         .map_err(|error| failed(Exit::Internal, "cannot open the log", &error))?;
     loaded
         .warnings()
@@ -111,11 +111,9 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
 
     let sockets = open_sockets(config)?;
     shut_in(arguments, &loaded)?;
-    let tracker = Arc::new(Tracker::new(
-        config.tracker_settings(),
-        RandomState::new().hash_one(0),
-    ));
-    let front = Arc::new(Front::new(config.http_settings(), tracker));
+    let seed = RandomState::new().hash_one(0);
+    let tracker = Arc::new(Tracker::new(loaded.tracker_settings(seed), seed));
+    let front = Arc::new(Front::new(loaded.http_settings(seed), tracker));
     let (stop, stopped) = watch::channel(false);
     let workers = Workers::start(config, &front, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);

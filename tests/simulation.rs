@@ -62,8 +62,15 @@ impl ModelTorrent {
         }
     }
 
-    fn announce(&mut self, now: Time, announce: &Announce) {
+    fn announce(&mut self, now: Time, announce: &Announce, max_per_network: usize) {
         let at = SocketAddr::new(announce.address, announce.port.get());
+        let neighbours = self
+            .peers
+            .keys()
+            .filter(|peer| network(peer.ip()) == network(at.ip()));
+        if !self.peers.contains_key(&at) && neighbours.count() >= max_per_network {
+            return;
+        }
         let before = self.peers.remove(&at);
         if announce.event == Event::Stopped {
             return;
@@ -96,6 +103,14 @@ impl ModelTorrent {
     }
 }
 
+/// What shares the cap of peers: an IPv4 address, or an IPv6 /64.
+fn network(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets()[..8].to_vec(),
+    }
+}
+
 struct World {
     random: Random,
     now: Time,
@@ -113,6 +128,7 @@ impl World {
         let settings = Settings {
             open,
             max_numwant: 70,
+            max_peers_per_network: 90,
             ..Settings::default()
         };
         Self {
@@ -143,7 +159,9 @@ impl World {
         let info_hash = self.torrents[random.below(4).min(random.below(4)) as usize];
         let number = random.below(self.addresses);
         let address: IpAddr = match random.below(3) {
-            0 => format!("2001:db8::{number:x}").parse().unwrap(),
+            0 => format!("2001:db8:0:{:x}::{number:x}", number % 5)
+                .parse()
+                .unwrap(),
             _ => format!("10.0.{}.{}", number >> 8, number & 255)
                 .parse()
                 .unwrap(),
@@ -184,10 +202,10 @@ impl World {
             Admission::Unnamed if !self.settings.open => Some(Refusal::UnknownTorrent),
             _ => None,
         };
-        assert_eq!(result.as_ref().err().copied(), refusal);
+        assert_eq!(result.as_ref().err().cloned(), refusal);
         let Ok(answer) = result else { return };
         let torrent = self.model.entry(info_hash).or_default();
-        torrent.announce(self.now, &announce);
+        torrent.announce(self.now, &announce, self.settings.max_peers_per_network);
         assert_eq!(answer.counts, torrent.counts(), "{announce:?}");
         check_peers(torrent, &announce, &self.settings, &peers);
         self.model.retain(|_, torrent| {

@@ -7,10 +7,12 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::given::Given;
 use super::nearest;
+use crate::tracker::access::parse_network;
 
 /// One kind of value. The table in `config.rs` names one for each key.
 pub(super) trait Rule {
@@ -349,6 +351,56 @@ impl Rule for ListenAddress {
     }
 
     fn write(&self, value: &Listen) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// Networks: one written down, or a file of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    Network(IpNet),
+    /// An absolute path.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+                network.addr().fmt(f)
+            }
+            Self::Network(network) => network.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A network, an address, or the path of a file of these.
+pub(super) struct NetworkOrFile;
+
+impl Rule for NetworkOrFile {
+    type Value = Source;
+
+    fn allowed(&self) -> String {
+        r#""address", "network/length" or "/path" of a file of these"#.to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Source, Vec<Wrong>> {
+        let text = text_of(given)?;
+        if text.starts_with('/') && !text.contains('\0') {
+            return Ok(Source::File(text.into()));
+        }
+        match parse_network(text) {
+            Ok(network) => Ok(Source::Network(network)),
+            Err(_) => Err(Wrong::one(
+                given,
+                "is neither a network nor an absolute path",
+                None,
+            )),
+        }
+    }
+
+    fn write(&self, value: &Source) -> String {
         quoted(&value.to_string())
     }
 }

@@ -1,8 +1,9 @@
 //! HTTP announce and scrape: a query string in, bencode out (BEP 3, 7, 21, 23, 24, 31, 48).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
+use crate::tracker::access::Networks;
 use crate::tracker::{
     Announce, Answer, Event, InfoHash, Key, PeerId, Refusal, Retry, ScrapeEntry, Time, Tracker,
 };
@@ -53,9 +54,12 @@ impl Paths {
     }
 }
 
-/// What the operator decides about scrapes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What the operator decides about requests.
+#[derive(Clone, Debug)]
 pub struct Settings {
+    /// Whose word is taken for where a peer is (`ip`, `ipv4`, `ipv6`): the operator's own seeds. Anyone else could have the
+    /// world connect to a victim.
+    pub believed: Networks,
     /// The most torrents that one scrape tells of; what comes after is passed over.
     pub max_scrape: usize,
     /// Answer a scrape that names no torrent with all of them.
@@ -63,7 +67,7 @@ pub struct Settings {
 }
 
 /// What was made of a request, for the server to count.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Announced,
     Scraped,
@@ -123,13 +127,15 @@ pub fn respond(
     reply: &mut Reply,
 ) -> Outcome {
     reply.body.clear();
-    let result = match action {
+    let result = match (from, action) {
         _ if query.len() > QUERY_MAX => Err(Malformed::QueryTooLong),
-        Action::Announce => match from {
-            Some(from) => announce(tracker, now, from.to_canonical(), query, reply),
-            None => Err(Malformed::AddressUnknown),
-        },
-        Action::Scrape => scrape(tracker, settings, query, reply),
+        (None, _) => Err(Malformed::AddressUnknown),
+        (Some(from), Action::Announce) => {
+            announce(tracker, settings, now, from.to_canonical(), query, reply)
+        }
+        (Some(from), Action::Scrape) => {
+            scrape(tracker, settings, now, from.to_canonical(), query, reply)
+        }
     };
     result.unwrap_or_else(|malformed| {
         write_failure(&mut reply.body, malformed.reason(), None);
@@ -139,12 +145,13 @@ pub fn respond(
 
 fn announce(
     tracker: &Tracker,
+    settings: &Settings,
     now: Time,
     from: IpAddr,
     query: &[u8],
     reply: &mut Reply,
 ) -> Result<Outcome, Malformed> {
-    let request = AnnounceRequest::parse(query, from)?;
+    let request = AnnounceRequest::parse(query, from, settings.believed.hold(from))?;
     reply.peers.clear();
     Ok(
         match tracker.announce(now, &request.announce, &mut reply.peers) {
@@ -159,7 +166,7 @@ fn announce(
                 Outcome::Announced
             }
             Err(refusal) => {
-                write_failure(&mut reply.body, refusal.reason(), Some(refusal));
+                write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
                 Outcome::Refused(refusal)
             }
         },
@@ -169,9 +176,15 @@ fn announce(
 fn scrape(
     tracker: &Tracker,
     settings: &Settings,
+    now: Time,
+    from: IpAddr,
     query: &[u8],
     reply: &mut Reply,
 ) -> Result<Outcome, Malformed> {
+    if let Err(refusal) = tracker.admit_scrape(now, from) {
+        write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
+        return Ok(Outcome::Refused(refusal));
+    }
     reply.hashes.clear();
     for (_, value) in pairs(query)
         .filter(|(key, _)| *key == b"info_hash")
@@ -215,8 +228,8 @@ struct AnnounceRequest {
 
 impl AnnounceRequest {
     /// Takes the first of each key. What a client may leave out and what it garbles counts as not sent; but for these
-    /// three, without which there is nothing to track.
-    fn parse(query: &[u8], from: IpAddr) -> Result<Self, Malformed> {
+    /// three, without which there is nothing to track. The client's word for its address is taken if it is `believed`.
+    fn parse(query: &[u8], from: IpAddr, believed: bool) -> Result<Self, Malformed> {
         let [
             mut info_hash,
             mut peer_id,
@@ -227,6 +240,7 @@ impl AnnounceRequest {
             mut key,
             mut compact,
         ] = [None; 8];
+        let [mut ip, mut ipv4, mut ipv6] = [None; 3];
         for (name, value) in pairs(query) {
             let field = match name {
                 b"info_hash" => &mut info_hash,
@@ -237,6 +251,9 @@ impl AnnounceRequest {
                 b"numwant" => &mut numwant,
                 b"key" => &mut key,
                 b"compact" => &mut compact,
+                b"ip" if believed => &mut ip,
+                b"ipv4" if believed => &mut ipv4,
+                b"ipv6" if believed => &mut ipv6,
                 _ => continue,
             };
             field.get_or_insert(value);
@@ -253,7 +270,7 @@ impl AnnounceRequest {
             info_hash: InfoHash(info_hash),
             peer_id: PeerId(peer_id),
             key: key.and_then(parse_key),
-            address: from,
+            address: ip.or(ipv4).or(ipv6).and_then(parse_address).unwrap_or(from),
             port: port.ok_or(Malformed::PortWrong)?,
             event: event.map_or(Event::None, parse_event),
             complete: left.and_then(decimal) == Some(0),
@@ -288,6 +305,28 @@ fn twenty_bytes(value: &[u8]) -> Option<[u8; 20]> {
         };
     }
     rest.is_empty().then_some(bytes)
+}
+
+/// An address, or an endpoint of which the address is taken (BEP 7).
+fn parse_address(value: &[u8]) -> Option<IpAddr> {
+    let mut text = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let [byte, after @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, after @ ..] => {
+                Some((hex_digit(*high)? << 4 | hex_digit(*low)?, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*byte, after));
+        text.push(byte);
+        rest = after;
+    }
+    let text = std::str::from_utf8(&text).ok()?;
+    let endpoint = || text.parse().map(|endpoint: SocketAddr| endpoint.ip());
+    let address: IpAddr = text.parse().or_else(|_| endpoint()).ok()?;
+    Some(address.to_canonical())
+        .filter(|address| !address.is_unspecified() && !address.is_multicast())
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
@@ -412,7 +451,7 @@ fn write_scraped(out: &mut Vec<u8>, info_hash: &InfoHash, entry: &ScrapeEntry) {
 }
 
 /// A refusal tells when to come again twice: few clients know `retry in` (BEP 31), more of them honour `interval`.
-fn write_failure(out: &mut Vec<u8>, reason: &str, refusal: Option<Refusal>) {
+fn write_failure(out: &mut Vec<u8>, reason: &str, refusal: Option<&Refusal>) {
     out.extend_from_slice(b"d14:failure reason");
     write_bytes(out, reason.as_bytes());
     if let Some(refusal) = refusal {

@@ -28,6 +28,9 @@ pub struct Counters {
     /// Announces that were refused, by reason.
     pub unknown_torrents: Counter,
     pub denied_torrents: Counter,
+    pub withdrawn_torrents: Counter,
+    pub unwelcome_addresses: Counter,
+    pub too_often: Counter,
     /// Requests of the tracker's protocol that could not be read.
     pub malformed: Counter,
     /// Requests for other paths, or by other methods.
@@ -46,10 +49,19 @@ impl Counters {
         match outcome {
             Outcome::Announced => &self.announces,
             Outcome::Scraped => &self.scrapes,
-            Outcome::Refused(Refusal::UnknownTorrent) => &self.unknown_torrents,
-            Outcome::Refused(Refusal::DeniedTorrent) => &self.denied_torrents,
+            Outcome::Refused(refusal) => self.refused(&refusal),
             Outcome::Malformed(_) => &self.malformed,
         }
         .add_one();
+    }
+
+    fn refused(&self, refusal: &Refusal) -> &Counter {
+        match refusal {
+            Refusal::UnknownTorrent => &self.unknown_torrents,
+            Refusal::DeniedTorrent => &self.denied_torrents,
+            Refusal::Withdrawn(_) => &self.withdrawn_torrents,
+            Refusal::Address => &self.unwelcome_addresses,
+            Refusal::TooOften { .. } => &self.too_often,
+        }
     }
 }

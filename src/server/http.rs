@@ -34,6 +34,7 @@ use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
 use crate::server::stream::{InRequests, Pace, Stream, register};
 use crate::tracker::Tracker;
+use crate::tracker::budget::Budget;
 
 /// The longest header that is read; a query of the longest kind fits twice.
 const HEADER_MAX: usize = 16 * 1024;
@@ -45,10 +46,10 @@ const DRAIN: Duration = Duration::from_secs(2);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
 /// What the operator decides about connections.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     pub paths: Paths,
-    pub scrape: protocol::Settings,
+    pub protocol: protocol::Settings,
     /// From the first byte of a request, or from the connection's start, to the end of its header.
     pub header_timeout: Duration,
     /// From one answer to the first byte of the next request.
@@ -57,6 +58,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// From one IPv4 address, or one IPv6 /64.
     pub max_connections_per_network: u32,
+    /// How often a network may connect; `None` for as often as it likes.
+    pub connections: Option<Arc<Budget>>,
 }
 
 /// What all workers share.
@@ -289,7 +292,7 @@ fn answer(
             let now = front.clock.now();
             let outcome = respond(
                 &front.tracker,
-                &front.settings.scrape,
+                &front.settings.protocol,
                 now,
                 peer,
                 action,

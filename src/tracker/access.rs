@@ -267,6 +267,22 @@ fn unmapped(network: IpNet) -> IpNet {
     }
 }
 
+/// Networks whose addresses mean something only within, such as 10.0.0.0/8: a peer there is of use to its neighbours alone.
+#[derive(Clone, Debug, Default)]
+pub struct Localities(Vec<IpNet>);
+
+impl Localities {
+    /// A few: each address is held against all of them.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// The number of the network that holds an address.
+    pub fn of(&self, address: IpAddr) -> Option<usize> {
+        self.0.iter().position(|network| network.contains(&address))
+    }
+}
+
 /// Reads a list of one network or address a line; `#` begins a comment.
 pub fn parse_list(text: &str) -> Result<Vec<IpNet>, ListFault> {
     parse_lines(text, parse_network)

@@ -6,20 +6,25 @@ pub mod budget;
 pub mod catalogue;
 pub mod list;
 mod random;
+mod rules;
 mod swarm;
 mod types;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 pub use random::Random;
+pub use rules::{Gate, Settings};
 pub use types::{
     Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
     ScrapeEntry, Time,
 };
 
+use catalogue::Notice;
 use swarm::{Peer, Swarm};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.
@@ -27,39 +32,6 @@ const SHARDS: usize = 1024;
 
 /// How many peers a sweep looks at before it lets waiting announces in.
 const SWEPT_AT_ONCE: usize = 4096;
-
-/// What the operator decides about answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Serve any torrent that is not denied.
-    pub open: bool,
-    /// Seconds between a client's announces.
-    pub interval: u32,
-    /// Seconds before which a client shall not announce again.
-    pub min_interval: u32,
-    /// Seconds after which a silent peer is no longer handed out, to the minute; at most 14,400, as ages wrap at 256 minutes.
-    pub peer_timeout: u32,
-    /// Peers for a client that does not say how many it wants.
-    pub numwant: u32,
-    /// The most peers in one answer.
-    pub max_numwant: u32,
-    /// Sent with every answer, for the client's user to read.
-    pub warning: Option<Arc<str>>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            open: false,
-            interval: 1800,
-            min_interval: 300,
-            peer_timeout: 2700,
-            numwant: 50,
-            max_numwant: 200,
-            warning: None,
-        }
-    }
-}
 
 /// Every torrent and its swarm. Shared by all workers; each call takes one short lock.
 pub struct Tracker {
@@ -101,6 +73,14 @@ impl Tracker {
         }
     }
 
+    /// Takes what single torrents' clients are told from now on.
+    pub fn set_notices(&self, notices: HashMap<InfoHash, Notice>) {
+        self.settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .notices = notices;
+    }
+
     /// Takes new settings; swarms stay as they are.
     pub fn set(&self, settings: Settings) {
         *self
@@ -116,35 +96,34 @@ impl Tracker {
         announce: &Announce,
         peers: &mut Vec<u8>,
     ) -> Result<Answer, Refusal> {
-        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
-        let peer = Peer::new(announce, &self.keyed);
-        let want = announce
-            .numwant
-            .unwrap_or(settings.numwant)
-            .min(settings.max_numwant);
+        let settings = self.settings();
+        settings.announces.admit(now, announce.address)?;
+        settings.withdrawn(&announce.info_hash)?;
+        let peer = Peer::new(announce, &settings, &self.keyed);
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
         let at = shard.admitted(&announce.info_hash, hash, settings.open, &self.keyed)?;
         let counts = match announce.event {
             Event::Stopped => shard.leave(at, &peer, &self.keyed),
-            _ => shard.join(at, now, &peer, want as usize, &self.keyed, peers),
+            _ => shard.join(at, now, &peer, &settings, &self.keyed, peers),
         };
         drop(shard);
         Ok(Answer {
             counts,
             interval: settings.interval,
             min_interval: settings.min_interval,
-            warning: settings.warning.clone(),
+            warning: settings.warning(&announce.info_hash),
         })
+    }
+
+    /// Whether an address may scrape now; asked once for each request, however many torrents that names.
+    pub fn admit_scrape(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
+        self.settings().scrapes.admit(now, address)
     }
 
     /// One torrent's counts; `None` for one that is not tracked here.
     pub fn scrape(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
-        let open = self
-            .settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .open;
+        let open = self.settings().open;
         let hash = self.hash(info_hash);
         let shard = self.shard(hash);
         match shard.find(info_hash, hash) {
@@ -174,11 +153,7 @@ impl Tracker {
 
     /// Calls `each` with every tracked torrent and its counts, shard by shard, in no order.
     pub fn for_each_torrent(&self, mut each: impl FnMut(&InfoHash, ScrapeEntry)) {
-        let open = self
-            .settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .open;
+        let open = self.settings().open;
         for shard in &self.shards {
             let shard = lock(shard);
             shard
@@ -192,7 +167,7 @@ impl Tracker {
     /// Forgets silent peers in one slice of all: called for each slice in turn, every peer is seen once a round, and no
     /// announce waits for more than a part of a slice.
     pub fn expire(&self, now: Time, slice: usize) {
-        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.settings();
         let timeout_minutes = (settings.peer_timeout.div_ceil(60)).min(240) as u8;
         drop(settings);
         for shard in self
@@ -222,6 +197,10 @@ impl Tracker {
             totals.peers_v6 += shard.peers[1];
         }
         totals
+    }
+
+    fn settings(&self) -> RwLockReadGuard<'_, Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hash(&self, info_hash: &InfoHash) -> u64 {
@@ -289,18 +268,22 @@ impl Shard {
         at: usize,
         now: Time,
         peer: &Peer,
-        want: usize,
+        settings: &Settings,
         keyed: &SipHasher13,
         peers: &mut Vec<u8>,
     ) -> ScrapeEntry {
         let random = self.random.next_u32();
         let torrent = &mut self.torrents[at];
         let before = torrent.swarm.len();
-        let joined = torrent.swarm.join(now, peer, keyed);
+        let joined = torrent
+            .swarm
+            .join(now, peer, settings.max_peers_per_network, keyed);
         torrent.downloaded = torrent
             .downloaded
             .saturating_add(joined.first_completed.into());
-        torrent.swarm.choose(peer, &joined, want, random, peers);
+        torrent
+            .swarm
+            .choose(peer, &joined, random, &settings.localities, peers);
         let counts = torrent.counts();
         self.settle(at, before, keyed);
         counts

@@ -10,6 +10,8 @@ use std::num::NonZeroU16;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use super::access::Localities;
+use super::rules::Settings;
 use super::types::{Announce, Class, Event, ScrapeEntry, Time};
 
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
@@ -46,7 +48,28 @@ fn joined<const A: usize, const N: usize>(address: [u8; A], port: [u8; 2]) -> [u
     endpoint
 }
 
-/// A peer's host, its class, and whether its download has been counted.
+/// What shares a cap: an IPv4 address, or an IPv6 /64.
+fn network<const N: usize>(endpoint: &[u8; N]) -> &[u8] {
+    if N == 6 {
+        &endpoint[..4]
+    } else {
+        &endpoint[..8]
+    }
+}
+
+/// The address of an endpoint.
+fn address<const N: usize>(endpoint: &[u8; N]) -> IpAddr {
+    match <[u8; 4]>::try_from(&endpoint[..N - 2]) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => {
+            let mut v6 = [0; 16];
+            v6.copy_from_slice(&endpoint[..N - 2]);
+            IpAddr::from(v6)
+        }
+    }
+}
+
+/// A peer's host, its class, whether its download has been counted, and whether its address is a local one.
 ///
 /// The host is a fingerprint of `peer_id` and `key`, by which one that announces over both families counts once (BEP 7).
 /// 28 bits: where 4,000 hosts of each family meet in one swarm, 1 in 16 such swarms is expected to count one too few.
@@ -56,11 +79,13 @@ struct Mark(u32);
 impl Mark {
     const CLASS: u32 = 0b0011;
     const COMPLETED: u32 = 0b0100;
+    const LOCAL: u32 = 0b1000;
     const HOST: u32 = !0b1111;
 
-    fn new(host: u32, class: Class, completed: bool) -> Self {
+    fn new(host: u32, class: Class, completed: bool, local: bool) -> Self {
         let completed = if completed { Self::COMPLETED } else { 0 };
-        Self(host & Self::HOST | class as u32 | completed)
+        let local = if local { Self::LOCAL } else { 0 };
+        Self(host & Self::HOST | class as u32 | completed | local)
     }
 
     fn class(self) -> Class {
@@ -75,17 +100,21 @@ impl Mark {
         self.0 & Self::COMPLETED != 0
     }
 
+    fn local(self) -> bool {
+        self.0 & Self::LOCAL != 0
+    }
+
     fn in_class(self) -> Role {
         Role {
-            bits: self.0 & !Self::COMPLETED,
-            of: !Self::COMPLETED,
+            bits: self.0 & (Self::HOST | Self::CLASS),
+            of: Self::HOST | Self::CLASS,
         }
     }
 
     fn as_completed(self) -> Role {
         Role {
             bits: self.0 & Self::HOST | Self::COMPLETED,
-            of: !Self::CLASS,
+            of: Self::HOST | Self::COMPLETED,
         }
     }
 }
@@ -145,7 +174,8 @@ struct Set<const N: usize> {
     records: Vec<Record<N>>,
     /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
     leechers: usize,
-    /// Positions in `records` by endpoint, once there are more than [`SCANNED`].
+    /// Positions in `records` by [`network`], once there are more than [`SCANNED`]: one look-up finds a peer, and how many
+    /// others its network has.
     index: Option<Box<HashTable<u32>>>,
 }
 
@@ -154,11 +184,26 @@ impl<const N: usize> Set<N> {
         match &self.index {
             None => self.records.iter().position(|r| r.endpoint == *endpoint),
             Some(index) => index
-                .find(keyed.hash(endpoint), |&at| {
+                .find(keyed.hash(network(endpoint)), |&at| {
                     self.records[at as usize].endpoint == *endpoint
                 })
                 .map(|&at| at as usize),
         }
+    }
+
+    /// How many peers share the endpoint's network.
+    fn neighbours(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> usize {
+        let near = |record: &Record<N>| network(&record.endpoint) == network(endpoint);
+        let Some(index) = &self.index else {
+            return self.records.iter().filter(|record| near(record)).count();
+        };
+        let mut neighbours = 0;
+        // Passes by all that share the hash, and finds none.
+        index.find(keyed.hash(network(endpoint)), |&at| {
+            neighbours += usize::from(near(&self.records[at as usize]));
+            false
+        });
+        neighbours
     }
 
     /// Adds a peer that is not there yet and tells its position.
@@ -205,7 +250,7 @@ impl<const N: usize> Set<N> {
     fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
         let Some(index) = &mut self.index else { return };
         if from != to {
-            let hash = keyed.hash(&self.records[to].endpoint);
+            let hash = keyed.hash(network(&self.records[to].endpoint));
             if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
                 *position = to as u32;
             }
@@ -214,7 +259,7 @@ impl<const N: usize> Set<N> {
 
     fn add_to_index(&mut self, at: usize, keyed: &SipHasher13) {
         let records = &self.records;
-        let hash = |&at: &u32| keyed.hash(&records[at as usize].endpoint);
+        let hash = |&at: &u32| keyed.hash(network(&records[at as usize].endpoint));
         if let Some(index) = &mut self.index {
             index.insert_unique(hash(&(at as u32)), at as u32, hash);
         } else if records.len() > SCANNED {
@@ -231,7 +276,7 @@ impl<const N: usize> Set<N> {
             self.index = None;
         }
         if let Some(index) = &mut self.index {
-            let hash = keyed.hash(&self.records[at].endpoint);
+            let hash = keyed.hash(network(&self.records[at].endpoint));
             if let Ok(entry) = index.find_entry(hash, |&position| position as usize == at) {
                 entry.remove();
             }
@@ -242,33 +287,46 @@ impl<const N: usize> Set<N> {
         self.records.iter().filter(|r| role.is_of(r.mark())).count() as u32
     }
 
-    /// Appends up to `want` endpoints, evenly spaced from a random start, so that each peer is as likely as any other;
-    /// never the asker, who is at `asker`, and for a seeder no seeder.
-    fn choose(&self, asker: usize, want: usize, random: u32, out: &mut Vec<u8>) {
-        let pool = if asker < self.leechers {
-            self.records.len()
-        } else {
+    /// Appends up to `want` endpoints, evenly spaced from a random start, so that each peer is as likely as any other; never
+    /// the asker's own. Peers at local addresses are left out unless `reaches` them.
+    fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
+        let pool = if asker.class == Class::Seeder {
             self.leechers
+        } else {
+            self.records.len()
         };
-        let others = if asker < pool { pool - 1 } else { pool };
-        let chosen = want.min(others);
+        let own = asker.at.filter(|&at| at < pool);
+        let others = pool - usize::from(own.is_some());
+        let chosen = asker.want.min(others);
         if chosen == 0 {
             return;
         }
         out.reserve(chosen * N);
-        let start = (u64::from(random) * others as u64) >> 32;
+        let start = (u64::from(asker.random) * others as u64) >> 32;
         let step = ((others as u64) << 32) / chosen as u64;
         for i in 0..chosen as u64 {
             let mut at = (start + ((i * step) >> 32)) as usize;
             if at >= others {
                 at -= others;
             }
-            if at >= asker {
+            if own.is_some_and(|own| at >= own) {
                 at += 1;
             }
-            out.extend_from_slice(&self.records[at].endpoint);
+            let record = &self.records[at];
+            if !record.mark().local() || reaches(address(&record.endpoint)) {
+                out.extend_from_slice(&record.endpoint);
+            }
         }
     }
+}
+
+/// For whom peers are chosen.
+struct Asker {
+    class: Class,
+    /// Where it stands in its set, if it is kept there.
+    at: Option<usize>,
+    want: usize,
+    random: u32,
 }
 
 /// How many hosts are of each class, however many families they are on.
@@ -308,18 +366,25 @@ impl Census {
         }
     }
 
-    /// Adds or refreshes a peer of the family `mine`.
+    /// Adds or refreshes a peer of the family `mine`. One whose network has `most` peers here is not added.
     fn join<const N: usize, const M: usize>(
         &mut self,
         record: Record<N>,
         mine: &mut Set<N>,
         other: &Set<M>,
+        most: usize,
         keyed: &SipHasher13,
     ) -> Joined {
         let Some(at) = mine.find(&record.endpoint, keyed) else {
+            if mine.neighbours(&record.endpoint, keyed) >= most {
+                return Joined {
+                    at: None,
+                    first_completed: false,
+                };
+            }
             let (at, first_completed) = self.insert(record, mine, other, keyed);
             return Joined {
-                at,
+                at: Some(at),
                 first_completed,
             };
         };
@@ -328,14 +393,14 @@ impl Census {
         if renewed.mark() == mine.records[at].mark() {
             mine.records[at] = renewed;
             return Joined {
-                at,
+                at: Some(at),
                 first_completed: false,
             };
         }
         self.remove(at, mine, other, keyed);
         let (at, first_completed) = self.insert(renewed, mine, other, keyed);
         Joined {
-            at,
+            at: Some(at),
             first_completed: first_completed && completes,
         }
     }
@@ -431,10 +496,19 @@ const fn family<const N: usize>() -> usize {
 pub(super) struct Peer {
     endpoint: Endpoint,
     mark: Mark,
+    /// Which local network it is in, if in any.
+    locality: Option<usize>,
+    /// How many others it is to be given.
+    want: usize,
 }
 
 impl Peer {
-    pub(super) fn new(announce: &Announce, keyed: &SipHasher13) -> Self {
+    pub(super) fn new(announce: &Announce, settings: &Settings, keyed: &SipHasher13) -> Self {
+        let locality = settings.localities.of(announce.address);
+        let want = announce
+            .numwant
+            .unwrap_or(settings.numwant)
+            .min(settings.max_numwant);
         let endpoint = Endpoint::new(announce.address, announce.port);
         let class = match (announce.complete, announce.event) {
             (true, _) => Class::Seeder,
@@ -453,14 +527,17 @@ impl Peer {
         }
         Self {
             endpoint,
-            mark: Mark::new(hasher.finish() as u32, class, completed),
+            mark: Mark::new(hasher.finish() as u32, class, completed, locality.is_some()),
+            locality,
+            want: want as usize,
         }
     }
 }
 
 /// Where a peer stands after its announce, and whether that made a new download.
 pub(super) struct Joined {
-    at: usize,
+    /// `None`: not kept, as its network has too many peers here already.
+    pub(super) at: Option<usize>,
     pub(super) first_completed: bool,
 }
 
@@ -512,7 +589,13 @@ impl Swarm {
     }
 
     /// Adds or refreshes a peer.
-    pub(super) fn join(&mut self, now: Time, peer: &Peer, keyed: &SipHasher13) -> Joined {
+    pub(super) fn join(
+        &mut self,
+        now: Time,
+        peer: &Peer,
+        most: usize,
+        keyed: &SipHasher13,
+    ) -> Joined {
         let first_completed = match (&mut *self, peer.endpoint) {
             (Self::Empty, Endpoint::V4(endpoint)) => {
                 *self = Self::OneV4(Record::new(endpoint, now, peer.mark));
@@ -532,16 +615,16 @@ impl Swarm {
                 let Families { v4, v6, census } = self.many(keyed);
                 return match endpoint {
                     Endpoint::V4(endpoint) => {
-                        census.join(Record::new(endpoint, now, peer.mark), v4, v6, keyed)
+                        census.join(Record::new(endpoint, now, peer.mark), v4, v6, most, keyed)
                     }
                     Endpoint::V6(endpoint) => {
-                        census.join(Record::new(endpoint, now, peer.mark), v6, v4, keyed)
+                        census.join(Record::new(endpoint, now, peer.mark), v6, v4, most, keyed)
                     }
                 };
             }
         };
         Joined {
-            at: 0,
+            at: Some(0),
             first_completed,
         }
     }
@@ -575,20 +658,26 @@ impl Swarm {
         }
     }
 
-    /// Appends up to `want` endpoints of the peer's own family, for it to connect to.
+    /// Appends as many endpoints of the peer's own family as it wants and there are, for it to connect to.
     pub(super) fn choose(
         &self,
         peer: &Peer,
         joined: &Joined,
-        want: usize,
         random: u32,
+        localities: &Localities,
         out: &mut Vec<u8>,
     ) {
-        if let Self::Many(families) = self {
-            match peer.endpoint {
-                Endpoint::V4(_) => families.v4.choose(joined.at, want, random, out),
-                Endpoint::V6(_) => families.v6.choose(joined.at, want, random, out),
-            }
+        let Self::Many(families) = self else { return };
+        let asker = Asker {
+            class: peer.mark.class(),
+            at: joined.at,
+            want: peer.want,
+            random,
+        };
+        let reaches = |address| localities.of(address) == peer.locality;
+        match peer.endpoint {
+            Endpoint::V4(_) => families.v4.choose(&asker, reaches, out),
+            Endpoint::V6(_) => families.v6.choose(&asker, reaches, out),
         }
     }
 

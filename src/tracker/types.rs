@@ -138,12 +138,21 @@ pub struct Answer {
 }
 
 /// Why the tracker does not serve a client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The torrent is not tracked here, perhaps not yet.
     UnknownTorrent,
     /// The torrent shall not be tracked here.
     DeniedTorrent,
+    /// The operator says why.
+    Withdrawn(Arc<str>),
+    /// The access list does not admit the client.
+    Address,
+    /// More requests than the client's network may make.
+    TooOften {
+        /// Seconds until the next may succeed, at least 1.
+        retry_secs: u32,
+    },
 }
 
 /// When a refused client may come again (BEP 31).
@@ -156,23 +165,27 @@ pub enum Retry {
 
 impl Refusal {
     /// What the client's user reads.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(&self) -> &str {
         match self {
             Self::UnknownTorrent => "this torrent is not tracked here",
             Self::DeniedTorrent => "this torrent is not welcome here",
+            Self::Withdrawn(text) => text,
+            Self::Address => "your address is not welcome here",
+            Self::TooOften { .. } => "too many requests from your network",
         }
     }
 
     /// A torrent may be announced moments before it is published: such a client shall not wait for long.
-    pub fn retry(self) -> Retry {
+    pub fn retry(&self) -> Retry {
         match self {
             Self::UnknownTorrent => Retry::Minutes(5),
-            Self::DeniedTorrent => Retry::Never,
+            Self::DeniedTorrent | Self::Withdrawn(_) | Self::Address => Retry::Never,
+            Self::TooOften { retry_secs } => Retry::Minutes(retry_secs.div_ceil(60).max(1)),
         }
     }
 
     /// Seconds, for the clients that know `interval` alone.
-    pub fn interval(self) -> u32 {
+    pub fn interval(&self) -> u32 {
         match self.retry() {
             Retry::Minutes(minutes) => minutes * 60,
             Retry::Never => 86_400,

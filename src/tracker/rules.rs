@@ -1,0 +1,102 @@
+//! What the operator decides: who is answered, how often, and with what.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::access::{AccessList, Localities};
+use super::budget::{Budget, Exhausted};
+use super::catalogue::Notice;
+use super::types::{InfoHash, Refusal, Time};
+
+/// Taken over as a whole by [`super::Tracker::set`].
+#[derive(Clone)]
+pub struct Settings {
+    /// Serve any torrent that is not denied.
+    pub open: bool,
+    /// Seconds between a client's announces.
+    pub interval: u32,
+    /// Seconds before which a client shall not announce again.
+    pub min_interval: u32,
+    /// Seconds after which a silent peer is no longer handed out, to the minute; at most 14,400, as ages wrap at 256
+    /// minutes.
+    pub peer_timeout: u32,
+    /// Peers for a client that does not say how many it wants.
+    pub numwant: u32,
+    /// The most peers in one answer.
+    pub max_numwant: u32,
+    /// How many peers of one IPv4 address or IPv6 /64 a swarm keeps; the others are answered, but not handed out.
+    pub max_peers_per_network: usize,
+    /// Sent with every answer, for the client's user to read.
+    pub warning: Option<Arc<str>>,
+    /// What single torrents' clients are told.
+    pub notices: HashMap<InfoHash, Notice>,
+    pub announces: Gate,
+    pub scrapes: Gate,
+    /// Peers in one of these are handed out only to askers in the same one.
+    pub localities: Localities,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            open: false,
+            interval: 1800,
+            min_interval: 300,
+            peer_timeout: 2700,
+            numwant: 50,
+            max_numwant: 200,
+            max_peers_per_network: 64,
+            warning: None,
+            notices: HashMap::new(),
+            announces: Gate::default(),
+            scrapes: Gate::default(),
+            localities: Localities::default(),
+        }
+    }
+}
+
+/// Who may come in by one way, and how often.
+#[derive(Clone, Default)]
+pub struct Gate {
+    pub access: AccessList,
+    /// `None`: as often as they like.
+    pub budget: Option<Arc<Budget>>,
+}
+
+impl Gate {
+    pub(super) fn admit(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
+        if !self.access.admits(address) {
+            return Err(Refusal::Address);
+        }
+        match &self.budget {
+            None => Ok(()),
+            Some(budget) => budget
+                .take(now, address)
+                .map_err(|Exhausted { retry_secs }| Refusal::TooOften { retry_secs }),
+        }
+    }
+}
+
+impl Settings {
+    /// What this torrent's clients are told instead of being served.
+    pub(super) fn withdrawn(&self, info_hash: &InfoHash) -> Result<(), Refusal> {
+        match self
+            .notices
+            .get(info_hash)
+            .and_then(|notice| notice.failure.as_deref())
+        {
+            Some(text) => Err(Refusal::Withdrawn(text.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// What this torrent's clients are told beside being served.
+    pub(super) fn warning(&self, info_hash: &InfoHash) -> Option<Arc<str>> {
+        let own = self
+            .notices
+            .get(info_hash)
+            .and_then(|notice| notice.warning.as_deref());
+        own.map(Into::into).or_else(|| self.warning.clone())
+    }
+}
