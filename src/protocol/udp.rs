@@ -1,7 +1,9 @@
 //! UDP connect, announce and scrape: a packet in, at most one packet out (BEP 15, 41).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::str::FromStr;
 
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret, UnixTime};
 use crate::tracker::{Announce, Event, InfoHash, Key, PeerId, Refusal, Time, Tracker};
@@ -33,16 +35,13 @@ pub struct Settings {
     /// Seconds for which a connection id is good, at most [`ConnectionIds::MAX_LIFETIME`].
     pub connection_lifetime: u32,
     pub bad_ids: BadIds,
-    /// The most bytes in an answer, without IP and UDP headers; from [`Self::MIN_PAYLOAD`].
+    /// The most bytes in an answer, without IP and UDP headers. Errors have fewer than 100.
     pub max_payload: usize,
 }
 
 impl Settings {
     /// What IPv6 carries everywhere without fragments: 1,280 bytes less two headers.
     pub const DEFAULT_MAX_PAYLOAD: usize = 1232;
-
-    /// Room for the longest error.
-    pub const MIN_PAYLOAD: usize = 128;
 }
 
 impl Default for Settings {
@@ -63,6 +62,36 @@ pub enum BadIds {
     /// An error, shorter than any request: a client that still has an old id learns of it at once.
     Error,
 }
+
+impl BadIds {
+    /// How the configuration spells them.
+    pub const WORDS: &[&str] = &["silence", "error"];
+}
+
+impl FromStr for BadIds {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "silence" => Ok(Self::Silence),
+            "error" => Ok(Self::Error),
+            _ => Err(UnknownWord),
+        }
+    }
+}
+
+impl fmt::Display for BadIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silence => "silence",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// None of [`BadIds::WORDS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownWord;
 
 /// What was made of a packet, for the server to count. All but [`Self::Silent`] have an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
