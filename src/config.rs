@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use toml::Spanned;
 
 use crate::daemon::log;
 use crate::protocol::http::{self as protocol, Paths};
+use crate::protocol::udp::{self, BadIds};
 use crate::server::http;
 use crate::tracker;
 use crate::tracker::access::parse_network;
@@ -30,8 +32,8 @@ pub use rule::{Listen, Source};
 
 use given::Given;
 use rule::{
-    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, Rule, Switch, Wrong, number,
-    seconds, text, words,
+    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, Rule, Switch, UdpAddress,
+    Wrong, number, overlap, seconds, text, words,
 };
 
 /// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
@@ -129,6 +131,29 @@ sections! {
 
         /// How many of them one network may hold: an IPv4 address or an IPv6 /64.
         max_connections_per_network: u32 = 512, number(1..=1_000_000, "connections");
+    }
+
+    /// Announce and scrape over UDP (BEP 15), for the same torrents and peers.
+    [udp] Udp {
+        /// Where to listen, as in [http]. Clients need not reach both, but a tracker's two URLs
+        /// customarily have one port. Empty for no UDP. Sockets that the service manager hands over
+        /// replace this list.
+        listen: Vec<SocketAddr> = vec![([0; 8], 6969).into()], List(UdpAddress);
+
+        /// How long a client may use a connection id, in seconds. Longer for old clients that keep
+        /// theirs for up to an hour, which costs no safety.
+        connection_lifetime: u32 = 120, seconds(60..=3600);
+
+        /// What becomes of a request with a forged or old connection id. error is shorter than any
+        /// request, so that it cannot be used to flood others.
+        bad_ids: BadIds = BadIds::Silence, words::<BadIds>(BadIds::WORDS);
+
+        /// How many bytes of answer go into one packet at most. Beyond what the way to a client
+        /// carries in one piece, answers get lost.
+        max_payload: u32 = 1232, number(512..=1472, "bytes");
+
+        /// How many bytes of requests may wait to be read, on each socket. The system may allow less.
+        receive_buffer: u32 = 1_048_576, number(16_384..=1_073_741_824, "bytes");
     }
 
     /// What clients are told, and what is remembered of them.
@@ -353,6 +378,15 @@ impl Loaded {
         }
     }
 
+    pub fn udp_settings(&self) -> udp::Settings {
+        udp::Settings {
+            believed: self.lists.believed.clone(),
+            connection_lifetime: self.config.udp.connection_lifetime,
+            bad_ids: self.config.udp.bad_ids,
+            max_payload: self.config.udp.max_payload as usize,
+        }
+    }
+
     /// `None` for no limit.
     fn budget(&self, per_minute: u32, burst: u32, seed: u64) -> Option<Arc<Budget>> {
         let rate = Rate {
@@ -389,15 +423,13 @@ impl Config {
         let listen = &self.http.listen;
         for (i, later) in listen.iter().enumerate() {
             for earlier in listen[..i].iter().filter(|earlier| later.overlaps(earlier)) {
-                let text = if later == earlier {
-                    format!("\"{later}\" is listed twice; leave one out")
-                } else {
-                    format!(
-                        "\"{earlier}\" and \"{later}\" overlap, as a wildcard takes in every address \
-                         on its port; leave one out"
-                    )
-                };
-                found.push(Finding::new(&["http.listen"], text));
+                found.push(Finding::new(&["http.listen"], overlapping(earlier, later)));
+            }
+        }
+        let listen = &self.udp.listen;
+        for (i, later) in listen.iter().enumerate() {
+            for earlier in listen[..i].iter().filter(|earlier| overlap(later, earlier)) {
+                found.push(Finding::new(&["udp.listen"], overlapping(earlier, later)));
             }
         }
         let (min, interval) = (self.tracker.min_interval, self.tracker.interval);
@@ -421,14 +453,15 @@ impl Config {
     fn advice(&self) -> Vec<Finding> {
         let Self {
             http,
+            udp,
             tracker,
             torrents,
             ..
         } = self;
         let mut found = Vec::new();
-        if http.listen.is_empty() {
+        if http.listen.is_empty() && udp.listen.is_empty() {
             found.push(Finding::new(
-                &["http.listen"],
+                &["http.listen", "udp.listen"],
                 "nothing to listen on, so only sockets from the service manager are served; \
                  name an address",
             ));
@@ -473,6 +506,17 @@ impl Config {
             ));
         }
         found
+    }
+}
+
+fn overlapping<T: PartialEq + fmt::Display>(earlier: &T, later: &T) -> String {
+    if later == earlier {
+        format!("\"{later}\" is listed twice; leave one out")
+    } else {
+        format!(
+            "\"{earlier}\" and \"{later}\" overlap, as a wildcard takes in every address \
+             on its port; leave one out"
+        )
     }
 }
 
@@ -1235,7 +1279,7 @@ mod tests {
             ),
             (
                 "\n[database]\n",
-                "t:2: [database]: unknown section; the sections are [http], [tracker], [torrents], [daemon], [log]",
+                "t:2: [database]: unknown section; the sections are [http], [udp], [tracker], [torrents], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",
@@ -1247,7 +1291,7 @@ mod tests {
             ),
             (
                 "[tracker]\nlisten = []",
-                "t:2: [tracker] listen: unknown key; it belongs in [http]",
+                "t:2: [tracker] listen: unknown key; it belongs in [http] or [udp]",
             ),
             (
                 "[log]\nrotate = true",
@@ -1255,7 +1299,7 @@ mod tests {
             ),
             (
                 "# c\nlisten = []",
-                "t:2: listen: stands before any section; move it below [http]",
+                "t:2: listen: stands before any section; move it below [http] or [udp]",
             ),
             (
                 "speed = 'a'",
@@ -1351,6 +1395,11 @@ mod tests {
                 "t:2: [http] listen: \"0.0.0.0:80\" and \"[::]:80\" overlap, as a wildcard takes in every address \
                  on its port; leave one out",
             ),
+            (
+                "[udp]\nlisten = ['[::1]:80', '[::]:80']",
+                "t:2: [udp] listen: \"[::1]:80\" and \"[::]:80\" overlap, as a wildcard takes in every address \
+                 on its port; leave one out",
+            ),
         ] {
             assert_eq!(faults(text), expected, "{text}");
         }
@@ -1375,7 +1424,7 @@ mod tests {
         );
         for (text, expected) in [
             (
-                "http.listen = []",
+                "http.listen = []\nudp.listen = []",
                 "t:2: [http] listen: nothing to listen on, so only sockets from the service manager are served; \
                  name an address",
             ),

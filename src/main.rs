@@ -5,6 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt::Display;
 use std::hash::BuildHasher;
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,16 +16,19 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use tbtt::config::{self, Config, Listen, Loaded};
 use tbtt::daemon::notify::{self, Watchdog};
 use tbtt::daemon::privileges::{self, Privileges};
 use tbtt::daemon::signals::{Request, Requests};
-use tbtt::daemon::sockets::{self, Inherited, Kind, Known, TcpSettings};
+use tbtt::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
 use tbtt::daemon::{addresses, log, sandbox};
+use tbtt::protocol::connection_id::Secret;
+use tbtt::protocol::udp::Responder;
 use tbtt::server::http::{self, Front, Listener};
+use tbtt::server::udp;
 use tbtt::tracker::{Totals, Tracker};
 
 /// The BitTorrent tracker: tells the peers of a torrent of each other.
@@ -114,8 +118,14 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let seed = RandomState::new().hash_one(0);
     let tracker = Arc::new(Tracker::new(loaded.tracker_settings(seed), seed));
     let front = Arc::new(Front::new(loaded.http_settings(seed), tracker));
+    let udp_front = Arc::new(udp::Front {
+        responder: Responder::new(loaded.udp_settings(), &new_secret()),
+        tracker: front.tracker.clone(),
+        clock: front.clock,
+        counters: front.counters.clone(),
+    });
     let (stop, stopped) = watch::channel(false);
-    let workers = Workers::start(config, &front, &sockets, &stopped)?;
+    let workers = Workers::start(config, &front, &udp_front, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
     let served = runtime().and_then(|runtime| runtime.block_on(serve_operator(&front, &workers)));
@@ -167,6 +177,8 @@ fn files_read(loaded: &Loaded) -> String {
 /// The sockets to serve.
 struct Sockets {
     http: Vec<Listener>,
+    /// Dealt out to the workers in turn.
+    udp: Vec<UdpSocket>,
     /// Where they are, for the operator.
     addresses: Vec<(&'static str, String)>,
     /// What clients may write into a torrent.
@@ -175,22 +187,30 @@ struct Sockets {
 
 /// Those that the service manager hands over; what it does not, is bound as configured.
 fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
-    let known = [Known {
-        name: "http",
-        kinds: &[Kind::Tcp, Kind::Unix],
-    }];
+    let known = [
+        Known {
+            name: "http",
+            kinds: &[Kind::Tcp, Kind::Unix],
+        },
+        Known {
+            name: "udp",
+            kinds: &[Kind::Udp],
+        },
+    ];
     let inherited = sockets::inherited(&known)
         .map_err(|error| failed(Exit::Unavailable, "cannot take over sockets", &error))?;
     let mut opened = Sockets {
         http: Vec::new(),
+        udp: Vec::new(),
         addresses: Vec::new(),
         announce_urls: Vec::new(),
     };
+    let bind_udp = inherited.is_empty();
     for (_, socket) in inherited {
         match socket {
             Inherited::Tcp(listener) => opened.http.push(Listener::Tcp(listener)),
             Inherited::Unix(listener) => opened.http.push(Listener::Unix(listener)),
-            Inherited::Udp(_) => {}
+            Inherited::Udp(socket) => opened.udp.push(socket),
         }
     }
     if opened.http.is_empty() {
@@ -201,16 +221,23 @@ fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                 }
                 Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
             };
-            opened.http.push(bound.map_err(|error| {
-                let exit = match error.reason.kind() {
-                    io::ErrorKind::PermissionDenied => Exit::NoPermission,
-                    _ => Exit::Unavailable,
-                };
-                log::error(&error.to_string(), &[]);
-                Failed(exit)
-            })?);
+            opened
+                .http
+                .push(bound.map_err(|error| cannot_bind(&error))?);
         }
     }
+    // A service manager that hands over sockets leaves the right to make more to none, as our unit does.
+    if bind_udp {
+        opened.udp = bind_udp_sockets(config)?;
+    } else if opened.udp.is_empty() && !config.udp.listen.is_empty() {
+        log::notice(
+            "no UDP: among the sockets handed over none is named udp",
+            &[],
+        );
+    }
+    let mut udp_addresses: Vec<SocketAddr> =
+        opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
+    udp_addresses.dedup();
     for listener in &opened.http {
         let address = match listener {
             Listener::Tcp(listener) => {
@@ -237,7 +264,50 @@ fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         };
         opened.addresses.push(("http", address));
     }
+    for address in udp_addresses {
+        let urls = addresses::reachable(address)
+            .into_iter()
+            .map(|at| format!("udp://{at}/announce"));
+        opened.announce_urls.extend(urls);
+        opened.addresses.push(("udp", address.to_string()));
+    }
     Ok(opened)
+}
+
+/// One for each worker at each address, as each reads its own.
+fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
+    let settings = UdpSettings {
+        receive_buffer: Some(config.udp.receive_buffer as usize),
+        reuse_port: true,
+    };
+    let mut bound: Vec<UdpSocket> = Vec::new();
+    for &listen in &config.udp.listen {
+        let mut address = listen;
+        for _ in 0..worker_count(config) {
+            let socket =
+                sockets::bind_udp(address, &settings).map_err(|error| cannot_bind(&error))?;
+            // Where the system picks the port, it picks it once.
+            address = socket.local_addr().unwrap_or(address);
+            bound.push(socket);
+        }
+    }
+    Ok(bound)
+}
+
+fn cannot_bind(error: &BindError) -> Failed {
+    log::error(&error.to_string(), &[]);
+    Failed(match error.reason.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Unavailable,
+    })
+}
+
+fn new_secret() -> Secret {
+    let half = || RandomState::new().hash_one(0).to_ne_bytes();
+    let mut secret = [0; 16];
+    secret[..8].copy_from_slice(&half());
+    secret[8..].copy_from_slice(&half());
+    Secret(secret)
 }
 
 /// Gives up what the daemon does not need any more, for good, before the first thread and the first stranger's byte.
@@ -312,14 +382,11 @@ impl Workers {
     fn start(
         config: &Config,
         front: &Arc<Front>,
+        udp_front: &Arc<udp::Front>,
         sockets: &Sockets,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let count = match config.tracker.workers {
-            0 => cores,
-            workers => workers as usize,
-        };
+        let count = worker_count(config);
         let seen = Arc::new(notify::Workers::new(count));
         let start = |number: usize| {
             let listeners = sockets
@@ -327,12 +394,23 @@ impl Workers {
                 .iter()
                 .map(Listener::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
+            let udp_sockets = sockets
+                .udp
+                .iter()
+                .skip(number)
+                .step_by(count)
+                .map(UdpSocket::try_clone)
+                .collect::<io::Result<Vec<_>>>()?;
             let (front, stopped, seen) = (front.clone(), stopped.clone(), seen.clone());
+            let udp_front = udp_front.clone();
             thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    let serving = http::serve(front, listeners, stopped, move || seen.seen(number));
-                    LocalSet::new().block_on(&runtime()?, serving)
+                    LocalSet::new().block_on(&runtime()?, async {
+                        let udp = spawn_local(udp::serve(udp_front, udp_sockets, stopped.clone()));
+                        http::serve(front, listeners, stopped, move || seen.seen(number)).await?;
+                        udp.await?
+                    })
                 })
         };
         let threads = (0..count).map(start).collect::<io::Result<_>>();
@@ -349,6 +427,13 @@ impl Workers {
             served.map_err(|error| failed(Exit::Internal, "a worker failed", &error))?;
         }
         Ok(())
+    }
+}
+
+fn worker_count(config: &Config) -> usize {
+    match config.tracker.workers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        workers => workers as usize,
     }
 }
 

@@ -314,16 +314,19 @@ impl Listen {
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(path), Self::Unix(other)) => path == other,
-            (Self::Tcp(one), Self::Tcp(other)) => {
-                let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-                let takes_in = |wide: IpAddr, narrow: IpAddr| {
-                    wide == narrow || wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
-                };
-                one.port() == other.port() && one.port() != 0 && (takes_in(a, b) || takes_in(b, a))
-            }
+            (Self::Tcp(one), Self::Tcp(other)) => overlap(one, other),
             _ => false,
         }
     }
+}
+
+/// Binding both would fail, as in [`Listen::overlaps`].
+pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let takes_in = |wide: IpAddr, narrow: IpAddr| {
+        wide == narrow || wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    one.port() == other.port() && one.port() != 0 && (takes_in(a, b) || takes_in(b, a))
 }
 
 /// An address and port, or a Unix socket's path.
@@ -401,6 +404,25 @@ impl Rule for NetworkOrFile {
     }
 
     fn write(&self, value: &Source) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// An address and port.
+pub(super) struct UdpAddress;
+
+impl Rule for UdpAddress {
+    type Value = SocketAddr;
+
+    fn allowed(&self) -> String {
+        r#""address:port" or "[IPv6 address]:port""#.to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<SocketAddr, Vec<Wrong>> {
+        read_socket_address(given, text_of(given)?)
+    }
+
+    fn write(&self, value: &SocketAddr) -> String {
         quoted(&value.to_string())
     }
 }

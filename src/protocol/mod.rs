@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod bencode;
+pub mod connection_id;
 pub mod http;
 pub mod metainfo;
+pub mod udp;

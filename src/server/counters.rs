@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::protocol::http::Outcome;
+use crate::protocol::{http, udp};
 use crate::tracker::Refusal;
 
 /// A number that only grows.
@@ -12,6 +12,13 @@ pub struct Counter(AtomicU64);
 impl Counter {
     pub fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn add(&self, number: u64) {
+        // Most batches have nothing to add, and workers share the line.
+        if number > 0 {
+            self.0.fetch_add(number, Ordering::Relaxed);
+        }
     }
 
     pub fn get(&self) -> u64 {
@@ -42,15 +49,41 @@ pub struct Counters {
     pub connections_timed_out: Counter,
     /// Times that the system had no descriptor or memory for a connection.
     pub accept_errors: Counter,
+    pub udp_connects: Counter,
+    /// Requests with a forged or old connection id, whether they were told or not.
+    pub udp_bad_ids: Counter,
+    /// Other packets that got silence: no request at all, or from no client's address.
+    pub udp_ignored: Counter,
+    /// Packets that came faster than they were read, by the kernel's count.
+    pub udp_dropped_by_kernel: Counter,
+    /// Answers dropped since there was no room to send.
+    pub udp_unsent: Counter,
+    /// Packets whose answer had no way back.
+    pub udp_unanswerable: Counter,
+    /// Times that the system failed to receive.
+    pub udp_receive_errors: Counter,
 }
 
 impl Counters {
-    pub fn count_http(&self, outcome: Outcome) {
+    pub fn count_http(&self, outcome: http::Outcome) {
         match outcome {
-            Outcome::Announced => &self.announces,
-            Outcome::Scraped => &self.scrapes,
-            Outcome::Refused(refusal) => self.refused(&refusal),
-            Outcome::Malformed(_) => &self.malformed,
+            http::Outcome::Announced => &self.announces,
+            http::Outcome::Scraped => &self.scrapes,
+            http::Outcome::Refused(refusal) => self.refused(&refusal),
+            http::Outcome::Malformed(_) => &self.malformed,
+        }
+        .add_one();
+    }
+
+    pub fn count_udp(&self, outcome: udp::Outcome) {
+        match outcome {
+            udp::Outcome::Connected => &self.udp_connects,
+            udp::Outcome::Announced => &self.announces,
+            udp::Outcome::Scraped => &self.scrapes,
+            udp::Outcome::Refused(refusal) => self.refused(&refusal),
+            udp::Outcome::Malformed(_) => &self.malformed,
+            udp::Outcome::BadId | udp::Outcome::Silent(udp::Silence::BadId) => &self.udp_bad_ids,
+            udp::Outcome::Silent(_) => &self.udp_ignored,
         }
         .add_one();
     }

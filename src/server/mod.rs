@@ -13,14 +13,20 @@ pub mod http;
 /// A client's socket and pace.
 mod stream;
 
-use std::time::Instant;
+/// BEP 15 over UDP.
+pub mod udp;
 
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::protocol::connection_id::UnixTime;
 use crate::tracker::Time;
 
 /// Turns the process's monotonic clock into the core's time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
+    /// What the system's clock says at the origin.
+    origin_unix: UnixTime,
 }
 
 impl Clock {
@@ -28,6 +34,11 @@ impl Clock {
     pub fn start() -> Self {
         Self {
             origin: Instant::now(),
+            origin_unix: UnixTime(
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+            ),
         }
     }
 
@@ -37,5 +48,10 @@ impl Clock {
 
     pub fn at(self, instant: Instant) -> Time {
         Time(instant.saturating_duration_since(self.origin).as_secs() as u32)
+    }
+
+    /// Goes on from the start's without steps, whatever becomes of the system's clock.
+    pub fn unix_at(self, instant: Instant) -> UnixTime {
+        UnixTime(self.origin_unix.0 + u64::from(self.at(instant).0))
     }
 }

@@ -1,0 +1,587 @@
+//! UDP: receives and sends up to 64 packets with one system call each, and never waits for room to send.
+//!
+//! One socket is read by one worker. Several workers share the load of an address through a socket each, bound to it with
+//! SO_REUSEPORT: the kernel deals the clients out, and none is woken for another's packet.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::{ControlFlow, Range};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
+    sendmmsg, setsockopt,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::sleep;
+
+use crate::protocol::udp::{PACKET_MAX, Responder};
+use crate::server::Clock;
+use crate::server::counters::Counters;
+use crate::tracker::Tracker;
+
+/// How many packets one system call takes at most.
+const BATCH: usize = 64;
+
+/// One byte more than is answered, so that a longer packet is seen to be too long.
+const SLOT: usize = PACKET_MAX + 1;
+
+/// How many batches are still answered when the stop comes: more than a socket's usual buffer holds.
+const LAST_BATCHES: usize = 64;
+
+/// How long nothing is received after the system had no memory for it.
+const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
+
+/// What all workers share.
+pub struct Front {
+    pub responder: Responder,
+    pub tracker: Arc<Tracker>,
+    pub clock: Clock,
+    pub counters: Arc<Counters>,
+}
+
+/// Serves on the calling thread until `stop` says so; then what has come in already is answered.
+pub async fn serve(
+    front: Arc<Front>,
+    sockets: Vec<UdpSocket>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut stop = stop;
+    let mut doors = Vec::new();
+    for socket in sockets {
+        doors.push(Rc::new(Door::new(front.clone(), socket)?));
+    }
+    let receiving: Vec<_> = doors
+        .iter()
+        .map(|door| spawn_local(receive(door.clone())))
+        .collect();
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|&stop| stop).await;
+    receiving.iter().for_each(|task| task.abort());
+    for door in doors {
+        for _ in 0..LAST_BATCHES {
+            if door.answer_batch() != Ok(BATCH) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One socket, and what its packets need on their way.
+struct Door {
+    front: Arc<Front>,
+    socket: AsyncFd<UdpSocket>,
+    replies_from: RepliesFrom,
+    batch: RefCell<Batch>,
+}
+
+/// Which address answers leave from: with one that the client did not ask, he and his NAT would not know them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RepliesFrom {
+    /// The one that the socket is bound to.
+    Bound,
+    /// The one that each request came to. An IPv6 wildcard tells it for IPv4 too, as mapped.
+    AskedV4,
+    AskedV6,
+}
+
+impl RepliesFrom {
+    fn of(bound: IpAddr) -> Self {
+        match bound {
+            _ if !bound.is_unspecified() => Self::Bound,
+            IpAddr::V4(_) => Self::AskedV4,
+            IpAddr::V6(_) => Self::AskedV6,
+        }
+    }
+
+    fn set_up(self, socket: &UdpSocket) -> nix::Result<()> {
+        match self {
+            Self::Bound => Ok(()),
+            Self::AskedV4 => setsockopt(socket, Ipv4PacketInfo, &true),
+            Self::AskedV6 => setsockopt(socket, Ipv6RecvPacketInfo, &true),
+        }
+    }
+
+    fn receive_headers(self) -> MultiHeaders<SockaddrStorage> {
+        let control = match self {
+            Self::Bound => cmsg_space!(u32),
+            Self::AskedV4 => cmsg_space!(u32, in_pktinfo),
+            Self::AskedV6 => cmsg_space!(u32, in6_pktinfo),
+        };
+        MultiHeaders::preallocate(BATCH, Some(control))
+    }
+
+    fn send_headers(self) -> MultiHeaders<SockaddrStorage> {
+        let control = match self {
+            Self::Bound => None,
+            Self::AskedV4 => Some(cmsg_space!(in_pktinfo)),
+            Self::AskedV6 => Some(cmsg_space!(in6_pktinfo)),
+        };
+        MultiHeaders::preallocate(BATCH, control)
+    }
+}
+
+/// The buffers of one socket, kept from one batch to the next.
+struct Batch {
+    received: MultiHeaders<SockaddrStorage>,
+    input: Box<[[u8; SLOT]; BATCH]>,
+    replies: Vec<Reply>,
+    output: Vec<u8>,
+    sent: MultiHeaders<SockaddrStorage>,
+    /// Where a run of replies goes.
+    to: Vec<Option<SockaddrStorage>>,
+    /// How many packets the kernel has dropped here, by its count.
+    drops: u32,
+}
+
+/// One answer, waiting for the end of its batch.
+struct Reply {
+    to: SockaddrStorage,
+    /// `None` where the socket's own address will do.
+    from: Option<Local>,
+    /// In [`Batch::output`].
+    bytes: Range<usize>,
+}
+
+/// An address of this machine, as packet information has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Local {
+    address: IpAddr,
+    /// 0 leaves it to the routes; link-local addresses mean nothing without it.
+    interface: u32,
+}
+
+impl Door {
+    fn new(front: Arc<Front>, socket: UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let replies_from = RepliesFrom::of(socket.local_addr()?.ip());
+        replies_from.set_up(&socket)?;
+        setsockopt(&socket, RxqOvfl, &1)?;
+        let batch = Batch {
+            received: replies_from.receive_headers(),
+            input: Box::new([[0; SLOT]; BATCH]),
+            replies: Vec::with_capacity(BATCH),
+            output: Vec::new(),
+            sent: replies_from.send_headers(),
+            to: Vec::with_capacity(BATCH),
+            drops: 0,
+        };
+        #[allow(deprecated, reason = "what replaces it is younger than Debian's tokio")]
+        let socket = AsyncFd::new(socket)?;
+        Ok(Self {
+            front,
+            socket,
+            replies_from,
+            batch: RefCell::new(batch),
+        })
+    }
+
+    /// Answers what has come in, up to a batch, and tells how many packets that was.
+    fn answer_batch(&self) -> nix::Result<usize> {
+        let batch = &mut *self.batch.borrow_mut();
+        let received = self.receive(batch)?;
+        self.send(batch);
+        Ok(received)
+    }
+
+    fn receive(&self, batch: &mut Batch) -> nix::Result<usize> {
+        let counters = &self.front.counters;
+        let mut slots = batch.input.each_mut().map(|slot| [IoSliceMut::new(slot)]);
+        let messages = recvmmsg(
+            self.socket.as_raw_fd(),
+            &mut batch.received,
+            &mut slots,
+            MsgFlags::MSG_DONTWAIT,
+            None,
+        )?;
+        let instant = Instant::now();
+        let (now, unix) = (
+            self.front.clock.at(instant),
+            self.front.clock.unix_at(instant),
+        );
+        batch.replies.clear();
+        batch.output.clear();
+        let mut received = 0;
+        let mut control_cut = false;
+        for message in messages {
+            received += 1;
+            let Ok(control) = message.cmsgs() else {
+                control_cut = true;
+                counters.udp_unanswerable.add_one();
+                continue;
+            };
+            let mut from = None;
+            for control in control {
+                match control {
+                    ControlMessageOwned::Ipv4PacketInfo(info) => from = Some(Local::of_v4(&info)),
+                    ControlMessageOwned::Ipv6PacketInfo(info) => from = Some(Local::of_v6(&info)),
+                    ControlMessageOwned::RxqOvfl(drops) => {
+                        counters
+                            .udp_dropped_by_kernel
+                            .add(drops.wrapping_sub(batch.drops).into());
+                        batch.drops = drops;
+                    }
+                    _ => {}
+                }
+            }
+            let Some((to, client)) = message.address.and_then(with_socket_addr) else {
+                counters.udp_unanswerable.add_one();
+                continue;
+            };
+            let packet = message.iovs().next().unwrap_or_default();
+            let start = batch.output.len();
+            let outcome = self.front.responder.respond(
+                &self.front.tracker,
+                now,
+                unix,
+                client,
+                packet,
+                &mut batch.output,
+            );
+            counters.count_udp(outcome);
+            let bytes = start..batch.output.len();
+            if !bytes.is_empty() {
+                batch.replies.push(Reply { to, from, bytes });
+            }
+        }
+        if control_cut {
+            // The headers keep no more room than what the kernel last filled, and it counts drops only after the first.
+            batch.received = self.replies_from.receive_headers();
+        }
+        Ok(received)
+    }
+
+    /// Sends each answer or drops it. One system call sends from one address, so they go by that.
+    fn send(&self, batch: &mut Batch) {
+        batch.replies.sort_unstable_by_key(|reply| reply.from);
+        for run in batch.replies.chunk_by(|a, b| a.from == b.from) {
+            let mut unsent = run;
+            while !unsent.is_empty() {
+                match self.send_run(unsent, &batch.output, &mut batch.sent, &mut batch.to) {
+                    ControlFlow::Continue(sent) => unsent = &unsent[sent..],
+                    ControlFlow::Break(()) => break,
+                }
+            }
+            self.front.counters.udp_unsent.add(unsent.len() as u64);
+        }
+    }
+
+    /// Tells how many are done with, sent or hopeless; or that there is no room for the rest.
+    fn send_run(
+        &self,
+        run: &[Reply],
+        output: &[u8],
+        headers: &mut MultiHeaders<SockaddrStorage>,
+        to: &mut Vec<Option<SockaddrStorage>>,
+    ) -> ControlFlow<(), usize> {
+        to.clear();
+        to.extend(run.iter().map(|reply| Some(reply.to)));
+        let slices: [_; BATCH] = std::array::from_fn(|i| {
+            let bytes = run.get(i).map(|reply| &output[reply.bytes.clone()]);
+            [IoSlice::new(bytes.unwrap_or_default())]
+        });
+        let (v4, v6);
+        let control: &[_] = match run[0].from {
+            None => &[],
+            Some(local) => match self.replies_from {
+                RepliesFrom::Bound => &[],
+                RepliesFrom::AskedV4 => {
+                    v4 = local.as_v4();
+                    &[ControlMessage::Ipv4PacketInfo(&v4)]
+                }
+                RepliesFrom::AskedV6 => {
+                    v6 = local.as_v6();
+                    &[ControlMessage::Ipv6PacketInfo(&v6)]
+                }
+            },
+        };
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let fd = self.socket.as_raw_fd();
+        match sendmmsg(fd, headers, &slices[..run.len()], &to[..], control, flags) {
+            Ok(sent) => ControlFlow::Continue(sent.count()),
+            Err(Errno::EINTR) => ControlFlow::Continue(0),
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => ControlFlow::Break(()),
+            // The first cannot be sent at all: no route back, or a filter.
+            Err(_) => {
+                self.front.counters.udp_unanswerable.add_one();
+                ControlFlow::Continue(1)
+            }
+        }
+    }
+}
+
+async fn receive(door: Rc<Door>) {
+    loop {
+        // An error here is the runtime's end.
+        let Ok(mut ready) = door.socket.readable().await else {
+            return;
+        };
+        match door.answer_batch() {
+            // There may be more, but others on this thread have waited.
+            Ok(BATCH) => yield_now().await,
+            Ok(_) | Err(Errno::EAGAIN) => ready.clear_ready(),
+            Err(Errno::EINTR) => {}
+            Err(_) => {
+                door.front.counters.udp_receive_errors.add_one();
+                sleep(RECEIVE_BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn with_socket_addr(address: SockaddrStorage) -> Option<(SockaddrStorage, SocketAddr)> {
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|v4| SocketAddr::V4((*v4).into()));
+    let v6 = || {
+        address
+            .as_sockaddr_in6()
+            .map(|v6| SocketAddr::V6((*v6).into()))
+    };
+    Some((address, v4.or_else(v6)?))
+}
+
+impl Local {
+    fn of_v4(info: &in_pktinfo) -> Self {
+        Self {
+            address: IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()),
+            interface: 0,
+        }
+    }
+
+    fn of_v6(info: &in6_pktinfo) -> Self {
+        let address = std::net::Ipv6Addr::from(info.ipi6_addr.s6_addr);
+        let interface = if address.is_unicast_link_local() {
+            info.ipi6_ifindex
+        } else {
+            0
+        };
+        Self {
+            address: address.into(),
+            interface,
+        }
+    }
+
+    fn as_v4(self) -> in_pktinfo {
+        let octets = match self.address {
+            IpAddr::V4(v4) => v4.octets(),
+            IpAddr::V6(_) => [0; 4],
+        };
+        in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: in_addr {
+                s_addr: u32::from_ne_bytes(octets),
+            },
+            ipi_addr: in_addr { s_addr: 0 },
+        }
+    }
+
+    fn as_v6(self) -> in6_pktinfo {
+        let address = match self.address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        in6_pktinfo {
+            ipi6_addr: in6_addr {
+                s6_addr: address.octets(),
+            },
+            ipi6_ifindex: self.interface,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::sys::socket::sockopt::RcvBuf;
+    use tokio::runtime::Builder;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::protocol::connection_id::Secret;
+    use crate::protocol::udp::Settings;
+    use crate::tracker;
+
+    const CONNECT: &[u8; 16] = b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00tran";
+
+    /// A socket that is served from now on, or once asked to, and what has happened on it.
+    struct Served {
+        socket: Option<UdpSocket>,
+        at: SocketAddr,
+        counters: Arc<Counters>,
+        stop: watch::Sender<bool>,
+        thread: Option<thread::JoinHandle<io::Result<()>>>,
+    }
+
+    impl Served {
+        fn bound(address: &str) -> Self {
+            let socket = UdpSocket::bind(address).unwrap();
+            Self {
+                at: socket.local_addr().unwrap(),
+                socket: Some(socket),
+                counters: Arc::default(),
+                stop: watch::channel(false).0,
+                thread: None,
+            }
+        }
+
+        fn start(mut self) -> Self {
+            let socket = self.socket.take().unwrap();
+            let (counters, stop) = (self.counters.clone(), self.stop.subscribe());
+            self.thread = Some(thread::spawn(move || {
+                let front = Arc::new(Front {
+                    responder: Responder::new(Settings::default(), &Secret([7; 16])),
+                    tracker: Arc::new(Tracker::new(tracker::Settings::default(), 7)),
+                    clock: Clock::start(),
+                    counters,
+                });
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                LocalSet::new().block_on(&runtime, serve(front, vec![socket], stop))
+            }));
+            self
+        }
+
+        fn stop(mut self) {
+            self.stop.send_replace(true);
+            self.thread.take().unwrap().join().unwrap().unwrap();
+        }
+
+        /// A client that takes answers from `address` alone, at the served port.
+        fn client(&self, address: &str) -> UdpSocket {
+            let address: IpAddr = address.parse().unwrap();
+            let own: IpAddr = match address {
+                IpAddr::V4(_) => [127, 0, 0, 1].into(),
+                IpAddr::V6(_) => "::1".parse().unwrap(),
+            };
+            let client = UdpSocket::bind((own, 0)).unwrap();
+            client.connect((address, self.at.port())).unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            client
+        }
+    }
+
+    fn answer(client: &UdpSocket) -> Vec<u8> {
+        let mut answer = [0; 2048];
+        let len = client.recv(&mut answer).expect("an answer in time");
+        answer[..len].to_vec()
+    }
+
+    fn is_served(client: &UdpSocket) -> bool {
+        client.send(CONNECT).unwrap();
+        answer(client).len() == 16
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        let (v4, v6) = (
+            Served::bound("0.0.0.0:0").start(),
+            Served::bound("[::]:0").start(),
+        );
+        for served in [&v4, &v6] {
+            let clients: Vec<_> = (1..100)
+                .map(|host| served.client(&format!("127.0.{host}.{host}")))
+                .collect();
+            // Together, for them to come in batches of many addresses.
+            clients
+                .iter()
+                .for_each(|client| assert_eq!(client.send(CONNECT).unwrap(), 16));
+            clients
+                .iter()
+                .for_each(|client| assert_eq!(answer(client).len(), 16));
+        }
+        assert!(is_served(&v6.client("::1")));
+        for (bound, address) in [("127.0.0.9:0", "127.0.0.9"), ("[::1]:0", "::1")] {
+            let served = Served::bound(bound).start();
+            assert!(is_served(&served.client(address)));
+            served.stop();
+        }
+        assert_eq!(v4.counters.udp_connects.get(), 99);
+        assert_eq!(v6.counters.udp_connects.get(), 100);
+        assert_eq!(v6.counters.udp_unanswerable.get(), 0);
+        v4.stop();
+        v6.stop();
+    }
+
+    #[test]
+    fn a_stop_answers_what_has_come_in() {
+        let served = Served::bound("127.0.0.1:0");
+        let client = served.client("127.0.0.1");
+        for _ in 0..3 * BATCH + 1 {
+            client.send(CONNECT).unwrap();
+        }
+        served.stop.send_replace(true);
+        let counters = served.counters.clone();
+        served.start().stop();
+        assert_eq!(counters.udp_connects.get(), 3 * BATCH as u64 + 1);
+        assert_eq!(answer(&client).len(), 16);
+    }
+
+    #[test]
+    fn packets_of_any_length_leave_the_socket_served() {
+        let served = Served::bound("[::]:0").start();
+        let client = served.client("127.0.0.1");
+        let mut answers = 0;
+        for len in (0..=PACKET_MAX + 2).chain([9000, 65_507]) {
+            let mut packet = CONNECT.to_vec();
+            packet.resize(len, 0);
+            client.send(&packet).unwrap();
+            if (16..=PACKET_MAX).contains(&len) {
+                assert_eq!(answer(&client).len(), 16, "{len}");
+                answers += 1;
+            }
+        }
+        assert!(is_served(&client));
+        assert_eq!(served.counters.udp_connects.get(), answers + 1);
+        assert_eq!(served.counters.udp_ignored.get(), 16 + 2 + 2);
+        served.stop();
+    }
+
+    #[test]
+    fn what_the_kernel_drops_is_counted_and_the_rest_still_answered() {
+        for (bound, address) in [
+            ("0.0.0.0:0", "127.0.0.5"),
+            ("[::]:0", "127.0.0.5"),
+            ("[::]:0", "::1"),
+            ("127.0.0.5:0", "127.0.0.5"),
+        ] {
+            let served = Served::bound(bound);
+            setsockopt(served.socket.as_ref().unwrap(), RcvBuf, &20_000).unwrap();
+            let served = served.start();
+            let client = served.client(address);
+            assert!(is_served(&client));
+            // Until there are drops: it cannot be told when the worker reads.
+            let flood = served.client(address);
+            let dropped = &served.counters.udp_dropped_by_kernel;
+            let mut sent = 1;
+            while dropped.get() == 0 && sent < 1_000_000 {
+                flood.send(CONNECT).unwrap();
+                sent += 1;
+            }
+            assert!(dropped.get() > 0, "{bound} {address}");
+            // One that comes just as the first drop shows is lost, as packets are.
+            let mut tries = 0;
+            client
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
+            while tries < 50 && client.send(CONNECT).is_ok() && client.recv(&mut [0; 99]).is_err() {
+                tries += 1;
+            }
+            assert!(tries < 50, "{bound} {address}");
+            served.stop();
+        }
+    }
+}
