@@ -28,7 +28,9 @@ open = true
 END
         # Only a tracker that knows of UDP is told of it.
         [[ $protocols != *udp* ]] || printf '\n[udp]\nlisten = ["[::]:6969"]\n' >>"$work/tbtt.toml"
-        start tracker "$work/tracker.log" "$tbtt" --config "$work/tbtt.toml"
+        # It will not be root, and need not be; the files of root it may still read.
+        start tracker "$work/tracker.log" unshare --user --map-user=65534 --map-group=65534 -- \
+            "$tbtt" --config "$work/tbtt.toml"
     fi
     await 'the tracker' ask_tracker / >/dev/null
 }

@@ -61,9 +61,9 @@ start() {
 }
 
 # await WHAT COMMAND...: repeats a command until it succeeds; fails when a program that was started
-# has ended, or after half a minute.
+# has ended, or after a minute.
 await() {
-    local what=$1 deadline=$((SECONDS + 30)) pid
+    local what=$1 deadline=$((SECONDS + 60)) pid
     shift
     until "$@"; do
         for pid in "${running[@]}"; do
