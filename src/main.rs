@@ -126,13 +126,18 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     });
     let (stop, stopped) = watch::channel(false);
     let workers = Workers::start(config, &front, &udp_front, &sockets, &stopped)?;
+    let no_signals = |error| failed(Exit::Internal, "cannot wait for signals", &error);
+    let runtime = runtime().map_err(no_signals)?;
+    // Before anyone is told that it runs: a signal that comes early must not meet its default.
+    let requests = runtime
+        .block_on(async { Requests::listen() })
+        .map_err(no_signals)?;
     tell_start(&loaded, &sockets);
 
-    let served = runtime().and_then(|runtime| runtime.block_on(serve_operator(&front, &workers)));
-    served.map_err(|error| failed(Exit::Internal, "cannot wait for signals", &error))?;
+    runtime.block_on(serve_operator(&front, &workers, requests));
+    stop.send_replace(true);
     log::notice("stopping", &[]);
     told(notify::stopping());
-    stop.send_replace(true);
     workers.join()?;
     let (announces, scrapes) = (front.counters.announces.get(), front.counters.scrapes.get());
     log::notice(
@@ -462,8 +467,7 @@ fn tell_start(loaded: &Loaded, sockets: &Sockets) {
 }
 
 /// Does what must be done now and then, and what signals ask for, until one asks to stop.
-async fn serve_operator(front: &Arc<Front>, workers: &Workers) -> io::Result<()> {
-    let mut requests = Requests::listen()?;
+async fn serve_operator(front: &Arc<Front>, workers: &Workers, mut requests: Requests) {
     tokio::spawn(expire(front.clone()));
     tokio::spawn(tell_status(front.clone()));
     if let Some(watchdog) = Watchdog::from_environment() {
@@ -472,7 +476,7 @@ async fn serve_operator(front: &Arc<Front>, workers: &Workers) -> io::Result<()>
     told(notify::ready(&status(front, 0)));
     loop {
         match requests.next().await {
-            Request::Stop => return Ok(()),
+            Request::Stop => return,
             Request::Reload | Request::Snapshot => {}
         }
     }

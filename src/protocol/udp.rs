@@ -738,7 +738,7 @@ mod tests {
             (OTHER, Refusal::DeniedTorrent),
         ] {
             let (outcome, answer) = site.ask(V4, |id| with(announce(id), 16, hash));
-            assert_eq!(outcome, Outcome::Refused(refusal));
+            assert_eq!(outcome, Outcome::Refused(refusal.clone()));
             assert_eq!(answer, error(refusal.reason()));
         }
     }
@@ -810,6 +810,7 @@ mod tests {
     fn a_host_on_two_families_and_two_protocols_counts_once() {
         let site = Site::new();
         let settings = http::Settings {
+            believed: Networks::default(),
             max_scrape: 1,
             full_scrape: false,
         };

@@ -1,0 +1,225 @@
+//! HTTP by hand, over plain sockets: what is sent is what the test says, and what comes back is held to the letter.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use serde_bencode::value::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::PATIENCE;
+
+/// One connection to a tracker.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+/// One answer: its head, and exactly the body that its head tells of.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(to: SocketAddr) -> Self {
+        Self::new(TcpStream::connect_timeout(&to, PATIENCE).unwrap())
+    }
+
+    /// Comes from an address of this machine's own choice; all of 127/8 are its own.
+    pub(crate) fn open_from(from: IpAddr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        socket
+            .bind(&SockAddr::from(SocketAddr::new(from, 0)))
+            .unwrap();
+        socket.connect_timeout(&to.into(), PATIENCE).unwrap();
+        Self::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// A GET that leaves the connection open, and its answer.
+    pub(crate) fn get(&mut self, target: &str) -> Response {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        self.response()
+    }
+
+    /// The next answer, of which all must come.
+    pub(crate) fn response(&mut self) -> Response {
+        self.try_response().unwrap()
+    }
+
+    /// The next answer, or why there is none: the connection was closed, or nothing came in time.
+    pub(crate) fn try_response(&mut self) -> io::Result<Response> {
+        let mut response = self.head()?;
+        let length = response.headers["content-length"].parse().unwrap();
+        response.body.resize(length, 0);
+        self.0.read_exact(&mut response.body)?;
+        Ok(response)
+    }
+
+    /// The answer to a HEAD, whose length is that of a body which does not come.
+    pub(crate) fn head(&mut self) -> io::Result<Response> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let status = line
+            .strip_prefix("HTTP/1.1 ")
+            .or(line.strip_prefix("HTTP/1.0 "))
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .unwrap_or_else(|| panic!("not a status line: {line:?}"));
+        let mut headers = HashMap::new();
+        loop {
+            line.clear();
+            self.0.read_line(&mut line)?;
+            let header = line.strip_suffix("\r\n").expect("CRLF ends a header");
+            let Some((name, value)) = header.split_once(": ") else {
+                assert_eq!(header, "", "a header has a name and a value");
+                return Ok(Response {
+                    status,
+                    headers,
+                    body: Vec::new(),
+                });
+            };
+            let before = headers.insert(name.to_ascii_lowercase(), value.to_owned());
+            assert_eq!(before, None, "{name} is told twice");
+        }
+    }
+
+    /// What still comes until the tracker closes the connection, which it must do in time.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            // The tracker closed with something of ours unread.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => rest,
+            result => result.map(|_| rest).expect("the connection is closed"),
+        }
+    }
+}
+
+/// One GET on a connection of its own, which the tracker must close after the answer, with nothing behind it.
+pub(crate) fn get(to: SocketAddr, target: &str) -> Response {
+    let mut connection = Connection::open(to);
+    connection.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+    ));
+    let response = connection.response();
+    assert_eq!(connection.rest(), b"", "nothing after the body");
+    response
+}
+
+impl Response {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    /// The body as one bencoded dictionary, sent as such answers must be.
+    pub(crate) fn dictionary(&self) -> Dictionary {
+        assert_eq!(self.status, 200, "{self:?}");
+        for absent in ["transfer-encoding", "content-encoding"] {
+            assert!(!self.headers.contains_key(absent), "{self:?}");
+        }
+        Dictionary::read(&self.body)
+    }
+}
+
+/// A bencoded dictionary that was written in the one right way.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Dictionary(HashMap<Vec<u8>, Value>);
+
+impl Dictionary {
+    /// Keys must be sorted, each there once, and nothing may follow: then writing it again gives the same bytes.
+    pub(crate) fn read(body: &[u8]) -> Self {
+        let shown = String::from_utf8_lossy(body);
+        let value: Value = serde_bencode::from_bytes(body).expect(&shown);
+        assert_eq!(serde_bencode::to_bytes(&value).unwrap(), body, "{shown}");
+        match value {
+            Value::Dict(dictionary) => Self(dictionary),
+            _ => panic!("not a dictionary: {shown}"),
+        }
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key.as_bytes())
+    }
+
+    /// In order.
+    pub(crate) fn keys(&self) -> Vec<&[u8]> {
+        let mut keys: Vec<_> = self.0.keys().map(Vec::as_slice).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn value(&self, key: &[u8]) -> &Value {
+        self.0
+            .get(key)
+            .unwrap_or_else(|| panic!("no {} in {self:?}", key.escape_ascii()))
+    }
+
+    pub(crate) fn number(&self, key: &str) -> i64 {
+        match self.value(key.as_bytes()) {
+            Value::Int(number) => *number,
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+
+    pub(crate) fn bytes(&self, key: &str) -> &[u8] {
+        match self.value(key.as_bytes()) {
+            Value::Bytes(bytes) => bytes,
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+
+    pub(crate) fn text(&self, key: &str) -> &str {
+        std::str::from_utf8(self.bytes(key)).expect("UTF-8")
+    }
+
+    pub(crate) fn dictionary(&self, key: impl AsRef<[u8]>) -> Self {
+        match self.value(key.as_ref()) {
+            Value::Dict(dictionary) => Self(dictionary.clone()),
+            other => panic!("{} is {other:?}", key.as_ref().escape_ascii()),
+        }
+    }
+
+    pub(crate) fn dictionaries(&self, key: &str) -> Vec<Self> {
+        let Value::List(list) = self.value(key.as_bytes()) else {
+            panic!("{key} is no list in {self:?}");
+        };
+        let dictionary = |value: &Value| match value {
+            Value::Dict(dictionary) => Self(dictionary.clone()),
+            other => panic!("in {key} there is {other:?}"),
+        };
+        list.iter().map(dictionary).collect()
+    }
+
+    /// The ports of the peers in a compact answer of either family, in order.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let (peers, size) = if self.has("peers6") {
+            assert_eq!(self.bytes("peers"), b"", "an answer is of one family");
+            (self.bytes("peers6"), 18)
+        } else {
+            (self.bytes("peers"), 6)
+        };
+        assert_eq!(peers.len() % size, 0);
+        let mut ports: Vec<_> = peers
+            .chunks(size)
+            .map(|peer| u16::from_be_bytes([peer[size - 2], peer[size - 1]]))
+            .collect();
+        ports.sort_unstable();
+        ports
+    }
+}
