@@ -512,6 +512,7 @@ mod tests {
         query: &[u8],
     ) -> (Outcome, HashMap<Vec<u8>, Value>) {
         let settings = Settings {
+            believed: Networks::default(),
             max_scrape: 74,
             full_scrape: false,
         };
@@ -561,7 +562,7 @@ mod tests {
     }
 
     fn parse(query: &str) -> Result<AnnounceRequest, Malformed> {
-        AnnounceRequest::parse(query.as_bytes(), V4)
+        AnnounceRequest::parse(query.as_bytes(), V4, false)
     }
 
     /// What is read from a query that has all that it needs, and this.
@@ -858,6 +859,7 @@ mod tests {
         let tracker = tracker(true);
         let mut reply = Reply::default();
         let settings = Settings {
+            believed: Networks::default(),
             max_scrape: 74,
             full_scrape: false,
         };
@@ -1018,7 +1020,7 @@ mod tests {
                 "p".repeat(20)
             );
             let (outcome, failure) = ask(&tracker, V4, Action::Announce, query.as_bytes());
-            assert_eq!(outcome, Outcome::Refused(refusal));
+            assert_eq!(outcome, Outcome::Refused(refusal.clone()));
             assert_eq!(
                 dictionary_of(&failure),
                 dictionary([
@@ -1132,6 +1134,7 @@ mod tests {
         tracker.admit(&InfoHash([0; 20]), Admission::Denied);
         listed.sort_unstable();
         let full = Settings {
+            believed: Networks::default(),
             max_scrape: 74,
             full_scrape: true,
         };
