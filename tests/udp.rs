@@ -1,0 +1,599 @@
+//! The daemon over UDP, as clients and strangers meet it: raw packets to the built program.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::Uid;
+use socket2::{Domain, Protocol, Socket, Type};
+
+const MAGIC: u64 = 0x0417_2710_1980;
+const TORRENT: [u8; 20] = *b"a torrent's 20 bytes";
+const PACKET_MAX: usize = 2048;
+
+/// A running tbtt and where it is reached.
+struct Daemon {
+    child: Child,
+    /// For the log to have a reader.
+    _log: BufReader<ChildStderr>,
+    directory: PathBuf,
+    http: SocketAddr,
+    udp: Vec<SocketAddr>,
+}
+
+impl Daemon {
+    /// Waits until it says where it listens. `udp` is what [udp] says, and may go on to other sections.
+    fn start(name: &str, udp: &str) -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("tbtt-udp-{}-{name}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let user = if Uid::effective().is_root() {
+            "nobody"
+        } else {
+            ""
+        };
+        let config = format!(
+            "[http]\nlisten = ['127.0.0.1:0']\n[log]\ntarget = 'stderr'\n[daemon]\nuser = '{user}'\n[udp]\n{udp}"
+        );
+        std::fs::write(directory.join("tbtt.toml"), config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tbtt"))
+            .arg("--config")
+            .arg(directory.join("tbtt.toml"))
+            .env_remove("LISTEN_FDS")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let (mut http, mut udp, mut said) = (Vec::new(), Vec::new(), String::new());
+        let mut line = String::new();
+        while !line.contains("clients announce to") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended: {said}");
+            said += &line;
+            let Some((_, listening)) = line.split_once(" listening protocol=") else {
+                continue;
+            };
+            let (protocol, address) = listening.trim().split_once(" address=").unwrap();
+            match protocol {
+                "http" => http.push(address.parse().unwrap()),
+                _ => udp.push(address.parse().unwrap()),
+            }
+        }
+        Self {
+            child,
+            _log: log,
+            directory,
+            http: http[0],
+            udp,
+        }
+    }
+
+    /// One worker, so that whatever is sent first is read first.
+    fn open(name: &str, udp: &str) -> Self {
+        Self::start(
+            name,
+            &format!("listen = ['[::]:0']\n{udp}\n[tracker]\nworkers = 1\n[torrents]\nopen = true"),
+        )
+    }
+
+    fn client(&self, own: &str) -> Client {
+        let own: IpAddr = own.parse().unwrap();
+        let to = match own {
+            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(_) => "::1".parse().unwrap(),
+        };
+        Client::new(own, SocketAddr::new(to, self.udp[0].port()))
+    }
+
+    /// The body of an HTTP answer.
+    fn get(&self, target: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        write!(
+            stream,
+            "GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let head = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .unwrap();
+        answer.split_off(head + 4)
+    }
+
+    /// Complete, downloaded, incomplete.
+    fn counts(&self) -> [u32; 3] {
+        let client = self.client("127.0.0.1");
+        let answer = client.ask(&scrape(client.id(), &[TORRENT]));
+        [8, 12, 16].map(|at| u32::from_be_bytes(field(&answer, at)))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A test that fails must say why, not that this failed too.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A socket that takes packets from nowhere but where it sends its own.
+struct Client(UdpSocket);
+
+impl Client {
+    fn new(own: IpAddr, to: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((own, 0)).unwrap();
+        socket.connect(to).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self(socket)
+    }
+
+    fn send(&self, packet: &[u8]) {
+        assert_eq!(self.0.send(packet).unwrap(), packet.len());
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut answer = [0; 4096];
+        let len = self.0.recv(&mut answer).expect("an answer in time");
+        answer[..len].to_vec()
+    }
+
+    fn ask(&self, packet: &[u8]) -> Vec<u8> {
+        self.send(packet);
+        self.receive()
+    }
+
+    fn id(&self) -> u64 {
+        let answer = self.ask(&connect(1));
+        assert_eq!(
+            (&answer[..8], answer.len()),
+            (&[0, 0, 0, 0, 0, 0, 0, 1][..], 16)
+        );
+        u64::from_be_bytes(field(&answer, 8))
+    }
+
+    /// What packets are answered with: none of those answers can come later than the answer to a question that is asked
+    /// when a later one's answer is there already.
+    fn answers(&self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        packets.iter().for_each(|packet| self.send(packet));
+        let mut answers = Vec::new();
+        for mark in [0xfeed_0001, 0xfeed_0002] {
+            self.send(&connect(mark));
+            loop {
+                let answer = self.receive();
+                if answer.len() == 16 && answer[4..8] == mark.to_be_bytes() {
+                    break;
+                }
+                answers.push(answer);
+            }
+        }
+        answers
+    }
+}
+
+fn field<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
+    packet[at..at + N].try_into().unwrap()
+}
+
+fn with<const N: usize>(mut packet: Vec<u8>, at: usize, bytes: [u8; N]) -> Vec<u8> {
+    packet[at..at + N].copy_from_slice(&bytes);
+    packet
+}
+
+fn connect(transaction: u32) -> Vec<u8> {
+    [
+        &MAGIC.to_be_bytes()[..],
+        &[0; 4],
+        &transaction.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// A seeder's.
+fn announce(id: u64) -> Vec<u8> {
+    let mut packet = vec![0; 98];
+    packet[..8].copy_from_slice(&id.to_be_bytes());
+    packet[8..12].copy_from_slice(&1u32.to_be_bytes());
+    packet[12..16].copy_from_slice(b"tran");
+    packet[16..36].copy_from_slice(&TORRENT);
+    packet[36..56].copy_from_slice(b"-XX0001-abcdefghijkl");
+    packet[92..96].copy_from_slice(&(-1i32).to_be_bytes());
+    packet[96..98].copy_from_slice(&6881u16.to_be_bytes());
+    packet
+}
+
+fn leecher(id: u64) -> Vec<u8> {
+    with(announce(id), 64, 1u64.to_be_bytes())
+}
+
+fn scrape(id: u64, hashes: &[[u8; 20]]) -> Vec<u8> {
+    let head = [&id.to_be_bytes()[..], &2u32.to_be_bytes(), b"tran"].concat();
+    [head, hashes.concat()].concat()
+}
+
+fn announced(leechers: u32, seeders: u32, peers: &[u8]) -> Vec<u8> {
+    let counts = [leechers.to_be_bytes(), seeders.to_be_bytes()].concat();
+    [b"\x00\x00\x00\x01tran\x00\x00\x07\x08", &counts[..], peers].concat()
+}
+
+fn is_error(answer: &[u8]) -> bool {
+    answer[..8] == *b"\x00\x00\x00\x03tran" && answer.len() > 8 && answer[8..].is_ascii()
+}
+
+#[test]
+fn u1_connect_gets_16_bytes_for_16_or_more() {
+    let daemon = Daemon::open("u1", "");
+    for own in ["127.0.0.1", "::1"] {
+        let client = daemon.client(own);
+        for len in [16, 17, 98, PACKET_MAX] {
+            let mut packet = connect(7);
+            packet.resize(len, 0xff);
+            let answer = client.ask(&packet);
+            assert_eq!(
+                (answer.len(), &answer[..8]),
+                (16, &[0, 0, 0, 0, 0, 0, 0, 7][..])
+            );
+        }
+        let foreign = (0..16).map(|len| connect(7)[..len].to_vec());
+        let wrong_magic = (0..8).map(|at| with(connect(7), at, [0x5a]));
+        let bad: Vec<_> = foreign.chain(wrong_magic).collect();
+        assert!(client.answers(&bad).is_empty());
+    }
+}
+
+#[test]
+fn u2_ids_are_for_one_address_and_any_of_its_ports() {
+    for (name, bad_ids, told) in [
+        ("silence", "bad_ids = 'silence'", 0),
+        ("error", "bad_ids = 'error'", 5),
+    ] {
+        let daemon = Daemon::open(name, bad_ids);
+        for (own, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.1")] {
+            let id = daemon.client(own).id();
+            let same = daemon.client(own);
+            for _ in 0..3 {
+                assert_eq!(same.ask(&announce(id))[..8], *b"\x00\x00\x00\x01tran");
+            }
+            let (other, before) = (daemon.client(other), daemon.counts());
+            let forged = [0, MAGIC, u64::MAX, id ^ 1 << 63, id];
+            let answers = other.answers(&forged.map(announce));
+            assert_eq!(answers.len(), told);
+            assert!(
+                answers
+                    .iter()
+                    .all(|answer| is_error(answer) && answer.len() <= 16)
+            );
+            assert_eq!(daemon.counts(), before);
+        }
+    }
+}
+
+#[test]
+fn u3_announce_gives_the_peers_of_the_packets_family() {
+    let daemon = Daemon::open("u3", "");
+    let (v4, v6) = (daemon.client("127.0.0.1"), daemon.client("::1"));
+    let (id4, id6) = (v4.id(), v6.id());
+    assert_eq!(v4.ask(&announce(id4)), announced(0, 1, b""));
+    assert_eq!(v6.ask(&announce(id6)), announced(0, 2, b""));
+    let (peer4, peer6) = (
+        b"\x7f\0\0\x01\x1a\xe1",
+        b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1",
+    );
+    let at_port = |packet, port: u16| with(packet, 96, port.to_be_bytes());
+    assert_eq!(v4.ask(&at_port(leecher(id4), 1)), announced(1, 2, peer4));
+    assert_eq!(v6.ask(&at_port(leecher(id6), 1)), announced(2, 2, peer6));
+    // A seeder is given no seeder; none that asks is given itself.
+    assert_eq!(
+        v4.ask(&announce(id4)),
+        announced(2, 2, b"\x7f\0\0\x01\0\x01")
+    );
+    // The sender's own word for its address, the events of old and new clients, what follows.
+    for (at, bytes) in [
+        (84, [198, 51, 100, 7]),
+        (80, [0, 0, 0, 4]),
+        (80, [0, 0, 0, 9]),
+        (80, [0xff; 4]),
+        (92, i32::MIN.to_be_bytes()),
+        (92, i32::MAX.to_be_bytes()),
+    ] {
+        let answer = v4.ask(&with(announce(id4), at, bytes));
+        assert_eq!(
+            answer,
+            announced(2, 2, b"\x7f\0\0\x01\0\x01"),
+            "{at} {bytes:?}"
+        );
+    }
+    assert_eq!(
+        v4.ask(&with(announce(id4), 92, [0; 4])),
+        announced(2, 2, b"")
+    );
+    assert!(is_error(&v4.ask(&at_port(announce(id4), 0))));
+    assert!(is_error(&v4.ask(&announce(id4)[..97])));
+    // Event 1 counts one download, event 3 is the end.
+    let event = |packet, event: u32| with(packet, 80, event.to_be_bytes());
+    v4.ask(&event(at_port(announce(id4), 1), 1));
+    v4.ask(&event(at_port(announce(id4), 1), 1));
+    assert_eq!(daemon.counts(), [3, 1, 1]);
+    assert_eq!(v4.ask(&event(at_port(announce(id4), 1), 3)).len(), 20);
+    assert_eq!(daemon.counts(), [2, 1, 1]);
+}
+
+#[test]
+fn u3_answers_are_never_fragmented() {
+    let daemon = Daemon::start(
+        "large",
+        "listen = ['[::]:0']\n[tracker]\nworkers = 1\nmax_numwant = 1000\nnumwant = 1000\n[torrents]\nopen = true",
+    );
+    for (own, endpoint, peers) in [("127.0.0.1", 6, 202), ("::1", 18, 67)] {
+        let client = daemon.client(own);
+        let id = client.id();
+        for port in 1..=300u16 {
+            client.ask(&with(leecher(id), 96, port.to_be_bytes()));
+        }
+        for num_want in [-1, 500] {
+            let answer = client.ask(&with(leecher(id), 92, i32::to_be_bytes(num_want)));
+            assert_eq!(answer.len(), 20 + peers * endpoint);
+            assert!(answer.len() <= 1232);
+        }
+    }
+}
+
+#[test]
+fn u4_scrape_answers_each_hash_in_its_place() {
+    let daemon = Daemon::open("u4", "");
+    for own in ["127.0.0.1", "::1"] {
+        let client = daemon.client(own);
+        let id = client.id();
+        client.ask(&announce(id));
+        let seeders = daemon.counts()[0] as u8;
+        let (tracked, foreign) = ([0, 0, 0, seeders, 0, 0, 0, 0, 0, 0, 0, 0], [0; 12]);
+        let answer = client.ask(&scrape(id, &[[9; 20], TORRENT, [0; 20], TORRENT]));
+        let entries = [foreign, tracked, foreign, tracked].concat();
+        assert_eq!(answer, [b"\x00\x00\x00\x02tran", &entries[..]].concat());
+        for (asked, told) in [(1, 1), (74, 74), (75, 74), (80, 74), (101, 74)] {
+            let answer = client.ask(&scrape(id, &vec![TORRENT; asked]));
+            assert_eq!(answer.len(), 8 + 12 * told, "{asked}");
+            assert!(answer[8..].chunks(12).all(|entry| entry == tracked));
+        }
+        for len in [16, 17, 35, 37, 16 + 41, PACKET_MAX] {
+            let mut packet = scrape(id, &[TORRENT; 2]);
+            packet.resize(len, 0);
+            assert!(is_error(&client.ask(&packet)), "{len}");
+        }
+    }
+}
+
+#[test]
+fn u5_refused_torrents_get_an_error() {
+    let daemon = Daemon::start("u5", "listen = ['127.0.0.1:0']\n[torrents]\nopen = false");
+    let client = daemon.client("127.0.0.1");
+    let id = client.id();
+    let answer = client.ask(&announce(id));
+    assert!(is_error(&answer));
+    assert_eq!(answer[8..], *b"this torrent is not tracked here");
+    let answer = client.ask(&scrape(id, &[TORRENT; 2]));
+    assert_eq!(answer, [&b"\x00\x00\x00\x02tran"[..], &[0; 24]].concat());
+}
+
+#[test]
+fn u6_options_change_nothing() {
+    let daemon = Daemon::open("u6", "");
+    let client = daemon.client("127.0.0.1");
+    let id = client.id();
+    for options in [
+        &b""[..],
+        b"\x00\x00\x00",
+        b"\x01\x01\x02\x09/announce\x00",
+        b"\x02\x05/anno\x02\x04unce",
+        b"\x02\x00\x07\x03abc\x02\x01/",
+        b"\x02",
+        b"\x02\x10cut",
+        &[0xff; PACKET_MAX - 98],
+    ] {
+        let packet = [&announce(id)[..], options].concat();
+        assert_eq!(client.ask(&packet), announced(0, 1, b""), "{options:?}");
+    }
+}
+
+#[test]
+fn u7_what_is_no_request_gets_silence() {
+    let daemon = Daemon::open("u7", "bad_ids = 'error'");
+    for own in ["127.0.0.1", "::1"] {
+        let client = daemon.client(own);
+        let id = client.id();
+        let actions = [3u32, 4, 5, 1 << 24, u32::MAX];
+        let mut bad: Vec<_> = actions
+            .map(|action| with(announce(id), 8, action.to_be_bytes()))
+            .into();
+        for len in [PACKET_MAX + 1, 4096, 60_000] {
+            for mut packet in [announce(id), connect(7), scrape(id, &[TORRENT])] {
+                packet.resize(len, 0);
+                bad.push(packet);
+            }
+        }
+        assert!(client.answers(&bad).is_empty());
+    }
+}
+
+/// The kernel lets only raw sockets send from port 0.
+#[test]
+fn u7_source_port_0_gets_silence() {
+    if std::env::var_os(IN_NAMESPACE).is_none() {
+        return in_namespace("u7_source_port_0_gets_silence");
+    }
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();
+    let daemon = Daemon::open("port-0", "");
+    let own = "127.86.15.1";
+    let at = |address: &str, port| SocketAddr::new(address.parse().unwrap(), port).into();
+    raw.bind(&at(own, 0)).unwrap();
+    for from in [0u16, 1] {
+        let header = [from, daemon.udp[0].port(), 8 + 16, 0]
+            .map(u16::to_be_bytes)
+            .concat();
+        raw.send_to(&[header, connect(7)].concat(), &at("127.0.0.1", 0))
+            .unwrap();
+    }
+    let client = daemon.client(own);
+    client.id();
+    client.id();
+    // It hears all that comes to this address over UDP.
+    raw.set_nonblocking(true).unwrap();
+    let mut heard = Vec::new();
+    let mut packet = [0; 4096];
+    while (&raw).read(&mut packet).is_ok() {
+        let udp = usize::from(packet[0] & 15) * 4;
+        heard.push(u16::from_be_bytes(field(&packet, udp + 2)));
+    }
+    let to = |port| heard.iter().filter(|&&to| to == port).count();
+    assert_eq!((to(0), to(1), heard.len()), (0, 1, 3));
+}
+
+#[test]
+fn no_packet_of_any_length_gets_more_than_it_sent() {
+    for (name, bad_ids) in [("lengths", "silence"), ("lengths-told", "error")] {
+        let daemon = Daemon::open(name, &format!("bad_ids = '{bad_ids}'"));
+        for own in ["127.0.0.1", "::1"] {
+            let client = daemon.client(own);
+            let mut answered = 0;
+            for len in 0..=PACKET_MAX {
+                let heads = [connect(9), announce(MAGIC), scrape(0, &[]), vec![0xff; 16]];
+                let packets = heads.map(|mut head| {
+                    head.resize(len, 0xa5);
+                    head
+                });
+                let answers = client.answers(&packets);
+                assert!(answers.iter().all(|answer| answer.len() <= len), "{len}");
+                let most = match bad_ids {
+                    _ if len < 16 => 0,
+                    "silence" => 1,
+                    _ => 3,
+                };
+                assert_eq!(answers.len(), most, "{len}");
+                answered += answers.len();
+            }
+            assert!(answered > 2000);
+        }
+    }
+}
+
+#[test]
+fn peers_of_one_protocol_are_given_over_the_other() {
+    let daemon = Daemon::open("both", "");
+    let target = |key: &str, port| {
+        format!(
+            "/announce?info_hash=a%20torrent%27s%2020%20bytes&peer_id=-XX0001-abcdefghijkl&left=1&port={port}&key={key}"
+        )
+    };
+    daemon.get(&target("", 2));
+    let client = daemon.client("127.0.0.1");
+    let id = client.id();
+    let answer = client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
+    assert_eq!(answer, announced(1, 1, b"\x7f\0\0\x01\0\x02"));
+    let answer = daemon.get(&target("", 2));
+    let peers = b"5:peers6:\x7f\0\0\x01\x1a\xe1";
+    assert!(answer.windows(peers.len()).any(|part| part == peers));
+    // One host with a seed's peer_id and key on IPv6 as well is one seeder.
+    let client = daemon.client("::1");
+    let id = client.id();
+    client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
+    assert_eq!(daemon.counts(), [1, 0, 1]);
+}
+
+#[test]
+fn every_address_and_worker_serves() {
+    let daemon = Daemon::start(
+        "workers",
+        "listen = ['[::]:0', '127.0.0.1:0', '[::1]:0']\n[tracker]\nworkers = 4\n[torrents]\nopen = true",
+    );
+    let [wildcard, v4, v6] = daemon.udp[..] else {
+        panic!("{:?}", daemon.udp);
+    };
+    for (to, own) in [
+        (
+            SocketAddr::new([127, 0, 0, 77].into(), wildcard.port()),
+            "127.0.0.1",
+        ),
+        (SocketAddr::new(v6.ip(), wildcard.port()), "::1"),
+        (v4, "127.0.0.1"),
+        (v6, "::1"),
+    ] {
+        // Enough that no worker is left out.
+        let clients: Vec<_> = (0..64)
+            .map(|_| Client::new(own.parse().unwrap(), to))
+            .collect();
+        clients.iter().for_each(|client| client.send(&connect(3)));
+        clients
+            .iter()
+            .for_each(|client| assert_eq!(client.receive().len(), 16));
+        // An id that one worker issued is good with all.
+        let id = clients[0].id();
+        clients.iter().for_each(|client| client.send(&leecher(id)));
+        clients
+            .iter()
+            .for_each(|client| assert_eq!(client.receive()[..8], *b"\0\0\0\x01tran"));
+    }
+    assert_eq!(daemon.counts(), [0, 0, 2]);
+}
+
+const IN_NAMESPACE: &str = "TBTT_TEST_IN_NAMESPACE";
+
+/// Runs one test of this program on a network of its own, which has these addresses and nothing else.
+fn in_namespace(test: &str) {
+    let user: &[_] = if Uid::effective().is_root() {
+        &[]
+    } else {
+        &["--user", "--map-current-user", "--keep-caps"]
+    };
+    let network = "ip link set lo up &&
+        for n in 1 2 3; do
+            ip addr add 192.0.2.$n/24 dev lo && ip addr add 2001:db8::$n/64 dev lo nodad || exit
+        done && exec \"$0\" --exact \"$1\"";
+    let status = Command::new("unshare")
+        .args(user)
+        .args(["--net", "sh", "-c", network])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .env(IN_NAMESPACE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn replies_leave_from_the_address_that_was_asked() {
+    if std::env::var_os(IN_NAMESPACE).is_none() {
+        return in_namespace("replies_leave_from_the_address_that_was_asked");
+    }
+    for (name, listen) in [("all", "[::]:0"), ("all-v4", "0.0.0.0:0")] {
+        let daemon = Daemon::start(
+            name,
+            &format!("listen = ['{listen}']\n[tracker]\nworkers = 1"),
+        );
+        let hosts = (1..=3).flat_map(|n| [format!("192.0.2.{n}"), format!("2001:db8::{n}")]);
+        let hosts: Vec<IpAddr> = hosts
+            .map(|host| host.parse().unwrap())
+            .filter(|host: &IpAddr| host.is_ipv4() || listen == "[::]:0")
+            .collect();
+        // Each host asks each of its family; Client hears nothing that comes from another.
+        let mut clients = Vec::new();
+        for &own in &hosts {
+            for to in hosts.iter().filter(|to| to.is_ipv4() == own.is_ipv4()) {
+                clients.push(Client::new(own, SocketAddr::new(*to, daemon.udp[0].port())));
+            }
+        }
+        for round in 0..10 {
+            clients
+                .iter()
+                .for_each(|client| client.send(&connect(round)));
+            clients
+                .iter()
+                .for_each(|client| assert_eq!(client.receive().len(), 16));
+        }
+    }
+}
