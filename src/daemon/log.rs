@@ -1,4 +1,4 @@
-//! The log: one event is one line and one write, whole and at once; it never waits, and what it must drop it counts.
+//! The log: one event is one line and one write, whole and at once; no worker waits for it, and what it must drop it counts.
 
 use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, O_NOCTTY, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{getpid, gettid};
 use syslog::{LogFormat, Severity};
 
 /// The longest line in bytes, its prefix and newline included: `PIPE_BUF`, the most that a pipe takes whole or not
@@ -330,7 +332,7 @@ pub fn log_panics() {
         let place = panic
             .location()
             .map_or_else(|| "-".to_owned(), ToString::to_string);
-        let thread = std::thread::current();
+        let thread = thread::current();
         error(
             "panicked",
             &[
@@ -400,7 +402,7 @@ impl Log {
         let sink = self.sink();
         // What was dropped comes first, so that the gap shows where it was.
         let open = self.tell_dropped(&sink, TELL_DROPPED_EVERY);
-        if !open || !sink.write(level, &compose(sentence, fields)) {
+        if !open || !sink.deliver(level, &compose(sentence, fields), patience()) {
             self.dropped.fetch_add(1, Relaxed);
             self.dropped_total.fetch_add(1, Relaxed);
         }
@@ -420,10 +422,8 @@ impl Log {
             return true;
         }
         let dropped = self.dropped.swap(0, Relaxed);
-        if sink.write(
-            Level::Warning,
-            &compose("log lines dropped", &[("dropped", &dropped)]),
-        ) {
+        let report = compose("log lines dropped", &[("dropped", &dropped)]);
+        if sink.deliver(Level::Warning, &report, patience()) {
             *told = Some(now);
             return true;
         }
@@ -431,6 +431,17 @@ impl Log {
         false
     }
 }
+
+/// A burst of the few lines that a start and a stop write outruns a receiver that lives: outside systemd the kernel queues
+/// eleven datagrams. The main thread, which serves nobody, waits a moment for it. No other thread ever waits.
+fn patience() -> Duration {
+    match gettid() == getpid() {
+        true => Duration::from_millis(100),
+        false => Duration::ZERO,
+    }
+}
+
+const PATIENCE_STEP: Duration = Duration::from_millis(5);
 
 /// A receiver of lines. Its `write` takes one line whole or not at all, and never waits.
 enum Sink {
@@ -460,7 +471,7 @@ impl Sink {
                 "nobody takes log lines, they are dropped until somebody does",
                 &[("path", &syslog.path.display()), ("reason", &reason)],
             );
-            Self::open_stderr()?.write(Level::Warning, &warning);
+            Self::open_stderr()?.deliver(Level::Warning, &warning, Duration::ZERO);
         }
         Ok(Self::Syslog(syslog))
     }
@@ -475,11 +486,25 @@ impl Sink {
         Stderr::open(stderr, Path::new("/proc/self/fd/2"), prefix).map(Self::Stderr)
     }
 
-    fn write(&self, level: Level, text: &str) -> bool {
+    fn write(&self, level: Level, text: &str) -> io::Result<()> {
         match self {
             Self::Syslog(syslog) => syslog.write(level, text),
             Self::Stderr(stderr) => stderr.write(level, text),
-            Self::Nowhere => false,
+            Self::Nowhere => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Whether the line got through, for which it waits as long as `patience` says if the receiver lives but is full.
+    fn deliver(&self, level: Level, text: &str, patience: Duration) -> bool {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.write(level, text) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && waited < patience => {
+                    thread::sleep(PATIENCE_STEP);
+                    waited += PATIENCE_STEP;
+                }
+                result => return result.is_ok(),
+            }
         }
     }
 }
@@ -511,26 +536,23 @@ impl Syslog {
         })
     }
 
-    fn write(&self, level: Level, text: &str) -> bool {
+    fn write(&self, level: Level, text: &str) -> io::Result<()> {
         let mut datagram = Vec::with_capacity(text.len() + PREFIX_MAX);
-        if self
-            .header
+        self.header
             .format(&mut datagram, level.severity(), text)
-            .is_err()
-        {
-            return false;
-        }
+            .map_err(|_| ErrorKind::InvalidData)?;
         match self.send(&datagram) {
             // A full queue is a receiver that lives: connecting again would not help.
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                self.socket.connect(&self.path).is_ok() && self.send(&datagram).is_ok()
+                self.socket.connect(&self.path)?;
+                self.send(&datagram)
             }
-            result => result.is_ok(),
+            result => result,
         }
     }
 
-    fn send(&self, datagram: &[u8]) -> io::Result<usize> {
-        retry_interrupted(|| self.socket.send(datagram))
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        retry_interrupted(|| self.socket.send(datagram)).map(drop)
     }
 }
 
@@ -618,24 +640,21 @@ impl Stderr {
         })
     }
 
-    fn write(&self, level: Level, text: &str) -> bool {
+    fn write(&self, level: Level, text: &str) -> io::Result<()> {
         let mut line = String::with_capacity(text.len() + PREFIX_MAX);
         if self.torn.load(Relaxed) {
             line.push('\n');
         }
-        let prefixed = match self.prefix {
+        // Writing to a String cannot fail.
+        let _ = match self.prefix {
             Prefix::Priority => writeln!(line, "<{}>{text}", level as u8),
             Prefix::TimeAndLevel => writeln!(line, "{} {level} {text}", Utc(SystemTime::now())),
         };
-        if prefixed.is_err() {
-            return false;
-        }
-        match self.pipe.write(line.as_bytes()) {
-            Ok(written) => {
-                self.torn.store(written < line.len(), Relaxed);
-                written == line.len()
-            }
-            Err(_) => false,
+        let written = self.pipe.write(line.as_bytes())?;
+        self.torn.store(written < line.len(), Relaxed);
+        match written == line.len() {
+            true => Ok(()),
+            false => Err(ErrorKind::WriteZero.into()),
         }
     }
 }
@@ -1043,6 +1062,29 @@ mod tests {
         std::fs::remove_dir_all(dir).unwrap();
     }
 
+    #[test]
+    fn patience_outlasts_a_receiver_that_catches_up_and_no_other() {
+        let dir = scratch("patience");
+        let receiver = UnixDatagram::bind(dir.join("log")).unwrap();
+        let sink = syslog_sink(&dir.join("log"));
+        while sink.deliver(Level::Info, "fill", Duration::ZERO) {}
+        assert!(!sink.deliver(Level::Info, "late", Duration::from_millis(20)));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                receiver.recv(&mut [0; LINE_MAX]).unwrap();
+            });
+            assert!(sink.deliver(Level::Info, "in time", Duration::from_secs(20)));
+        });
+        drop(receiver);
+        assert!(!sink.deliver(
+            Level::Info,
+            "gone: no reason to wait",
+            Duration::from_secs(3600)
+        ));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
     fn open_flags(fd: &OwnedFd) -> String {
         let info =
             std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
@@ -1130,8 +1172,8 @@ mod tests {
         let stderr =
             Stderr::open(file.into(), Path::new("/nonexistent"), Prefix::Priority).unwrap();
         stderr.torn.store(true, Relaxed);
-        assert!(stderr.write(Level::Info, "one"));
-        assert!(stderr.write(Level::Info, "two"));
+        stderr.write(Level::Info, "one").unwrap();
+        stderr.write(Level::Info, "two").unwrap();
         assert_eq!(
             std::fs::read_to_string(dir.join("out")).unwrap(),
             "\n<6>one\n<6>two\n"
@@ -1145,7 +1187,7 @@ mod tests {
         let file = File::create(dir.join("out")).unwrap();
         let stderr =
             Stderr::open(file.into(), Path::new("/nonexistent"), Prefix::TimeAndLevel).unwrap();
-        assert!(stderr.write(Level::Warning, "one"));
+        stderr.write(Level::Warning, "one").unwrap();
         let line = std::fs::read_to_string(dir.join("out")).unwrap();
         assert_eq!(line.len(), "2026-11-22T10:25:46.123Z warning one\n".len());
         assert!(line.ends_with("Z warning one\n"));
