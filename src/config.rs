@@ -415,6 +415,62 @@ fn networks(texts: &[&str]) -> Vec<Source> {
     networks.map(Source::Network).collect()
 }
 
+impl Config {
+    /// Every file that a key names beside the configuration itself.
+    pub fn list_files(&self) -> impl Iterator<Item = &Path> {
+        let Self {
+            torrents,
+            access,
+            limits,
+            proxy,
+            ..
+        } = self;
+        let of_torrents = [&torrents.allow, &torrents.deny, &torrents.notices]
+            .into_iter()
+            .flatten();
+        let of_networks = [
+            &access.announce_allow,
+            &access.announce_deny,
+            &access.scrape_allow,
+            &access.scrape_deny,
+            &access.local_networks,
+            &access.believe_ip_from,
+            &limits.exempt,
+            &proxy.trusted,
+        ];
+        let of_networks = of_networks
+            .into_iter()
+            .flatten()
+            .filter_map(|source| match source {
+                Source::File(path) => Some(path),
+                Source::Network(_) => None,
+            });
+        of_torrents.chain(of_networks).map(PathBuf::as_path)
+    }
+
+    /// The keys that differ in `new` and are looked at when the daemon starts, not when it reloads.
+    pub fn only_at_start(&self, new: &Self) -> Vec<&'static str> {
+        let differ = [
+            ("http.listen", self.http.listen != new.http.listen),
+            ("udp.listen", self.udp.listen != new.udp.listen),
+            (
+                "udp.receive_buffer",
+                self.udp.receive_buffer != new.udp.receive_buffer,
+            ),
+            ("proxy.listen", self.proxy.listen != new.proxy.listen),
+            (
+                "tracker.workers",
+                self.tracker.workers != new.tracker.workers,
+            ),
+            ("daemon", self.daemon != new.daemon),
+        ];
+        differ
+            .into_iter()
+            .filter_map(|(key, differs)| differs.then_some(key))
+            .collect()
+    }
+}
+
 /// Faults and advice that take more than one key to see.
 impl Config {
     /// Values that cannot go together, each with the keys to blame.

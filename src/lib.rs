@@ -14,3 +14,6 @@ pub mod daemon;
 
 /// Text to a checked configuration; `main` hands its parts down.
 pub mod config;
+
+/// What `main` puts together.
+pub mod service;

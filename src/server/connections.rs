@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Limits the connections of all workers.
 #[derive(Debug)]
 pub struct Connections {
-    max: usize,
-    max_per_network: u32,
     open: Mutex<Open>,
 }
 
-#[derive(Default, Debug)]
+#[derive(Debug)]
 struct Open {
+    max: usize,
+    max_per_network: u32,
     total: usize,
     by_network: HashMap<Network, u32>,
 }
@@ -48,11 +48,21 @@ pub struct Place {
 impl Connections {
     /// At most `max` in all, and `max_per_network` from one IPv4 address or one IPv6 /64.
     pub fn new(max: usize, max_per_network: u32) -> Self {
+        let (total, by_network) = (0, HashMap::new());
         Self {
-            max,
-            max_per_network,
-            open: Mutex::default(),
+            open: Mutex::new(Open {
+                max,
+                max_per_network,
+                total,
+                by_network,
+            }),
         }
+    }
+
+    /// Takes new limits: connections over them stay.
+    pub fn set_limits(&self, max: usize, max_per_network: u32) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        (open.max, open.max_per_network) = (max, max_per_network);
     }
 
     /// `None` when all places, or all of the address's network, are taken. Who has no address, on a Unix socket, counts in
@@ -60,12 +70,12 @@ impl Connections {
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
         let network = address.map(Network::of);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.total >= self.max {
+        if open.total >= open.max {
             return None;
         }
         if let Some(network) = network {
             let count = open.by_network.get(&network).copied().unwrap_or(0);
-            if count >= self.max_per_network {
+            if count >= open.max_per_network {
                 return None;
             }
             open.by_network.insert(network, count + 1);

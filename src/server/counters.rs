@@ -45,6 +45,8 @@ pub struct Counters {
     pub connections: Counter,
     /// Connections closed unheard: too many in all, or from one network.
     pub connections_over_limit: Counter,
+    /// Connections closed unheard: from a network that connects too often.
+    pub connections_too_often: Counter,
     /// Connections cut because a request, or its successor, took too long to come.
     pub connections_timed_out: Counter,
     /// Times that the system had no descriptor or memory for a connection.

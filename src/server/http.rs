@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ pub struct Settings {
 
 /// What all workers share.
 pub struct Front {
-    pub settings: Settings,
+    settings: RwLock<Arc<Settings>>,
     pub tracker: Arc<Tracker>,
     pub clock: Clock,
     pub counters: Arc<Counters>,
@@ -73,17 +73,35 @@ pub struct Front {
 
 impl Front {
     pub fn new(settings: Settings, tracker: Arc<Tracker>) -> Self {
-        let connections = Connections::new(
-            settings.max_connections,
-            settings.max_connections_per_network,
-        );
         Self {
-            settings,
             tracker,
             clock: Clock::start(),
             counters: Arc::default(),
-            connections: Arc::new(connections),
+            connections: Arc::new(Connections::new(
+                settings.max_connections,
+                settings.max_connections_per_network,
+            )),
+            settings: RwLock::new(Arc::new(settings)),
         }
+    }
+
+    /// Takes new settings: connections that are there keep theirs to their end.
+    pub fn set(&self, settings: Settings) {
+        self.connections.set_limits(
+            settings.max_connections,
+            settings.max_connections_per_network,
+        );
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -220,34 +238,45 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
     client: S,
     peer: Option<IpAddr>,
 ) {
-    let counters = &worker.front.counters;
-    match worker.front.connections.admit(peer) {
+    let Front {
+        connections,
+        clock,
+        counters,
+        ..
+    } = &*worker.front;
+    let settings = worker.front.settings();
+    if let (Some(budget), Some(peer)) = (&settings.connections, peer) {
+        if budget.take(clock.now(), peer).is_err() {
+            return counters.connections_too_often.add_one();
+        }
+    }
+    match connections.admit(peer) {
         Some(place) => {
             counters.connections.add_one();
-            spawn_local(connection(worker.clone(), client, peer, place));
+            spawn_local(connection(worker.clone(), settings, client, peer, place));
         }
         None => counters.connections_over_limit.add_one(),
     }
 }
 
 /// One connection from its accept to its end.
-async fn connection<S>(worker: Rc<Worker>, client: S, peer: Option<IpAddr>, _place: Place)
-where
+async fn connection<S>(
+    worker: Rc<Worker>,
+    settings: Arc<Settings>,
+    client: S,
+    peer: Option<IpAddr>,
+    _place: Place,
+) where
     S: Read + Write + AsRawFd + Unpin + 'static,
 {
-    let Settings {
-        header_timeout,
-        idle_timeout,
-        ..
-    } = worker.front.settings;
     let pace = Rc::new(Pace::new(
-        header_timeout,
-        idle_timeout,
+        settings.header_timeout,
+        settings.idle_timeout,
         worker.in_requests.clone(),
     ));
     let stream = Stream::new(client, worker.input.clone(), pace.clone());
     let service = service_fn(|request| {
-        let response = answer(&worker, peer, &request);
+        let response = answer(&worker, &settings, peer, &request);
         pace.answered();
         std::future::ready(Ok::<_, Infallible>(response))
     });
@@ -268,11 +297,12 @@ where
 
 fn answer(
     worker: &Worker,
+    settings: &Settings,
     peer: Option<IpAddr>,
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let front = &*worker.front;
-    let paths = &front.settings.paths;
+    let paths = &settings.paths;
     let uri = request.uri();
     let mut response = match paths.action(uri.path()) {
         _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
@@ -292,7 +322,7 @@ fn answer(
             let now = front.clock.now();
             let outcome = respond(
                 &front.tracker,
-                &front.settings.protocol,
+                &settings.protocol,
                 now,
                 peer,
                 action,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
@@ -26,8 +26,8 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
 use crate::protocol::udp::{PACKET_MAX, Responder};
-use crate::server::Clock;
 use crate::server::counters::Counters;
+use crate::server::{Clock, http};
 use crate::tracker::Tracker;
 
 /// How many packets one system call takes at most.
@@ -44,10 +44,30 @@ const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
 
 /// What all workers share.
 pub struct Front {
-    pub responder: Responder,
-    pub tracker: Arc<Tracker>,
-    pub clock: Clock,
-    pub counters: Arc<Counters>,
+    responder: RwLock<Arc<Responder>>,
+    tracker: Arc<Tracker>,
+    clock: Clock,
+    counters: Arc<Counters>,
+}
+
+impl Front {
+    /// Another way in to what `http` serves.
+    pub fn new(responder: Responder, http: &http::Front) -> Self {
+        Self {
+            responder: RwLock::new(Arc::new(responder)),
+            tracker: http.tracker.clone(),
+            clock: http.clock,
+            counters: http.counters.clone(),
+        }
+    }
+
+    /// Takes another, from the next batch on.
+    pub fn set(&self, responder: Responder) {
+        *self
+            .responder
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(responder);
+    }
 }
 
 /// Serves on the calling thread until `stop` says so; then what has come in already is answered.
@@ -206,6 +226,12 @@ impl Door {
             None,
         )?;
         let instant = Instant::now();
+        let responder = self
+            .front
+            .responder
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let (now, unix) = (
             self.front.clock.at(instant),
             self.front.clock.unix_at(instant),
@@ -241,7 +267,7 @@ impl Door {
             };
             let packet = message.iovs().next().unwrap_or_default();
             let start = batch.output.len();
-            let outcome = self.front.responder.respond(
+            let outcome = responder.respond(
                 &self.front.tracker,
                 now,
                 unix,
@@ -441,8 +467,9 @@ mod tests {
             let socket = self.socket.take().unwrap();
             let (counters, stop) = (self.counters.clone(), self.stop.subscribe());
             self.thread = Some(thread::spawn(move || {
+                let responder = Responder::new(Settings::default(), &Secret([7; 16]));
                 let front = Arc::new(Front {
-                    responder: Responder::new(Settings::default(), &Secret([7; 16])),
+                    responder: RwLock::new(Arc::new(responder)),
                     tracker: Arc::new(Tracker::new(tracker::Settings::default(), 7)),
                     clock: Clock::start(),
                     counters,

@@ -1,0 +1,165 @@
+//! What is done beside serving: sweeps, the status line, the watchdog, and what the operator's signals ask for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::config::{Config, Faults, Loaded};
+use crate::daemon::log;
+use crate::daemon::notify::{self, Watchdog};
+use crate::daemon::signals::{Request, Requests};
+use crate::protocol::connection_id::Secret;
+use crate::protocol::udp::Responder;
+use crate::server::http::Front;
+use crate::server::udp;
+use crate::tracker::Totals;
+
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where the configuration comes from, now and at each reload.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub file: PathBuf,
+    /// A missing file counts as empty.
+    pub may_be_missing: bool,
+    /// Given on the command line: tracks any torrent whatever the file says.
+    pub open: bool,
+}
+
+impl Source {
+    pub fn load(&self) -> Result<Loaded, Faults> {
+        let mut loaded = match self.may_be_missing {
+            true => Config::load_if_present(&self.file),
+            false => Config::load(&self.file),
+        }?;
+        loaded.config.torrents.open |= self.open;
+        Ok(loaded)
+    }
+}
+
+/// All that a reload changes and a duty looks at.
+pub struct Site {
+    pub source: Source,
+    pub front: Arc<Front>,
+    pub udp: Arc<udp::Front>,
+    /// Keys what no stranger may foresee.
+    pub seed: u64,
+    pub secret: Secret,
+}
+
+impl Site {
+    /// Does what must be done now and then, and what signals ask for, until one asks to stop.
+    pub async fn serve_operator(
+        &self,
+        loaded: Loaded,
+        workers: Arc<notify::Workers>,
+        mut requests: Requests,
+    ) {
+        tokio::spawn(expire(self.front.clone()));
+        tokio::spawn(tell_status(self.front.clone()));
+        if let Some(watchdog) = Watchdog::from_environment() {
+            tokio::spawn(keep_watchdog(watchdog, workers));
+        }
+        told(notify::ready(&status(&self.front, 0)));
+        let mut config = loaded.config;
+        loop {
+            match requests.next().await {
+                Request::Stop => return,
+                Request::Reload => self.reload(&mut config),
+                Request::Snapshot => {}
+            }
+        }
+    }
+
+    /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
+    fn reload(&self, config: &mut Config) {
+        told(notify::reloading());
+        let loaded = match self.source.load() {
+            Ok(loaded) => loaded,
+            Err(faults) => {
+                for fault in &faults.0 {
+                    log::error("reload refused, nothing is changed", &[("fault", fault)]);
+                }
+                let first = faults
+                    .0
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                return told(notify::ready(&format!("reload refused: {first}")));
+            }
+        };
+        if let Err(error) = log::init(&loaded.log_settings()) {
+            log::error("the log stays as it was", &[("reason", &error)]);
+        }
+        for warning in loaded.warnings() {
+            log::warning("unwise configuration", &[("at", &warning)]);
+        }
+        for key in config.only_at_start(&loaded.config) {
+            log::warning(
+                "changed, but takes effect at a restart only",
+                &[("key", &key)],
+            );
+        }
+        self.front.tracker.set(loaded.tracker_settings(self.seed));
+        self.front.set(loaded.http_settings(self.seed));
+        self.udp
+            .set(Responder::new(loaded.udp_settings(), &self.secret));
+        *config = loaded.config;
+        log::notice("reloaded", &[]);
+        told(notify::ready(&status(&self.front, 0)));
+    }
+}
+
+/// Sweeps a slice each second, so that all peers are looked at once in about a minute.
+async fn expire(front: Arc<Front>) {
+    for slice in 0.. {
+        sleep(Duration::from_secs(1)).await;
+        front.tracker.expire(front.clock.now(), slice);
+    }
+}
+
+/// Keeps the line of `systemctl status` alive.
+async fn tell_status(front: Arc<Front>) {
+    let mut before = 0;
+    loop {
+        sleep(STATUS_INTERVAL).await;
+        let announces = front.counters.announces.get();
+        told(notify::status(&status(
+            &front,
+            (announces - before) / STATUS_INTERVAL.as_secs(),
+        )));
+        before = announces;
+        log::report_dropped();
+    }
+}
+
+fn status(front: &Front, announces_per_second: u64) -> String {
+    let Totals {
+        torrents,
+        peers_v4,
+        peers_v6,
+    } = front.tracker.totals();
+    let peers = peers_v4 + peers_v6;
+    format!(
+        "{torrents} torrents, {peers} peers ({peers_v6} IPv6), {announces_per_second} announces/s"
+    )
+}
+
+/// Pings while every worker still serves: one that is stuck makes the service manager restart the process.
+async fn keep_watchdog(watchdog: Watchdog, workers: Arc<notify::Workers>) {
+    loop {
+        sleep(watchdog.interval()).await;
+        if workers.all_seen() {
+            told(watchdog.ping());
+        }
+    }
+}
+
+/// The service manager not listening is no reason to stop serving.
+pub fn told(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        log::warning("cannot tell the service manager", &[("reason", &error)]);
+    }
+}

@@ -1,0 +1,141 @@
+//! The sockets to serve: those that the service manager hands over, or bound as configured.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+
+use crate::config::{Config, Listen};
+use crate::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
+use crate::daemon::{addresses, log};
+use crate::server::http::Listener;
+
+use super::workers::worker_count;
+use super::{Exit, Failed, failed};
+
+/// The sockets to serve.
+pub struct Sockets {
+    pub http: Vec<Listener>,
+    /// Dealt out to the workers in turn.
+    pub udp: Vec<UdpSocket>,
+    /// Where they are, for the operator.
+    pub addresses: Vec<(&'static str, String)>,
+    /// What clients may write into a torrent.
+    pub announce_urls: Vec<String>,
+}
+
+/// Those that the service manager hands over; what it does not, is bound as configured.
+pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
+    let known = [
+        Known {
+            name: "http",
+            kinds: &[Kind::Tcp, Kind::Unix],
+        },
+        Known {
+            name: "udp",
+            kinds: &[Kind::Udp],
+        },
+    ];
+    let inherited = sockets::inherited(&known)
+        .map_err(|error| failed(Exit::Unavailable, "cannot take over sockets", &error))?;
+    let mut opened = Sockets {
+        http: Vec::new(),
+        udp: Vec::new(),
+        addresses: Vec::new(),
+        announce_urls: Vec::new(),
+    };
+    let bind_udp = inherited.is_empty();
+    for (_, socket) in inherited {
+        match socket {
+            Inherited::Tcp(listener) => opened.http.push(Listener::Tcp(listener)),
+            Inherited::Unix(listener) => opened.http.push(Listener::Unix(listener)),
+            Inherited::Udp(socket) => opened.udp.push(socket),
+        }
+    }
+    if opened.http.is_empty() {
+        for listen in &config.http.listen {
+            let bound = match listen {
+                Listen::Tcp(address) => {
+                    sockets::bind_tcp(*address, &TcpSettings::default()).map(Listener::Tcp)
+                }
+                Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
+            };
+            opened
+                .http
+                .push(bound.map_err(|error| cannot_bind(&error))?);
+        }
+    }
+    // A service manager that hands over sockets leaves the right to make more to none, as our unit does.
+    if bind_udp {
+        opened.udp = bind_udp_sockets(config)?;
+    } else if opened.udp.is_empty() && !config.udp.listen.is_empty() {
+        log::notice(
+            "no UDP: among the sockets handed over none is named udp",
+            &[],
+        );
+    }
+    let mut udp_addresses: Vec<SocketAddr> =
+        opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
+    udp_addresses.dedup();
+    for listener in &opened.http {
+        let address = match listener {
+            Listener::Tcp(listener) => {
+                let address = listener
+                    .local_addr()
+                    .map_err(|error| failed(Exit::Internal, "no address", &error))?;
+                let path = &config.http.announce_path;
+                let urls = addresses::reachable(address)
+                    .into_iter()
+                    .map(|at| format!("http://{at}{path}"));
+                opened.announce_urls.extend(urls);
+                address.to_string()
+            }
+            Listener::Unix(listener) => {
+                let path = listener
+                    .local_addr()
+                    .ok()
+                    .and_then(|at| at.as_pathname().map(Path::to_owned));
+                path.map_or_else(
+                    || "unix:".to_owned(),
+                    |path| format!("unix:{}", path.display()),
+                )
+            }
+        };
+        opened.addresses.push(("http", address));
+    }
+    for address in udp_addresses {
+        let urls = addresses::reachable(address)
+            .into_iter()
+            .map(|at| format!("udp://{at}/announce"));
+        opened.announce_urls.extend(urls);
+        opened.addresses.push(("udp", address.to_string()));
+    }
+    Ok(opened)
+}
+
+/// One for each worker at each address, as each reads its own.
+fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
+    let settings = UdpSettings {
+        receive_buffer: Some(config.udp.receive_buffer as usize),
+        reuse_port: true,
+    };
+    let mut bound: Vec<UdpSocket> = Vec::new();
+    for &listen in &config.udp.listen {
+        let mut address = listen;
+        for _ in 0..worker_count(config) {
+            let socket =
+                sockets::bind_udp(address, &settings).map_err(|error| cannot_bind(&error))?;
+            // Where the system picks the port, it picks it once.
+            address = socket.local_addr().unwrap_or(address);
+            bound.push(socket);
+        }
+    }
+    Ok(bound)
+}
+
+fn cannot_bind(error: &BindError) -> Failed {
+    log::error(&error.to_string(), &[]);
+    Failed(match error.reason.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Unavailable,
+    })
+}
