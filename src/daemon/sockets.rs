@@ -254,7 +254,11 @@ fn adopt(
             });
         }
     };
-    match socket.set_nonblocking(true) {
+    // Again, since sd-notify 0.4.1 means to and sets another bit.
+    match socket
+        .set_cloexec(true)
+        .and_then(|()| socket.set_nonblocking(true))
+    {
         Ok(()) => Ok((
             name,
             match kind {
