@@ -380,7 +380,7 @@ impl Watcher {
             Ok(metadata) if metadata.is_file() => Stamp::of(&metadata),
             Ok(_) => return self.gone(path),
             Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(path),
-            Err(error) => return self.faulty(path, format!("cannot be read: {error}")),
+            Err(error) => return self.unreadable(path, &error),
         };
         if self.known.get(path) == Some(&stamp) {
             return;
@@ -393,7 +393,7 @@ impl Watcher {
             Ok((bytes, before, after)) if before == after && before == stamp => bytes,
             Ok(_) => return self.keep_young(path, None),
             Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(path),
-            Err(error) => return self.faulty(path, format!("cannot be read: {error}")),
+            Err(error) => return self.unreadable(path, &error),
         };
         match Metainfo::parse(&bytes) {
             Ok(metainfo) => {
@@ -411,6 +411,12 @@ impl Watcher {
             }
             Err(_) => self.keep_young(path, Some(stamp)),
         }
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        // So that it is read again even if nothing of it changes.
+        self.known.remove(path);
+        self.faulty(path, format!("cannot be read: {error}"));
     }
 
     /// By the file's own time, or, if that lies in the future, by how long it was seen like this.
