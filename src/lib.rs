@@ -9,6 +9,9 @@ pub mod protocol;
 /// Sockets: read, respond, write, count.
 pub mod server;
 
+/// The torrent directories, watched: what appears and goes.
+pub mod publish;
+
 /// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
 pub mod daemon;
 
