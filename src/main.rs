@@ -19,6 +19,7 @@ use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
 use tbtt::service::duties::{Site, Source, told};
+use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
 use tbtt::service::shut_in::shut_in;
 use tbtt::service::workers::{Workers, runtime};
@@ -117,6 +118,14 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         Responder::new(loaded.udp_settings(), &secret),
         &front,
     ));
+    let listing = Listing::new(config, &loaded.lists, front.tracker.clone(), front.clock);
+    let publisher = listing.watch(config).map_err(|error| {
+        failed(
+            Exit::Internal,
+            "cannot watch the torrent directories",
+            &error,
+        )
+    })?;
     let (stop, stopped) = watch::channel(false);
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     let no_signals = |error| failed(Exit::Internal, "cannot wait for signals", &error);
@@ -133,6 +142,8 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         udp,
         seed,
         secret,
+        listing,
+        publisher,
     };
     runtime.block_on(site.serve_operator(loaded, workers.seen.clone(), requests));
     stop.send_replace(true);

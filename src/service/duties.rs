@@ -12,9 +12,12 @@ use crate::daemon::notify::{self, Watchdog};
 use crate::daemon::signals::{Request, Requests};
 use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
+use crate::publish::Publisher;
 use crate::server::http::Front;
 use crate::server::udp;
 use crate::tracker::Totals;
+
+use super::listing::Listing;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,8 @@ pub struct Site {
     pub source: Source,
     pub front: Arc<Front>,
     pub udp: Arc<udp::Front>,
+    pub listing: Arc<Listing>,
+    pub publisher: Publisher,
     /// Keys what no stranger may foresee.
     pub seed: u64,
     pub secret: Secret,
@@ -57,7 +62,7 @@ impl Site {
         workers: Arc<notify::Workers>,
         mut requests: Requests,
     ) {
-        tokio::spawn(expire(self.front.clone()));
+        tokio::spawn(expire(self.front.clone(), self.listing.clone()));
         tokio::spawn(tell_status(self.front.clone()));
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
@@ -106,6 +111,8 @@ impl Site {
         self.front.set(loaded.http_settings(self.seed));
         self.udp
             .set(Responder::new(loaded.udp_settings(), &self.secret));
+        self.listing.set(&loaded.config, &loaded.lists);
+        Listing::rescan(&loaded.config, &self.publisher);
         *config = loaded.config;
         log::notice("reloaded", &[]);
         told(notify::ready(&status(&self.front, 0)));
@@ -113,10 +120,11 @@ impl Site {
 }
 
 /// Sweeps a slice each second, so that all peers are looked at once in about a minute.
-async fn expire(front: Arc<Front>) {
+async fn expire(front: Arc<Front>, listing: Arc<Listing>) {
     for slice in 0.. {
         sleep(Duration::from_secs(1)).await;
         front.tracker.expire(front.clock.now(), slice);
+        listing.expire();
     }
 }
 

@@ -4,6 +4,9 @@
 /// What is done now and then, and what the operator asks for.
 pub mod duties;
 
+/// Which torrents are tracked, from directories and lists.
+pub mod listing;
+
 /// Sockets, handed over or bound.
 pub mod open;
 

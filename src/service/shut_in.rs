@@ -48,14 +48,53 @@ pub fn shut_in(config_file: &Path, trial: bool, config: &Config) -> Result<(), F
 }
 
 fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
-    let config_directory = config_file.parent().filter(|directory| directory.is_dir());
-    let lists = config.list_files().filter_map(Path::parent);
-    let read = config_directory
-        .into_iter()
-        .chain(config.torrents.directories.iter().map(PathBuf::as_path))
-        .chain(lists);
+    let of_files = std::iter::once(config_file)
+        .chain(config.list_files())
+        .filter_map(Path::parent);
+    let directories = config
+        .torrents
+        .directories
+        .iter()
+        .map(|directory| replaceable(directory));
     sandbox::Settings {
-        read: read.map(Path::to_owned).collect(),
+        read: of_files
+            .map(Path::to_owned)
+            .filter(|path| path.is_dir())
+            .chain(directories)
+            .collect(),
         ..sandbox::Settings::default()
+    }
+}
+
+/// What must be reachable for a directory to be: a rule holds for the directory that is there now, so for one that may be
+/// replaced, or come later, it must be the nearest one around it. Only not the root, which would be everything.
+fn replaceable(directory: &Path) -> PathBuf {
+    let around = directory
+        .ancestors()
+        .skip(1)
+        .find(|ancestor| ancestor.is_dir());
+    around
+        .filter(|ancestor| ancestor.parent().is_some())
+        .unwrap_or(directory)
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_may_be_replaced_is_reached_through_the_one_around_it() {
+        assert_eq!(replaceable(Path::new("/usr/lib")), Path::new("/usr"));
+        assert_eq!(
+            replaceable(Path::new("/usr/no such/nor this")),
+            Path::new("/usr")
+        );
+        assert_eq!(
+            replaceable(Path::new("/usr")),
+            Path::new("/usr"),
+            "not all of the root"
+        );
+        assert_eq!(replaceable(Path::new("/no such")), Path::new("/no such"));
     }
 }

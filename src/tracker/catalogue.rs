@@ -164,6 +164,17 @@ impl Catalogue {
         self.notices = notices.into_iter().collect();
     }
 
+    pub fn has_notices(&self) -> bool {
+        !self.notices.is_empty()
+    }
+
+    /// Each notice under every id of its torrent.
+    pub fn notices_by_id(&self) -> HashMap<InfoHash, Notice> {
+        let ids = self.notices.keys().flat_map(|id| self.both_ids(*id));
+        ids.filter_map(|id| Some((id, self.notice(id)?.clone())))
+            .collect()
+    }
+
     pub fn notice(&self, id: InfoHash) -> Option<&Notice> {
         self.both_ids(id)
             .into_iter()

@@ -1,0 +1,133 @@
+//! From what the torrent directories and the operator's lists say to what the tracker serves.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::{Config, Lists};
+use crate::daemon::log;
+use crate::publish::{self, Event, Publisher};
+use crate::server::Clock;
+use crate::tracker::Tracker;
+use crate::tracker::catalogue::{Catalogue, Change, Torrent};
+
+/// Full rescans find what inotify does not tell, such as changes on a network file system.
+const RESCAN_SECS: u32 = 600;
+
+/// Keeps the tracker's torrents as the catalogue has them.
+pub struct Listing {
+    catalogue: Mutex<Catalogue>,
+    tracker: Arc<Tracker>,
+    clock: Clock,
+}
+
+impl Listing {
+    pub fn new(config: &Config, lists: &Lists, tracker: Arc<Tracker>, clock: Clock) -> Arc<Self> {
+        let listing = Self {
+            catalogue: Mutex::new(Catalogue::new(config.torrents.grace)),
+            tracker,
+            clock,
+        };
+        listing.set(config, lists);
+        Arc::new(listing)
+    }
+
+    /// Takes new lists.
+    pub fn set(&self, config: &Config, lists: &Lists) {
+        let mut catalogue = self.catalogue();
+        catalogue.set_grace(config.torrents.grace);
+        let changes = catalogue.set_lists(lists.allow.iter().copied(), lists.deny.iter().copied());
+        catalogue.set_notices(lists.notices.iter().cloned());
+        self.apply(&catalogue, &changes);
+        self.tracker.set_notices(catalogue.notices_by_id());
+    }
+
+    /// Begins to watch the directories.
+    ///
+    /// # Errors
+    /// If the system has no inotify instance or thread to give.
+    pub fn watch(self: &Arc<Self>, config: &Config) -> io::Result<Publisher> {
+        let listing = self.clone();
+        Publisher::start(watched(config), move |event| listing.note(event))
+    }
+
+    /// Has the directories that are configured now looked at anew.
+    pub fn rescan(config: &Config, publisher: &Publisher) {
+        publisher.rescan(watched(config));
+    }
+
+    /// Drops the torrents whose grace is over.
+    pub fn expire(&self) {
+        let mut catalogue = self.catalogue();
+        let changes = catalogue.expire(self.clock.now());
+        for Change { id, .. } in &changes {
+            log::notice("torrent no longer tracked", &[("id", id)]);
+        }
+        self.apply(&catalogue, &changes);
+    }
+
+    fn note(&self, event: Event) {
+        let now = self.clock.now();
+        let mut catalogue = self.catalogue();
+        let changes = match event {
+            Event::Appeared { path, metainfo } => {
+                let torrent = Torrent {
+                    name: metainfo.name,
+                    size: metainfo.size,
+                    v1: metainfo.v1,
+                    v2: metainfo.v2,
+                };
+                let name = torrent.name.clone();
+                let changes = catalogue.add_file(&path, torrent, now);
+                for Change { id, .. } in &changes {
+                    log::info(
+                        "torrent tracked",
+                        &[("name", &name), ("id", id), ("file", &path.display())],
+                    );
+                }
+                changes
+            }
+            Event::Gone { path } => {
+                log::info("torrent file gone", &[("file", &path.display())]);
+                catalogue.remove_file(&path, now)
+            }
+            Event::Faulty { path, reason } => {
+                log::warning(
+                    "passed over",
+                    &[("file", &path.display()), ("reason", &reason)],
+                );
+                return;
+            }
+            Event::Scanned => {
+                log::notice(
+                    "torrent directories read",
+                    &[("torrents", &catalogue.rows().len())],
+                );
+                return;
+            }
+        };
+        self.apply(&catalogue, &changes);
+    }
+
+    fn apply(&self, catalogue: &Catalogue, changes: &[Change]) {
+        for change in changes {
+            self.tracker.admit(&change.id, change.admission);
+        }
+        // A notice for a hybrid stands under one id and holds for both.
+        if catalogue.has_notices() && !changes.is_empty() {
+            self.tracker.set_notices(catalogue.notices_by_id());
+        }
+    }
+
+    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.catalogue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn watched(config: &Config) -> publish::Settings {
+    publish::Settings {
+        directories: config.torrents.directories.clone(),
+        rescan_secs: RESCAN_SECS,
+    }
+}
