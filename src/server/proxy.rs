@@ -1,0 +1,823 @@
+//! Who a request is from when a proxy hands it on: from the headers it adds, or from the PROXY protocol before them.
+//!
+//! Anyone can write such a header. It counts only as far as trusted proxies wrote it: each adds, on the right, whom it was asked by.
+//! So the walk begins at the socket's own address and goes left for as long as it stands on a trusted proxy; what an untrusted
+//! sender wrote lies further left and is never read as an address. Only the one header that the operator's proxies write may be
+//! asked for: the other is handed through by them as the client sent it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::tracker::access::Networks;
+
+/// Which header the trusted proxies write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardingHeader {
+    /// `X-Forwarded-For`: addresses with commas between, also in brackets or with ports.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239): the `for` of each element.
+    Forwarded,
+}
+
+/// Whom a request is from. `sender` is the socket's other end, `lines` are the header's values in the order in which they came.
+///
+/// `None`: a trusted proxy does not name its client by an address (`unknown`, `_hidden`, or nothing that can be read). Then
+/// there is none to hand out, and the proxy's own would be wrong. A trusted sender without any such header speaks for itself.
+pub fn client_address<'h>(
+    header: ForwardingHeader,
+    trusted: &Networks,
+    sender: IpAddr,
+    lines: impl DoubleEndedIterator<Item = &'h [u8]>,
+) -> Option<IpAddr> {
+    let mut walk = Walk {
+        trusted,
+        client: Some(sender.to_canonical()),
+    };
+    for line in lines.rev() {
+        if !walk.goes_on() {
+            break;
+        }
+        match header {
+            ForwardingHeader::XForwardedFor => walk.x_forwarded_for(line),
+            ForwardingHeader::Forwarded => walk.forwarded(line),
+        }
+    }
+    walk.client
+}
+
+/// Stands on the sender or on a hop that a trusted proxy named.
+struct Walk<'t> {
+    trusted: &'t Networks,
+    client: Option<IpAddr>,
+}
+
+impl Walk<'_> {
+    fn goes_on(&self) -> bool {
+        self.client.is_some_and(|client| self.trusted.hold(client))
+    }
+
+    fn x_forwarded_for(&mut self, line: &[u8]) {
+        for hop in line.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if !self.goes_on() {
+                return;
+            }
+            if !hop.is_empty() {
+                self.client = parse_node(hop);
+            }
+        }
+    }
+
+    /// Quoted commas can only be told from others by reading from the left, so this keeps the last hop that is not a trusted
+    /// proxy, or else the first of all. A line that breaks the grammar names nobody: what stands where in it is a guess.
+    fn forwarded(&mut self, line: &[u8]) {
+        let mut rest = Forwarded(line);
+        let mut is_first = true;
+        loop {
+            match rest.next_element() {
+                Ok(Some(element)) => {
+                    let hop = element.node.and_then(parse_node);
+                    if is_first || !hop.is_some_and(|hop| self.trusted.hold(hop)) {
+                        self.client = hop;
+                    }
+                    is_first = false;
+                }
+                Ok(None) => return,
+                Err(Malformed) => {
+                    self.client = None;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What is left to read of a `Forwarded` line.
+struct Forwarded<'h>(&'h [u8]);
+
+struct Element<'h> {
+    /// What `for` is, without quotes.
+    node: Option<&'h [u8]>,
+}
+
+struct Malformed;
+
+impl<'h> Forwarded<'h> {
+    fn next_element(&mut self) -> Result<Option<Element<'h>>, Malformed> {
+        self.skip(|byte| byte == b',' || is_space(byte));
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let mut element = Element { node: None };
+        loop {
+            self.skip(|byte| byte == b';' || is_space(byte));
+            if matches!(self.0.first(), None | Some(b',')) {
+                return Ok(Some(element));
+            }
+            let name = self
+                .take(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+            if name.is_empty() || self.take_one() != Some(b'=') {
+                return Err(Malformed);
+            }
+            let value = self.value()?;
+            if name.eq_ignore_ascii_case(b"for") && element.node.replace(value).is_some() {
+                return Err(Malformed);
+            }
+            self.skip(is_space);
+            if !matches!(self.0.first(), None | Some(b',' | b';')) {
+                return Err(Malformed);
+            }
+        }
+    }
+
+    /// Quoted, or, more than the grammar allows, any run without a separator: addresses with ports often lack their quotes.
+    fn value(&mut self) -> Result<&'h [u8], Malformed> {
+        if self.0.first() != Some(&b'"') {
+            let value = self.take(|byte| byte.is_ascii_graphic() && !b",;\"".contains(&byte));
+            return if value.is_empty() {
+                Err(Malformed)
+            } else {
+                Ok(value)
+            };
+        }
+        let quoted = &self.0[1..];
+        let mut at = 0;
+        while let Some(byte) = quoted.get(at) {
+            match byte {
+                b'"' => {
+                    self.0 = &quoted[at + 1..];
+                    return Ok(&quoted[..at]);
+                }
+                // No address has an escape in it, so its value need not be undone: it names nobody.
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
+        Err(Malformed)
+    }
+
+    fn take(&mut self, belongs: impl Fn(u8) -> bool) -> &'h [u8] {
+        let count = self.0.iter().take_while(|byte| belongs(**byte)).count();
+        let (taken, rest) = self.0.split_at(count);
+        self.0 = rest;
+        taken
+    }
+
+    fn skip(&mut self, belongs: impl Fn(u8) -> bool) {
+        self.take(belongs);
+    }
+
+    fn take_one(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// An address, alone or with brackets or a port. `unknown` and obfuscated names are none.
+fn parse_node(node: &[u8]) -> Option<IpAddr> {
+    let node = std::str::from_utf8(node).ok()?;
+    let bare = match node.strip_prefix('[') {
+        Some(bracketed) => {
+            let (address, port) = bracketed.split_once(']')?;
+            let is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(is_node_port);
+            let address: Option<Ipv6Addr> = address.parse().ok();
+            address.filter(|_| is_sound).map(IpAddr::V6)
+        }
+        None => node.parse().ok(),
+    };
+    let with_port = || {
+        let (address, port) = node.split_once(':')?;
+        let address: Option<Ipv4Addr> = address.parse().ok();
+        address.filter(|_| is_node_port(port)).map(IpAddr::V4)
+    };
+    Some(bare.or_else(with_port)?.to_canonical())
+}
+
+/// A number, or a name that hides it (RFC 7239, 6.3).
+fn is_node_port(port: &str) -> bool {
+    let hidden = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !port.is_empty() && port.bytes().all(hidden)
+}
+
+/// What the bytes at the beginning of a connection say, by the PROXY protocol (haproxy's `proxy-protocol.txt`, versions 1 and 2).
+///
+/// To be asked of a trusted sender only, on a listener where every connection begins so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preamble {
+    /// More bytes are needed; never more than [`MAX_PREAMBLE`] in all.
+    Incomplete,
+    /// The connection is from `client`, and its own bytes begin after `length`.
+    Proxied { length: usize, client: SocketAddr },
+    /// The proxy speaks for itself or does not say for whom: the socket's own address counts.
+    Local { length: usize },
+    /// No such header, or one that breaks its rules: the connection is to be closed.
+    Invalid,
+}
+
+/// The longest header that is taken; haproxy's own, certificates' names among them, stay far below.
+pub const MAX_PREAMBLE: usize = 4096;
+
+/// The longest of version 1, its line's end included.
+const MAX_V1: usize = 107;
+
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+
+impl Preamble {
+    /// Reads the bytes that came so far.
+    pub fn parse(bytes: &[u8]) -> Self {
+        if starts_alike(bytes, V2_SIGNATURE) {
+            parse_v2(bytes)
+        } else if starts_alike(bytes, b"PROXY ") {
+            parse_v1(bytes)
+        } else {
+            Self::Invalid
+        }
+    }
+}
+
+/// As far as both go.
+fn starts_alike(bytes: &[u8], signature: &[u8]) -> bool {
+    bytes.iter().zip(signature).all(|(one, other)| one == other)
+}
+
+fn parse_v1(bytes: &[u8]) -> Preamble {
+    let line = &bytes[..bytes.len().min(MAX_V1)];
+    let Some(end) = line.windows(2).position(|window| window == b"\r\n") else {
+        return if line.len() < MAX_V1 {
+            Preamble::Incomplete
+        } else {
+            Preamble::Invalid
+        };
+    };
+    let length = end + 2;
+    let Ok(line) = std::str::from_utf8(&line[..end]) else {
+        return Preamble::Invalid;
+    };
+    let words: Vec<&str> = line.split(' ').collect();
+    let client = match words[..] {
+        // Whatever follows is to be passed over.
+        ["PROXY", "UNKNOWN", ..] => return Preamble::Local { length },
+        ["PROXY", "TCP4", source, target, source_port, target_port] => {
+            let is_sound = target.parse::<Ipv4Addr>().is_ok() && parse_port(target_port).is_some();
+            source
+                .parse::<Ipv4Addr>()
+                .ok()
+                .filter(|_| is_sound)
+                .map(IpAddr::V4)
+                .zip(parse_port(source_port))
+        }
+        ["PROXY", "TCP6", source, target, source_port, target_port] => {
+            let is_sound = target.parse::<Ipv6Addr>().is_ok() && parse_port(target_port).is_some();
+            source
+                .parse::<Ipv6Addr>()
+                .ok()
+                .filter(|_| is_sound)
+                .map(IpAddr::V6)
+                .zip(parse_port(source_port))
+        }
+        _ => None,
+    };
+    match client {
+        Some((address, port)) => proxied(length, address, port),
+        None => Preamble::Invalid,
+    }
+}
+
+/// Digits alone: Rust's own parser would take a plus.
+fn parse_port(port: &str) -> Option<u16> {
+    let is_canonical = port.bytes().all(|byte| byte.is_ascii_digit())
+        && (port.len() == 1 || !port.starts_with('0'));
+    port.parse().ok().filter(|_| is_canonical)
+}
+
+fn parse_v2(bytes: &[u8]) -> Preamble {
+    let Some(&[version_and_command, family, high, low]) = bytes.get(12..16) else {
+        return Preamble::Incomplete;
+    };
+    let length = 16 + usize::from(u16::from_be_bytes([high, low]));
+    let is_known = matches!(family, 0x00 | 0x11 | 0x12 | 0x21 | 0x22 | 0x31 | 0x32);
+    if !matches!(version_and_command, 0x20 | 0x21) || !is_known || length > MAX_PREAMBLE {
+        return Preamble::Invalid;
+    }
+    let Some(addresses) = bytes.get(16..length) else {
+        return Preamble::Incomplete;
+    };
+    if version_and_command == 0x20 {
+        return Preamble::Local { length };
+    }
+    // Source and target address, then both ports; what follows is of no interest here.
+    match family >> 4 {
+        1 => match addresses.first_chunk::<12>() {
+            Some([a, b, c, d, _, _, _, _, high, low, ..]) => proxied(
+                length,
+                Ipv4Addr::new(*a, *b, *c, *d).into(),
+                u16::from_be_bytes([*high, *low]),
+            ),
+            None => Preamble::Invalid,
+        },
+        2 => match (addresses.first_chunk::<16>(), addresses.get(32..36)) {
+            (Some(source), Some([high, low, ..])) => proxied(
+                length,
+                Ipv6Addr::from(*source).into(),
+                u16::from_be_bytes([*high, *low]),
+            ),
+            _ => Preamble::Invalid,
+        },
+        _ => Preamble::Local { length },
+    }
+}
+
+fn proxied(length: usize, address: IpAddr, port: u16) -> Preamble {
+    let client = SocketAddr::new(address.to_canonical(), port);
+    Preamble::Proxied { length, client }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ForwardingHeader::{Forwarded, XForwardedFor};
+    use super::*;
+
+    const CLIENT: &str = "203.0.113.9";
+    const PROXY: &str = "10.0.0.1";
+    const OTHER_PROXY: &str = "10.0.0.2";
+    const VICTIM: &str = "198.51.100.66";
+
+    fn trusted() -> Networks {
+        Networks::new(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "2001:db8:aaaa::/48".parse().unwrap(),
+        ])
+    }
+
+    fn client(header: ForwardingHeader, sender: &str, lines: &[&str]) -> Option<String> {
+        let lines = lines.iter().map(|line| line.as_bytes());
+        client_address(header, &trusted(), sender.parse().unwrap(), lines)
+            .map(|client| client.to_string())
+    }
+
+    #[track_caller]
+    fn names(header: ForwardingHeader, lines: &[&str], expected: &str) {
+        assert_eq!(
+            client(header, PROXY, lines).as_deref(),
+            Some(expected),
+            "{lines:?}"
+        );
+    }
+
+    #[track_caller]
+    fn names_nobody(header: ForwardingHeader, lines: &[&str]) {
+        assert_eq!(client(header, PROXY, lines), None, "{lines:?}");
+    }
+
+    #[test]
+    fn an_untrusted_sender_speaks_for_himself_alone() {
+        for lines in [
+            &[][..],
+            &[VICTIM],
+            &["10.0.0.1, 198.51.100.66"],
+            &["10.0.0.1"],
+            &["garbage"],
+            &[""],
+        ] {
+            assert_eq!(
+                client(XForwardedFor, CLIENT, lines).as_deref(),
+                Some(CLIENT)
+            );
+        }
+        for lines in [
+            &[][..],
+            &["for=198.51.100.66"],
+            &["for=10.0.0.1"],
+            &["for="],
+            &["for=unknown"],
+        ] {
+            assert_eq!(client(Forwarded, CLIENT, lines).as_deref(), Some(CLIENT));
+        }
+        assert_eq!(
+            client(XForwardedFor, "::ffff:203.0.113.9", &[VICTIM]).as_deref(),
+            Some(CLIENT)
+        );
+        let nobody = Networks::default();
+        let lines = [VICTIM.as_bytes()].into_iter();
+        let sender = PROXY.parse().unwrap();
+        assert_eq!(
+            client_address(XForwardedFor, &nobody, sender, lines),
+            Some(sender)
+        );
+    }
+
+    #[test]
+    fn a_trusted_sender_without_the_header_speaks_for_itself() {
+        names(XForwardedFor, &[], PROXY);
+        names(Forwarded, &[], PROXY);
+        names(XForwardedFor, &["", " , "], PROXY);
+        names(Forwarded, &["", " , "], PROXY);
+        assert_eq!(
+            client(XForwardedFor, "::ffff:10.0.0.1", &[CLIENT]).as_deref(),
+            Some(CLIENT)
+        );
+    }
+
+    #[test]
+    fn x_forwarded_for_is_walked_from_the_right() {
+        names(XForwardedFor, &["203.0.113.9"], CLIENT);
+        names(XForwardedFor, &["198.51.100.66, 203.0.113.9"], CLIENT);
+        names(
+            XForwardedFor,
+            &["198.51.100.66, 203.0.113.9, 10.0.0.2"],
+            CLIENT,
+        );
+        names(
+            XForwardedFor,
+            &["10.9.9.9,203.0.113.9 ,\t10.0.0.2,10.0.0.3"],
+            CLIENT,
+        );
+        names(XForwardedFor, &["not an address, 203.0.113.9"], CLIENT);
+        names(XForwardedFor, &["203.0.113.9,"], CLIENT);
+        names(XForwardedFor, &["10.0.0.3, 10.0.0.2"], "10.0.0.3");
+        names(XForwardedFor, &["198.51.100.66", "203.0.113.9"], CLIENT);
+        names(
+            XForwardedFor,
+            &["198.51.100.66", "10.9.9.9, 203.0.113.9", "10.0.0.2", ""],
+            CLIENT,
+        );
+        names(
+            XForwardedFor,
+            &["203.0.113.9, 10.0.0.3", "10.0.0.2"],
+            CLIENT,
+        );
+    }
+
+    #[test]
+    fn forwarded_is_walked_from_the_right() {
+        names(Forwarded, &["for=203.0.113.9"], CLIENT);
+        names(
+            Forwarded,
+            &["For=\"203.0.113.9\";proto=https;by=10.0.0.1;host=tracker.example.org"],
+            CLIENT,
+        );
+        names(
+            Forwarded,
+            &["by=10.0.0.1 ; FOR=203.0.113.9;; ext=\"a,b;for=198.51.100.66\""],
+            CLIENT,
+        );
+        names(
+            Forwarded,
+            &["for=198.51.100.66, for=203.0.113.9, for=10.0.0.2"],
+            CLIENT,
+        );
+        names(Forwarded, &["for=198.51.100.66,,for=203.0.113.9"], CLIENT);
+        names(
+            Forwarded,
+            &["for=\"[2001:db8:1::9]:4711\", for=\"[2001:db8:aaaa::1]\""],
+            "2001:db8:1::9",
+        );
+        names(
+            Forwarded,
+            &[
+                "for=198.51.100.66",
+                "for=203.0.113.9",
+                "for=10.0.0.2, for=10.0.0.3",
+            ],
+            CLIENT,
+        );
+        names(Forwarded, &["for=10.0.0.3, for=10.0.0.2"], "10.0.0.3");
+        names(Forwarded, &["for=\"", "for=203.0.113.9"], CLIENT);
+        names(Forwarded, &["for=unknown, for=203.0.113.9"], CLIENT);
+    }
+
+    #[test]
+    fn a_hop_without_an_address_ends_the_walk() {
+        names_nobody(XForwardedFor, &["unknown"]);
+        names_nobody(XForwardedFor, &["203.0.113.9, unknown"]);
+        names_nobody(XForwardedFor, &["203.0.113.9, unknown, 10.0.0.2"]);
+        names_nobody(XForwardedFor, &["203.0.113.9", "example.org"]);
+        names_nobody(Forwarded, &["for=unknown"]);
+        names_nobody(Forwarded, &["for=203.0.113.9, for=_hidden, for=10.0.0.2"]);
+        names_nobody(Forwarded, &["for=\"_SEVKISEK:4711\""]);
+        names_nobody(Forwarded, &["for=203.0.113.9, proto=https"]);
+        names_nobody(Forwarded, &["for=203.0.113.9", "for=unknown"]);
+        names_nobody(Forwarded, &["for=\"203.0.113\\.9\""]);
+    }
+
+    #[test]
+    fn a_broken_line_names_nobody_rather_than_someone_else() {
+        for line in [
+            "for",
+            "for=",
+            "=203.0.113.9",
+            "for=203.0.113.9 for=198.51.100.66",
+            "for =203.0.113.9",
+            "for= 203.0.113.9",
+            "for=203.0.113.9;for=198.51.100.66",
+            "for=\"203.0.113.9",
+            "for=\"203.0.113.9\\",
+            "for=\"203.0.113.9\"x",
+            "203.0.113.9",
+            "for=198.51.100.66;x=\", for=\"[2001:db8::1]\"",
+            "for=198.51.100.66;x=\", for=203.0.113.9",
+            "for=203.0.113.9\u{7f}",
+            "for=203.0.113.9, (",
+            "f\u{f6}r=203.0.113.9",
+        ] {
+            names_nobody(Forwarded, &[line]);
+        }
+    }
+
+    #[test]
+    fn nodes_may_have_brackets_and_ports() {
+        for (node, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1:80", "192.0.2.1"),
+            ("192.0.2.1:_port", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:DB8::1]:80", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1"),
+        ] {
+            names(XForwardedFor, &[node], address);
+            names(Forwarded, &[&format!("for=\"{node}\"")], address);
+            names(Forwarded, &[&format!("for={node}")], address);
+        }
+        for node in [
+            "192.0.2",
+            "192.0.2.256",
+            "192.0.2.01",
+            "192.0.2.1:80:80",
+            "[192.0.2.1]",
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "[2001:db8::1]80",
+            "[2001:db8::1]:",
+            "192.0.2.1:",
+            "[]",
+            "fe80::1%eth0",
+            "1",
+            "::g",
+            "192.0.2.1 198.51.100.66",
+            "\u{661}92.0.2.1",
+        ] {
+            names_nobody(XForwardedFor, &[node]);
+            names_nobody(Forwarded, &[&format!("for=\"{node}\"")]);
+        }
+        let lines = [&b"\xff"[..]].into_iter();
+        assert_eq!(
+            client_address(XForwardedFor, &trusted(), PROXY.parse().unwrap(), lines),
+            None
+        );
+    }
+
+    /// Whatever a client sends, behind proxies that add whom they were asked by he is himself or nobody.
+    #[test]
+    fn spoofed_headers_never_name_another() {
+        const SEED: u64 = 11;
+        let mut state = SEED;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let pieces = [
+            VICTIM,
+            PROXY,
+            OTHER_PROXY,
+            "for=",
+            "\"",
+            ",",
+            ";",
+            " ",
+            "\\",
+            "=",
+            "[",
+            "]",
+            ":",
+            "x",
+            "unknown",
+            "proto=https",
+        ];
+        let mut named = 0;
+        for round in 0..50_000 {
+            let spoofed: String = (0..random(12))
+                .map(|_| pieces[random(pieces.len())])
+                .collect();
+            let same_line = random(2) == 0;
+            for (header, own, second) in [
+                (XForwardedFor, CLIENT.to_owned(), OTHER_PROXY.to_owned()),
+                (
+                    Forwarded,
+                    format!("for={CLIENT};proto=https"),
+                    format!("for={OTHER_PROXY}"),
+                ),
+                (
+                    Forwarded,
+                    format!("proto=https;for=\"{CLIENT}:80\""),
+                    format!("for=\"{OTHER_PROXY}:80\""),
+                ),
+            ] {
+                let lines = if same_line {
+                    vec![format!("{spoofed}, {own}, {second}")]
+                } else {
+                    vec![spoofed.clone(), own, second]
+                };
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                let client = client(header, PROXY, &lines);
+                assert!(
+                    client.is_none() || client.as_deref() == Some(CLIENT),
+                    "seed {SEED}, round {round}: {lines:?} named {client:?}"
+                );
+                named += u32::from(client.is_some());
+            }
+        }
+        assert!(named > 50_000, "{named}");
+    }
+
+    fn v2(version_and_command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let [high, low] = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        let fixed = [version_and_command, family, high, low];
+        [&V2_SIGNATURE[..], &fixed, rest].concat()
+    }
+
+    fn v2_tcp4() -> Vec<u8> {
+        v2(
+            0x21,
+            0x11,
+            &[203, 0, 113, 9, 10, 0, 0, 1, 0x10, 0x92, 0x1b, 0x39],
+        )
+    }
+
+    fn v2_tcp6() -> Vec<u8> {
+        let (source, target): (Ipv6Addr, Ipv6Addr) = (
+            "2001:db8:1::9".parse().unwrap(),
+            "2001:db8::1".parse().unwrap(),
+        );
+        v2(
+            0x21,
+            0x21,
+            &[
+                &source.octets()[..],
+                &target.octets(),
+                &[0x10, 0x92, 0x1b, 0x39],
+            ]
+            .concat(),
+        )
+    }
+
+    /// Parsed whole and with the client's own bytes behind; every beginning of it is incomplete.
+    #[track_caller]
+    fn parses(header: &[u8], client: Option<&str>) {
+        let length = header.len();
+        let expected = match client {
+            Some(client) => Preamble::Proxied {
+                length,
+                client: client.parse().unwrap(),
+            },
+            None => Preamble::Local { length },
+        };
+        assert_eq!(Preamble::parse(header), expected);
+        assert_eq!(
+            Preamble::parse(&[header, b"GET /announce\r\n\r\n"].concat()),
+            expected
+        );
+        for end in 0..length {
+            assert_eq!(
+                Preamble::parse(&header[..end]),
+                Preamble::Incomplete,
+                "{end} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn proxy_protocol_version_1() {
+        parses(
+            b"PROXY TCP4 203.0.113.9 10.0.0.1 4242 6969\r\n",
+            Some("203.0.113.9:4242"),
+        );
+        parses(
+            b"PROXY TCP6 2001:db8:1::9 2001:db8::1 65535 0\r\n",
+            Some("[2001:db8:1::9]:65535"),
+        );
+        parses(
+            b"PROXY TCP6 ::ffff:203.0.113.9 ::1 1 2\r\n",
+            Some("203.0.113.9:1"),
+        );
+        parses(b"PROXY UNKNOWN\r\n", None);
+        parses(b"PROXY UNKNOWN what ever \r\n", None);
+        let longest = b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535";
+        let mut line = longest.to_vec();
+        line.resize(MAX_V1 - 2, b'x');
+        parses(&[&line[..], b"\r\n"].concat(), None);
+        assert_eq!(
+            Preamble::parse(&[&line[..], b"x\r\n"].concat()),
+            Preamble::Invalid
+        );
+    }
+
+    #[test]
+    fn refuses_a_version_1_that_breaks_its_rules() {
+        for line in [
+            "PROXY TCP4 203.0.113.9 10.0.0.1 4242",
+            "PROXY TCP4 203.0.113.9 10.0.0.1 4242 6969 1",
+            "PROXY TCP4  203.0.113.9 10.0.0.1 4242 6969",
+            "PROXY TCP4 203.0.113.9 10.0.0.1 4242 65536",
+            "PROXY TCP4 203.0.113.9 10.0.0.1 65536 6969",
+            "PROXY TCP4 203.0.113.9 10.0.0.1 +1 6969",
+            "PROXY TCP4 203.0.113.9 10.0.0.1 01 6969",
+            "PROXY TCP4 203.0.113.9 10.0.0.1 4242 ",
+            "PROXY TCP4 203.0.113.9 10.0.0.256 4242 6969",
+            "PROXY TCP4 2001:db8::1 10.0.0.1 4242 6969",
+            "PROXY TCP6 203.0.113.9 10.0.0.1 4242 6969",
+            "PROXY tcp4 203.0.113.9 10.0.0.1 4242 6969",
+            "PROXY UDP4 203.0.113.9 10.0.0.1 4242 6969",
+            "PROXY ",
+            "PROXY TCP4 203.0.113.9\n10.0.0.1 4242 6969",
+            "PROXY \u{661}",
+        ] {
+            assert_eq!(
+                Preamble::parse(format!("{line}\r\n").as_bytes()),
+                Preamble::Invalid,
+                "{line:?}"
+            );
+        }
+        assert_eq!(
+            Preamble::parse(b"PROXY TCP4 203.0.113.\xff 10.0.0.1 4242 6969\r\n"),
+            Preamble::Invalid
+        );
+        assert_eq!(
+            Preamble::parse(&[&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat()),
+            Preamble::Invalid
+        );
+        for other in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"P ",
+            b"PROXX",
+            b"proxy",
+            b"\r\n\r\n\0\r\nQUIX",
+            b"\n",
+            b"\0",
+        ] {
+            assert_eq!(
+                Preamble::parse(other),
+                Preamble::Invalid,
+                "{}",
+                other.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn proxy_protocol_version_2() {
+        parses(&v2_tcp4(), Some("203.0.113.9:4242"));
+        parses(&v2_tcp6(), Some("[2001:db8:1::9]:4242"));
+        let with_more = v2(
+            0x21,
+            0x11,
+            &[&v2_tcp4()[16..], &[0x04, 0, 2, 1, 2]].concat(),
+        );
+        parses(&with_more, Some("203.0.113.9:4242"));
+        parses(&v2(0x21, 0x12, &v2_tcp4()[16..]), Some("203.0.113.9:4242"));
+        // The proxy's own checks, whatever the family; and families without an IP address.
+        parses(&v2(0x20, 0x00, &[]), None);
+        parses(&v2(0x20, 0x11, &v2_tcp4()[16..]), None);
+        parses(&v2(0x20, 0x21, &[1]), None);
+        parses(&v2(0x21, 0x00, &[1, 2, 3]), None);
+        parses(&v2(0x21, 0x31, &[0; 216]), None);
+        parses(&v2(0x20, 0x00, &[0; MAX_PREAMBLE - 16]), None);
+    }
+
+    #[test]
+    fn refuses_a_version_2_that_breaks_its_rules() {
+        for (version_and_command, family, rest) in [
+            (0x11, 0x11, 12),
+            (0x31, 0x11, 12),
+            (0x22, 0x11, 12),
+            (0x2f, 0x11, 12),
+            (0x21, 0x11, 11),
+            (0x21, 0x11, 0),
+            (0x21, 0x21, 35),
+            (0x21, 0x10, 12),
+            (0x21, 0x13, 12),
+            (0x21, 0x41, 36),
+            (0x21, 0xff, 36),
+            (0x20, 0x00, MAX_PREAMBLE - 15),
+            (0x21, 0x11, 65535),
+        ] {
+            let header = v2(version_and_command, family, &vec![0; rest]);
+            assert_eq!(
+                Preamble::parse(&header),
+                Preamble::Invalid,
+                "{version_and_command:#x} {family:#x} {rest}"
+            );
+        }
+        // Nobody is kept waiting for what cannot become sound.
+        assert_eq!(
+            Preamble::parse(&v2(0x21, 0x11, &[0; 65535])[..16]),
+            Preamble::Invalid
+        );
+    }
+}
