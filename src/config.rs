@@ -1839,6 +1839,8 @@ mod tests {
         let plain = |text: &str| text.replace("\\(dq", "\"");
         let mut listed = Vec::new();
         let mut section = "";
+        // A line may be continued on the next.
+        let manual = manual.replace("\\\n", "");
         let mut lines = manual.lines();
         while let Some(line) = lines.next() {
             if let Some(name) = line.strip_prefix(".Ss [") {
