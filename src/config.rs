@@ -613,10 +613,31 @@ pub fn sample() -> String {
         for key in section.keys {
             let help = comment(&key.help.concat());
             let allowed = comment(&format!("Allowed: {}.", key.allowed));
-            sample += &format!("\n{help}{allowed}#{} = {}\n", key.name, key.value);
+            let setting = commented_out(&format!("{} = ", key.name), &key.value);
+            sample += &format!("\n{help}{allowed}{setting}");
         }
     }
     sample
+}
+
+const TERMINAL: usize = 79;
+
+/// A key and its default, a list over several lines where it is too long for one.
+fn commented_out(name: &str, value: &str) -> String {
+    let elements = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match elements {
+        Some(elements) if 1 + name.len() + value.len() > TERMINAL => {
+            // Our own defaults, none of which has a comma within.
+            let elements: String = elements
+                .split(", ")
+                .map(|element| format!("#    {element},\n"))
+                .collect();
+            format!("#{name}[\n{elements}#]\n")
+        }
+        _ => format!("#{name}{value}\n"),
+    }
 }
 
 /// `text` as comment lines that fit a terminal.
@@ -624,7 +645,7 @@ fn comment(text: &str) -> String {
     let mut comment = String::new();
     let mut line = String::from("#");
     for word in text.split_whitespace() {
-        if line.len() + 1 + word.len() > 79 {
+        if line.len() + 1 + word.len() > TERMINAL {
             comment += &line;
             comment += "\n";
             line.truncate(1);
@@ -638,7 +659,8 @@ fn comment(text: &str) -> String {
 const SAMPLE_HEAD: &str = "\
 # The configuration of tbtt(8), the BitTorrent tracker. See also tbtt.toml(5).
 #
-# Each key stands below with its default; to change it, remove the # before it.
+# Each key stands below with its default; to change it, remove the # before it,
+# which a long list has on each of its lines.
 # Files named *.toml in the directory tbtt.toml.d beside this file are read
 # after it, in the order of their names; a key in a later file replaces it as a
 # whole.
@@ -1021,6 +1043,8 @@ fn shorten(source: &str) -> String {
 mod tests {
     use super::*;
 
+    use crate::tracker::Time;
+
     /// What the files say, without a file.
     fn read(files: &[(&str, &str)]) -> Result<Loaded, Faults> {
         let mut loader = Loader::default();
@@ -1181,6 +1205,8 @@ mod tests {
     fn each_fault_says_what_and_where_and_what_to_do() {
         const TCP: &str =
             r#"allowed: a list, each "address:port", "[IPv6 address]:port" or "unix:/path""#;
+        const NETWORKS: &str =
+            r#"allowed: a list, each "address", "network/length" or "/path" of a file of these"#;
         for (text, expected) in [
             (
                 "[tracker]\ninterval = 30",
@@ -1200,7 +1226,7 @@ mod tests {
             (
                 "[tracker]\ninterval = '30m'",
                 "t:2: [tracker] interval: '30m' is text, not a number; allowed: 60 to 7200 seconds; \
-                 write the number of seconds alone, without quotes",
+                 write the number alone, without quotes",
             ),
             (
                 "[tracker]\ninterval = 60.5",
@@ -1321,6 +1347,59 @@ mod tests {
                      write unix: and the whole path, from / on"
                 ),
             ),
+            (
+                "[udp]\nlisten = ['unix:/run/t']",
+                "t:2: [udp] listen: 'unix:/run/t' has no port from 0 to 65535; \
+                 allowed: a list, each \"address:port\" or \"[IPv6 address]:port\"; \
+                 correct it, or remove the key for its default, [\"[::]:6969\"]",
+            ),
+            (
+                "[udp]\nbad_ids = 'answer'",
+                "t:2: [udp] bad_ids: 'answer' is none of the words; allowed: \"silence\" or \"error\"; \
+                 correct it, or remove the key for its default, \"silence\"",
+            ),
+            (
+                "[access]\nannounce_deny = '192.0.2.1'",
+                &format!(
+                    "t:2: [access] announce_deny: '192.0.2.1' is text, not a list; {NETWORKS}; \
+                     put it in brackets: [...]"
+                ),
+            ),
+            (
+                "[access]\nscrape_allow = [\n'192.0.2.1/24',\n'2001:db8::1/32',\n]",
+                &format!(
+                    "t:3: [access] scrape_allow: '192.0.2.1/24' has bits set beyond its prefix; {NETWORKS}; \
+                     write \"192.0.2.0/24\" for the network or \"192.0.2.1\" for the address\n\
+                     t:4: [access] scrape_allow: '2001:db8::1/32' has bits set beyond its prefix; {NETWORKS}; \
+                     write \"2001:db8::/32\" for the network or \"2001:db8::1\" for the address"
+                ),
+            ),
+            (
+                "[proxy]\ntrusted = ['192.0.2.0/33', 'lists/proxies', 'localhost', '']",
+                &["'192.0.2.0/33'", "'lists/proxies'", "'localhost'", "''"]
+                    .map(|value| {
+                        format!(
+                            "t:2: [proxy] trusted: {value} is neither a network nor an absolute path; {NETWORKS}; \
+                             correct it, or remove the key for its default, []"
+                        )
+                    })
+                    .join("\n"),
+            ),
+            (
+                "[proxy]\nheader = 'X-Forwarded-For'",
+                "t:2: [proxy] header: 'X-Forwarded-For' is none of the words; \
+                 allowed: \"x-forwarded-for\" or \"forwarded\"; did you mean \"x-forwarded-for\"?",
+            ),
+            (
+                "[limits]\nannounces = -1",
+                "t:2: [limits] announces: -1 is too small; allowed: 0 to 200000 a minute; \
+                 correct it, or remove the key for its default, 600",
+            ),
+            (
+                "[limits]\nannounces = '600/min'",
+                "t:2: [limits] announces: '600/min' is text, not a number; allowed: 0 to 200000 a minute; \
+                 write the number alone, without quotes",
+            ),
         ] {
             assert_eq!(faults(text), expected, "{text}");
         }
@@ -1335,7 +1414,8 @@ mod tests {
             ),
             (
                 "\n[database]\n",
-                "t:2: [database]: unknown section; the sections are [http], [udp], [tracker], [torrents], [daemon], [log]",
+                "t:2: [database]: unknown section; \
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",
@@ -1347,7 +1427,7 @@ mod tests {
             ),
             (
                 "[tracker]\nlisten = []",
-                "t:2: [tracker] listen: unknown key; it belongs in [http] or [udp]",
+                "t:2: [tracker] listen: unknown key; it belongs in [http] or [udp] or [proxy]",
             ),
             (
                 "[log]\nrotate = true",
@@ -1355,7 +1435,7 @@ mod tests {
             ),
             (
                 "# c\nlisten = []",
-                "t:2: listen: stands before any section; move it below [http] or [udp]",
+                "t:2: listen: stands before any section; move it below [http] or [udp] or [proxy]",
             ),
             (
                 "speed = 'a'",
@@ -1428,6 +1508,82 @@ mod tests {
     }
 
     #[test]
+    fn lists_and_the_files_that_name_them_are_found_faulty_at_once() {
+        let faults = faults(
+            "[access]\nannounce_deny = ['/nowhere/a']\n[limits]\nexempt = ['/nowhere/b']\n[tracker]\ninterval = 1",
+        );
+        let lines: Vec<_> = faults.lines().collect();
+        assert_eq!(lines.len(), 3, "{faults}");
+        assert!(lines[0].starts_with("t:6: [tracker] interval: 1 is too small"));
+        for (line, list) in lines[1..].iter().zip(["/nowhere/a", "/nowhere/b"]) {
+            assert_eq!(
+                *line,
+                format!("{list}: there is no such list; make it, empty if nothing is to be on it")
+            );
+        }
+    }
+
+    #[test]
+    fn lists_of_networks_are_read_in_all_their_spellings() {
+        let networks = |config: &Config| {
+            let sources = config.access.announce_allow.iter();
+            sources.map(Source::to_string).collect::<Vec<_>>()
+        };
+        let config = config(
+            "[access]\nannounce_allow = ['192.0.2.0/24', '198.51.100.7', '2001:DB8::/32', '::1/128', '0.0.0.0/0', \
+             '/dev/null']",
+        );
+        assert_eq!(
+            networks(&config),
+            [
+                "192.0.2.0/24",
+                "198.51.100.7",
+                "2001:db8::/32",
+                "::1",
+                "0.0.0.0/0",
+                "/dev/null"
+            ]
+        );
+    }
+
+    #[test]
+    fn networks_given_replace_the_default() {
+        let default = read(&[]).unwrap();
+        let own = read(&[(
+            "t",
+            "[access]\nlocal_networks = ['192.0.2.0/24']\n[limits]\nexempt = []",
+        )])
+        .unwrap();
+        let (here, there) = ("192.0.2.1".parse().unwrap(), "fe80::1".parse().unwrap());
+        let local = |loaded: &Loaded, address| loaded.lists.localities.of(address).is_some();
+        assert!(!local(&default, here) && local(&default, there));
+        assert!(local(&own, here) && !local(&own, there));
+        let home = "127.0.0.1".parse().unwrap();
+        assert!(default.lists.exempt.hold(home) && !own.lists.exempt.hold(home));
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_budget() {
+        let text = "[limits]\nannounces = 0\nscrapes = 1\nscrapes_burst = 1\nexempt = []";
+        let settings = read(&[("t", text)]).unwrap().tracker_settings(7);
+        assert!(settings.announces.budget.is_none());
+        let scrapes = settings.scrapes.budget.unwrap();
+        let take = |address: &str| scrapes.take(Time(0), address.parse().unwrap()).is_ok();
+        assert!(take("192.0.2.1") && !take("192.0.2.1") && take("192.0.2.2"));
+        // Of one /56: four times what a /64 has.
+        for net in 0..4 {
+            assert!(take(&format!("2001:db8:0:{net}::1")));
+            assert!(!take(&format!("2001:db8:0:{net}::2")));
+        }
+        assert!(!take("2001:db8:0:4::1"));
+        // Of one /48: sixteen times, four of which are spent.
+        for net in 1..=12 {
+            assert!(take(&format!("2001:db8:0:{:x}::1", net << 8)), "{net}");
+        }
+        assert!(!take("2001:db8:0:ff00::1") && take("2001:db8:1::1"));
+    }
+
+    #[test]
     fn values_that_cannot_go_together_are_faults() {
         for (text, expected) in [
             (
@@ -1495,7 +1651,7 @@ mod tests {
                  set it lower",
             ),
             (
-                "torrents.open = true\ntorrents.allow = ['/a']",
+                "torrents.open = true\ntorrents.allow = ['/dev/null']",
                 "t:3: [torrents] allow: has no effect, as open is true; leave one of the two out",
             ),
             (
@@ -1517,17 +1673,17 @@ mod tests {
     }
 
     /// A directory of one test's own, gone after it.
-    struct TestDirectory(PathBuf);
+    pub(super) struct TestDirectory(pub(super) PathBuf);
 
     impl TestDirectory {
-        fn new(name: &str) -> Self {
+        pub(super) fn new(name: &str) -> Self {
             let path =
                 std::env::temp_dir().join(format!("tbtt-config-{}-{name}", std::process::id()));
             fs::create_dir(&path).unwrap();
             Self(path)
         }
 
-        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
             let path = self.0.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
@@ -1643,8 +1799,11 @@ mod tests {
     fn the_sample_reads_back_as_the_default() {
         let sample = sample();
         let is_key = |line: &str| {
-            line.strip_prefix('#')
-                .is_some_and(|rest| rest.starts_with(char::is_alphabetic))
+            line.strip_prefix('#').is_some_and(|rest| {
+                rest.starts_with(char::is_alphabetic)
+                    || rest.starts_with("    ")
+                    || rest.starts_with(']')
+            })
         };
         let live: Vec<_> = sample
             .lines()
@@ -1680,6 +1839,8 @@ mod tests {
         let plain = |text: &str| text.replace("\\(dq", "\"");
         let mut listed = Vec::new();
         let mut section = "";
+        // A line may be continued on the next.
+        let manual = manual.replace("\\\n", "");
         let mut lines = manual.lines();
         while let Some(line) = lines.next() {
             if let Some(name) = line.strip_prefix(".Ss [") {

@@ -148,11 +148,146 @@ fn parse_notices(text: &str) -> Result<Vec<(InfoHash, Notice)>, ListFault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::TestDirectory;
     use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    /// The lists, or the faults as told.
+    fn read(config: &Config) -> Result<Lists, String> {
+        let mut faults = Vec::new();
+        let lists = Lists::read(config, &mut faults);
+        let told: Vec<_> = faults.iter().map(Remark::to_string).collect();
+        if told.is_empty() {
+            Ok(lists)
+        } else {
+            Err(told.join("\n"))
+        }
+    }
+
+    #[test]
+    fn networks_come_from_the_configuration_and_from_files() {
+        let directory = TestDirectory::new("networks");
+        let one = directory.write("one", "# mirrors\n192.0.2.0/24 # rack\n\n 2001:db8::7 \r\n");
+        let two = directory.write("two", "198.51.100.7");
+        let mut config = Config::default();
+        config.proxy.trusted = vec![
+            Source::File(one),
+            Source::Network("203.0.113.0/24".parse().unwrap()),
+            Source::File(two),
+        ];
+        let trusted = read(&config).unwrap().trusted;
+        for (address, expected) in [
+            ("192.0.2.255", true),
+            ("2001:db8::7", true),
+            ("203.0.113.1", true),
+            ("198.51.100.7", true),
+            ("192.0.3.0", false),
+            ("2001:db8::8", false),
+            ("198.51.100.8", false),
+        ] {
+            assert_eq!(
+                trusted.hold(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_list_goes_where_its_key_says() {
+        let mut config = Config::default();
+        let networks = |text: &str| vec![Source::Network(text.parse().unwrap())];
+        config.access.announce_allow = networks("192.0.2.0/24");
+        config.access.announce_deny = networks("192.0.2.9/32");
+        config.access.scrape_deny = networks("192.0.2.8/32");
+        config.access.believe_ip_from = networks("192.0.2.7/32");
+        config.limits.exempt = networks("192.0.2.6/32");
+        config.proxy.trusted = networks("192.0.2.5/32");
+        let lists = read(&config).unwrap();
+        let of = |last: u8| {
+            let address = [192, 0, 2, last].into();
+            [
+                lists.announce.admits(address),
+                lists.scrape.admits(address),
+                lists.believed.hold(address),
+                lists.exempt.hold(address),
+                lists.trusted.hold(address),
+            ]
+        };
+        assert_eq!(of(9), [false, true, false, false, false]);
+        assert_eq!(of(8), [true, false, false, false, false]);
+        assert_eq!(of(7), [true, true, true, false, false]);
+        assert_eq!(of(6), [true, true, false, true, false]);
+        assert_eq!(of(5), [true, true, false, false, true]);
+        assert!(!lists.announce.admits([192, 0, 3, 1].into()));
+    }
+
+    #[test]
+    fn torrents_are_read_from_all_files_of_a_key() {
+        let directory = TestDirectory::new("torrents");
+        let v2 = format!("{}{}", ID.to_uppercase(), "f".repeat(24));
+        let notice = format!("{ID} failure moved # to where\n");
+        let mut config = Config::default();
+        config.torrents.allow = vec![
+            directory.write("a", format!("{ID}\n")),
+            directory.write("b", format!("# v2\n{v2} # cut\n")),
+        ];
+        config.torrents.deny = vec![directory.write("c", "")];
+        config.torrents.notices = vec![directory.write("d", notice)];
+        let lists = read(&config).unwrap();
+        let allowed: Vec<_> = lists.allow.iter().map(InfoHash::to_string).collect();
+        assert_eq!(allowed, [ID, ID]);
+        assert_eq!(lists.deny, []);
+        assert_eq!(lists.notices[0].1.failure.as_deref(), Some("moved"));
+    }
+
+    #[test]
+    fn all_faults_of_all_lists_are_told_at_once() {
+        let directory = TestDirectory::new("list-faults");
+        let networks = directory.write("networks", "::1\n\n10.0.0.1/8\n");
+        let torrents = directory.write("torrents", format!("{ID} # fine\n{ID}0\n"));
+        let notices = directory.write("notices", format!("{ID} note x"));
+        let bytes = directory.write("bytes", b"# \xfc");
+        let mut config = Config::default();
+        config.torrents.allow = vec![torrents.clone(), directory.0.join("none")];
+        config.torrents.deny = vec![bytes.clone()];
+        config.torrents.notices = vec![notices.clone()];
+        config.access.scrape_deny = vec![Source::File(networks.clone())];
+        config.limits.exempt = vec![Source::File(directory.0.clone())];
+        let told = read(&config).unwrap_err();
+        let told: Vec<_> = told.lines().collect();
+        assert_eq!(
+            told[..5],
+            [
+                format!(
+                    "{}:2: `{ID}0` has 41 digits; a torrent's id has 40 (v1) or 64 (v2)",
+                    torrents.display()
+                ),
+                format!(
+                    "{}/none: there is no such list; make it, empty if nothing is to be on it",
+                    directory.0.display()
+                ),
+                format!("{}: is not text in UTF-8", bytes.display()),
+                format!(
+                    "{}:1: `note` is neither `warning` nor `failure`",
+                    notices.display()
+                ),
+                format!(
+                    "{}:3: `10.0.0.1/8` has bits set beyond its prefix; write 10.0.0.0/8 for the network \
+                     or 10.0.0.1 for the address",
+                    networks.display()
+                ),
+            ]
+        );
+        let unreadable = format!("{}: this list cannot be read: ", directory.0.display());
+        assert!(told[5].starts_with(&unreadable), "{}", told[5]);
+        assert_eq!(told.len(), 6);
+    }
 
     #[test]
     fn a_notice_has_an_id_a_kind_and_a_text() {
-        let id = "0123456789abcdef0123456789abcdef01234567";
+        let id = ID;
         let read = |entry: &str| parse_notices(&format!("# first\n{entry}\n"));
         let (hash, notice) = read(&format!("{id} warning  this one is old"))
             .unwrap()

@@ -126,7 +126,7 @@ impl Rule for Number {
                 return Err(wrong_kind(given, "a number", Some(advice)));
             }
             Given::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
-                let advice = format!("write the number of {} alone, without quotes", self.unit);
+                let advice = "write the number alone, without quotes".to_owned();
                 return Err(wrong_kind(given, "a number", Some(advice)));
             }
             Given::Fraction => return Err(wrong_kind(given, "a whole number", None)),
@@ -393,14 +393,17 @@ impl Rule for NetworkOrFile {
         if text.starts_with('/') && !text.contains('\0') {
             return Ok(Source::File(text.into()));
         }
-        match parse_network(text) {
-            Ok(network) => Ok(Source::Network(network)),
-            Err(_) => Err(Wrong::one(
-                given,
-                "is neither a network nor an absolute path",
-                None,
-            )),
+        if let Ok(network) = parse_network(text) {
+            return Ok(Source::Network(network));
         }
+        let Ok(network) = text.parse::<IpNet>() else {
+            let what = "is neither a network nor an absolute path";
+            return Err(Wrong::one(given, what, None));
+        };
+        let (whole, address) = (network.trunc(), network.addr());
+        let advice = format!("write \"{whole}\" for the network or \"{address}\" for the address");
+        let what = "has bits set beyond its prefix";
+        Err(Wrong::one(given, what, Some(advice)))
     }
 
     fn write(&self, value: &Source) -> String {
