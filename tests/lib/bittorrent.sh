@@ -56,20 +56,13 @@ hands_out() {
 # seeds what it has, and learns of peers from the tracker alone. $started is its process.
 
 start_transmission() {
-    local home=$work/$1.transmission verify=()
-    [[ ! -e $2/payload ]] || verify=(--verify)
-    mkdir "$home"
-    cat >"$home/settings.json" <<'END'
-{
-    "dht-enabled": false,
-    "lpd-enabled": false,
-    "message-level": 3,
-    "pex-enabled": false,
-    "utp-enabled": false
-}
-END
-    start "$1" "$work/$1.log" transmission-cli --config-dir "$home" --download-dir "$2" \
-        --port 6881 --no-portmap "${verify[@]}" "$work/torrent"
+    local home=$work/$1.transmission
+    mkdir "$home" "$home/watched"
+    cp "$work/torrent" "$home/watched/it.torrent"
+    echo '{ "pex-enabled": false }' >"$home/settings.json"
+    start "$1" "$work/$1.log" transmission-daemon --foreground --config-dir "$home" \
+        --watch-dir "$home/watched" --download-dir "$2" --peerport 6881 \
+        --no-dht --no-lpd --no-utp --no-portmap --log-debug
 }
 
 start_aria2() {
