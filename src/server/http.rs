@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
 use crate::protocol::http::{self as protocol, Paths, Reply, respond};
@@ -41,6 +41,10 @@ const HEADER_MAX: usize = 16 * 1024;
 
 /// How long a stop waits for requests that have begun to come in.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How many connections are accepted in a row: then those that are there have their turn, or a flood of new ones would
+/// keep it from them.
+const ACCEPT_BURST: usize = 32;
 
 /// How long nothing is accepted after the system had no room for a connection: others end meanwhile.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
@@ -170,6 +174,8 @@ async fn drain(worker: &Worker) {
     let end = Instant::now() + DRAIN;
     loop {
         sleep(Duration::from_millis(5)).await;
+        // On a busy machine what came in meanwhile wakes together with this, and must be read before it is counted.
+        yield_now().await;
         if worker.in_requests.get() == 0 || Instant::now() >= end {
             return;
         }
@@ -211,7 +217,10 @@ impl Accept for mio::net::UnixListener {
 }
 
 async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>) {
-    loop {
+    for turn in 1_usize.. {
+        if turn % ACCEPT_BURST == 0 {
+            yield_now().await;
+        }
         // An error here is the runtime's end.
         let Ok(mut ready) = listener.readable().await else {
             return;
