@@ -19,6 +19,7 @@ use crate::daemon::log;
 use crate::protocol::http::{self as protocol, Paths};
 use crate::protocol::udp::{self, BadIds};
 use crate::server::http;
+use crate::server::proxy::{self, ForwardingHeader};
 use crate::tracker;
 use crate::tracker::access::parse_network;
 use crate::tracker::budget::{self, Budget, Rate};
@@ -361,6 +362,7 @@ impl Loaded {
             http,
             tracker,
             limits,
+            proxy,
             ..
         } = &self.config;
         http::Settings {
@@ -374,6 +376,13 @@ impl Loaded {
             idle_timeout: Duration::from_secs(http.idle_timeout.into()),
             max_connections: http.max_connections as usize,
             max_connections_per_network: http.max_connections_per_network,
+            proxies: proxy::Settings {
+                trusted: self.lists.trusted.clone(),
+                header: match proxy.header.as_str() {
+                    "forwarded" => ForwardingHeader::Forwarded,
+                    _ => ForwardingHeader::XForwardedFor,
+                },
+            },
             connections: self.budget(limits.connections, limits.connections_burst, seed),
         }
     }

@@ -47,6 +47,10 @@ pub struct Counters {
     pub connections_over_limit: Counter,
     /// Connections closed unheard: from a network that connects too often.
     pub connections_too_often: Counter,
+    /// Connections closed unheard where only trusted proxies may come.
+    pub untrusted_proxies: Counter,
+    /// Connections closed because they did not begin as the PROXY protocol has it.
+    pub bad_preambles: Counter,
     /// Connections cut because a request, or its successor, took too long to come.
     pub connections_timed_out: Counter,
     /// Times that the system had no descriptor or memory for a connection.

@@ -22,7 +22,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
@@ -32,6 +32,7 @@ use crate::protocol::http::{self as protocol, Paths, Reply, respond};
 use crate::server::Clock;
 use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
+use crate::server::proxy::{self, client_address};
 use crate::server::stream::{InRequests, Pace, Stream, register};
 use crate::tracker::Tracker;
 use crate::tracker::budget::Budget;
@@ -62,6 +63,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// From one IPv4 address, or one IPv6 /64.
     pub max_connections_per_network: u32,
+    pub proxies: proxy::Settings,
     /// How often a network may connect; `None` for as often as it likes.
     pub connections: Option<Arc<Budget>>,
 }
@@ -109,7 +111,25 @@ impl Front {
     }
 }
 
-/// A listening socket to serve, for TCP clients or for proxies on this host.
+/// A listening socket to serve.
+#[derive(Debug)]
+pub struct Door {
+    pub listener: Listener,
+    /// Each connection begins by saying for whom it is (PROXY protocol), and only trusted proxies may make one.
+    pub preamble: bool,
+}
+
+impl Door {
+    /// For another worker: one queue of connections, several to take from it.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            listener: self.listener.try_clone()?,
+            preamble: self.preamble,
+        })
+    }
+}
+
+/// For TCP clients, or for proxies on this host.
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
@@ -117,8 +137,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// For another worker: one queue of connections, several to take from it.
-    pub fn try_clone(&self) -> io::Result<Self> {
+    fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
             Self::Unix(listener) => Self::Unix(listener.try_clone()?),
@@ -130,7 +149,7 @@ impl Listener {
 /// connections are closed. Calls `alive` each second from the loop that serves.
 pub async fn serve(
     front: Arc<Front>,
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
     mut stop: watch::Receiver<bool>,
     alive: impl Fn() + 'static,
 ) -> io::Result<()> {
@@ -142,17 +161,17 @@ pub async fn serve(
         input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
     });
     let mut tasks = Vec::new();
-    for listener in listeners {
+    for Door { listener, preamble } in doors {
         tasks.push(match listener {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::TcpListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener))
+                spawn_local(accept(worker.clone(), listener, preamble))
             }
             Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::UnixListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener))
+                spawn_local(accept(worker.clone(), listener, preamble))
             }
         });
     }
@@ -216,7 +235,7 @@ impl Accept for mio::net::UnixListener {
     }
 }
 
-async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>) {
+async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>, preamble: bool) {
     for turn in 1_usize.. {
         if turn % ACCEPT_BURST == 0 {
             yield_now().await;
@@ -226,7 +245,7 @@ async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>) {
             return;
         };
         match listener.get_ref().accept() {
-            Ok((client, peer)) => begin(&worker, client, peer),
+            Ok((client, peer)) => begin(&worker, client, peer, preamble),
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error)
                 if matches!(
@@ -246,6 +265,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
     worker: &Rc<Worker>,
     client: S,
     peer: Option<IpAddr>,
+    preamble: bool,
 ) {
     let Front {
         connections,
@@ -254,15 +274,27 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
         ..
     } = &*worker.front;
     let settings = worker.front.settings();
-    if let (Some(budget), Some(peer)) = (&settings.connections, peer) {
-        if budget.take(clock.now(), peer).is_err() {
+    // A proxy brings everyone's connections: what limits one network does not fit it.
+    let own = peer.filter(|&peer| !settings.proxies.trusted.hold(peer));
+    if preamble && own.is_some() {
+        return counters.untrusted_proxies.add_one();
+    }
+    if let (Some(budget), Some(own)) = (&settings.connections, own) {
+        if budget.take(clock.now(), own).is_err() {
             return counters.connections_too_often.add_one();
         }
     }
-    match connections.admit(peer) {
+    match connections.admit(own) {
         Some(place) => {
             counters.connections.add_one();
-            spawn_local(connection(worker.clone(), settings, client, peer, place));
+            spawn_local(connection(
+                worker.clone(),
+                settings,
+                client,
+                peer,
+                preamble,
+                place,
+            ));
         }
         None => counters.connections_over_limit.add_one(),
     }
@@ -274,6 +306,7 @@ async fn connection<S>(
     settings: Arc<Settings>,
     client: S,
     peer: Option<IpAddr>,
+    preamble: bool,
     _place: Place,
 ) where
     S: Read + Write + AsRawFd + Unpin + 'static,
@@ -283,20 +316,30 @@ async fn connection<S>(
         settings.idle_timeout,
         worker.in_requests.clone(),
     ));
-    let stream = Stream::new(client, worker.input.clone(), pace.clone());
-    let service = service_fn(|request| {
-        let response = answer(&worker, &settings, peer, &request);
-        pace.answered();
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let mut http = http1::Builder::new();
-    // Without half_close, hyper looks for an end of input after each request: a system call, and a registration.
-    http.half_close(true).max_buf_size(HEADER_MAX);
-    let mut serving = pin!(http.serve_connection(stream, service));
+    let mut stream = Stream::new(client, worker.input.clone(), pace.clone());
+    let serving = async {
+        let sender = match preamble {
+            false => peer,
+            true => match stream.preamble(peer).await {
+                Ok(sender) => sender,
+                Err(_) => return worker.front.counters.bad_preambles.add_one(),
+            },
+        };
+        let service = service_fn(|request| {
+            let response = answer(&worker, &settings, sender, &request);
+            pace.answered();
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let mut http = http1::Builder::new();
+        // Without half_close, hyper looks for an end of input after each request: a system call, and a registration.
+        http.half_close(true).max_buf_size(HEADER_MAX);
+        // What ends a connection is the client's affair.
+        let _ = http.serve_connection(stream, service).await;
+    };
+    let mut serving = pin!(serving);
     let mut timer = None;
     let in_time = poll_fn(|cx| match serving.as_mut().poll(cx) {
-        // What ends a connection is the client's affair.
-        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Ready(()) => Poll::Ready(true),
         Poll::Pending => pace.poll_overdue(&mut timer, cx).map(|()| false),
     });
     if !in_time.await {
@@ -307,7 +350,7 @@ async fn connection<S>(
 fn answer(
     worker: &Worker,
     settings: &Settings,
-    peer: Option<IpAddr>,
+    sender: Option<IpAddr>,
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let front = &*worker.front;
@@ -328,12 +371,13 @@ fn answer(
         Some(action) => {
             let query = uri.query().unwrap_or_default().as_bytes();
             let reply = &mut *worker.reply.borrow_mut();
+            let from = client_of(settings, sender, request.headers());
             let now = front.clock.now();
             let outcome = respond(
                 &front.tracker,
                 &settings.protocol,
                 now,
-                peer,
+                from,
                 action,
                 query,
                 reply,
@@ -361,6 +405,16 @@ fn answer(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whom a request is from: the sender, or whom a trusted proxy names.
+fn client_of(settings: &Settings, sender: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    let proxy::Settings { trusted, header } = &settings.proxies;
+    let lines = headers
+        .get_all(header.name())
+        .iter()
+        .map(HeaderValue::as_bytes);
+    client_address(*header, trusted, sender, lines)
 }
 
 fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {

@@ -9,6 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::tracker::access::Networks;
 
+/// Which proxies are believed, and how they name their clients.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub trusted: Networks,
+    pub header: ForwardingHeader,
+}
+
 /// Which header the trusted proxies write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardingHeader {
@@ -18,19 +25,31 @@ pub enum ForwardingHeader {
     Forwarded,
 }
 
-/// Whom a request is from. `sender` is the socket's other end, `lines` are the header's values in the order in which they came.
+impl ForwardingHeader {
+    /// As HTTP has it, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// Whom a request is from. `sender` is the socket's other end, `None` for a proxy on this host that came over a Unix socket;
+/// `lines` are the header's values in the order in which they came.
 ///
 /// `None`: a trusted proxy does not name its client by an address (`unknown`, `_hidden`, or nothing that can be read). Then
 /// there is none to hand out, and the proxy's own would be wrong. A trusted sender without any such header speaks for itself.
 pub fn client_address<'h>(
     header: ForwardingHeader,
     trusted: &Networks,
-    sender: IpAddr,
+    sender: Option<IpAddr>,
     lines: impl DoubleEndedIterator<Item = &'h [u8]>,
 ) -> Option<IpAddr> {
     let mut walk = Walk {
         trusted,
-        client: Some(sender.to_canonical()),
+        is_local: sender.is_none(),
+        client: sender.map(|sender| sender.to_canonical()),
     };
     for line in lines.rev() {
         if !walk.goes_on() {
@@ -47,12 +66,19 @@ pub fn client_address<'h>(
 /// Stands on the sender or on a hop that a trusted proxy named.
 struct Walk<'t> {
     trusted: &'t Networks,
+    /// Still on the proxy of this host, which has no address.
+    is_local: bool,
     client: Option<IpAddr>,
 }
 
 impl Walk<'_> {
     fn goes_on(&self) -> bool {
-        self.client.is_some_and(|client| self.trusted.hold(client))
+        self.is_local || self.client.is_some_and(|client| self.trusted.hold(client))
+    }
+
+    fn step_to(&mut self, hop: Option<IpAddr>) {
+        self.is_local = false;
+        self.client = hop;
     }
 
     fn x_forwarded_for(&mut self, line: &[u8]) {
@@ -61,7 +87,7 @@ impl Walk<'_> {
                 return;
             }
             if !hop.is_empty() {
-                self.client = parse_node(hop);
+                self.step_to(parse_node(hop));
             }
         }
     }
@@ -76,14 +102,13 @@ impl Walk<'_> {
                 Ok(Some(element)) => {
                     let hop = element.node.and_then(parse_node);
                     if is_first || !hop.is_some_and(|hop| self.trusted.hold(hop)) {
-                        self.client = hop;
+                        self.step_to(hop);
                     }
                     is_first = false;
                 }
                 Ok(None) => return,
                 Err(Malformed) => {
-                    self.client = None;
-                    return;
+                    return self.step_to(None);
                 }
             }
         }
@@ -354,7 +379,7 @@ mod tests {
 
     fn client(header: ForwardingHeader, sender: &str, lines: &[&str]) -> Option<String> {
         let lines = lines.iter().map(|line| line.as_bytes());
-        client_address(header, &trusted(), sender.parse().unwrap(), lines)
+        client_address(header, &trusted(), Some(sender.parse().unwrap()), lines)
             .map(|client| client.to_string())
     }
 
@@ -402,10 +427,28 @@ mod tests {
         );
         let nobody = Networks::default();
         let lines = [VICTIM.as_bytes()].into_iter();
-        let sender = PROXY.parse().unwrap();
+        let sender = Some(PROXY.parse().unwrap());
         assert_eq!(
             client_address(XForwardedFor, &nobody, sender, lines),
-            Some(sender)
+            sender
+        );
+    }
+
+    #[test]
+    fn over_a_unix_socket_only_the_header_speaks() {
+        let ask = |lines: &[&str]| {
+            let lines = lines.iter().map(|line| line.as_bytes());
+            client_address(XForwardedFor, &trusted(), None, lines).map(|client| client.to_string())
+        };
+        assert_eq!(ask(&[]), None);
+        assert_eq!(ask(&["garbage"]), None);
+        assert_eq!(
+            ask(&[&format!("{VICTIM}, {CLIENT}")]).as_deref(),
+            Some(CLIENT)
+        );
+        assert_eq!(
+            ask(&[&format!("{CLIENT}, {PROXY}")]).as_deref(),
+            Some(CLIENT)
         );
     }
 
@@ -566,7 +609,12 @@ mod tests {
         }
         let lines = [&b"\xff"[..]].into_iter();
         assert_eq!(
-            client_address(XForwardedFor, &trusted(), PROXY.parse().unwrap(), lines),
+            client_address(
+                XForwardedFor,
+                &trusted(),
+                Some(PROXY.parse().unwrap()),
+                lines
+            ),
             None
         );
     }

@@ -1,7 +1,9 @@
 //! A client's socket as hyper reads and writes it, and how long the client may take.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use hyper::rt::ReadBufCursor;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep_until};
+
+use crate::server::proxy::Preamble;
 
 /// How many requests a worker has begun to receive and not answered yet.
 pub(super) type InRequests = Rc<Cell<usize>>;
@@ -79,6 +83,8 @@ impl Drop for Pace {
 /// A client's socket.
 pub(super) struct Stream<S: AsRawFd> {
     socket: Socket<S>,
+    /// Received already, and still to be given to hyper.
+    pending: Vec<u8>,
     /// What the kernel has to give goes through here to hyper's own buffers; all of a worker's connections share it.
     input: Rc<RefCell<Box<[u8]>>>,
     pace: Rc<Pace>,
@@ -88,9 +94,46 @@ impl<S: AsRawFd> Stream<S> {
     pub(super) fn new(socket: S, input: Rc<RefCell<Box<[u8]>>>, pace: Rc<Pace>) -> Self {
         Self {
             socket: Socket::Unregistered(socket),
+            pending: Vec::new(),
             input,
             pace,
         }
+    }
+}
+
+impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
+    /// Takes what a connection begins with by the PROXY protocol, and tells for whom it is: `None` is `peer`'s own.
+    ///
+    /// # Errors
+    /// When the connection ends before, or begins with anything else.
+    pub(super) async fn preamble(&mut self, peer: Option<IpAddr>) -> io::Result<Option<IpAddr>> {
+        loop {
+            let (length, client) = match Preamble::parse(&self.pending) {
+                Preamble::Proxied { length, client } => (length, Some(client.ip())),
+                Preamble::Local { length } => (length, peer),
+                Preamble::Invalid => return Err(ErrorKind::InvalidData.into()),
+                Preamble::Incomplete if poll_fn(|cx| self.poll_receive(cx)).await? == 0 => {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                Preamble::Incomplete => continue,
+            };
+            self.pending.drain(..length);
+            return Ok(client);
+        }
+    }
+
+    /// Adds to `pending` what has come in; tells how much.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let input = &mut **self.input.borrow_mut();
+        let received = ready!(
+            self.socket
+                .poll(cx, Direction::In, |socket| socket.read(input))
+        )?;
+        if received > 0 {
+            self.pace.received();
+        }
+        self.pending.extend_from_slice(&input[..received]);
+        Poll::Ready(Ok(received))
     }
 }
 
@@ -101,6 +144,12 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Read for Stream<S> {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.pending.is_empty() {
+            let most = buf.remaining().min(this.pending.len());
+            buf.put_slice(&this.pending[..most]);
+            this.pending.drain(..most);
+            return Poll::Ready(Ok(()));
+        }
         let input = &mut **this.input.borrow_mut();
         let most = buf.remaining().min(input.len());
         let received = ready!(

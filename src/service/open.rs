@@ -7,14 +7,14 @@ use std::path::Path;
 use crate::config::{Config, Listen};
 use crate::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
 use crate::daemon::{addresses, log};
-use crate::server::http::Listener;
+use crate::server::http::{Door, Listener};
 
 use super::workers::worker_count;
 use super::{Exit, Failed, failed};
 
 /// The sockets to serve.
 pub struct Sockets {
-    pub http: Vec<Listener>,
+    pub http: Vec<Door>,
     /// Dealt out to the workers in turn.
     pub udp: Vec<UdpSocket>,
     /// Where they are, for the operator.
@@ -31,6 +31,10 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
             kinds: &[Kind::Tcp, Kind::Unix],
         },
         Known {
+            name: "http-proxy",
+            kinds: &[Kind::Tcp, Kind::Unix],
+        },
+        Known {
             name: "udp",
             kinds: &[Kind::Udp],
         },
@@ -44,24 +48,24 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         announce_urls: Vec::new(),
     };
     let bind_udp = inherited.is_empty();
-    for (_, socket) in inherited {
-        match socket {
-            Inherited::Tcp(listener) => opened.http.push(Listener::Tcp(listener)),
-            Inherited::Unix(listener) => opened.http.push(Listener::Unix(listener)),
-            Inherited::Udp(socket) => opened.udp.push(socket),
-        }
+    for (name, socket) in inherited {
+        let preamble = name == "http-proxy";
+        let listener = match socket {
+            Inherited::Tcp(listener) => Listener::Tcp(listener),
+            Inherited::Unix(listener) => Listener::Unix(listener),
+            Inherited::Udp(socket) => {
+                opened.udp.push(socket);
+                continue;
+            }
+        };
+        opened.http.push(Door { listener, preamble });
     }
     if opened.http.is_empty() {
-        for listen in &config.http.listen {
-            let bound = match listen {
-                Listen::Tcp(address) => {
-                    sockets::bind_tcp(*address, &TcpSettings::default()).map(Listener::Tcp)
-                }
-                Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
-            };
-            opened
-                .http
-                .push(bound.map_err(|error| cannot_bind(&error))?);
+        for (preamble, listen) in [(false, &config.http.listen), (true, &config.proxy.listen)] {
+            for listen in listen {
+                let listener = bind_http(listen).map_err(|error| cannot_bind(&error))?;
+                opened.http.push(Door { listener, preamble });
+            }
         }
     }
     // A service manager that hands over sockets leaves the right to make more to none, as our unit does.
@@ -76,17 +80,19 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
     let mut udp_addresses: Vec<SocketAddr> =
         opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
     udp_addresses.dedup();
-    for listener in &opened.http {
+    for Door { listener, preamble } in &opened.http {
         let address = match listener {
             Listener::Tcp(listener) => {
                 let address = listener
                     .local_addr()
                     .map_err(|error| failed(Exit::Internal, "no address", &error))?;
                 let path = &config.http.announce_path;
-                let urls = addresses::reachable(address)
+                let reachable = addresses::reachable(address)
                     .into_iter()
-                    .map(|at| format!("http://{at}{path}"));
-                opened.announce_urls.extend(urls);
+                    .filter(|_| !preamble);
+                opened
+                    .announce_urls
+                    .extend(reachable.map(|at| format!("http://{at}{path}")));
                 address.to_string()
             }
             Listener::Unix(listener) => {
@@ -100,7 +106,9 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                 )
             }
         };
-        opened.addresses.push(("http", address));
+        opened
+            .addresses
+            .push((if *preamble { "http-proxy" } else { "http" }, address));
     }
     for address in udp_addresses {
         let urls = addresses::reachable(address)
@@ -110,6 +118,15 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         opened.addresses.push(("udp", address.to_string()));
     }
     Ok(opened)
+}
+
+fn bind_http(listen: &Listen) -> Result<Listener, BindError> {
+    match listen {
+        Listen::Tcp(address) => {
+            sockets::bind_tcp(*address, &TcpSettings::default()).map(Listener::Tcp)
+        }
+        Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
+    }
 }
 
 /// One for each worker at each address, as each reads its own.

@@ -11,7 +11,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::config::Config;
 use crate::daemon::notify;
-use crate::server::http::{self, Front, Listener};
+use crate::server::http::{self, Door, Front};
 use crate::server::udp;
 
 use super::open::Sockets;
@@ -37,7 +37,7 @@ impl Workers {
             let listeners = sockets
                 .http
                 .iter()
-                .map(Listener::try_clone)
+                .map(Door::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
             let udp_sockets = sockets
                 .udp
