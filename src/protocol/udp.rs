@@ -714,6 +714,7 @@ mod tests {
         let tracking = tracker::Settings {
             numwant,
             max_numwant: 1000,
+            max_peers_per_network: 1000,
             ..tracker::Settings::default()
         };
         let site = Site::with(settings, tracking);
