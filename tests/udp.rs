@@ -1,81 +1,42 @@
 //! The daemon over UDP, as clients and strangers meet it: raw packets to the built program.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Duration;
+mod harness;
 
-use nix::unistd::Uid;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
+
+use nix::unistd::geteuid;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use harness::http::Connection;
+use harness::{Daemon, PATIENCE};
 
 const MAGIC: u64 = 0x0417_2710_1980;
 const TORRENT: [u8; 20] = *b"a torrent's 20 bytes";
 const PACKET_MAX: usize = 2048;
 
 /// A running tbtt and where it is reached.
-struct Daemon {
-    child: Child,
-    /// For the log to have a reader.
-    _log: BufReader<ChildStderr>,
-    directory: PathBuf,
-    http: SocketAddr,
+struct Tracker {
+    daemon: Daemon,
     udp: Vec<SocketAddr>,
 }
 
-impl Daemon {
-    /// Waits until it says where it listens. `udp` is what [udp] says, and may go on to other sections.
-    fn start(name: &str, udp: &str) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("tbtt-udp-{}-{name}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let user = if Uid::effective().is_root() {
-            "nobody"
-        } else {
-            ""
-        };
-        let config = format!(
-            "[http]\nlisten = ['127.0.0.1:0']\n[log]\ntarget = 'stderr'\n[daemon]\nuser = '{user}'\n[udp]\n{udp}"
-        );
-        std::fs::write(directory.join("tbtt.toml"), config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tbtt"))
-            .arg("--config")
-            .arg(directory.join("tbtt.toml"))
-            .env_remove("LISTEN_FDS")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let (mut http, mut udp, mut said) = (Vec::new(), Vec::new(), String::new());
-        let mut line = String::new();
-        while !line.contains("clients announce to") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended: {said}");
-            said += &line;
-            let Some((_, listening)) = line.split_once(" listening protocol=") else {
-                continue;
-            };
-            let (protocol, address) = listening.trim().split_once(" address=").unwrap();
-            match protocol {
-                "http" => http.push(address.parse().unwrap()),
-                _ => udp.push(address.parse().unwrap()),
-            }
-        }
-        Self {
-            child,
-            _log: log,
-            directory,
-            http: http[0],
-            udp,
-        }
+impl Tracker {
+    fn start(config: &str) -> Self {
+        let daemon = Daemon::start(config);
+        // It tells this after all addresses.
+        daemon.wait_for_line("clients announce to");
+        let udp = daemon.addresses("udp");
+        Self { daemon, udp }
     }
 
-    /// One worker, so that whatever is sent first is read first.
-    fn open(name: &str, udp: &str) -> Self {
-        Self::start(
-            name,
-            &format!("listen = ['[::]:0']\n{udp}\n[tracker]\nworkers = 1\n[torrents]\nopen = true"),
-        )
+    /// `settings` are keys of [udp]. One worker, so that whatever is sent first is read first.
+    fn open(settings: &str) -> Self {
+        Self::start(&format!(
+            "[http]\nlisten = ['127.0.0.1:0']\n[udp]\nlisten = ['[::]:0']\n{settings}\n\
+             [tracker]\nworkers = 1\n[torrents]\nopen = true"
+        ))
     }
 
     fn client(&self, own: &str) -> Client {
@@ -89,19 +50,8 @@ impl Daemon {
 
     /// The body of an HTTP answer.
     fn get(&self, target: &str) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.http).unwrap();
-        write!(
-            stream,
-            "GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .unwrap();
-        answer.split_off(head + 4)
+        let http = self.daemon.addresses("http")[0];
+        Connection::open(http).get(target).body
     }
 
     /// Complete, downloaded, incomplete.
@@ -112,15 +62,6 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // A test that fails must say why, not that this failed too.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
 /// A socket that takes packets from nowhere but where it sends its own.
 struct Client(UdpSocket);
 
@@ -128,9 +69,7 @@ impl Client {
     fn new(own: IpAddr, to: SocketAddr) -> Self {
         let socket = UdpSocket::bind((own, 0)).unwrap();
         socket.connect(to).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
 
@@ -226,11 +165,15 @@ fn is_error(answer: &[u8]) -> bool {
     answer[..8] == *b"\x00\x00\x00\x03tran" && answer.len() > 8 && answer[8..].is_ascii()
 }
 
+fn error(reason: &str) -> Vec<u8> {
+    [b"\x00\x00\x00\x03tran", reason.as_bytes()].concat()
+}
+
 #[test]
 fn u1_connect_gets_16_bytes_for_16_or_more() {
-    let daemon = Daemon::open("u1", "");
+    let tracker = Tracker::open("");
     for own in ["127.0.0.1", "::1"] {
-        let client = daemon.client(own);
+        let client = tracker.client(own);
         for len in [16, 17, 98, PACKET_MAX] {
             let mut packet = connect(7);
             packet.resize(len, 0xff);
@@ -249,18 +192,15 @@ fn u1_connect_gets_16_bytes_for_16_or_more() {
 
 #[test]
 fn u2_ids_are_for_one_address_and_any_of_its_ports() {
-    for (name, bad_ids, told) in [
-        ("silence", "bad_ids = 'silence'", 0),
-        ("error", "bad_ids = 'error'", 5),
-    ] {
-        let daemon = Daemon::open(name, bad_ids);
+    for (bad_ids, told) in [("bad_ids = 'silence'", 0), ("bad_ids = 'error'", 5)] {
+        let tracker = Tracker::open(bad_ids);
         for (own, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.1")] {
-            let id = daemon.client(own).id();
-            let same = daemon.client(own);
+            let id = tracker.client(own).id();
+            let same = tracker.client(own);
             for _ in 0..3 {
                 assert_eq!(same.ask(&announce(id))[..8], *b"\x00\x00\x00\x01tran");
             }
-            let (other, before) = (daemon.client(other), daemon.counts());
+            let (other, before) = (tracker.client(other), tracker.counts());
             let forged = [0, MAGIC, u64::MAX, id ^ 1 << 63, id];
             let answers = other.answers(&forged.map(announce));
             assert_eq!(answers.len(), told);
@@ -269,15 +209,15 @@ fn u2_ids_are_for_one_address_and_any_of_its_ports() {
                     .iter()
                     .all(|answer| is_error(answer) && answer.len() <= 16)
             );
-            assert_eq!(daemon.counts(), before);
+            assert_eq!(tracker.counts(), before);
         }
     }
 }
 
 #[test]
 fn u3_announce_gives_the_peers_of_the_packets_family() {
-    let daemon = Daemon::open("u3", "");
-    let (v4, v6) = (daemon.client("127.0.0.1"), daemon.client("::1"));
+    let tracker = Tracker::open("");
+    let (v4, v6) = (tracker.client("127.0.0.1"), tracker.client("::1"));
     let (id4, id6) = (v4.id(), v6.id());
     assert_eq!(v4.ask(&announce(id4)), announced(0, 1, b""));
     assert_eq!(v6.ask(&announce(id6)), announced(0, 2, b""));
@@ -319,19 +259,19 @@ fn u3_announce_gives_the_peers_of_the_packets_family() {
     let event = |packet, event: u32| with(packet, 80, event.to_be_bytes());
     v4.ask(&event(at_port(announce(id4), 1), 1));
     v4.ask(&event(at_port(announce(id4), 1), 1));
-    assert_eq!(daemon.counts(), [3, 1, 1]);
+    assert_eq!(tracker.counts(), [3, 1, 1]);
     assert_eq!(v4.ask(&event(at_port(announce(id4), 1), 3)).len(), 20);
-    assert_eq!(daemon.counts(), [2, 1, 1]);
+    assert_eq!(tracker.counts(), [2, 1, 1]);
 }
 
 #[test]
 fn u3_answers_are_never_fragmented() {
-    let daemon = Daemon::start(
-        "large",
-        "listen = ['[::]:0']\n[tracker]\nworkers = 1\nmax_numwant = 1000\nnumwant = 1000\n[torrents]\nopen = true",
+    let tracker = Tracker::start(
+        "[udp]\nlisten = ['[::]:0']\n[tracker]\nworkers = 1\nmax_numwant = 1000\nnumwant = 1000\n\
+         [limits]\npeers_per_network = 1000\n[torrents]\nopen = true",
     );
     for (own, endpoint, peers) in [("127.0.0.1", 6, 202), ("::1", 18, 67)] {
-        let client = daemon.client(own);
+        let client = tracker.client(own);
         let id = client.id();
         for port in 1..=300u16 {
             client.ask(&with(leecher(id), 96, port.to_be_bytes()));
@@ -346,12 +286,12 @@ fn u3_answers_are_never_fragmented() {
 
 #[test]
 fn u4_scrape_answers_each_hash_in_its_place() {
-    let daemon = Daemon::open("u4", "");
+    let tracker = Tracker::open("");
     for own in ["127.0.0.1", "::1"] {
-        let client = daemon.client(own);
+        let client = tracker.client(own);
         let id = client.id();
         client.ask(&announce(id));
-        let seeders = daemon.counts()[0] as u8;
+        let seeders = tracker.counts()[0] as u8;
         let (tracked, foreign) = ([0, 0, 0, seeders, 0, 0, 0, 0, 0, 0, 0, 0], [0; 12]);
         let answer = client.ask(&scrape(id, &[[9; 20], TORRENT, [0; 20], TORRENT]));
         let entries = [foreign, tracked, foreign, tracked].concat();
@@ -371,20 +311,21 @@ fn u4_scrape_answers_each_hash_in_its_place() {
 
 #[test]
 fn u5_refused_torrents_get_an_error() {
-    let daemon = Daemon::start("u5", "listen = ['127.0.0.1:0']\n[torrents]\nopen = false");
-    let client = daemon.client("127.0.0.1");
+    let tracker = Tracker::start("[udp]\nlisten = ['127.0.0.1:0']\n[torrents]\nopen = false");
+    let client = tracker.client("127.0.0.1");
     let id = client.id();
-    let answer = client.ask(&announce(id));
-    assert!(is_error(&answer));
-    assert_eq!(answer[8..], *b"this torrent is not tracked here");
+    assert_eq!(
+        client.ask(&announce(id)),
+        error("this torrent is not tracked here")
+    );
     let answer = client.ask(&scrape(id, &[TORRENT; 2]));
     assert_eq!(answer, [&b"\x00\x00\x00\x02tran"[..], &[0; 24]].concat());
 }
 
 #[test]
 fn u6_options_change_nothing() {
-    let daemon = Daemon::open("u6", "");
-    let client = daemon.client("127.0.0.1");
+    let tracker = Tracker::open("");
+    let client = tracker.client("127.0.0.1");
     let id = client.id();
     for options in [
         &b""[..],
@@ -403,9 +344,9 @@ fn u6_options_change_nothing() {
 
 #[test]
 fn u7_what_is_no_request_gets_silence() {
-    let daemon = Daemon::open("u7", "bad_ids = 'error'");
+    let tracker = Tracker::open("bad_ids = 'error'");
     for own in ["127.0.0.1", "::1"] {
-        let client = daemon.client(own);
+        let client = tracker.client(own);
         let id = client.id();
         let actions = [3u32, 4, 5, 1 << 24, u32::MAX];
         let mut bad: Vec<_> = actions
@@ -428,18 +369,18 @@ fn u7_source_port_0_gets_silence() {
         return in_namespace("u7_source_port_0_gets_silence");
     }
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();
-    let daemon = Daemon::open("port-0", "");
+    let tracker = Tracker::open("");
     let own = "127.86.15.1";
     let at = |address: &str, port| SocketAddr::new(address.parse().unwrap(), port).into();
     raw.bind(&at(own, 0)).unwrap();
     for from in [0u16, 1] {
-        let header = [from, daemon.udp[0].port(), 8 + 16, 0]
+        let header = [from, tracker.udp[0].port(), 8 + 16, 0]
             .map(u16::to_be_bytes)
             .concat();
         raw.send_to(&[header, connect(7)].concat(), &at("127.0.0.1", 0))
             .unwrap();
     }
-    let client = daemon.client(own);
+    let client = tracker.client(own);
     client.id();
     client.id();
     // It hears all that comes to this address over UDP.
@@ -456,10 +397,10 @@ fn u7_source_port_0_gets_silence() {
 
 #[test]
 fn no_packet_of_any_length_gets_more_than_it_sent() {
-    for (name, bad_ids) in [("lengths", "silence"), ("lengths-told", "error")] {
-        let daemon = Daemon::open(name, &format!("bad_ids = '{bad_ids}'"));
+    for bad_ids in ["silence", "error"] {
+        let tracker = Tracker::open(&format!("bad_ids = '{bad_ids}'"));
         for own in ["127.0.0.1", "::1"] {
-            let client = daemon.client(own);
+            let client = tracker.client(own);
             let mut answered = 0;
             for len in 0..=PACKET_MAX {
                 let heads = [connect(9), announce(MAGIC), scrape(0, &[]), vec![0xff; 16]];
@@ -484,35 +425,68 @@ fn no_packet_of_any_length_gets_more_than_it_sent() {
 
 #[test]
 fn peers_of_one_protocol_are_given_over_the_other() {
-    let daemon = Daemon::open("both", "");
+    let tracker = Tracker::open("");
     let target = |key: &str, port| {
         format!(
             "/announce?info_hash=a%20torrent%27s%2020%20bytes&peer_id=-XX0001-abcdefghijkl&left=1&port={port}&key={key}"
         )
     };
-    daemon.get(&target("", 2));
-    let client = daemon.client("127.0.0.1");
+    tracker.get(&target("", 2));
+    let client = tracker.client("127.0.0.1");
     let id = client.id();
     let answer = client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
     assert_eq!(answer, announced(1, 1, b"\x7f\0\0\x01\0\x02"));
-    let answer = daemon.get(&target("", 2));
+    let answer = tracker.get(&target("", 2));
     let peers = b"5:peers6:\x7f\0\0\x01\x1a\xe1";
     assert!(answer.windows(peers.len()).any(|part| part == peers));
     // One host with a seed's peer_id and key on IPv6 as well is one seeder.
-    let client = daemon.client("::1");
+    let client = tracker.client("::1");
     let id = client.id();
     client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
-    assert_eq!(daemon.counts(), [1, 0, 1]);
+    assert_eq!(tracker.counts(), [1, 0, 1]);
+}
+
+#[test]
+fn who_may_ask_and_how_often_is_the_same_as_over_http() {
+    let tracker = Tracker::open(
+        "[access]\nannounce_deny = ['127.0.0.2']\nscrape_deny = ['127.0.0.3']\nbelieve_ip_from = ['127.0.0.4']\n\
+         [limits]\nexempt = []\nannounces = 1\nannounces_burst = 2",
+    );
+    let [denied, no_scrape, believed] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|own| {
+        let client = tracker.client(own);
+        (client.id(), client)
+    });
+    let told =
+        |(id, client): &(u64, Client), request: fn(u64) -> Vec<u8>| client.ask(&request(*id));
+    let scrape = |id| scrape(id, &[TORRENT]);
+    assert_eq!(
+        told(&denied, announce),
+        error("your address is not welcome here")
+    );
+    assert_eq!(
+        told(&no_scrape, scrape),
+        error("your address is not welcome here")
+    );
+    assert_eq!(told(&denied, scrape).len(), 20);
+    assert_eq!(told(&no_scrape, announce), announced(0, 1, b""));
+    let seed = |id| with(with(announce(id), 84, [127, 0, 0, 9]), 96, [0, 9]);
+    assert_eq!(told(&believed, seed), announced(0, 2, b""));
+    let leeches = told(&no_scrape, leecher);
+    assert_eq!(leeches, announced(1, 1, b"\x7f\0\0\x09\0\x09"));
+    assert_eq!(
+        told(&no_scrape, announce),
+        error("too many requests from your network")
+    );
 }
 
 #[test]
 fn every_address_and_worker_serves() {
-    let daemon = Daemon::start(
-        "workers",
-        "listen = ['[::]:0', '127.0.0.1:0', '[::1]:0']\n[tracker]\nworkers = 4\n[torrents]\nopen = true",
+    let tracker = Tracker::start(
+        "[udp]\nlisten = ['[::]:0', '127.0.0.1:0', '[::1]:0']\n[tracker]\nworkers = 4\n\
+         [torrents]\nopen = true",
     );
-    let [wildcard, v4, v6] = daemon.udp[..] else {
-        panic!("{:?}", daemon.udp);
+    let [wildcard, v4, v6] = tracker.udp[..] else {
+        panic!("{:?}", tracker.udp);
     };
     for (to, own) in [
         (
@@ -538,14 +512,14 @@ fn every_address_and_worker_serves() {
             .iter()
             .for_each(|client| assert_eq!(client.receive()[..8], *b"\0\0\0\x01tran"));
     }
-    assert_eq!(daemon.counts(), [0, 0, 2]);
+    assert_eq!(tracker.counts(), [0, 0, 2]);
 }
 
 const IN_NAMESPACE: &str = "TBTT_TEST_IN_NAMESPACE";
 
 /// Runs one test of this program on a network of its own, which has these addresses and nothing else.
 fn in_namespace(test: &str) {
-    let user: &[_] = if Uid::effective().is_root() {
+    let user: &[_] = if geteuid().is_root() {
         &[]
     } else {
         &["--user", "--map-current-user", "--keep-caps"]
@@ -570,11 +544,10 @@ fn replies_leave_from_the_address_that_was_asked() {
     if std::env::var_os(IN_NAMESPACE).is_none() {
         return in_namespace("replies_leave_from_the_address_that_was_asked");
     }
-    for (name, listen) in [("all", "[::]:0"), ("all-v4", "0.0.0.0:0")] {
-        let daemon = Daemon::start(
-            name,
-            &format!("listen = ['{listen}']\n[tracker]\nworkers = 1"),
-        );
+    for listen in ["[::]:0", "0.0.0.0:0"] {
+        let tracker = Tracker::start(&format!(
+            "[udp]\nlisten = ['{listen}']\n[tracker]\nworkers = 1"
+        ));
         let hosts = (1..=3).flat_map(|n| [format!("192.0.2.{n}"), format!("2001:db8::{n}")]);
         let hosts: Vec<IpAddr> = hosts
             .map(|host| host.parse().unwrap())
@@ -584,7 +557,10 @@ fn replies_leave_from_the_address_that_was_asked() {
         let mut clients = Vec::new();
         for &own in &hosts {
             for to in hosts.iter().filter(|to| to.is_ipv4() == own.is_ipv4()) {
-                clients.push(Client::new(own, SocketAddr::new(*to, daemon.udp[0].port())));
+                clients.push(Client::new(
+                    own,
+                    SocketAddr::new(*to, tracker.udp[0].port()),
+                ));
             }
         }
         for round in 0..10 {

@@ -29,8 +29,8 @@ impl Proven {
 
 /// Issues ids and checks them, with nothing kept for each client.
 ///
-/// Whoever forges a sender's address can have answers, up to twelve times the size of his question, sent to a victim, or
-/// have a victim handed out as a peer. The id that he would need is sent to the victim, so he must guess it:
+/// Whoever forges a sender's address can have answers, up to twelve times the size of his question, sent to a victim,
+/// or have a victim handed out as a peer. The id that he would need is sent to the victim, so he must guess it:
 ///
 /// ```text
 /// bits 63..12  the top of SipHash-2-4(secret, address as IPv6, second of issue)
@@ -38,13 +38,13 @@ impl Proven {
 /// ```
 ///
 /// The low end tells which of the last 4,096 seconds to check, so one hash decides, and the age is exact. The hash covers
-/// the whole second: an id does not come back when the low end does. A guess of the 52 bits hits once in 4.5 * 10^15. A
-/// 1 Gbit/s line carries 760,000 announces a second: one hit, hence one answer, in 190 years, at 100 Gbit/s in two, and no
-/// more with a longer lifetime. Were the second written out in 32 bits, that first hit would come after an hour and a half.
-/// Were it left out, all seconds (or coarse steps) of the lifetime would have to be tried.
+/// the whole second: an id does not come back when the low end does. A guess of the 52 bits hits once in 4.5 * 10^15.
+/// A 1 Gbit/s line carries 760,000 announces a second: one hit, hence one answer, in 190 years, at 100 Gbit/s in two,
+/// and no more with a longer lifetime. Were the second written out in 32 bits, that first hit would come after an hour
+/// and a half. Were it left out, all seconds (or coarse steps) of the lifetime would have to be tried.
 ///
-/// SipHash-2-4 is what its authors offer as a MAC; the rounds that 1-3 saves are worth 10 ns of an announce's microseconds.
-/// The port is left out: a NAT may change it between two packets (BEP 15 asks for the address only).
+/// SipHash-2-4 is what its authors offer as a MAC; the rounds that 1-3 saves are worth 10 ns of an announce's
+/// microseconds. The port is left out: a NAT may change it between two packets (BEP 15 asks for the address only).
 #[derive(Clone)]
 pub struct ConnectionIds {
     mac: SipHasher24,
@@ -62,9 +62,10 @@ impl ConnectionIds {
     /// For clients that keep their id for long, in seconds.
     pub const MAX_LIFETIME: u32 = 3600;
 
-    /// How far in the future an id may have been issued, in seconds: so far a clock may be set back and every client keep
-    /// its id. Set back further, ids issued before are bad until the clock has come to 60 seconds before their issue; their
-    /// owners ask for new ones, which are good at once, within the minute for which BEP 15 lets them use one.
+    /// How far in the future an id may have been issued, in seconds: so far a clock may be set back and every client
+    /// keep its id. Set back further, ids issued before are bad until the clock has come to 60 seconds before their
+    /// issue; their owners ask for new ones, which are good at once, within the minute for which BEP 15 lets them use
+    /// one.
     pub const MAX_AHEAD: u32 = 60;
 
     /// `lifetime` is in seconds; beyond [`Self::MAX_LIFETIME`] it counts as that.

@@ -26,8 +26,11 @@ const ANNOUNCED_HEADER: usize = 20;
 const SCRAPED_HEADER: usize = 8;
 const ERROR_HEADER: usize = 8;
 
-/// The most torrents that a scrape tells of: a request for more would be fragmented on its way. What comes after is passed
-/// over, as in a longer HTTP scrape.
+/// The longest error; an operator's own words may be cut.
+const ERROR_MAX: usize = 256;
+
+/// The most torrents that a scrape tells of: a request for more would be fragmented on its way. What comes after is
+/// passed over, as in a longer HTTP scrape.
 const SCRAPE_MAX: usize = 74;
 
 /// What the operator decides about UDP.
@@ -38,7 +41,7 @@ pub struct Settings {
     /// Seconds for which a connection id is good, at most [`ConnectionIds::MAX_LIFETIME`].
     pub connection_lifetime: u32,
     pub bad_ids: BadIds,
-    /// The most bytes in an answer, without IP and UDP headers. Errors have fewer than 100.
+    /// The most bytes in an answer, without IP and UDP headers; at least what an error has, [`ERROR_MAX`].
     pub max_payload: usize,
 }
 
@@ -161,8 +164,8 @@ impl Responder {
 
     /// Answers one packet: the answer is appended to `out`, and nothing is if there is none.
     ///
-    /// A sender who has not shown that he hears us gets no more bytes than he sent: a connect's 16 for 16 or more, and an
-    /// error that is shorter than the shortest request.
+    /// A sender who has not shown that he hears us gets no more bytes than he sent: a connect's 16 for 16 or more, and
+    /// an error that is shorter than the shortest request.
     pub fn respond(
         &self,
         tracker: &Tracker,
@@ -228,7 +231,8 @@ impl Responder {
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Malformed> {
         let mut announce = parse_announce(packet, from)?;
-        if self.settings.believed.hold(from.address()) {
+        // The field is IPv4's: an IPv6 packet is answered with IPv6 peers, whatever it says.
+        if from.address().is_ipv4() && self.settings.believed.hold(from.address()) {
             announce.address = told_address(packet).unwrap_or(announce.address);
         }
         let endpoint_len = if announce.address.is_ipv4() { 6 } else { 18 };
@@ -337,7 +341,7 @@ fn is_one_host(address: IpAddr) -> bool {
         && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// The address that an announce itself gives, which is IPv4 or nothing.
+/// The address that an announce itself gives.
 fn told_address(packet: &[u8]) -> Option<IpAddr> {
     let address = packet.get(84..)?.first_chunk::<4>()?;
     Some(IpAddr::from(*address)).filter(|address| is_one_host(*address))
@@ -345,7 +349,8 @@ fn told_address(packet: &[u8]) -> Option<IpAddr> {
 
 /// Reads an announce. The sender's own word about its address is not taken here: anyone could enlist a victim.
 ///
-/// What follows the 98 bytes changes nothing: [`url_data`] tells the path that was announced to, and all are served alike.
+/// What follows the 98 bytes changes nothing: [`url_data`] tells the path that was announced to, and all are served
+/// alike.
 fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
     let packet: &[u8; 98] = packet.first_chunk().ok_or(Malformed::AnnounceTooShort)?;
     let key = u32::from_be_bytes(field::<88, _, _>(packet));
@@ -369,8 +374,8 @@ fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
     })
 }
 
-/// The pieces of the path and query that an announce was sent to, to be read as one (BEP 41). Options of other kinds are
-/// passed over; one that is cut off ends the list, as if it had not been there.
+/// The pieces of the path and query that an announce was sent to, to be read as one (BEP 41). Options of other kinds
+/// are passed over; one that is cut off ends the list, as if it had not been there.
 pub fn url_data(announce: &[u8]) -> impl Iterator<Item = &[u8]> {
     const END: u8 = 0;
     const NOP: u8 = 1;
@@ -399,8 +404,12 @@ fn write_head(out: &mut Vec<u8>, action: u32, header: &Header) {
 }
 
 fn write_error(out: &mut Vec<u8>, header: &Header, reason: &str) {
+    let mut end = reason.len().min(ERROR_MAX - ERROR_HEADER);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
     write_head(out, ERROR, header);
-    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(&reason.as_bytes()[..end]);
 }
 
 #[cfg(test)]
@@ -674,11 +683,38 @@ mod tests {
         assert_eq!(answer, announced(1, 1, b"\xc0\x00\x02\x09\x1a\xe1"));
     }
 
+    #[test]
+    fn the_word_of_those_believed_is_taken_for_ipv4() {
+        let believed = ["192.0.2.0/24", "2001:db8::/32"].map(|network| network.parse().unwrap());
+        let settings = Settings {
+            believed: Networks::new(believed.into()),
+            ..Settings::default()
+        };
+        let site = Site::with(settings, tracker::Settings::default());
+        let told = |id| with(announce(id), 84, [198, 51, 100, 7]);
+        site.ask("192.0.2.9:1", told);
+        site.ask("203.0.113.9:1", |id| with(told(id), 96, [0, 1]));
+        site.ask("192.0.2.9:1", |id| with(announce(id), 84, [224, 0, 0, 1]));
+        let (_, answer) = site.ask(V4, leecher);
+        let mut peers: Vec<_> = answer[20..].chunks(6).collect();
+        peers.sort_unstable();
+        let expected = [
+            b"\xc0\x00\x02\x09\x1a\xe1",
+            b"\xc6\x33\x64\x07\x1a\xe1",
+            b"\xcb\x00\x71\x09\x00\x01",
+        ];
+        assert_eq!(peers, expected);
+        site.ask("[2001:db8::9]:1", announce);
+        let (_, answer) = site.ask(V6, |id| with(leecher(id), 84, [198, 51, 100, 8]));
+        assert_eq!(answer.len(), 20 + 18);
+    }
+
     /// A site whose torrent has `leechers` of each family, and which gives as many as fit.
     fn crowded(settings: Settings, leechers: u16, numwant: u32) -> Site {
         let tracking = tracker::Settings {
             numwant,
             max_numwant: 1000,
+            max_peers_per_network: 1000,
             ..tracker::Settings::default()
         };
         let site = Site::with(settings, tracking);
@@ -740,6 +776,21 @@ mod tests {
             let (outcome, answer) = site.ask(V4, |id| with(announce(id), 16, hash));
             assert_eq!(outcome, Outcome::Refused(refusal.clone()));
             assert_eq!(answer, error(refusal.reason()));
+        }
+    }
+
+    #[test]
+    fn the_operators_words_are_cut_to_fit() {
+        let header = Header::parse(&connect()).unwrap();
+        for (reason, told) in [
+            ("x".repeat(248), 248),
+            ("x".repeat(249), 248),
+            ("é".repeat(200), 248),
+            ("xé".repeat(200), 247),
+        ] {
+            let mut out = Vec::new();
+            write_error(&mut out, &header, &reason);
+            assert_eq!(out, error(&reason[..told]));
         }
     }
 

@@ -1,7 +1,7 @@
 //! UDP: receives and sends up to 64 packets with one system call each, and never waits for room to send.
 //!
-//! One socket is read by one worker. Several workers share the load of an address through a socket each, bound to it with
-//! SO_REUSEPORT: the kernel deals the clients out, and none is woken for another's packet.
+//! One socket is read by one worker. Several workers share the load of an address through a socket each, bound to it
+//! with SO_REUSEPORT: the kernel deals the clients out, and none is woken for another's packet.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
