@@ -35,7 +35,8 @@ impl Tracker {
     /// With more lines for `[http]` and `[tracker]`.
     fn start_with(http: &str, tracker: &str) -> Self {
         let daemon = Daemon::start(&format!(
-            "[limits]\npeers_per_network = 1000\n[http]\nlisten = [\"[::]:0\"]\n{http}\n[tracker]\n{tracker}\n[torrents]\nopen = true\n"
+            "[http]\nlisten = [\"[::]:0\"]\n{http}\n[tracker]\n{tracker}\n[torrents]\nopen = true\n\
+             [limits]\npeers_per_network = 1000\n"
         ));
         let port = daemon.port("http");
         Self { daemon, port }

@@ -916,13 +916,13 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_address_may_scrape_alone() {
+    fn who_has_no_address_is_told_so() {
         let tracker = tracker(true);
         let query = format!("{HASH_AND_ID}&port=1");
-        let (outcome, _) = ask(&tracker, None, Action::Announce, query.as_bytes());
-        assert_eq!(outcome, Outcome::Malformed(Malformed::AddressUnknown));
-        let (outcome, _) = ask(&tracker, None, Action::Scrape, query.as_bytes());
-        assert_eq!(outcome, Outcome::Scraped);
+        for action in [Action::Announce, Action::Scrape] {
+            let (outcome, _) = ask(&tracker, None, action, query.as_bytes());
+            assert_eq!(outcome, Outcome::Malformed(Malformed::AddressUnknown));
+        }
     }
 
     /// As a reader of the BEPs would build it, without a writer of his own.
