@@ -25,12 +25,16 @@ listen = ["[::]:6969"]
 
 [torrents]
 open = true
+
+[daemon]
+user = "nobody"
 END
         # Only a tracker that knows of UDP is told of it.
         [[ $protocols != *udp* ]] || printf '\n[udp]\nlisten = ["[::]:6969"]\n' >>"$work/tbtt.toml"
-        # It will not be root, and need not be; the files of root it may still read.
-        start tracker "$work/tracker.log" unshare --user --map-user=65534 --map-group=65534 -- \
-            "$tbtt" --config "$work/tbtt.toml"
+        # Root of a user namespace has nobody else to become, so there it starts as another.
+        local as=()
+        ((INSIDE_NAMESPACES == 0)) || as=(unshare --user --map-user=65534 --map-group=65534 --)
+        start tracker "$work/tracker.log" "${as[@]}" "$tbtt" --config "$work/tbtt.toml"
     fi
     await 'the tracker' ask_tracker / >/dev/null
 }

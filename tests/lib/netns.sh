@@ -7,11 +7,12 @@ running=()
 # enter_namespaces ARGUMENT...: starts the script anew as the first process of new network, mount and
 # process namespaces. The kernel then clears up after it however it ends: hosts, processes and what
 # lies in /run, which is where temporary files belong. Without root it takes a user namespace as well.
+# INSIDE_NAMESPACES is who started it.
 enter_namespaces() {
     if [[ -z ${INSIDE_NAMESPACES-} ]]; then
         local user=()
         ((EUID == 0)) || user=(--user --map-root-user)
-        INSIDE_NAMESPACES=1 unshare "${user[@]}" \
+        INSIDE_NAMESPACES=$EUID unshare "${user[@]}" \
             --net --mount --pid --mount-proc --fork --kill-child -- "$0" "$@" &
         # unshare is deaf to other signals while it waits.
         trap 'kill -KILL $!; exit 130' INT TERM
