@@ -12,6 +12,7 @@ use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
 use super::bencode::{Dict, Fault, fault};
+use crate::tracker::catalogue::Torrent;
 use crate::tracker::{InfoHash, InfoHashV2};
 
 /// The data under one leaf of a v2 hash tree, and the least piece length (BEP 52).
@@ -92,6 +93,16 @@ impl Metainfo {
             web_seeds: file.read::<Texts>("url-list")?.unwrap_or_default().0,
             creation_date: file.read("creation date")?,
         })
+    }
+
+    /// What the catalogue keeps of it.
+    pub fn torrent(&self) -> Torrent {
+        Torrent {
+            name: self.name.clone(),
+            size: self.size,
+            v1: self.v1,
+            v2: self.v2,
+        }
     }
 }
 
