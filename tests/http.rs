@@ -1561,13 +1561,13 @@ fn the_default_configuration_reads_back() {
     let printed = run(&["--print-default-config"]);
     assert_eq!(printed.status.code(), Some(0));
     let sample = String::from_utf8(printed.stdout).unwrap();
-    // A key's line has no space after its #.
+    // What is no prose has no space after its #, or, where a list goes on, four.
     let uncommented: String = sample
         .lines()
         .map(|line| {
             let key = line
                 .strip_prefix('#')
-                .filter(|key| key.starts_with(char::is_alphabetic));
+                .filter(|key| !key.starts_with(' ') || key.starts_with("    "));
             format!("{}\n", key.unwrap_or(line))
         })
         .collect();
