@@ -11,7 +11,17 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::{libc, setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+sockopt_impl!(
+    /// `TCP_DEFER_ACCEPT`, which neither nix nor socket2 names.
+    DeferAccept,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    u32
+);
 
 /// What a socket must be to serve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -358,11 +368,17 @@ fn unsupported_family(reason: &io::Error) -> bool {
 pub struct TcpSettings {
     /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u16,
+    /// Seconds for which the kernel keeps a connection to itself that has sent nothing yet, so that a worker meets one with its
+    /// request already there (tcp(7), `TCP_DEFER_ACCEPT`); then it is handed over all the same. `None`: at once.
+    pub defer_accept_secs: Option<u32>,
 }
 
 impl Default for TcpSettings {
     fn default() -> Self {
-        Self { backlog: 4096 }
+        Self {
+            backlog: 4096,
+            defer_accept_secs: Some(2),
+        }
     }
 }
 
@@ -385,6 +401,9 @@ pub fn bind_tcp(address: SocketAddr, settings: &TcpSettings) -> Result<TcpListen
         let socket = internet_socket(address, Type::STREAM, Protocol::TCP)?;
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(address))?;
+        if let Some(secs) = settings.defer_accept_secs {
+            setsockopt(&socket, DeferAccept, &secs)?;
+        }
         socket.listen(i32::from(settings.backlog))?;
         Ok(socket)
     };
