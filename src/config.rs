@@ -485,10 +485,19 @@ impl Config {
     /// Values that cannot go together, each with the keys to blame.
     fn conflicts(&self) -> Vec<Finding> {
         let mut found = Vec::new();
-        let listen = &self.http.listen;
-        for (i, later) in listen.iter().enumerate() {
-            for earlier in listen[..i].iter().filter(|earlier| later.overlaps(earlier)) {
-                found.push(Finding::new(&["http.listen"], overlapping(earlier, later)));
+        let mut listens: Vec<(&'static [&'static str], &Listen)> = Vec::new();
+        listens.extend(self.http.listen.iter().map(|at| (&["http.listen"][..], at)));
+        listens.extend(
+            self.proxy
+                .listen
+                .iter()
+                .map(|at| (&["proxy.listen"][..], at)),
+        );
+        for (i, (keys, later)) in listens.iter().enumerate() {
+            for (_, earlier) in &listens[..i] {
+                if later.overlaps(earlier) {
+                    found.push(Finding::new(keys, overlapping(*earlier, *later)));
+                }
             }
         }
         let listen = &self.udp.listen;
@@ -521,14 +530,22 @@ impl Config {
             udp,
             tracker,
             torrents,
+            proxy,
             ..
         } = self;
         let mut found = Vec::new();
-        if http.listen.is_empty() && udp.listen.is_empty() {
+        if http.listen.is_empty() && udp.listen.is_empty() && proxy.listen.is_empty() {
             found.push(Finding::new(
                 &["http.listen", "udp.listen"],
                 "nothing to listen on, so only sockets from the service manager are served; \
                  name an address",
+            ));
+        }
+        let over_tcp = |listen: &Listen| matches!(listen, Listen::Tcp(_));
+        if proxy.listen.iter().any(over_tcp) && proxy.trusted.is_empty() {
+            found.push(Finding::new(
+                &["proxy.listen"],
+                "nobody may connect there over TCP, as no proxy is trusted; name yours in trusted",
             ));
         }
         let (per_network, total) = (http.max_connections_per_network, http.max_connections);
@@ -1617,6 +1634,15 @@ mod tests {
                  on its port; leave one out",
             ),
             (
+                "[http]\nlisten = ['127.0.0.1:80']\n[proxy]\nlisten = ['127.0.0.1:81', '[::]:80']",
+                "t:4: [proxy] listen: \"127.0.0.1:80\" and \"[::]:80\" overlap, as a wildcard takes in every address \
+                 on its port; leave one out",
+            ),
+            (
+                "[http]\nlisten = ['unix:/a']\n[proxy]\nlisten = ['unix:/a']",
+                "t:4: [proxy] listen: \"unix:/a\" is listed twice; leave one out",
+            ),
+            (
                 "[udp]\nlisten = ['[::1]:80', '[::]:80']",
                 "t:2: [udp] listen: \"[::1]:80\" and \"[::]:80\" overlap, as a wildcard takes in every address \
                  on its port; leave one out",
@@ -1627,6 +1653,7 @@ mod tests {
         for text in [
             "[tracker]\nmin_interval = 1800\nnumwant = 200",
             "[http]\nlisten = ['0.0.0.0:80', '[::1]:80', '[::]:81', 'unix:/a', 'unix:/b']",
+            "[http]\nlisten = ['[::]:80']\n[proxy]\nlisten = ['[::]:81', 'unix:/a']",
         ] {
             assert!(read(&[("t", text)]).is_ok(), "{text}");
         }
@@ -1650,6 +1677,10 @@ mod tests {
                  name an address",
             ),
             (
+                "proxy.listen = ['[::1]:80', 'unix:/a']",
+                "t:2: [proxy] listen: nobody may connect there over TCP, as no proxy is trusted; name yours in trusted",
+            ),
+            (
                 "tracker.interval = 2700",
                 "t:2: [tracker] peer_timeout: 2700 is no longer than interval, 2700: peers are forgotten before \
                  they announce again; set it well above 2700",
@@ -1670,6 +1701,12 @@ mod tests {
             ),
         ] {
             assert_eq!(warnings(&format!("{TRACKS}{text}")), [expected]);
+        }
+        for text in [
+            "http.listen = []\nudp.listen = []\nproxy.listen = ['unix:/a']",
+            "proxy.listen = ['[::1]:80']\nproxy.trusted = ['::1']",
+        ] {
+            assert_eq!(warnings(&format!("{TRACKS}{text}")), [""; 0], "{text}");
         }
     }
 
