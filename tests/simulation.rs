@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 
 use tbtt::tracker::{
     Admission, Announce, Event, InfoHash, Key, PeerId, Random, Refusal, ScrapeEntry, Settings,
-    Time, Totals, Tracker,
+    Time, Totals, Tracker, Walk,
 };
 
 /// What one peer is, told as plainly as can be.
@@ -24,11 +24,18 @@ struct ModelPeer {
 #[derive(Default)]
 struct ModelTorrent {
     admission: Admission,
+    /// Its counter is remembered for good.
+    listed_once: bool,
     downloaded: u32,
     peers: HashMap<SocketAddr, ModelPeer>,
 }
 
 impl ModelTorrent {
+    /// Somebody is in it or has named it.
+    fn is_there(&self) -> bool {
+        self.admission != Admission::Unnamed || !self.peers.is_empty()
+    }
+
     /// How many peers of a family fit, for each host.
     fn by_host(&self, ipv4: bool, fits: impl Fn(&ModelPeer) -> bool) -> HashMap<&str, u32> {
         let mut count = HashMap::new();
@@ -119,6 +126,7 @@ struct World {
     settings: Settings,
     model: HashMap<InfoHash, ModelTorrent>,
     torrents: Vec<InfoHash>,
+    seed: u64,
     /// How many addresses of each family and how many hosts there are.
     addresses: u32,
 }
@@ -139,6 +147,7 @@ impl World {
             settings,
             model: HashMap::new(),
             torrents: (0..4).map(|i| InfoHash([i; 20])).collect(),
+            seed,
             addresses,
         }
     }
@@ -148,6 +157,7 @@ impl World {
         match self.random.below(400) {
             0 => self.admit(),
             1..4 => self.expire(),
+            4 => self.restart(),
             _ if self.now.0 - self.swept.0 > 3600 => self.expire(),
             _ => self.announce(),
         }
@@ -208,9 +218,7 @@ impl World {
         torrent.announce(self.now, &announce, self.settings.max_peers_per_network);
         assert_eq!(answer.counts, torrent.counts(), "{announce:?}");
         check_peers(torrent, &announce, &self.settings, &peers);
-        self.model.retain(|_, torrent| {
-            torrent.admission != Admission::Unnamed || !torrent.peers.is_empty()
-        });
+        self.forget();
     }
 
     fn admit(&mut self) {
@@ -224,31 +232,82 @@ impl World {
         self.tracker.admit(&info_hash, admission);
         let torrent = self.model.entry(info_hash).or_default();
         torrent.admission = admission;
+        torrent.listed_once |= admission == Admission::Listed;
         if admission == Admission::Denied {
             torrent.peers.clear();
         }
-        self.model.retain(|_, torrent| {
-            torrent.admission != Admission::Unnamed || !torrent.peers.is_empty()
-        });
+        self.forget();
     }
 
     fn expire(&mut self) {
         self.swept = self.now;
         (0..Tracker::SLICES).for_each(|slice| self.tracker.expire(self.now, slice));
+        self.expire_in_model();
+    }
+
+    fn expire_in_model(&mut self) {
         let minute = self.now.0 / 60;
         for torrent in self.model.values_mut() {
             torrent
                 .peers
                 .retain(|_, peer| minute - peer.heard_minute <= self.settings.peer_timeout / 60);
         }
+        self.forget();
+    }
+
+    /// A remembered counter of 0 is none.
+    fn forget(&mut self) {
         self.model.retain(|_, torrent| {
-            torrent.admission != Admission::Unnamed || !torrent.peers.is_empty()
+            torrent.is_there() || torrent.listed_once && torrent.downloaded > 0
         });
+    }
+
+    /// Another tracker goes on where this one is, some time later; who has named what, it is told before or after.
+    fn restart(&mut self) {
+        let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
+        while self.tracker.save(self.now, &mut walk, &mut block).is_some() {
+            if !block.is_empty() {
+                blocks.push(block.clone());
+            }
+        }
+        let written_minute = self.now.0 / 60;
+        self.now = Time(self.now.0 + self.random.below(3000));
+        self.swept = self.now;
+        self.tracker = Tracker::new(self.settings.clone(), self.seed);
+        let before = self.random.below(2) == 0;
+        if before {
+            self.admit_all();
+        }
+        let passed_minutes = self.now.0 / 60 - written_minute;
+        let mut restore = self.tracker.restore(self.now, passed_minutes);
+        for block in &blocks {
+            restore.take_in(block).expect("it was just written");
+        }
+        restore.finish();
+        if !before {
+            self.admit_all();
+        }
+        self.expire_in_model();
+        for torrent in self.model.values_mut() {
+            if torrent.peers.is_empty() && !torrent.listed_once {
+                torrent.downloaded = 0;
+            }
+        }
+        self.compare_totals();
+        self.compare_counts();
+    }
+
+    fn admit_all(&self) {
+        for (info_hash, torrent) in &self.model {
+            if torrent.admission != Admission::Unnamed {
+                self.tracker.admit(info_hash, torrent.admission);
+            }
+        }
     }
 
     fn compare_totals(&self) {
         let mut totals = Totals {
-            torrents: self.model.len(),
+            torrents: self.model.values().filter(|t| t.is_there()).count(),
             ..Totals::default()
         };
         for torrent in self.model.values() {

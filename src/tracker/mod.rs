@@ -6,12 +6,15 @@ pub mod budget;
 pub mod catalogue;
 pub mod list;
 mod random;
+mod remembered;
 mod rules;
+mod saved;
 mod swarm;
 mod types;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::AddAssign;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
@@ -19,12 +22,14 @@ use siphasher::sip::SipHasher13;
 
 pub use random::Random;
 pub use rules::{Gate, Settings};
+pub use saved::{Malformed, Restore, Restored, Walk};
 pub use types::{
     Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
     ScrapeEntry, Time,
 };
 
 use catalogue::Notice;
+use remembered::Remembered;
 use swarm::{Peer, Swarm};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.
@@ -49,12 +54,15 @@ struct Shard {
     random: Random,
     /// IPv4, IPv6.
     peers: [usize; 2],
+    remembered: Remembered,
 }
 
 struct Torrent {
     info_hash: InfoHash,
     downloaded: u32,
     admission: Admission,
+    /// Its counter outlives its peers, even when it is listed no more.
+    listed_once: bool,
     swarm: Swarm,
 }
 
@@ -131,7 +139,10 @@ impl Tracker {
                 .admitted(open)
                 .is_ok()
                 .then(|| shard.torrents[at].counts()),
-            None => open.then(ScrapeEntry::default),
+            None => open.then(|| ScrapeEntry {
+                downloaded: shard.remembered.get(info_hash, hash).unwrap_or(0),
+                ..ScrapeEntry::default()
+            }),
         }
     }
 
@@ -145,6 +156,7 @@ impl Tracker {
         let torrent = &mut shard.torrents[at];
         let before = torrent.swarm.len();
         torrent.admission = admission;
+        torrent.listed_once |= admission == Admission::Listed;
         if admission == Admission::Denied {
             torrent.swarm = Swarm::default();
         }
@@ -167,9 +179,7 @@ impl Tracker {
     /// Forgets silent peers in one slice of all: called for each slice in turn, every peer is seen once a round, and no
     /// announce waits for more than a part of a slice.
     pub fn expire(&self, now: Time, slice: usize) {
-        let settings = self.settings();
-        let timeout_minutes = (settings.peer_timeout.div_ceil(60)).min(240) as u8;
-        drop(settings);
+        let timeout_minutes = self.settings().timeout_minutes();
         for shard in self
             .shards
             .chunks(SHARDS / Self::SLICES)
@@ -237,6 +247,7 @@ impl Shard {
             torrents: Vec::new(),
             random,
             peers: [0, 0],
+            remembered: Remembered::default(),
         }
     }
 
@@ -336,6 +347,10 @@ impl Shard {
         }
         let idle = after == [0, 0] && torrent.admission == Admission::Unnamed;
         if idle {
+            if torrent.listed_once {
+                let (info_hash, downloaded) = (torrent.info_hash, torrent.downloaded);
+                self.remembered.put(info_hash, downloaded, keyed);
+            }
             self.remove(at, keyed);
         }
         idle
@@ -346,18 +361,26 @@ impl Shard {
         if at == self.torrents.capacity() {
             self.torrents.reserve_exact((at / 8).max(4));
         }
-        let swarm = Swarm::default();
+        let remembered = self.remembered.take(info_hash, hash);
         self.torrents.push(Torrent {
             info_hash: *info_hash,
-            downloaded: 0,
+            downloaded: remembered.unwrap_or(0),
             admission: Admission::default(),
-            swarm,
+            listed_once: remembered.is_some(),
+            swarm: Swarm::default(),
         });
         let torrents = &self.torrents;
         self.index.insert_unique(hash, at as u32, |&at| {
             keyed.hash(&torrents[at as usize].info_hash.0)
         });
         at
+    }
+
+    fn reserve(&mut self, more: usize, keyed: &SipHasher13) {
+        self.torrents.reserve_exact(more);
+        let torrents = &self.torrents;
+        self.index
+            .reserve(more, |&at| keyed.hash(&torrents[at as usize].info_hash.0));
     }
 
     fn remove(&mut self, at: usize, keyed: &SipHasher13) {
@@ -394,6 +417,14 @@ pub struct Totals {
     pub torrents: usize,
     pub peers_v4: usize,
     pub peers_v6: usize,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, more: Self) {
+        self.torrents += more.torrents;
+        self.peers_v4 += more.peers_v4;
+        self.peers_v6 += more.peers_v6;
+    }
 }
 
 /// A panic ends the process, so there is no one to find a lock poisoned.

@@ -79,6 +79,11 @@ impl Gate {
 }
 
 impl Settings {
+    /// How old a peer may be, in minutes.
+    pub(super) fn timeout_minutes(&self) -> u8 {
+        self.peer_timeout.div_ceil(60).min(240) as u8
+    }
+
     /// What this torrent's clients are told instead of being served.
     pub(super) fn withdrawn(&self, info_hash: &InfoHash) -> Result<(), Refusal> {
         match self

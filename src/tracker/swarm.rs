@@ -6,6 +6,7 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::slice;
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
@@ -163,6 +164,33 @@ impl<const N: usize> Record<N> {
         mark.completed() && !before.completed()
     }
 
+    /// A record as [`Record::endpoint`] and its like gave it away.
+    pub(super) fn restored(endpoint: [u8; N], heard: u8, bits: u32) -> Self {
+        // Bits that no class has would be counted for none.
+        let mark = Mark(bits);
+        let mark = Mark::new(bits, mark.class(), mark.completed(), mark.local());
+        Self {
+            endpoint,
+            heard,
+            mark: mark.0.to_ne_bytes(),
+        }
+    }
+
+    /// Address and port as the wire has them.
+    pub(super) fn endpoint(&self) -> &[u8; N] {
+        &self.endpoint
+    }
+
+    /// [`Time::minute`] of the last announce.
+    pub(super) fn heard(&self) -> u8 {
+        self.heard
+    }
+
+    /// Host, class and whether it has completed.
+    pub(super) fn bits(&self) -> u32 {
+        self.mark().0
+    }
+
     fn is_silent(&self, now: Time, timeout_minutes: u8) -> bool {
         now.minute().wrapping_sub(self.heard) > timeout_minutes
     }
@@ -180,6 +208,48 @@ struct Set<const N: usize> {
 }
 
 impl<const N: usize> Set<N> {
+    /// Of all these records at once, with no room to spare. Where there are so many that a snapshot was in several parts, one
+    /// that is there twice is taken once.
+    fn of(records: &[Record<N>], keyed: &SipHasher13) -> Self {
+        let mut set = Self::default();
+        set.records.reserve_exact(records.len());
+        if records.len() > SCANNED {
+            set.index = Some(Box::new(HashTable::with_capacity(records.len())));
+        }
+        let is_seeder = |record: &&Record<N>| record.mark().class() == Class::Seeder;
+        set.extend(records.iter().filter(|record| !is_seeder(record)), keyed);
+        set.leechers = set.records.len();
+        set.extend(records.iter().filter(is_seeder), keyed);
+        set
+    }
+
+    fn extend<'a>(&mut self, records: impl Iterator<Item = &'a Record<N>>, keyed: &SipHasher13) {
+        let Some(index) = &mut self.index else {
+            return self.records.extend(records);
+        };
+        for record in records {
+            let all = &mut self.records;
+            let hash = keyed.hash(network(&record.endpoint));
+            let same = |at: &u32| all[*at as usize].endpoint == record.endpoint;
+            if index.find(hash, same).is_none() {
+                index.insert_unique(hash, all.len() as u32, |&at| {
+                    keyed.hash(network(&all[at as usize].endpoint))
+                });
+                all.push(*record);
+            }
+        }
+    }
+
+    fn reserve(&mut self, more: usize, keyed: &SipHasher13) {
+        self.records.reserve_exact(more);
+        let records = &self.records;
+        if let Some(index) = &mut self.index {
+            index.reserve(more, |&at| {
+                keyed.hash(network(&records[at as usize].endpoint))
+            });
+        }
+    }
+
     fn find(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> Option<usize> {
         match &self.index {
             None => self.records.iter().position(|r| r.endpoint == *endpoint),
@@ -345,6 +415,29 @@ struct RoleCount {
 }
 
 impl Census {
+    /// Counts all at once what joining one by one would have counted.
+    fn of(v4: &Set<6>, v6: &Set<18>, keyed: &SipHasher13) -> Self {
+        let mut census = Self::default();
+        let mut count = |mark: Mark| census.hosts_of[mark.class() as usize] += 1;
+        if v4.records.is_empty() || v6.records.is_empty() {
+            v4.records.iter().for_each(|record| count(record.mark()));
+            v6.records.iter().for_each(|record| count(record.mark()));
+            return census;
+        }
+        census.note_all(v4, v6, keyed);
+        for role in census.roles.iter().flat_map(|roles| roles.iter()) {
+            let mark = Mark(role.bits);
+            if !mark.completed() {
+                let [v4, v6] = role.records;
+                census.hosts_of[mark.class() as usize] += v4.max(v6);
+            }
+        }
+        if v4.index.is_none() && v6.index.is_none() {
+            census.roles = None;
+        }
+        census
+    }
+
     /// Whether a record of this role in `mine`, which must not hold it, adds to the count: not while the other family
     /// has a record for which it can stand.
     fn adds<const N: usize, const M: usize>(
@@ -423,14 +516,7 @@ impl Census {
         if self.roles.is_some() {
             self.note(mark, family::<N>(), keyed);
         } else if !other.records.is_empty() && (mine.index.is_some() || other.index.is_some()) {
-            self.roles = Some(Box::default());
-            mine.records
-                .iter()
-                .for_each(|r| self.note(r.mark(), family::<N>(), keyed));
-            other
-                .records
-                .iter()
-                .for_each(|r| self.note(r.mark(), family::<M>(), keyed));
+            self.note_all(mine, other, keyed);
         }
         (at, first_completed)
     }
@@ -452,6 +538,22 @@ impl Census {
             self.hosts_of[mark.class() as usize] -= 1;
         }
         record
+    }
+
+    fn note_all<const N: usize, const M: usize>(
+        &mut self,
+        mine: &Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) {
+        self.roles = Some(Box::default());
+        mine.records
+            .iter()
+            .for_each(|r| self.note(r.mark(), family::<N>(), keyed));
+        other
+            .records
+            .iter()
+            .for_each(|r| self.note(r.mark(), family::<M>(), keyed));
     }
 
     fn note(&mut self, mark: Mark, family: usize, keyed: &SipHasher13) {
@@ -520,7 +622,8 @@ impl Peer {
         match announce.key {
             Some(key) => {
                 hasher.write(&announce.peer_id.0);
-                hasher.write(&key.0.to_ne_bytes());
+                // The same on every machine, as a snapshot carries it from one to another.
+                hasher.write(&key.0.to_be_bytes());
             }
             // Without a key, anyone who has met a peer could pass for it: each endpoint is a host of its own.
             None => hasher.write(endpoint.bytes()),
@@ -557,6 +660,23 @@ pub(super) struct Families {
     v4: Set<6>,
     v6: Set<18>,
     census: Census,
+}
+
+impl Families {
+    fn add(&mut self, v4: &[Record<6>], v6: &[Record<18>], keyed: &SipHasher13) {
+        self.v4.reserve(v4.len(), keyed);
+        for record in v4 {
+            if self.v4.find(&record.endpoint, keyed).is_none() {
+                self.census.insert(*record, &mut self.v4, &self.v6, keyed);
+            }
+        }
+        self.v6.reserve(v6.len(), keyed);
+        for record in v6 {
+            if self.v6.find(&record.endpoint, keyed).is_none() {
+                self.census.insert(*record, &mut self.v6, &self.v4, keyed);
+            }
+        }
+    }
 }
 
 impl Swarm {
@@ -721,6 +841,34 @@ impl Swarm {
             _ => {}
         }
         None
+    }
+
+    /// Every peer: IPv4, IPv6.
+    pub(super) fn records(&self) -> (&[Record<6>], &[Record<18>]) {
+        match self {
+            Self::Empty => (&[], &[]),
+            Self::OneV4(record) => (slice::from_ref(record), &[]),
+            Self::OneV6(record) => (&[], slice::from_ref(record)),
+            Self::Many(families) => (&families.v4.records, &families.v6.records),
+        }
+    }
+
+    /// Takes peers back in that a snapshot kept. One that is here already has been heard since, and stays as it is.
+    pub(super) fn take_in(&mut self, v4: &[Record<6>], v6: &[Record<18>], keyed: &SipHasher13) {
+        match (&mut *self, v4, v6) {
+            (_, [], []) => {}
+            (Self::Empty, [one], []) => *self = Self::OneV4(*one),
+            (Self::Empty, [], [one]) => *self = Self::OneV6(*one),
+            (Self::Empty, _, _) => {
+                let (v4, v6) = (Set::of(v4, keyed), Set::of(v6, keyed));
+                let census = Census::of(&v4, &v6, keyed);
+                *self = Self::Many(Box::new(Families { v4, v6, census }));
+            }
+            _ => {
+                self.many(keyed).add(v4, v6, keyed);
+                self.fold();
+            }
+        }
     }
 
     fn many(&mut self, keyed: &SipHasher13) -> &mut Families {
