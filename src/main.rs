@@ -1,8 +1,6 @@
 //! The daemon: arguments, then the order of starting and stopping.
 #![forbid(unsafe_code)]
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,12 +17,13 @@ use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
 use tbtt::service::duties::{Site, Source, told};
+use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
 use tbtt::service::shut_in::shut_in;
 use tbtt::service::workers::{Workers, runtime};
 use tbtt::service::{Exit, Failed, failed};
-use tbtt::tracker::Tracker;
+use tbtt::snapshot::Pace;
 
 /// The BitTorrent tracker: tells the peers of a torrent of each other.
 ///
@@ -111,13 +110,20 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         arguments.open && arguments.config.is_none(),
         config,
     )?;
-    let (seed, secret) = (RandomState::new().hash_one(0), new_secret());
-    let tracker = Arc::new(Tracker::new(loaded.tracker_settings(seed), seed));
-    let front = Arc::new(Front::new(loaded.http_settings(seed), tracker));
-    let udp = Arc::new(udp::Front::new(
-        Responder::new(loaded.udp_settings(), &secret),
-        &front,
+    let state = keeping::restore(&loaded)?;
+    let keeper = Keeper::new(config, &state);
+    let State {
+        tracker,
+        clock,
+        secrets,
+    } = state;
+    let front = Arc::new(Front::new(
+        loaded.http_settings(secrets.seed),
+        tracker,
+        clock,
     ));
+    let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
+    let udp = Arc::new(udp::Front::new(responder, &front));
     let listing = Listing::new(config, &loaded.lists, front.tracker.clone(), front.clock);
     let publisher = listing.watch(config).map_err(|error| {
         failed(
@@ -140,8 +146,8 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         source,
         front,
         udp,
-        seed,
-        secret,
+        keeper,
+        secrets,
         listing,
         publisher,
     };
@@ -150,6 +156,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     log::notice("stopping", &[]);
     told(notify::stopping());
     workers.join()?;
+    site.keeper.save(Pace::AtTheStop);
     let counters = &site.front.counters;
     let (announces, scrapes) = (counters.announces.get(), counters.scrapes.get());
     log::notice(
@@ -169,14 +176,6 @@ fn files_read(loaded: &Loaded) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     }
-}
-
-fn new_secret() -> Secret {
-    let half = || RandomState::new().hash_one(0).to_ne_bytes();
-    let mut secret = [0; 16];
-    secret[..8].copy_from_slice(&half());
-    secret[8..].copy_from_slice(&half());
-    Secret(secret)
 }
 
 fn tell_start(loaded: &Loaded, sockets: &Sockets) {

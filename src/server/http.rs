@@ -78,10 +78,10 @@ pub struct Front {
 }
 
 impl Front {
-    pub fn new(settings: Settings, tracker: Arc<Tracker>) -> Self {
+    pub fn new(settings: Settings, tracker: Arc<Tracker>, clock: Clock) -> Self {
         Self {
             tracker,
-            clock: Clock::start(),
+            clock,
             counters: Arc::default(),
             connections: Arc::new(Connections::new(
                 settings.max_connections,

@@ -28,6 +28,8 @@ use crate::tracker::Time;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
+    /// The core's time at the origin.
+    origin_time: Time,
     /// What the system's clock says at the origin.
     origin_unix: UnixTime,
 }
@@ -35,13 +37,16 @@ pub struct Clock {
 impl Clock {
     /// Time 0 is now.
     pub fn start() -> Self {
+        Self::start_at(Time(0))
+    }
+
+    /// Goes on from a time of an earlier process, so that ages count across its end.
+    pub fn start_at(time: Time) -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             origin: Instant::now(),
-            origin_unix: UnixTime(
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs()),
-            ),
+            origin_time: time,
+            origin_unix: UnixTime(unix.map_or(0, |since| since.as_secs())),
         }
     }
 
@@ -50,11 +55,20 @@ impl Clock {
     }
 
     pub fn at(self, instant: Instant) -> Time {
-        Time(instant.saturating_duration_since(self.origin).as_secs() as u32)
+        Time(
+            self.origin_time
+                .0
+                .saturating_add(self.passed(instant) as u32),
+        )
     }
 
     /// Goes on from the start's without steps, whatever becomes of the system's clock.
     pub fn unix_at(self, instant: Instant) -> UnixTime {
-        UnixTime(self.origin_unix.0 + u64::from(self.at(instant).0))
+        UnixTime(self.origin_unix.0 + self.passed(instant))
+    }
+
+    /// Seconds since the origin.
+    fn passed(self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.origin).as_secs()
     }
 }

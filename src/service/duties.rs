@@ -15,8 +15,10 @@ use crate::protocol::udp::Responder;
 use crate::publish::Publisher;
 use crate::server::http::Front;
 use crate::server::udp;
+use crate::snapshot::Secrets;
 use crate::tracker::Totals;
 
+use super::keeping::Keeper;
 use super::listing::Listing;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -49,9 +51,8 @@ pub struct Site {
     pub udp: Arc<udp::Front>,
     pub listing: Arc<Listing>,
     pub publisher: Publisher,
-    /// Keys what no stranger may foresee.
-    pub seed: u64,
-    pub secret: Secret,
+    pub keeper: Arc<Keeper>,
+    pub secrets: Secrets,
 }
 
 impl Site {
@@ -64,6 +65,7 @@ impl Site {
     ) {
         tokio::spawn(expire(self.front.clone(), self.listing.clone()));
         tokio::spawn(tell_status(self.front.clone()));
+        tokio::spawn(self.keeper.clone().save_now_and_then());
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
         }
@@ -73,7 +75,7 @@ impl Site {
             match requests.next().await {
                 Request::Stop => return,
                 Request::Reload => self.reload(&mut config),
-                Request::Snapshot => {}
+                Request::Snapshot => drop(tokio::spawn(self.keeper.clone().save_beside_service())),
             }
         }
     }
@@ -107,10 +109,14 @@ impl Site {
                 &[("key", &key)],
             );
         }
-        self.front.tracker.set(loaded.tracker_settings(self.seed));
-        self.front.set(loaded.http_settings(self.seed));
-        self.udp
-            .set(Responder::new(loaded.udp_settings(), &self.secret));
+        let seed = self.secrets.seed;
+        self.front.tracker.set(loaded.tracker_settings(seed));
+        self.front.set(loaded.http_settings(seed));
+        self.udp.set(Responder::new(
+            loaded.udp_settings(),
+            &Secret(self.secrets.connection_id),
+        ));
+        self.keeper.set(&loaded.config);
         self.listing.set(&loaded.config, &loaded.lists);
         Listing::rescan(&loaded.config, &self.publisher);
         *config = loaded.config;

@@ -4,6 +4,9 @@
 /// What is done now and then, and what the operator asks for.
 pub mod duties;
 
+/// The state over a restart.
+pub mod keeping;
+
 /// Which torrents are tracked, from directories and lists.
 pub mod listing;
 

@@ -62,6 +62,7 @@ fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
             .filter(|path| path.is_dir())
             .chain(directories)
             .collect(),
+        write: config.state.directory.iter().cloned().collect(),
         ..sandbox::Settings::default()
     }
 }

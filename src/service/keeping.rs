@@ -1,0 +1,134 @@
+//! The state over a restart: loaded once, written now and then, when the operator asks, and at the stop.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::config::{Config, Loaded};
+use crate::daemon::log;
+use crate::server::Clock;
+use crate::snapshot::{self, Pace, Secrets};
+use crate::tracker::Tracker;
+
+use super::{Exit, Failed, failed};
+
+/// What is there when the daemon begins to serve.
+pub struct State {
+    pub tracker: Arc<Tracker>,
+    pub clock: Clock,
+    pub secrets: Secrets,
+}
+
+/// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and told: better to
+/// serve without it than not at all.
+pub fn restore(loaded: &Loaded) -> Result<State, Failed> {
+    let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
+    let found = match &loaded.config.state.directory {
+        None => None,
+        Some(directory) => {
+            snapshot::load(directory, SystemTime::now(), make).unwrap_or_else(|error| {
+                log::error("the state is not restored", &[("reason", &error)]);
+                None
+            })
+        }
+    };
+    if let Some(snapshot::Loaded {
+        tracker,
+        secrets,
+        now,
+        passed,
+        restored,
+    }) = found
+    {
+        let totals = restored.back;
+        let peers = totals.peers_v4 + totals.peers_v6;
+        let fields: log::Fields<'_> = &[
+            ("torrents", &totals.torrents),
+            ("peers", &peers),
+            ("age_seconds", &passed.as_secs()),
+        ];
+        log::notice("state restored", fields);
+        return Ok(State {
+            tracker: Arc::new(tracker),
+            clock: Clock::start_at(now),
+            secrets,
+        });
+    }
+    let secrets =
+        Secrets::new().map_err(|error| failed(Exit::Internal, "no randomness", &error))?;
+    Ok(State {
+        tracker: Arc::new(make(secrets.seed)),
+        clock: Clock::start(),
+        secrets,
+    })
+}
+
+/// Writes snapshots, one at a time.
+pub struct Keeper {
+    directory: Option<PathBuf>,
+    interval_secs: AtomicU32,
+    tracker: Arc<Tracker>,
+    clock: Clock,
+    secrets: Secrets,
+    writing: Mutex<()>,
+}
+
+impl Keeper {
+    pub fn new(config: &Config, state: &State) -> Arc<Self> {
+        Arc::new(Self {
+            directory: config.state.directory.clone(),
+            interval_secs: AtomicU32::new(config.state.interval),
+            tracker: state.tracker.clone(),
+            clock: state.clock,
+            secrets: state.secrets.clone(),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// Takes another interval; the directory stays until a restart.
+    pub fn set(&self, config: &Config) {
+        self.interval_secs
+            .store(config.state.interval, Ordering::Relaxed);
+    }
+
+    /// Writes one now and then, in a thread that may wait for the disk.
+    pub async fn save_now_and_then(self: Arc<Self>) {
+        loop {
+            sleep(Duration::from_secs(
+                self.interval_secs.load(Ordering::Relaxed).into(),
+            ))
+            .await;
+            self.clone().save_beside_service().await;
+        }
+    }
+
+    pub async fn save_beside_service(self: Arc<Self>) {
+        // A panic in there has ended the process.
+        let _ = spawn_blocking(move || self.save(Pace::BesideService)).await;
+    }
+
+    /// Writes one, and tells if that fails: the last one is then still there.
+    pub fn save(&self, pace: Pace) {
+        let Some(directory) = &self.directory else {
+            return;
+        };
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, at) = (self.clock.now(), SystemTime::now());
+        match snapshot::save(directory, &self.tracker, now, at, &self.secrets, pace) {
+            Ok(saved) => {
+                let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
+                let fields: log::Fields<'_> = &[
+                    ("torrents", &saved.totals.torrents),
+                    ("peers", &peers),
+                    ("bytes", &saved.bytes),
+                ];
+                log::info("state saved", fields);
+            }
+            Err(error) => log::error("the state is not saved", &[("reason", &error)]),
+        }
+    }
+}
