@@ -23,7 +23,7 @@ use tbtt::service::open::{Sockets, open_sockets};
 use tbtt::service::shut_in::shut_in;
 use tbtt::service::workers::{Workers, runtime};
 use tbtt::service::{Exit, Failed, failed};
-use tbtt::snapshot::Pace;
+use tbtt::snapshot::{Pace, Secrets};
 
 /// The BitTorrent tracker: tells the peers of a torrent of each other.
 ///
@@ -105,12 +105,14 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         .for_each(|warning| log::warning("unwise configuration", &[("at", warning)]));
 
     let sockets = open_sockets(config)?;
+    let fresh =
+        Secrets::new().map_err(|error| failed(Exit::Internal, "cannot draw secrets", &error))?;
     shut_in(
         &source.file,
         arguments.open && arguments.config.is_none(),
         config,
     )?;
-    let state = keeping::restore(&loaded)?;
+    let state = keeping::restore(&loaded, fresh);
     let keeper = Keeper::new(config, &state);
     let State {
         tracker,

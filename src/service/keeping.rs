@@ -14,8 +14,6 @@ use crate::server::Clock;
 use crate::snapshot::{self, Pace, Secrets};
 use crate::tracker::Tracker;
 
-use super::{Exit, Failed, failed};
-
 /// What is there when the daemon begins to serve.
 pub struct State {
     pub tracker: Arc<Tracker>,
@@ -24,8 +22,8 @@ pub struct State {
 }
 
 /// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and told: better to
-/// serve without it than not at all.
-pub fn restore(loaded: &Loaded) -> Result<State, Failed> {
+/// serve without it than not at all. `fresh` are for when there is none.
+pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
     let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
     let found = match &loaded.config.state.directory {
         None => None,
@@ -52,19 +50,17 @@ pub fn restore(loaded: &Loaded) -> Result<State, Failed> {
             ("age_seconds", &passed.as_secs()),
         ];
         log::notice("state restored", fields);
-        return Ok(State {
+        return State {
             tracker: Arc::new(tracker),
             clock: Clock::start_at(now),
             secrets,
-        });
+        };
     }
-    let secrets =
-        Secrets::new().map_err(|error| failed(Exit::Internal, "no randomness", &error))?;
-    Ok(State {
-        tracker: Arc::new(make(secrets.seed)),
+    State {
+        tracker: Arc::new(make(fresh.seed)),
         clock: Clock::start(),
-        secrets,
-    })
+        secrets: fresh,
+    }
 }
 
 /// Writes snapshots, one at a time.

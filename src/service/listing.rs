@@ -1,7 +1,8 @@
 //! From what the torrent directories and the operator's lists say to what the tracker serves.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use crate::config::{Config, Lists};
 use crate::daemon::log;
@@ -12,6 +13,9 @@ use crate::tracker::catalogue::{Catalogue, Change, Torrent};
 
 /// Full rescans find what inotify does not tell, such as changes on a network file system.
 const RESCAN_SECS: u32 = 600;
+
+/// How long the start waits for the torrent directories.
+const FIRST_SCAN_MAX: Duration = Duration::from_secs(30);
 
 /// Keeps the tracker's torrents as the catalogue has them.
 pub struct Listing {
@@ -41,13 +45,28 @@ impl Listing {
         self.tracker.set_notices(catalogue.notices_by_id());
     }
 
-    /// Begins to watch the directories.
+    /// Begins to watch the directories, and waits until all have been read once, or clients of what is published would be told
+    /// that it is unknown; but not for ever, as a file system may hang.
     ///
     /// # Errors
     /// If the system has no inotify instance or thread to give.
     pub fn watch(self: &Arc<Self>, config: &Config) -> io::Result<Publisher> {
         let listing = self.clone();
-        Publisher::start(watched(config), move |event| listing.note(event))
+        let (scanned, first_scan) = mpsc::sync_channel(1);
+        let publisher = Publisher::start(watched(config), move |event| {
+            if event == Event::Scanned {
+                // Full, or nobody waits any more: later scans are not asked for.
+                let _ = scanned.try_send(());
+            }
+            listing.note(event);
+        })?;
+        if first_scan.recv_timeout(FIRST_SCAN_MAX).is_err() {
+            log::warning(
+                "reading the torrent directories takes long; serving meanwhile",
+                &[],
+            );
+        }
+        Ok(publisher)
     }
 
     /// Has the directories that are configured now looked at anew.
@@ -78,11 +97,14 @@ impl Listing {
                 };
                 let name = torrent.name.clone();
                 let changes = catalogue.add_file(&path, torrent, now);
-                for Change { id, .. } in &changes {
-                    log::info(
-                        "torrent tracked",
-                        &[("name", &name), ("id", id), ("file", &path.display())],
-                    );
+                if !changes.is_empty() {
+                    let ids: Vec<_> = changes.iter().map(|change| change.id.to_string()).collect();
+                    let fields: log::Fields<'_> = &[
+                        ("name", &name),
+                        ("ids", &ids.join(",")),
+                        ("file", &path.display()),
+                    ];
+                    log::info("torrent tracked", fields);
                 }
                 changes
             }
