@@ -163,6 +163,35 @@ impl Tracker {
         shard.settle(at, before, &self.keyed);
     }
 
+    /// One torrent's counts over all its ids, each host once: a hybrid's clients announce under both (BEP 52). Looks at every
+    /// peer, so it is for the operator's views, not for clients.
+    pub fn counts_together(&self, ids: impl IntoIterator<Item = InfoHash>) -> ScrapeEntry {
+        let mut hosts = HashMap::new();
+        let mut downloaded = 0;
+        for id in ids {
+            let hash = self.hash(&id);
+            let shard = self.shard(hash);
+            let Some(at) = shard.find(&id, hash) else {
+                continue;
+            };
+            let torrent = &shard.torrents[at];
+            // Who completes says so under both ids.
+            downloaded = torrent.downloaded.max(downloaded);
+            torrent.swarm.for_each_host(|host, class| {
+                let best = hosts.entry(host).or_insert(class);
+                *best = class.max(*best);
+            });
+        }
+        let count = |class| hosts.values().filter(|&&of| of == class).count() as u32;
+        let partial = count(Class::Partial);
+        ScrapeEntry {
+            complete: count(Class::Seeder),
+            incomplete: count(Class::Leecher) + partial,
+            partial,
+            downloaded,
+        }
+    }
+
     /// Calls `each` with every tracked torrent and its counts, shard by shard, in no order.
     pub fn for_each_torrent(&self, mut each: impl FnMut(&InfoHash, ScrapeEntry)) {
         let open = self.settings().open;
@@ -430,4 +459,110 @@ impl AddAssign for Totals {
 /// A panic ends the process, so there is no one to find a lock poisoned.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use std::num::NonZeroU16;
+
+    fn announce(info_hash: u8, address: &str, host: u8, event: Event, complete: bool) -> Announce {
+        Announce {
+            info_hash: InfoHash([info_hash; 20]),
+            peer_id: PeerId([host; 20]),
+            key: Some(Key(host.into())),
+            address: address.parse::<IpAddr>().unwrap(),
+            port: NonZeroU16::new(6881).unwrap(),
+            event,
+            complete,
+            numwant: None,
+        }
+    }
+
+    #[test]
+    fn a_hybrids_hosts_count_once_under_both_ids_and_families() {
+        let tracker = Tracker::new(
+            Settings {
+                open: true,
+                ..Settings::default()
+            },
+            1,
+        );
+        let hear = |announce: Announce| {
+            tracker
+                .announce(Time(0), &announce, &mut Vec::new())
+                .unwrap();
+        };
+        // One that completes under both ids and over both families.
+        for (id, address) in [
+            (1, "192.0.2.1"),
+            (2, "192.0.2.1"),
+            (1, "2001:db8::1"),
+            (2, "2001:db8::1"),
+        ] {
+            hear(announce(id, address, 1, Event::Started, false));
+            hear(announce(id, address, 1, Event::Completed, true));
+        }
+        // One that knows v1 alone, one that knows v2 alone, and a partial seed of both.
+        hear(announce(1, "192.0.2.2", 2, Event::Started, false));
+        hear(announce(2, "192.0.2.3", 3, Event::Started, false));
+        hear(announce(1, "192.0.2.4", 4, Event::Paused, false));
+        hear(announce(2, "192.0.2.4", 4, Event::Paused, false));
+        let both = [InfoHash([1; 20]), InfoHash([2; 20])];
+        let expected = ScrapeEntry {
+            complete: 1,
+            incomplete: 3,
+            partial: 1,
+            downloaded: 1,
+        };
+        assert_eq!(tracker.counts_together(both), expected);
+        assert_eq!(
+            tracker.counts_together([both[0]]),
+            tracker.scrape(&both[0]).unwrap()
+        );
+        assert_eq!(
+            tracker.counts_together([InfoHash([9; 20])]),
+            ScrapeEntry::default()
+        );
+    }
+
+    fn given(tracker: &Tracker, announce: &Announce) -> usize {
+        let mut peers = Vec::new();
+        tracker.announce(Time(0), announce, &mut peers).unwrap();
+        peers.len() / 6
+    }
+
+    #[test]
+    fn local_peers_are_given_to_their_own_network_alone() {
+        let networks = ["10.0.0.0/8", "192.168.0.0/16"].map(|network| network.parse().unwrap());
+        let localities = access::Localities::new(networks.to_vec());
+        let tracker = Tracker::new(
+            Settings {
+                open: true,
+                localities,
+                ..Settings::default()
+            },
+            1,
+        );
+        let at = |address, host| announce(1, address, host, Event::Started, false);
+        assert_eq!(given(&tracker, &at("10.0.0.1", 1)), 0);
+        assert_eq!(
+            given(&tracker, &at("192.168.0.1", 2)),
+            0,
+            "of another network"
+        );
+        assert_eq!(given(&tracker, &at("10.9.9.9", 3)), 1, "of the same one");
+        assert_eq!(given(&tracker, &at("198.51.100.1", 4)), 0, "from outside");
+        assert_eq!(
+            given(&tracker, &at("198.51.100.2", 5)),
+            1,
+            "the other outside"
+        );
+        assert_eq!(
+            given(&tracker, &at("10.0.0.1", 1)),
+            3,
+            "its own and the outside"
+        );
+    }
 }

@@ -708,6 +708,28 @@ impl Swarm {
         }
     }
 
+    /// Calls `each` with every peer's host, by its fingerprint, and class.
+    pub(super) fn for_each_host(&self, mut each: impl FnMut(u32, Class)) {
+        let mut tell = |mark: Mark| each(mark.0 & Mark::HOST, mark.class());
+        match self {
+            Self::Empty => {}
+            Self::OneV4(record) => tell(record.mark()),
+            Self::OneV6(record) => tell(record.mark()),
+            Self::Many(families) => {
+                families
+                    .v4
+                    .records
+                    .iter()
+                    .for_each(|record| tell(record.mark()));
+                families
+                    .v6
+                    .records
+                    .iter()
+                    .for_each(|record| tell(record.mark()));
+            }
+        }
+    }
+
     /// Adds or refreshes a peer.
     pub(super) fn join(
         &mut self,

@@ -93,8 +93,8 @@ pub struct Announce {
     pub numwant: Option<u32>,
 }
 
-/// What a peer is in its swarm.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a peer is in its swarm, the most complete last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
     Leecher,
     /// A leecher that wants no more (BEP 21).
