@@ -175,13 +175,14 @@ sections! {
         /// How many peers a client gets at most.
         max_numwant: u32 = 200, number(1..=1000, "peers");
 
-        /// How many torrents one scrape may ask for.
+        /// How many torrents one scrape over HTTP may ask for. Over UDP it is 74.
         max_scrape: u32 = 74, number(1..=1000, "torrents");
 
-        /// Whether a scrape that names no torrent gets all of them.
+        /// Whether a scrape over HTTP that names no torrent gets all of them.
         full_scrape: bool = false, Switch;
 
-        /// A warning sent with every announce's answer, which many clients show. Empty for none.
+        /// A warning sent with every announce's answer over HTTP, which many clients show. Empty for
+        /// none.
         warning: String = String::new(), text(255);
 
         /// How many threads serve. 0 for one on each processor core.
