@@ -1466,7 +1466,7 @@ mod tests {
             (
                 "\n[database]\n",
                 "t:2: [database]: unknown section; \
-                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [daemon], [log]",
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [state], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",
