@@ -1635,6 +1635,56 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_a_restart_is_named_once() {
+        let before = Config::default();
+        assert_eq!(
+            before.only_at_start(&config("tracker.interval = 600")),
+            [""; 0]
+        );
+        for (text, expected) in [
+            ("http.listen = []", "http.listen"),
+            ("udp.listen = []", "udp.listen"),
+            ("udp.receive_buffer = 16384", "udp.receive_buffer"),
+            ("proxy.listen = ['unix:/a']", "proxy.listen"),
+            ("tracker.workers = 1", "tracker.workers"),
+            ("state.directory = '/a'", "state.directory"),
+            ("daemon.sandbox = false\ndaemon.user = 'a'", "daemon"),
+        ] {
+            assert_eq!(before.only_at_start(&config(text)), [expected]);
+        }
+    }
+
+    #[test]
+    fn every_file_of_a_list_is_known() {
+        let mut config = Config::default();
+        let path = |name: &str| Path::new("/lists").join(name);
+        config.torrents.allow = vec![path("a"), path("b")];
+        config.torrents.deny = vec![path("c")];
+        config.torrents.notices = vec![path("d")];
+        let network = Source::Network("192.0.2.0/24".parse().unwrap());
+        let sources = [
+            &mut config.access.announce_allow,
+            &mut config.access.announce_deny,
+            &mut config.access.scrape_allow,
+            &mut config.access.scrape_deny,
+            &mut config.access.local_networks,
+            &mut config.access.believe_ip_from,
+            &mut config.limits.exempt,
+            &mut config.proxy.trusted,
+        ];
+        let names = ["e", "f", "g", "h", "i", "j", "k", "l"];
+        for (sources, name) in sources.into_iter().zip(names) {
+            *sources = vec![network.clone(), Source::File(path(name))];
+        }
+        let mut files: Vec<_> = config.list_files().collect();
+        files.sort();
+        assert_eq!(files.len(), 12);
+        assert_eq!(files[0], path("a"));
+        files.dedup();
+        assert_eq!((files.len(), files[11]), (12, &*path("l")));
+    }
+
+    #[test]
     fn values_that_cannot_go_together_are_faults() {
         for (text, expected) in [
             (
