@@ -175,13 +175,14 @@ sections! {
         /// How many peers a client gets at most.
         max_numwant: u32 = 200, number(1..=1000, "peers");
 
-        /// How many torrents one scrape may ask for.
+        /// How many torrents one scrape over HTTP may ask for. Over UDP it is 74.
         max_scrape: u32 = 74, number(1..=1000, "torrents");
 
-        /// Whether a scrape that names no torrent gets all of them.
+        /// Whether a scrape over HTTP that names no torrent gets all of them.
         full_scrape: bool = false, Switch;
 
-        /// A warning sent with every announce's answer, which many clients show. Empty for none.
+        /// A warning sent with every announce's answer over HTTP, which many clients show. Empty for
+        /// none.
         warning: String = String::new(), text(255);
 
         /// How many threads serve. 0 for one on each processor core.
@@ -1469,7 +1470,7 @@ mod tests {
             (
                 "\n[database]\n",
                 "t:2: [database]: unknown section; \
-                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [daemon], [log]",
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [state], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",
@@ -1635,6 +1636,56 @@ mod tests {
             assert!(take(&format!("2001:db8:0:{:x}::1", net << 8)), "{net}");
         }
         assert!(!take("2001:db8:0:ff00::1") && take("2001:db8:1::1"));
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_named_once() {
+        let before = Config::default();
+        assert_eq!(
+            before.only_at_start(&config("tracker.interval = 600")),
+            [""; 0]
+        );
+        for (text, expected) in [
+            ("http.listen = []", "http.listen"),
+            ("udp.listen = []", "udp.listen"),
+            ("udp.receive_buffer = 16384", "udp.receive_buffer"),
+            ("proxy.listen = ['unix:/a']", "proxy.listen"),
+            ("tracker.workers = 1", "tracker.workers"),
+            ("state.directory = '/a'", "state.directory"),
+            ("daemon.sandbox = false\ndaemon.user = 'a'", "daemon"),
+        ] {
+            assert_eq!(before.only_at_start(&config(text)), [expected]);
+        }
+    }
+
+    #[test]
+    fn every_file_of_a_list_is_known() {
+        let mut config = Config::default();
+        let path = |name: &str| Path::new("/lists").join(name);
+        config.torrents.allow = vec![path("a"), path("b")];
+        config.torrents.deny = vec![path("c")];
+        config.torrents.notices = vec![path("d")];
+        let network = Source::Network("192.0.2.0/24".parse().unwrap());
+        let sources = [
+            &mut config.access.announce_allow,
+            &mut config.access.announce_deny,
+            &mut config.access.scrape_allow,
+            &mut config.access.scrape_deny,
+            &mut config.access.local_networks,
+            &mut config.access.believe_ip_from,
+            &mut config.limits.exempt,
+            &mut config.proxy.trusted,
+        ];
+        let names = ["e", "f", "g", "h", "i", "j", "k", "l"];
+        for (sources, name) in sources.into_iter().zip(names) {
+            *sources = vec![network.clone(), Source::File(path(name))];
+        }
+        let mut files: Vec<_> = config.list_files().collect();
+        files.sort();
+        assert_eq!(files.len(), 12);
+        assert_eq!(files[0], path("a"));
+        files.dedup();
+        assert_eq!((files.len(), files[11]), (12, &*path("l")));
     }
 
     #[test]
