@@ -1210,6 +1210,67 @@ fn a_closed_tracker_refuses_and_tells_when_to_come_again() {
 }
 
 #[test]
+fn lists_decide_and_are_read_again_at_a_reload() {
+    let hex = |hash: &str| hash.bytes().map(|b| format!("{b:02x}")).collect::<String>();
+    let [ours, denied, foreign] = ["o", "d", "f"].map(|name| name.repeat(20));
+    let lists = Directory::new();
+    let both = format!("{}\n{}\n", hex(&ours), hex(&denied));
+    let allow = lists.write("allow", both);
+    let deny = lists.write("deny", hex(&denied) + "\n");
+    let daemon = Daemon::start(&format!(
+        "[http]\nlisten = [\"127.0.0.1:0\"]\n[torrents]\nallow = [{allow:?}]\ndeny = [{deny:?}]\n"
+    ));
+    let address = daemon.addresses("http")[0];
+    let announce = |hash: &str| {
+        let query = format!("info_hash={hash}&peer_id={PEER_ID}&port=1&left=0");
+        get(address, &format!("/announce?{query}")).dictionary()
+    };
+    let scrape = || {
+        let query = format!("info_hash={ours}&info_hash={denied}&info_hash={foreign}");
+        let files = get(address, &format!("/scrape?{query}")).dictionary();
+        files.dictionary("files")
+    };
+    assert_eq!(counts(&announce(&ours)), SEEDER);
+    let refusal = announce(&denied);
+    assert_eq!(
+        (refusal.text("retry in"), refusal.number("interval")),
+        ("never", 86_400),
+        "ask 6, and ask 13: denied though allowed"
+    );
+    assert_eq!(announce(&foreign).text("retry in"), "5");
+    assert_eq!(scrape().keys(), [ours.as_bytes()], "H11");
+
+    lists.write("allow", hex(&foreign) + "\nno hash\n");
+    daemon.signal(Signal::SIGHUP);
+    let fault = daemon.wait_for_line("reload refused");
+    assert!(
+        fault.contains(&format!("{}:2:", allow.display())),
+        "{fault}"
+    );
+    assert_eq!(scrape().keys(), [ours.as_bytes()], "nothing is changed");
+
+    lists.write("allow", hex(&foreign));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line(" reloaded");
+    assert_eq!(
+        scrape().keys(),
+        [foreign.as_bytes()],
+        "row scrape of a hash removed from the whitelist"
+    );
+    assert!(announce(&ours).has("failure reason"));
+    assert_eq!(counts(&announce(&foreign)), SEEDER);
+
+    lists.write("allow", "");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_lines(" reloaded", 2);
+    assert_eq!(
+        scrape().keys(),
+        [b""; 0],
+        "defect 3: a list may become empty"
+    );
+}
+
+#[test]
 fn what_the_operator_sets_is_what_clients_get() {
     let tracker = Tracker::start_with(
         "announce_path = \"/pub/announce.php\"",

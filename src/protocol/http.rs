@@ -158,7 +158,7 @@ fn announce(
             Ok(answer) => {
                 write_answer(
                     &mut reply.body,
-                    from,
+                    request.announce.address,
                     &answer,
                     &reply.peers,
                     request.compact,
@@ -920,9 +920,75 @@ mod tests {
         let tracker = tracker(true);
         let query = format!("{HASH_AND_ID}&port=1");
         for action in [Action::Announce, Action::Scrape] {
-            let (outcome, _) = ask(&tracker, None, action, query.as_bytes());
+            let (outcome, failure) = ask(&tracker, None, action, query.as_bytes());
             assert_eq!(outcome, Outcome::Malformed(Malformed::AddressUnknown));
+            assert_eq!(failure.len(), 1);
         }
+    }
+
+    #[test]
+    fn an_address_is_believed_from_those_alone_whose_word_is_taken() {
+        let address = |query: &str, believed| {
+            let query = format!("{HASH_AND_ID}&port=1&{query}");
+            let request = AnnounceRequest::parse(query.as_bytes(), V4, believed);
+            request.unwrap().announce.address
+        };
+        for (query, meant) in [
+            ("ip=198.51.100.7", "198.51.100.7"),
+            ("ipv4=198.51.100.7", "198.51.100.7"),
+            ("ipv4=198.51.100.7:6881", "198.51.100.7"),
+            ("ipv4=198.51.100.7%3A6881", "198.51.100.7"),
+            ("ipv6=2001:db8::7", "2001:db8::7"),
+            ("ipv6=2001%3adb8%3A%3a7", "2001:db8::7"),
+            ("ipv6=[2001:db8::7]:6881", "2001:db8::7"),
+            ("ipv6=%5B2001:db8::7%5D:6881", "2001:db8::7"),
+            ("ip=::ffff:198.51.100.7", "198.51.100.7"),
+            ("ip=198.51.100.7&ip=198.51.100.8&ipv6=::8", "198.51.100.7"),
+        ] {
+            assert_eq!(address(query, true).to_string(), meant, "{query}");
+            assert_eq!(address(query, false), V4, "{query}");
+        }
+        for wrong in [
+            "ip",
+            "ip=",
+            "ip=tracker.example",
+            "ip=198.51.100",
+            "ip=198.51.100.7.8",
+            "ip=198.51.100.7:66666",
+            "ip=0.0.0.0",
+            "ip=::",
+            "ip=224.0.0.1",
+            "ip=ff02::1",
+            "ip=%ff",
+            "ip=%zz",
+            "ip=%",
+        ] {
+            assert_eq!(address(wrong, true), V4, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_of_the_family_that_is_believed() {
+        let tracker = tracker(true);
+        let settings = Settings {
+            believed: Networks::new(vec![V4.into()]),
+            max_scrape: 74,
+            full_scrape: false,
+        };
+        let announce = |query: &str| {
+            let query = format!("{HASH_AND_ID}&{query}");
+            let action = Action::Announce;
+            ask_with(&tracker, &settings, Some(V4), action, query.as_bytes()).1
+        };
+        announce("port=258&ip=2001:db8::7");
+        let answer = announce("port=259&ip=2001:db8::8");
+        let peer = b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07\x01\x02";
+        assert_eq!(answer[&b"peers6"[..]], bytes(peer));
+        assert_eq!(answer[&b"peers"[..]], bytes(""));
+        assert_eq!(
+            answer[&b"external ip"[..]],
+            bytes(b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x08")
+        );
     }
 
     /// As a reader of the BEPs would build it, without a writer of his own.

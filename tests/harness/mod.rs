@@ -119,7 +119,15 @@ impl Daemon {
 
     /// The first line with this text, as soon as it is there.
     pub(crate) fn wait_for_line(&self, text: &str) -> String {
-        let found = |told: &Told| told.lines.iter().find(|line| line.contains(text)).cloned();
+        self.wait_for_lines(text, 1)
+    }
+
+    /// The last of so many lines with this text, as soon as they are there.
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> String {
+        let found = |told: &Told| {
+            let mut lines = told.lines.iter().filter(|line| line.contains(text));
+            lines.nth(count - 1).cloned()
+        };
         let waiting = |told: &mut Told| !told.ended && found(told).is_none();
         let told = self.log.told.lock().unwrap();
         let (told, _) = self
