@@ -33,8 +33,8 @@ pub use rule::{Listen, Source};
 
 use given::Given;
 use rule::{
-    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, Rule, Switch, UdpAddress,
-    Wrong, number, overlap, seconds, text, words,
+    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, OrEmpty, Rule, Switch,
+    UdpAddress, Wrong, number, overlap, seconds, text, words,
 };
 
 /// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
@@ -282,6 +282,16 @@ sections! {
         listen: Vec<Listen> = Vec::new(), List(ListenAddress);
     }
 
+    /// What survives a restart: peers, download counters, and the keys of UDP's connection ids.
+    [state] State {
+        /// The directory where a snapshot of these is kept. Empty for none.
+        directory: Option<PathBuf> = None, OrEmpty(AbsolutePath);
+
+        /// How long after a snapshot the next one is written, in seconds; one is written at the stop
+        /// too. What a crash can lose at most.
+        interval: u32 = 300, seconds(10..=86400);
+    }
+
     /// The process.
     [daemon] Daemon {
         /// The user to become for good once the sockets are open, if started as root. Without one,
@@ -470,6 +480,10 @@ impl Config {
             (
                 "tracker.workers",
                 self.tracker.workers != new.tracker.workers,
+            ),
+            (
+                "state.directory",
+                self.state.directory != new.state.directory,
             ),
             ("daemon", self.daemon != new.daemon),
         ];
@@ -1095,7 +1109,12 @@ mod tests {
              announce_path = '/a/announce.php'\n\
              [tracker]\ninterval = 60\nmin_interval = 0x1e\nfull_scrape = true\nwarning = 'fünf'\n\
              [torrents]\ndirectories = [\n  '/srv/a', # one\n  '/srv/b',\n]\n\
+             [state]\ndirectory = '/var/lib/tbtt'\n\
              [log]\nlevel = 'debug'\n",
+        );
+        assert_eq!(
+            config.state.directory.as_deref(),
+            Some(Path::new("/var/lib/tbtt"))
         );
         assert_eq!(
             config
@@ -1275,6 +1294,11 @@ mod tests {
                  allowed: a list, each an absolute path; write it in double quotes",
             ),
             (
+                "[state]\ndirectory = 'lib'",
+                "t:2: [state] directory: 'lib' is not absolute; \
+                 allowed: an absolute path or \"\"; write the whole path, from / on",
+            ),
+            (
                 "[log]\nlevel = 'notise'",
                 "t:2: [log] level: 'notise' is none of the words; \
                  allowed: \"error\", \"warning\", \"notice\", \"info\" or \"debug\"; did you mean \"notice\"?",
@@ -1424,7 +1448,7 @@ mod tests {
             (
                 "\n[database]\n",
                 "t:2: [database]: unknown section; \
-                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [daemon], [log]",
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [state], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",

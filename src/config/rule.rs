@@ -251,6 +251,31 @@ impl Rule for AbsolutePath {
     }
 }
 
+/// A value, or empty text for none.
+pub(super) struct OrEmpty<R>(pub(super) R);
+
+impl<R: Rule> Rule for OrEmpty<R> {
+    type Value = Option<R::Value>;
+
+    fn allowed(&self) -> String {
+        format!("{} or \"\"", self.0.allowed())
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Self::Value, Vec<Wrong>> {
+        match given.get_ref() {
+            Given::Text(text) if text.is_empty() => Ok(None),
+            _ => self.0.read(given).map(Some),
+        }
+    }
+
+    fn write(&self, value: &Self::Value) -> String {
+        match value {
+            Some(value) => self.0.write(value),
+            None => quoted(""),
+        }
+    }
+}
+
 /// The path of a URL at which clients announce.
 pub(super) struct AnnouncePath;
 
