@@ -15,6 +15,9 @@ pub mod publish;
 /// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
 pub mod daemon;
 
+/// Swarms, counters and secrets across a restart.
+pub mod snapshot;
+
 /// Text to a checked configuration; `main` hands its parts down.
 pub mod config;
 
