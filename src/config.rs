@@ -486,10 +486,6 @@ impl Config {
                 "state.directory",
                 self.state.directory != new.state.directory,
             ),
-            (
-                "state.directory",
-                self.state.directory != new.state.directory,
-            ),
             ("daemon", self.daemon != new.daemon),
         ];
         differ

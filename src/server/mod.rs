@@ -28,8 +28,8 @@ use crate::tracker::Time;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    /// The core's time at the origin.
-    origin_time: Time,
+    /// The time at the origin.
+    first: Time,
     /// What the system's clock says at the origin.
     origin_unix: UnixTime,
 }
@@ -37,16 +37,19 @@ pub struct Clock {
 impl Clock {
     /// Time 0 is now.
     pub fn start() -> Self {
-        Self::start_at(Time(0))
+        Self::resume(Time(0))
     }
 
-    /// Goes on from a time of an earlier process, so that ages count across its end.
-    pub fn start_at(time: Time) -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+    /// It is `now`, as a snapshot says that the time goes on from there.
+    pub fn resume(now: Time) -> Self {
         Self {
             origin: Instant::now(),
-            origin_time: time,
-            origin_unix: UnixTime(unix.map_or(0, |since| since.as_secs())),
+            first: now,
+            origin_unix: UnixTime(
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+            ),
         }
     }
 
@@ -55,20 +58,33 @@ impl Clock {
     }
 
     pub fn at(self, instant: Instant) -> Time {
-        Time(
-            self.origin_time
-                .0
-                .saturating_add(self.passed(instant) as u32),
-        )
+        Time(self.first.0.saturating_add(self.elapsed_secs(instant)))
     }
 
     /// Goes on from the start's without steps, whatever becomes of the system's clock.
     pub fn unix_at(self, instant: Instant) -> UnixTime {
-        UnixTime(self.origin_unix.0 + self.passed(instant))
+        UnixTime(self.origin_unix.0 + u64::from(self.elapsed_secs(instant)))
     }
 
-    /// Seconds since the origin.
-    fn passed(self, instant: Instant) -> u64 {
-        instant.saturating_duration_since(self.origin).as_secs()
+    fn elapsed_secs(self, instant: Instant) -> u32 {
+        instant.saturating_duration_since(self.origin).as_secs() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_goes_on_from_where_another_left_off() {
+        let (first, second) = (Clock::start(), Clock::resume(Time(500)));
+        let later = |clock: Clock| clock.origin + Duration::from_millis(61_900);
+        assert_eq!(first.at(later(first)), Time(61));
+        assert_eq!(second.at(later(second)), Time(561));
+        assert_eq!(second.at(second.origin - Duration::from_secs(1)), Time(500));
+        let unix = UnixTime(second.origin_unix.0 + 61);
+        assert_eq!(second.unix_at(later(second)), unix);
     }
 }

@@ -52,7 +52,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
         log::notice("state restored", fields);
         return State {
             tracker: Arc::new(tracker),
-            clock: Clock::start_at(now),
+            clock: Clock::resume(now),
             secrets,
         };
     }
