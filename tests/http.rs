@@ -1330,6 +1330,7 @@ fn slow_clients_are_cut_and_others_served() {
         .iter()
         .chain([b'x'; 8000].iter());
     loop {
+        assert!(begun.elapsed() < PATIENCE, "not cut");
         // One byte each time that there is nothing to read, until it is closed.
         // Once it is closed, the read tells.
         let _ = dripping.stream().write(&[*bytes.next().unwrap()]);
