@@ -317,6 +317,9 @@ sections! {
             "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
         ]);
 
+        /// Whether each announce is a line, at level info.
+        announces: bool = false, Switch;
+
         /// Whether lines may name clients' addresses. masked keeps /24 of IPv4 and /48 of IPv6.
         addresses: log::Addresses = log::Addresses::Off, words::<log::Addresses>(&["off", "masked", "full"]);
     }
@@ -1482,7 +1485,7 @@ mod tests {
             ),
             (
                 "[log]\nrotate = true",
-                "t:2: [log] rotate: unknown key; the keys here are target, level, facility, addresses",
+                "t:2: [log] rotate: unknown key; the keys here are target, level, facility, announces, addresses",
             ),
             (
                 "# c\nlisten = []",

@@ -1,6 +1,7 @@
 //! The daemon: arguments, then the order of starting and stopping.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
-use tbtt::service::duties::{Site, Source, told};
+use tbtt::service::duties::{Site, Source, log_counted, told};
 use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
@@ -71,7 +72,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failed> {
     if arguments.print_default_config {
-        print!("{}", config::sample());
+        // A reader that has seen enough, as head has, is no fault.
+        let _ = io::stdout().write_all(config::sample().as_bytes());
         return Ok(());
     }
     let source = Source {
@@ -159,12 +161,8 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     told(notify::stopping());
     workers.join()?;
     site.keeper.save(Pace::AtTheStop);
-    let counters = &site.front.counters;
-    let (announces, scrapes) = (counters.announces.get(), counters.scrapes.get());
-    log::notice(
-        "stopped",
-        &[("announces", &announces), ("scrapes", &scrapes)],
-    );
+    log_counted(&site.front.counters.all());
+    log::notice("stopped", &[]);
     log::report_dropped();
     Ok(())
 }

@@ -69,7 +69,7 @@ pub struct Settings {
 /// What was made of a request, for the server to count.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    Announced,
+    Announced(Announce),
     Scraped,
     Refused(Refusal),
     Malformed(Malformed),
@@ -163,7 +163,7 @@ fn announce(
                     &reply.peers,
                     request.compact,
                 );
-                Outcome::Announced
+                Outcome::Announced(request.announce)
             }
             Err(refusal) => {
                 write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
@@ -840,7 +840,7 @@ mod tests {
             query += &"x".repeat(8192 - query.len());
             let (outcome, _) = ask(&tracker, V4, action, query.as_bytes());
             assert!(
-                matches!(outcome, Outcome::Announced | Outcome::Scraped),
+                matches!(outcome, Outcome::Announced(_) | Outcome::Scraped),
                 "{outcome:?}"
             );
             query += "x";
@@ -1278,7 +1278,7 @@ mod tests {
                 let from = [V4, V6][random.below(2) as usize];
                 let (outcome, answer) = ask(&tracker, from, action, &query);
                 let key: &[u8] = match outcome {
-                    Outcome::Announced => b"peers",
+                    Outcome::Announced(_) => b"peers",
                     Outcome::Scraped => b"files",
                     Outcome::Refused(_) | Outcome::Malformed(_) => b"failure reason",
                 };

@@ -382,7 +382,7 @@ fn answer(
                 query,
                 reply,
             );
-            front.counters.count_http(outcome);
+            front.counters.count_http(from, &outcome);
             text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
         }
         None if uri.path() == "/" => {

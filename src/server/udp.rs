@@ -275,7 +275,7 @@ impl Door {
                 packet,
                 &mut batch.output,
             );
-            counters.count_udp(outcome);
+            counters.count_udp(client.ip(), &outcome);
             let bytes = start..batch.output.len();
             if !bytes.is_empty() {
                 batch.replies.push(Reply { to, from, bytes });

@@ -1,5 +1,6 @@
 //! What is done beside serving: sweeps, the status line, the watchdog, and what the operator's signals ask for.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::daemon::signals::{Request, Requests};
 use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
 use crate::publish::Publisher;
+use crate::server::counters::Seen;
 use crate::server::http::Front;
 use crate::server::udp;
 use crate::snapshot::Secrets;
@@ -22,6 +24,9 @@ use super::keeping::Keeper;
 use super::listing::Listing;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often what was counted is told, if anything was.
+const COUNTED_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Where the configuration comes from, now and at each reload.
 #[derive(Clone, Debug)]
@@ -65,6 +70,9 @@ impl Site {
     ) {
         tokio::spawn(expire(self.front.clone(), self.listing.clone()));
         tokio::spawn(tell_status(self.front.clone()));
+        tokio::spawn(tell_counted(self.front.clone()));
+        self.front.counters.set_access_log(Box::new(log_announce));
+        self.front.counters.log_access(loaded.config.log.announces);
         tokio::spawn(self.keeper.clone().save_now_and_then());
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
@@ -116,6 +124,7 @@ impl Site {
             loaded.udp_settings(),
             &Secret(self.secrets.connection_id),
         ));
+        self.front.counters.log_access(loaded.config.log.announces);
         self.keeper.set(&loaded.config);
         self.listing.set(&loaded.config, &loaded.lists);
         Listing::rescan(&loaded.config, &self.publisher);
@@ -159,6 +168,48 @@ fn status(front: &Front, announces_per_second: u64) -> String {
     format!(
         "{torrents} torrents, {peers} peers ({peers_v6} IPv6), {announces_per_second} announces/s"
     )
+}
+
+/// Tells what was counted, refusals by reason among it: totals, for no stranger may fill the log line by line.
+async fn tell_counted(front: Arc<Front>) {
+    let mut before = Vec::new();
+    loop {
+        sleep(COUNTED_INTERVAL).await;
+        let counted = front.counters.all();
+        if counted != before {
+            log_counted(&counted);
+        }
+        before = counted;
+    }
+}
+
+/// What was counted since the start; what never happened is left out.
+pub fn log_counted(counted: &[(&'static str, u64)]) {
+    let happened = counted.iter().filter(|(_, count)| *count > 0);
+    let fields: Vec<(&str, &dyn Display)> =
+        happened.map(|(name, count)| (*name, count as _)).collect();
+    log::notice("counted since the start", &fields);
+}
+
+/// A line of the access log.
+fn log_announce(seen: &Seen<'_>) {
+    let client = log::client(seen.from);
+    let fields: log::Fields<'_> = &[("protocol", &seen.protocol), ("client", &client)];
+    match seen.announce {
+        Ok(announce) => {
+            let event = format!("{:?}", announce.event).to_lowercase();
+            let own: log::Fields<'_> = &[
+                ("info_hash", &announce.info_hash),
+                ("event", &event),
+                ("complete", &announce.complete),
+            ];
+            log::info("announced", &[fields, own].concat());
+        }
+        Err(refusal) => log::info(
+            "refused",
+            &[fields, &[("reason", &refusal.reason())]].concat(),
+        ),
+    }
 }
 
 /// Pings while every worker still serves: one that is stuck makes the service manager restart the process.
