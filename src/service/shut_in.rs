@@ -50,7 +50,7 @@ pub fn shut_in(config_file: &Path, trial: bool, config: &Config) -> Result<(), F
 fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
     let of_files = std::iter::once(config_file)
         .chain(config.list_files())
-        .filter_map(Path::parent);
+        .filter_map(directory_of);
     let directories = config
         .torrents
         .directories
@@ -64,6 +64,15 @@ fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
             .collect(),
         write: config.state.directory.iter().cloned().collect(),
         ..sandbox::Settings::default()
+    }
+}
+
+/// Of a name alone, that is where the daemon was started.
+fn directory_of(file: &Path) -> Option<&Path> {
+    let directory = file.parent()?;
+    match directory.as_os_str().is_empty() {
+        true => Some(Path::new(".")),
+        false => Some(directory),
     }
 }
 
@@ -97,5 +106,13 @@ mod tests {
             "not all of the root"
         );
         assert_eq!(replaceable(Path::new("/no such")), Path::new("/no such"));
+    }
+
+    #[test]
+    fn a_file_named_without_its_directory_is_reached_where_it_is() {
+        let settings = sandbox_settings(Path::new("tbtt.toml"), &Config::default());
+        assert_eq!(settings.read, [Path::new(".")]);
+        let settings = sandbox_settings(Path::new("/usr/tbtt.toml"), &Config::default());
+        assert_eq!(settings.read, [Path::new("/usr")]);
     }
 }
