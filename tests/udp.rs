@@ -3,17 +3,18 @@
 mod harness;
 
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 use nix::unistd::geteuid;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use harness::Daemon;
 use harness::http::Connection;
-use harness::{Daemon, PATIENCE};
+use harness::udp::{
+    Client, MAGIC, TORRENT, announce, connect, error, field, leecher, scrape, with,
+};
 
-const MAGIC: u64 = 0x0417_2710_1980;
-const TORRENT: [u8; 20] = *b"a torrent's 20 bytes";
 const PACKET_MAX: usize = 2048;
 
 /// A running tbtt and where it is reached.
@@ -62,100 +63,6 @@ impl Tracker {
     }
 }
 
-/// A socket that takes packets from nowhere but where it sends its own.
-struct Client(UdpSocket);
-
-impl Client {
-    fn new(own: IpAddr, to: SocketAddr) -> Self {
-        let socket = UdpSocket::bind((own, 0)).unwrap();
-        socket.connect(to).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(socket)
-    }
-
-    fn send(&self, packet: &[u8]) {
-        assert_eq!(self.0.send(packet).unwrap(), packet.len());
-    }
-
-    fn receive(&self) -> Vec<u8> {
-        let mut answer = [0; 4096];
-        let len = self.0.recv(&mut answer).expect("an answer in time");
-        answer[..len].to_vec()
-    }
-
-    fn ask(&self, packet: &[u8]) -> Vec<u8> {
-        self.send(packet);
-        self.receive()
-    }
-
-    fn id(&self) -> u64 {
-        let answer = self.ask(&connect(1));
-        assert_eq!(
-            (&answer[..8], answer.len()),
-            (&[0, 0, 0, 0, 0, 0, 0, 1][..], 16)
-        );
-        u64::from_be_bytes(field(&answer, 8))
-    }
-
-    /// What packets are answered with: none of those answers can come later than the answer to a question that is asked
-    /// when a later one's answer is there already.
-    fn answers(&self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        packets.iter().for_each(|packet| self.send(packet));
-        let mut answers = Vec::new();
-        for mark in [0xfeed_0001, 0xfeed_0002] {
-            self.send(&connect(mark));
-            loop {
-                let answer = self.receive();
-                if answer.len() == 16 && answer[4..8] == mark.to_be_bytes() {
-                    break;
-                }
-                answers.push(answer);
-            }
-        }
-        answers
-    }
-}
-
-fn field<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
-    packet[at..at + N].try_into().unwrap()
-}
-
-fn with<const N: usize>(mut packet: Vec<u8>, at: usize, bytes: [u8; N]) -> Vec<u8> {
-    packet[at..at + N].copy_from_slice(&bytes);
-    packet
-}
-
-fn connect(transaction: u32) -> Vec<u8> {
-    [
-        &MAGIC.to_be_bytes()[..],
-        &[0; 4],
-        &transaction.to_be_bytes(),
-    ]
-    .concat()
-}
-
-/// A seeder's.
-fn announce(id: u64) -> Vec<u8> {
-    let mut packet = vec![0; 98];
-    packet[..8].copy_from_slice(&id.to_be_bytes());
-    packet[8..12].copy_from_slice(&1u32.to_be_bytes());
-    packet[12..16].copy_from_slice(b"tran");
-    packet[16..36].copy_from_slice(&TORRENT);
-    packet[36..56].copy_from_slice(b"-XX0001-abcdefghijkl");
-    packet[92..96].copy_from_slice(&(-1i32).to_be_bytes());
-    packet[96..98].copy_from_slice(&6881u16.to_be_bytes());
-    packet
-}
-
-fn leecher(id: u64) -> Vec<u8> {
-    with(announce(id), 64, 1u64.to_be_bytes())
-}
-
-fn scrape(id: u64, hashes: &[[u8; 20]]) -> Vec<u8> {
-    let head = [&id.to_be_bytes()[..], &2u32.to_be_bytes(), b"tran"].concat();
-    [head, hashes.concat()].concat()
-}
-
 fn announced(leechers: u32, seeders: u32, peers: &[u8]) -> Vec<u8> {
     let counts = [leechers.to_be_bytes(), seeders.to_be_bytes()].concat();
     [b"\x00\x00\x00\x01tran\x00\x00\x07\x08", &counts[..], peers].concat()
@@ -163,10 +70,6 @@ fn announced(leechers: u32, seeders: u32, peers: &[u8]) -> Vec<u8> {
 
 fn is_error(answer: &[u8]) -> bool {
     answer[..8] == *b"\x00\x00\x00\x03tran" && answer.len() > 8 && answer[8..].is_ascii()
-}
-
-fn error(reason: &str) -> Vec<u8> {
-    [b"\x00\x00\x00\x03tran", reason.as_bytes()].concat()
 }
 
 #[test]

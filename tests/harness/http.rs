@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use serde_bencode::value::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -36,8 +39,15 @@ impl Connection {
         Self::new(socket.into())
     }
 
+    /// Over a Unix socket, which is read and written like the others.
+    pub(crate) fn open_unix(to: &Path) -> Self {
+        let stream = UnixStream::connect(to).unwrap();
+        Self::new(OwnedFd::from(stream).into())
+    }
+
     fn new(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
+        // A Unix socket delays nothing, and says that it cannot be told so.
+        let _ = stream.set_nodelay(true);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self(BufReader::new(stream))
@@ -204,6 +214,16 @@ impl Dictionary {
             other => panic!("in {key} there is {other:?}"),
         };
         list.iter().map(dictionary).collect()
+    }
+
+    /// The peers of a compact answer of either family, in order.
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        let mut peers = match self.has("peers6") {
+            true => super::udp::endpoints::<16>(self.bytes("peers6")),
+            false => super::udp::endpoints::<4>(self.bytes("peers")),
+        };
+        peers.sort_unstable();
+        peers
     }
 
     /// The ports of the peers in a compact answer of either family, in order.

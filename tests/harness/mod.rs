@@ -5,6 +5,7 @@
 )]
 
 pub(crate) mod http;
+pub(crate) mod udp;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -138,7 +139,14 @@ impl Daemon {
         found(&told).unwrap_or_else(|| panic!("no line says \"{text}\" in {:#?}", told.lines))
     }
 
-    /// Where it listens for a protocol, in the order of the configuration.
+    /// All lines with this text so far.
+    pub(crate) fn lines(&self, text: &str) -> Vec<String> {
+        let told = self.log.told.lock().unwrap();
+        let lines = told.lines.iter().filter(|line| line.contains(text));
+        lines.cloned().collect()
+    }
+
+    /// Where it listens for a protocol, in the order of the configuration; Unix sockets left out.
     pub(crate) fn addresses(&self, protocol: &str) -> Vec<SocketAddr> {
         let told = self.log.told.lock().unwrap();
         told.lines
@@ -146,7 +154,7 @@ impl Daemon {
             .filter_map(|line| {
                 let (_, address) =
                     line.split_once(&format!("listening protocol={protocol} address="))?;
-                Some(address.parse().expect("an address"))
+                (!address.starts_with("unix:")).then(|| address.parse().expect("an address"))
             })
             .collect()
     }
