@@ -201,7 +201,7 @@ fn read(
 /// How hard to write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pace {
-    /// Rests after each block for as long as it took, so that those who announce come first.
+    /// Rests after each block for three times as long as it took, so that those who announce come first.
     BesideService,
     /// At once, for when nobody is served any more.
     AtTheStop,
@@ -282,7 +282,7 @@ fn write(file: &File, header: &Header, tracker: &Tracker, pace: Pace) -> io::Res
             end.count(totals);
             number += 1;
             if pace == Pace::BesideService {
-                thread::sleep(started.elapsed().min(LONGEST_REST));
+                thread::sleep((3 * started.elapsed()).min(LONGEST_REST));
             }
         }
     }

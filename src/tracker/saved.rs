@@ -411,7 +411,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::tracker::{Announce, Event, Key, PeerId, ScrapeEntry, Settings};
+    use crate::tracker::{Announce, Event, Key, PeerId, Random, ScrapeEntry, Settings};
 
     const NOW: Time = Time(100 * 60);
     const SEED: u64 = 3;
@@ -713,6 +713,39 @@ mod tests {
             block[at] = 0xff;
             let taken = tracker(true).restore(NOW, 0).take_in(&block);
             assert_eq!(taken.is_ok(), at == 0);
+        }
+    }
+
+    /// Checksums are checked elsewhere: whatever comes is no reason to crash, now or later.
+    #[test]
+    fn a_block_of_nonsense_does_no_harm() {
+        let first = tracker(true);
+        for number in 0..200 {
+            announce(&first, NOW, number as u8 % 4, v4(number), Event::None);
+            let v6 = Ipv6Addr::from(u128::from(number) << 64).into();
+            announce(&first, NOW, number as u8 % 4, v6, Event::Completed);
+        }
+        let saved = blocks(&first, NOW);
+        let mut random = Random::new(5);
+        for _ in 0..2000 {
+            let mut block = saved[random.below(saved.len() as u32) as usize].clone();
+            for _ in 0..=random.below(20) {
+                let at = random.below(block.len() as u32) as usize;
+                block[at] = random.next_u32() as u8;
+            }
+            let second = tracker(true);
+            let mut restore = second.restore(NOW, 0);
+            let taken = (0..2).all(|_| restore.take_in(&block).is_ok());
+            if taken {
+                restore.finish();
+            }
+            for number in 0..50 {
+                let event = [Event::None, Event::Completed, Event::Stopped][number as usize % 3];
+                announce(&second, NOW, number as u8 % 4, v4(number * 4), event);
+            }
+            let later = Time(NOW.0 + 3600);
+            (0..Tracker::SLICES).for_each(|slice| second.expire(later, slice));
+            assert_eq!((second.totals().peers_v4, second.totals().peers_v6), (0, 0));
         }
     }
 }
