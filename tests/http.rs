@@ -1554,7 +1554,11 @@ fn the_log_tells_of_no_client() {
     let log = tracker.daemon.log();
     assert!(!log.contains("127.77"), "{log}");
     let (_, after_start) = log.rsplit_once("clients announce to").unwrap();
-    assert_eq!(after_start.lines().count(), 3, "and the stop's two: {log}");
+    assert_eq!(
+        after_start.lines().count(),
+        4,
+        "and the stop's three: {log}"
+    );
 }
 
 #[test]
