@@ -2,18 +2,24 @@
 
 mod harness;
 
+use std::fs::{self, Permissions};
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use nix::unistd::geteuid;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use harness::Daemon;
 use harness::http::Connection;
 use harness::udp::{
     Client, MAGIC, TORRENT, announce, connect, error, field, leecher, scrape, with,
 };
+use harness::{Daemon, Directory};
 
 const PACKET_MAX: usize = 2048;
 
@@ -416,6 +422,54 @@ fn every_address_and_worker_serves() {
             .for_each(|client| assert_eq!(client.receive()[..8], *b"\0\0\0\x01tran"));
     }
     assert_eq!(tracker.counts(), [0, 0, 2]);
+}
+
+#[test]
+fn restarts_under_load_lose_no_id_and_no_packet() {
+    let state = Directory::new();
+    fs::set_permissions(state.path(), Permissions::from_mode(0o777)).unwrap();
+    let config = format!(
+        "[state]\ndirectory = '{}'\n[torrents]\nopen = true\n[tracker]\nworkers = 2\n",
+        state.path().display()
+    );
+    // As a service manager does, this keeps the socket, where requests wait for the next process.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    let start = || {
+        let script = "exec 3<&1 1>/dev/null
+            LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=udp exec \"$0\" \"$@\"";
+        let mut program = Command::new("sh");
+        program.args(["-c", script, harness::TBTT]);
+        program.stdout(OwnedFd::from(socket.try_clone().unwrap()));
+        let daemon = Daemon::spawn(program, &config);
+        daemon.wait_for_line("clients announce to");
+        daemon
+    };
+    let mut daemon = start();
+    let id = Client::new(at.ip(), at).id();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for port in 1..=8u16 {
+            let (client, over) = (Client::new(at.ip(), at), &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let answer = client.ask(&with(announce(id), 96, port.to_be_bytes()));
+                    assert_eq!(answer[..8], *b"\0\0\0\x01tran");
+                }
+            });
+        }
+        let restarted = panic::catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..3 {
+                assert!(daemon.stop().success());
+                daemon = start();
+            }
+        }));
+        // The others would wait for this for ever.
+        over.store(true, Ordering::Relaxed);
+        restarted.unwrap();
+    });
+    let answer = Client::new(at.ip(), at).ask(&scrape(id, &[TORRENT]));
+    assert_eq!(answer[8..12], 8u32.to_be_bytes());
 }
 
 const IN_NAMESPACE: &str = "TBTT_TEST_IN_NAMESPACE";

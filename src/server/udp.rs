@@ -20,6 +20,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
     sendmmsg, setsockopt,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
@@ -197,8 +198,9 @@ impl Door {
             to: Vec::with_capacity(BATCH),
             drops: 0,
         };
+        // With an interest in room to send, each answer would wake this again.
         #[allow(deprecated, reason = "what replaces it is younger than Debian's tokio")]
-        let socket = AsyncFd::new(socket)?;
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
         Ok(Self {
             front,
             socket,
