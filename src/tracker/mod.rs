@@ -89,12 +89,17 @@ impl Tracker {
             .notices = notices;
     }
 
-    /// Takes new settings; swarms stay as they are.
+    /// Takes new settings but for the notices, which are set apart; swarms stay as they are.
     pub fn set(&self, settings: Settings) {
-        *self
+        let mut current = self
             .settings
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = settings;
+            .unwrap_or_else(PoisonError::into_inner);
+        let notices = std::mem::take(&mut current.notices);
+        *current = Settings {
+            notices,
+            ..settings
+        };
     }
 
     /// Hears a peer, and appends the endpoints of others of its family to `peers`, in compact form.
