@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -439,6 +440,14 @@ fn networks(texts: &[&str]) -> Vec<Source> {
 }
 
 impl Config {
+    /// How many threads serve.
+    pub fn worker_count(&self) -> usize {
+        match self.tracker.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers as usize,
+        }
+    }
+
     /// Every file that a key names beside the configuration itself.
     pub fn list_files(&self) -> impl Iterator<Item = &Path> {
         let Self {

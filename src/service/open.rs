@@ -9,7 +9,6 @@ use crate::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSetting
 use crate::daemon::{addresses, log};
 use crate::server::http::{Door, Listener};
 
-use super::workers::worker_count;
 use super::{Exit, Failed, failed};
 
 /// The sockets to serve.
@@ -138,7 +137,7 @@ fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
     let mut bound: Vec<UdpSocket> = Vec::new();
     for &listen in &config.udp.listen {
         let mut address = listen;
-        for _ in 0..worker_count(config) {
+        for _ in 0..config.worker_count() {
             let socket =
                 sockets::bind_udp(address, &settings).map_err(|error| cannot_bind(&error))?;
             // Where the system picks the port, it picks it once.

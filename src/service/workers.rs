@@ -31,7 +31,7 @@ impl Workers {
         sockets: &Sockets,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
-        let count = worker_count(config);
+        let count = config.worker_count();
         let seen = Arc::new(notify::Workers::new(count));
         let start = |number: usize| {
             let listeners = sockets
@@ -72,13 +72,6 @@ impl Workers {
             served.map_err(|error| failed(Exit::Internal, "a worker failed", &error))?;
         }
         Ok(())
-    }
-}
-
-pub(super) fn worker_count(config: &Config) -> usize {
-    match config.tracker.workers {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        workers => workers as usize,
     }
 }
 
