@@ -78,18 +78,18 @@ impl Site {
             tokio::spawn(keep_watchdog(watchdog, workers));
         }
         told(notify::ready(&status(&self.front, 0)));
-        let mut config = loaded.config;
+        let started = loaded.config;
         loop {
             match requests.next().await {
                 Request::Stop => return,
-                Request::Reload => self.reload(&mut config),
+                Request::Reload => self.reload(&started),
                 Request::Snapshot => drop(tokio::spawn(self.keeper.clone().save_beside_service())),
             }
         }
     }
 
     /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
-    fn reload(&self, config: &mut Config) {
+    fn reload(&self, started: &Config) {
         told(notify::reloading());
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
@@ -111,7 +111,7 @@ impl Site {
         for warning in loaded.warnings() {
             log::warning("unwise configuration", &[("at", &warning)]);
         }
-        for key in config.only_at_start(&loaded.config) {
+        for key in started.only_at_start(&loaded.config) {
             log::warning(
                 "changed, but takes effect at a restart only",
                 &[("key", &key)],
@@ -128,7 +128,6 @@ impl Site {
         self.keeper.set(&loaded.config);
         self.listing.set(&loaded.config, &loaded.lists);
         Listing::rescan(&loaded.config, &self.publisher);
-        *config = loaded.config;
         log::notice("reloaded", &[]);
         told(notify::ready(&status(&self.front, 0)));
     }
