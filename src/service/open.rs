@@ -136,6 +136,12 @@ fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
     };
     let mut bound: Vec<UdpSocket> = Vec::new();
     for &listen in &config.udp.listen {
+        // Sockets that share a port let any of the same user's join them: this one finds out whether it is taken.
+        let alone = UdpSettings {
+            reuse_port: false,
+            ..settings
+        };
+        drop(sockets::bind_udp(listen, &alone).map_err(|error| cannot_bind(&error))?);
         let mut address = listen;
         for _ in 0..config.worker_count() {
             let socket =

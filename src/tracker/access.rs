@@ -281,6 +281,13 @@ impl Localities {
     pub fn of(&self, address: IpAddr) -> Option<usize> {
         self.0.iter().position(|network| network.contains(&address))
     }
+
+    /// Whether the network of this number, if it is one, holds an address.
+    pub fn holds(&self, number: Option<usize>, address: IpAddr) -> bool {
+        number
+            .and_then(|number| self.0.get(number))
+            .is_some_and(|network| network.contains(&address))
+    }
 }
 
 /// Reads a list of one network or address a line; `#` begins a comment.

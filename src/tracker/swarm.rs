@@ -816,7 +816,7 @@ impl Swarm {
             want: peer.want,
             random,
         };
-        let reaches = |address| localities.of(address) == peer.locality;
+        let reaches = |address| localities.holds(peer.locality, address);
         match peer.endpoint {
             Endpoint::V4(_) => families.v4.choose(&asker, reaches, out),
             Endpoint::V6(_) => families.v6.choose(&asker, reaches, out),
