@@ -564,6 +564,34 @@ fn directories_come_later_are_replaced_and_linked() {
     wait_until("removed", || tracked() == ["13"]);
 }
 
+/// What the process gives up reaching must not be what a link leads to.
+#[test]
+fn directories_and_lists_may_be_links_to_another_place() {
+    let (mirror, elsewhere) = (Mirror::new(), Mirror::new());
+    let [(first, first_id), (second, second_id)] = ["first", "second"].map(torrent);
+    let denied = some_id();
+    elsewhere.publish("torrents/first.torrent", &first);
+    elsewhere.0.write("lists/deny", "");
+    symlink(elsewhere.at("torrents"), mirror.at("linked")).unwrap();
+    symlink(elsewhere.at("lists/deny"), mirror.at("deny")).unwrap();
+    let settings = format!(
+        "[torrents]\ndirectories = [{}]\ndeny = [{}]",
+        mirror.quoted("linked"),
+        mirror.quoted("deny")
+    );
+    let tracker = Tracker::start(&settings);
+    assert_eq!(tracker.verdict(&first_id), SERVED);
+    elsewhere.publish("torrents/second.torrent", &second);
+    wait_until("watched", || tracker.is_tracked(&second_id));
+    // Both are replaced where they are.
+    fs::rename(elsewhere.at("torrents"), elsewhere.at("old")).unwrap();
+    elsewhere.0.write("torrents/second.torrent", &second);
+    elsewhere.publish("lists/deny", hex(&denied).as_bytes());
+    tracker.reload();
+    assert_eq!(tracker.verdict(&second_id), SERVED);
+    assert_eq!(tracker.verdict(&denied), DENIED);
+}
+
 #[test]
 fn lists_allow_and_deny_and_may_be_emptied() {
     let mirror = Mirror::new();

@@ -50,21 +50,28 @@ pub fn shut_in(config_file: &Path, trial: bool, config: &Config) -> Result<(), F
 fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
     let of_files = std::iter::once(config_file)
         .chain(config.list_files())
-        .filter_map(directory_of);
+        .flat_map(with_target)
+        .filter_map(|file| directory_of(&file).map(Path::to_owned));
     let directories = config
         .torrents
         .directories
         .iter()
-        .map(|directory| replaceable(directory));
+        .flat_map(|directory| with_target(directory))
+        .map(|directory| replaceable(&directory));
     sandbox::Settings {
         read: of_files
-            .map(Path::to_owned)
             .filter(|path| path.is_dir())
             .chain(directories)
             .collect(),
         write: config.state.directory.iter().cloned().collect(),
         ..sandbox::Settings::default()
     }
+}
+
+/// A path, and where symbolic links lead from it now: a rule for one does not hold for the other.
+fn with_target(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let target = path.canonicalize().ok().filter(|target| target != path);
+    std::iter::once(path.to_owned()).chain(target)
 }
 
 /// Of a name alone, that is where the daemon was started.
