@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A tracker and Debian's clients on the hosts of netns.sh, and one download between two of them.
-# $work is the directory of the case, $tbtt the program under test.
+# Debian's clients on the hosts of netns.sh, and one download between two of them through the tracker of
+# tracker.sh. $work is the directory of the case.
 
 lib=$(dirname "${BASH_SOURCE[0]}")
 
@@ -10,45 +10,6 @@ make_torrent() {
     # aria2 speaks UDP to trackers through its socket for DHT alone, shut for private torrents.
     [[ $2 == udp:* ]] || private=(private)
     /usr/bin/python3 "$lib/bt.py" make /run/payload "$1" "$work/torrent" "$2" "${private[@]}"
-}
-
-# start_tracker ID...: the tracker under test, on port 6969 of both families. The ids are for
-# opentracker (TRACKER=opentracker), which Debian builds for listed torrents and for IPv4 only.
-start_tracker() {
-    if [[ ${TRACKER-} == opentracker ]]; then
-        printf '%.40s\n' "$@" >"$work/whitelist"
-        start tracker "$work/tracker.log" opentracker -d / -w "$work/whitelist"
-    else
-        cat >"$work/tbtt.toml" <<'END'
-[http]
-listen = ["[::]:6969"]
-
-[torrents]
-open = true
-
-[daemon]
-user = "nobody"
-END
-        # Only a tracker that knows of UDP is told of it.
-        [[ $protocols != *udp* ]] || printf '\n[udp]\nlisten = ["[::]:6969"]\n' >>"$work/tbtt.toml"
-        # Root of a user namespace has nobody else to become, so there it starts as another.
-        local as=()
-        ((INSIDE_NAMESPACES == 0)) || as=(unshare --user --map-user=65534 --map-group=65534 --)
-        start tracker "$work/tracker.log" "${as[@]}" "$tbtt" --config "$work/tbtt.toml"
-    fi
-    await 'the tracker' ask_tracker / >/dev/null
-}
-
-# ask_tracker PATH [OPTION...]: what the tracker answers to its own host.
-ask_tracker() {
-    on tracker curl --silent --max-time 5 "${@:2}" "http://127.0.0.1:6969$1"
-}
-
-# swarm_has ID KEY NUMBER: whether the scrape says so.
-swarm_has() {
-    # No pattern of bash puts a % before each pair.
-    # shellcheck disable=SC2001
-    ask_tracker "/scrape?info_hash=$(sed 's/../%&/g' <<<"$1")" | LC_ALL=C grep -aq ":${2}i${3}e"
 }
 
 # hands_out ID URL PEER: whether an announce to the URL, made on the host "other", is answered with it.
