@@ -85,8 +85,11 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         open: arguments.open,
     };
     let loaded = source.load().map_err(|faults| {
-        // Before the log is set up, and whole: each fault is a line.
-        eprintln!("{faults}");
+        let faults = faults.0.iter().map(ToString::to_string);
+        match arguments.check_config {
+            true => faults.for_each(|fault| log::error_on_stderr(&fault)),
+            false => faults.for_each(|fault| log::error_before_init(&fault)),
+        }
         Failed(Exit::Config)
     })?;
     if arguments.check_config {

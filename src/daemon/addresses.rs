@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use nix::ifaddrs::getifaddrs;
 
 /// Where others reach a socket that is bound to `bound`: for a wildcard, each address of this machine but the link-local
-/// ones, IPv4's too if it is the IPv6 wildcard. Where the system does not tell, the wildcard itself.
+/// ones, IPv4's too if it is the IPv6 wildcard. None where the system does not tell, as in a network namespace of its own.
 pub fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     if !bound.ip().is_unspecified() {
         return vec![bound];
@@ -26,9 +26,6 @@ pub fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
         .map(|ip| SocketAddr::new(ip, bound.port()))
         .collect();
     found.sort_by_key(|address| !address.ip().is_loopback());
-    if found.is_empty() {
-        found.push(bound);
-    }
     found
 }
 

@@ -269,6 +269,27 @@ pub fn init(settings: &Settings) -> io::Result<()> {
     log().apply(settings)
 }
 
+/// An error as it is, on standard error, for who has asked. The journal is told how urgent it is.
+pub fn error_on_stderr(line: &str) {
+    let journal = duplicate_stderr().is_ok_and(|stderr| stderr_is_journal(&stderr));
+    let priority = match journal {
+        true => format!("<{}>", Level::Error as u8),
+        false => String::new(),
+    };
+    // If nobody takes it, there is nobody to tell.
+    let _ = io::stderr().write_all(format!("{priority}{line}\n").as_bytes());
+}
+
+/// An error before [`init`], as what would say where to is at fault itself: on standard error, and where that is neither
+/// journal nor terminal, as in an init script, to syslog too.
+pub fn error_before_init(line: &str) {
+    error_on_stderr(line);
+    let settings = Settings::default();
+    if let Ok(Sink::Syslog(syslog)) = Sink::open(&settings) {
+        let _ = syslog.write(Level::Error, &compose(line, &[]));
+    }
+}
+
 /// Writes lines as urgent as this and more so from now on.
 pub fn set_level(level: Level) {
     log().level.store(level as u8, Relaxed);
