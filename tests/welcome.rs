@@ -704,9 +704,11 @@ fn single_torrents_have_notices() {
         hex(&old),
         hex(&hybrid.1[1])
     );
-    mirror.0.write("notices", notices);
+    mirror.0.write("notices", &notices);
+    mirror.0.write("allow", "");
     let settings = format!(
-        "notices = [{}]\n[tracker]\nwarning = 'read the news'",
+        "grace = 0\nallow = [{}]\nnotices = [{}]\n[tracker]\nwarning = 'read the news'",
+        mirror.quoted("allow"),
         mirror.quoted("notices")
     );
     let tracker = mirror.start(&settings);
@@ -721,7 +723,7 @@ fn single_torrents_have_notices() {
     assert_eq!(tracker.verdict(&old), SERVED);
     // The hybrid is published after the notice, under whichever id that stands.
     assert_eq!(tracker.verdict(&hybrid.1[0]), UNKNOWN);
-    fs::copy(sample, mirror.at("torrents/hybrid.torrent")).unwrap();
+    fs::copy(&sample, mirror.at("torrents/hybrid.torrent")).unwrap();
     for id in &hybrid.1 {
         wait_until("withdrawn", || {
             verdict(&tracker.from("127.0.0.1").announce(id, "port=1")) == withdrawn
@@ -737,6 +739,18 @@ fn single_torrents_have_notices() {
         "{told:?}"
     );
     assert_eq!(tracker.verdict(&hybrid.1[0]), withdrawn);
+    // It holds for both ids too where another list has them tracked already.
+    mirror.0.write("notices", notices);
+    mirror.remove("torrents/hybrid.torrent");
+    let ids: String = hybrid.1.iter().map(|id| hex(id) + "\n").collect();
+    mirror.0.write("allow", ids);
+    tracker.reload();
+    assert_eq!(tracker.verdict(&hybrid.1[0]), SERVED);
+    mirror.publish("torrents/hybrid.torrent", &fs::read(&sample).unwrap());
+    for id in &hybrid.1 {
+        wait_until("withdrawn again", || !tracker.is_tracked(id));
+        assert_eq!(tracker.verdict(id), withdrawn);
+    }
     mirror.0.write("notices", "");
     tracker.reload();
     assert_eq!(warning(&old).as_deref(), Some("read the news"));

@@ -8,8 +8,8 @@ use crate::config::{Config, Lists};
 use crate::daemon::log;
 use crate::publish::{self, Event, Publisher};
 use crate::server::Clock;
-use crate::tracker::Tracker;
 use crate::tracker::catalogue::{Catalogue, Change, Torrent};
+use crate::tracker::{Admission, Tracker};
 
 /// Full rescans find what inotify does not tell, such as changes on a network file system.
 const RESCAN_SECS: u32 = 600;
@@ -41,8 +41,8 @@ impl Listing {
         catalogue.set_grace(config.torrents.grace);
         let changes = catalogue.set_lists(lists.allow.iter().copied(), lists.deny.iter().copied());
         catalogue.set_notices(lists.notices.iter().cloned());
-        self.apply(&catalogue, &changes);
         self.tracker.set_notices(catalogue.notices_by_id());
+        self.apply(&changes);
     }
 
     /// Begins to watch the directories, and waits until all have been read once, or clients of what is published would be told
@@ -77,11 +77,13 @@ impl Listing {
     /// Drops the torrents whose grace is over.
     pub fn expire(&self) {
         let mut catalogue = self.catalogue();
+        let rows = catalogue.rows().len();
         let changes = catalogue.expire(self.clock.now());
         for Change { id, .. } in &changes {
             log::notice("torrent no longer tracked", &[("id", id)]);
         }
-        self.apply(&catalogue, &changes);
+        self.forget_notices(&catalogue, rows);
+        self.apply(&changes);
     }
 
     fn note(&self, event: Event) {
@@ -95,10 +97,17 @@ impl Listing {
                     v1: metainfo.v1,
                     v2: metainfo.v2,
                 };
-                let name = torrent.name.clone();
+                let (name, ids) = (torrent.name.clone(), torrent.ids());
                 let changes = catalogue.add_file(&path, torrent, now);
-                if !changes.is_empty() {
-                    let ids: Vec<_> = changes.iter().map(|change| change.id.to_string()).collect();
+                // A notice for a hybrid stands under one id and holds for both, as the file makes known.
+                if catalogue.has_notices() {
+                    ids.for_each(|id| self.tracker.set_notice(id, catalogue.notice(id).cloned()));
+                }
+                let listed = changes
+                    .iter()
+                    .filter(|change| change.admission == Admission::Listed);
+                let ids: Vec<_> = listed.map(|change| change.id.to_string()).collect();
+                if !ids.is_empty() {
                     let fields: log::Fields<'_> = &[
                         ("name", &name),
                         ("ids", &ids.join(",")),
@@ -110,7 +119,10 @@ impl Listing {
             }
             Event::Gone { path } => {
                 log::info("torrent file gone", &[("file", &path.display())]);
-                catalogue.remove_file(&path, now)
+                let rows = catalogue.rows().len();
+                let changes = catalogue.remove_file(&path, now);
+                self.forget_notices(&catalogue, rows);
+                changes
             }
             Event::Faulty { path, reason } => {
                 log::warning(
@@ -127,15 +139,18 @@ impl Listing {
                 return;
             }
         };
-        self.apply(&catalogue, &changes);
+        self.apply(&changes);
     }
 
-    fn apply(&self, catalogue: &Catalogue, changes: &[Change]) {
+    fn apply(&self, changes: &[Change]) {
         for change in changes {
             self.tracker.admit(&change.id, change.admission);
         }
-        // A notice for a hybrid stands under one id and holds for both.
-        if catalogue.has_notices() && !changes.is_empty() {
+    }
+
+    /// Once a hybrid's row is gone, a notice holds for the id alone under which it stands.
+    fn forget_notices(&self, catalogue: &Catalogue, rows_before: usize) {
+        if catalogue.has_notices() && catalogue.rows().len() < rows_before {
             self.tracker.set_notices(catalogue.notices_by_id());
         }
     }

@@ -89,6 +89,18 @@ impl Tracker {
             .notices = notices;
     }
 
+    /// Takes what one torrent's clients are told from now on.
+    pub fn set_notice(&self, info_hash: InfoHash, notice: Option<Notice>) {
+        let mut settings = self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match notice {
+            Some(notice) => settings.notices.insert(info_hash, notice),
+            None => settings.notices.remove(&info_hash),
+        };
+    }
+
     /// Takes new settings but for the notices, which are set apart; swarms stay as they are.
     pub fn set(&self, settings: Settings) {
         let mut current = self
