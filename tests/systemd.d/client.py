@@ -1,6 +1,5 @@
 """Clients of a tracker on this host: one announce or scrape at a time, and a bounded load of them."""
 
-import itertools
 import os
 import random
 import re
@@ -147,10 +146,10 @@ def torrents(name, count):
 
 
 def addresses(family):
-    """Addresses of ever more peers: in IPv6 each of a network of its own."""
-    for number in itertools.count(1):
+    """Addresses of 65,535 peers: in IPv6 each of a network of its own."""
+    for number in range(1, 0x10000):
         high, low = number >> 8 & 0xFF, number & 0xFF
-        yield f"127.{number >> 16 | 1}.{high}.{low}" if family == 4 else f"fd00:0:{number >> 16:x}:{high:02x}{low:02x}::1"
+        yield f"127.1.{high}.{low}" if family == 4 else f"fd00:0:0:{high:02x}{low:02x}::1"
 
 
 class Load:
