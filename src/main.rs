@@ -131,6 +131,12 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     ));
     let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
     let udp = Arc::new(udp::Front::new(responder, &front));
+    let no_signals = |error| failed(Exit::Internal, "cannot wait for signals", &error);
+    let runtime = runtime().map_err(no_signals)?;
+    // Before anything takes long or is told: a signal that comes early must not meet its default, the process's end.
+    let requests = runtime
+        .block_on(async { Requests::listen() })
+        .map_err(no_signals)?;
     let listing = Listing::new(config, &loaded.lists, front.tracker.clone(), front.clock);
     let publisher = listing.watch(config).map_err(|error| {
         failed(
@@ -141,12 +147,6 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     })?;
     let (stop, stopped) = watch::channel(false);
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
-    let no_signals = |error| failed(Exit::Internal, "cannot wait for signals", &error);
-    let runtime = runtime().map_err(no_signals)?;
-    // Before anyone is told that it runs: a signal that comes early must not meet its default.
-    let requests = runtime
-        .block_on(async { Requests::listen() })
-        .map_err(no_signals)?;
     tell_start(&loaded, &sockets);
 
     let site = Site {

@@ -915,7 +915,8 @@ fn only_those_configured_speak_for_other_addresses() {
         ("127.0.0.4", "ip=224.0.0.1", "127.0.0.4:1"),
         ("2001:db8:4::1", "ip=2001:db8::4", "[2001:db8::4]:1"),
         ("2001:db8:4::1", "ipv6=2001%3Adb8%3A%3A4", "[2001:db8::4]:1"),
-        ("127.0.0.4", "ipv6=2001:db8::4", "[2001:db8::4]:1"),
+        // Its other address, over which it announces as well.
+        ("127.0.0.4", "ipv6=2001:db8::4", "127.0.0.4:1"),
         ("2001:db8:4::1", "ip=203.0.113.4", "203.0.113.4:1"),
     ] {
         let id = some_id();

@@ -266,11 +266,13 @@ impl AnnounceRequest {
             .and_then(decimal)
             .and_then(|port| u16::try_from(port).ok())
             .and_then(NonZeroU16::new);
+        // Clients add their address of the other family to each announce (BEP 7), and announce over that as well.
+        let told = ip.or(if from.is_ipv4() { ipv4 } else { ipv6 });
         let announce = Announce {
             info_hash: InfoHash(info_hash),
             peer_id: PeerId(peer_id),
             key: key.and_then(parse_key),
-            address: ip.or(ipv4).or(ipv6).and_then(parse_address).unwrap_or(from),
+            address: told.and_then(parse_address).unwrap_or(from),
             port: port.ok_or(Malformed::PortWrong)?,
             event: event.map_or(Event::None, parse_event),
             complete: left.and_then(decimal) == Some(0),
@@ -929,8 +931,9 @@ mod tests {
     #[test]
     fn an_address_is_believed_from_those_alone_whose_word_is_taken() {
         let address = |query: &str, believed| {
+            let from = if query.starts_with("ipv6") { V6 } else { V4 };
             let query = format!("{HASH_AND_ID}&port=1&{query}");
-            let request = AnnounceRequest::parse(query.as_bytes(), V4, believed);
+            let request = AnnounceRequest::parse(query.as_bytes(), from, believed);
             request.unwrap().announce.address
         };
         for (query, meant) in [
@@ -944,9 +947,11 @@ mod tests {
             ("ipv6=%5B2001:db8::7%5D:6881", "2001:db8::7"),
             ("ip=::ffff:198.51.100.7", "198.51.100.7"),
             ("ip=198.51.100.7&ip=198.51.100.8&ipv6=::8", "198.51.100.7"),
+            ("port=2&ipv6=2001:db8::7", "192.0.2.1"),
         ] {
             assert_eq!(address(query, true).to_string(), meant, "{query}");
-            assert_eq!(address(query, false), V4, "{query}");
+            let own = if query.starts_with("ipv6") { V6 } else { V4 };
+            assert_eq!(address(query, false), own, "{query}");
         }
         for wrong in [
             "ip",
