@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// After so long a packet counts as lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// BEP 15 lets a client use a connection id for a minute.
 const ID_LIFE: Duration = Duration::from_secs(55);
 
