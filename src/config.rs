@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -739,7 +739,13 @@ impl fmt::Display for Remark {
             }
             f.write_str(" ")?;
         }
-        f.write_str(&self.text)
+        // It may quote the file, which a terminal is not to take for commands.
+        self.text
+            .chars()
+            .try_for_each(|char| match char.is_control() {
+                true => write!(f, "{}", char.escape_default()),
+                false => f.write_char(char),
+            })
     }
 }
 
@@ -1535,6 +1541,7 @@ mod tests {
                 "t:3: not TOML: interval = 70: duplicate key",
             ),
             ("[http\n", "t:1: not TOML: [http: "),
+            ("level\u{1b}[2J", "t:1: not TOML: level\\u{1b}[2J: "),
             ("[log]\n\nlevel: info\n", "t:3: not TOML: level: info: "),
         ] {
             let faults = faults(text);
