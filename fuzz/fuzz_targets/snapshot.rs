@@ -1,0 +1,46 @@
+//! Blocks of a snapshot whose checksum holds: what is taken in can be written and read again to the same end.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tbtt::tracker::{Settings, Time, Totals, Tracker, Walk};
+
+const NOW: Time = Time(1_000_000);
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&passed, block)) = input.split_first() else {
+        return;
+    };
+    let first = tracker();
+    let mut restore = first.restore(NOW, passed.into());
+    if restore.take_in(block).is_err() {
+        return;
+    }
+    restore.finish();
+    let second = tracker();
+    let mut restore = second.restore(NOW, 0);
+    let (mut walk, mut block) = (Walk::default(), Vec::new());
+    while first.save(NOW, &mut walk, &mut block).is_some() {
+        if !block.is_empty() {
+            restore.take_in(&block).expect("as it was written");
+        }
+    }
+    restore.finish();
+    let totals: [Totals; 2] = [first.totals(), second.totals()];
+    assert_eq!(totals[0], totals[1]);
+    first.for_each_torrent(|id, entry| {
+        if entry != Default::default() {
+            assert_eq!(second.scrape(id), Some(entry), "{id}");
+        }
+    });
+    for slice in 0..64 {
+        first.expire(Time(NOW.0 + 100_000), slice);
+    }
+});
+
+fn tracker() -> Tracker {
+    let settings = Settings {
+        open: true,
+        ..Settings::default()
+    };
+    Tracker::new(settings, 1)
+}

@@ -1,0 +1,60 @@
+//! UDP packets to a living tracker: who has not proven that he hears gets no more bytes than he sent.
+#![no_main]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use libfuzzer_sys::fuzz_target;
+use tbtt::protocol::connection_id::{ConnectionIds, Secret, UnixTime};
+use tbtt::protocol::udp::{Outcome, Responder, Settings};
+use tbtt::tracker::{Time, Tracker};
+
+const SECRET: Secret = Secret([7; 16]);
+
+fuzz_target!(|input: &[u8]| {
+    let tracker = Tracker::new(
+        tbtt::tracker::Settings {
+            open: true,
+            ..Default::default()
+        },
+        1,
+    );
+    let settings = Settings::default();
+    let ids = ConnectionIds::new(&SECRET, settings.connection_lifetime);
+    let responder = Responder::new(settings, &SECRET);
+    let mut out = Vec::new();
+    let mut seconds = 1_000_000;
+    let mut rest = input;
+    // Each packet behind its length and a byte that says who sends it, how much later, and whether with a good id.
+    while let Some((&[length_high, length_low, how], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([length_high & 7, length_low]));
+        let (packet, after) = after.split_at(length.min(after.len()));
+        rest = after;
+        seconds += u64::from(how >> 5) * 30;
+        let address: IpAddr = match how & 3 {
+            0 => Ipv4Addr::new(192, 0, 2, 1).into(),
+            1 => Ipv4Addr::new(192, 0, 2, 2).to_ipv6_mapped().into(),
+            2 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            _ => Ipv4Addr::BROADCAST.into(),
+        };
+        let unix = UnixTime(seconds);
+        let mut packet = packet.to_vec();
+        if let (true, Some(id)) = (how & 4 != 0, packet.first_chunk_mut()) {
+            *id = ids.issue(unix, address.to_canonical()).0.to_be_bytes();
+        }
+        out.clear();
+        let now = Time(seconds as u32);
+        let from = SocketAddr::new(address, 6881 * u16::from(how & 8 == 0));
+        let outcome = responder.respond(&tracker, now, unix, from, &packet, &mut out);
+        let proven = packet.first_chunk().is_some_and(|id| {
+            let id = tbtt::protocol::connection_id::ConnectionId(u64::from_be_bytes(*id));
+            ids.prove(id, unix, address.to_canonical()).is_some()
+        });
+        if !proven {
+            assert!(out.len() <= packet.len(), "amplified: {outcome:?}");
+        }
+        assert!(out.len() <= 1232, "an answer that may be fragmented");
+        if let Outcome::Silent(_) = outcome {
+            assert!(out.is_empty());
+        }
+    }
+});
