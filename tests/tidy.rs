@@ -44,7 +44,7 @@ fn arrows_point_down() {
     let mut seen = 0;
     for file in files {
         let part = part(&file, &src);
-        if part == "lib" || part == "main" {
+        if ["lib", "main", "bin"].contains(&part.as_str()) {
             continue;
         }
         let (_, may_use) = MAY_USE

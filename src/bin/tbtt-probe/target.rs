@@ -221,7 +221,7 @@ mod tests {
         for ours in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(is_ours(ours.parse().unwrap()), "{ours}");
         }
-        for other in ["192.0.2.1", "2001:db8::1"] {
+        for other in ["203.0.113.7", "2001:db8::1"] {
             assert!(!is_ours(other.parse().unwrap()), "{other}");
         }
     }

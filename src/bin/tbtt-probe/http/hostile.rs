@@ -9,7 +9,7 @@ use crate::case::Source::Practice;
 use crate::case::{Case, Finding, Miss, broken, skipped};
 
 /// Of a network that exists in documentation only (RFC 5737).
-const VICTIM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const VICTIM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -42,9 +42,9 @@ fn forged_address(session: &mut Session) -> Finding {
     let forgeries = [
         ("ip=", "ip", ""),
         ("ipv4=", "ipv4", ""),
-        ("X-Forwarded-For", "x", "X-Forwarded-For: 192.0.2.7\r\n"),
-        ("Forwarded", "x", "Forwarded: for=192.0.2.7\r\n"),
-        ("X-Real-IP", "x", "X-Real-IP: 192.0.2.7\r\n"),
+        ("X-Forwarded-For", "x", "X-Forwarded-For: 203.0.113.7\r\n"),
+        ("Forwarded", "x", "Forwarded: for=203.0.113.7\r\n"),
+        ("X-Real-IP", "x", "X-Real-IP: 203.0.113.7\r\n"),
     ];
     let mut believed = Vec::new();
     for (what, key, headers) in forgeries {

@@ -8,7 +8,7 @@ use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, skipped};
 
 /// Of a network that exists in documentation only (RFC 5737).
-const VICTIM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const VICTIM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
