@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use harness::http::get;
 use harness::{Daemon, PATIENCE};
@@ -145,6 +146,7 @@ fn tbtt_passes_all_that_is_hostile_over_both_protocols_and_families() {
             "udp-refusal",
             "udp-tracked",
             // Over one family each.
+            "http-families",
             "http-peers6",
             "udp-forged-address",
             "udp-others-id",
@@ -165,7 +167,10 @@ fn tbtt_passes_with_listed_torrents_and_keeps_no_peer_of_the_probe() {
     let named = ["--info-hash", LISTED[1], "--info-hash", LISTED[0]];
     let (passed, status) = report(&[&["--hostile", &http, &udp], &named[..]].concat());
     assert_eq!((found(&passed), status), (set(&[]), 0), "{passed:#}");
-    assert_eq!(verdicts(&passed)["skipped"], set(&["http-peers6"]));
+    assert_eq!(
+        verdicts(&passed)["skipped"],
+        set(&["http-families", "http-peers6"])
+    );
     for hash in LISTED {
         let [complete, downloaded, incomplete] = tracker.counts(hash);
         assert_eq!((complete, incomplete), (0, 0), "{hash}");
@@ -244,15 +249,14 @@ fn tap_is_well_formed() {
 #[test]
 fn wrong_use_and_nobody_there_are_told_apart() {
     let status = |arguments: &[&str]| probe(arguments).status.code().unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound and not listening, and hearing one sender alone: nobody else can take these ports, and nobody is there.
+    let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    tcp.bind(&SockAddr::from(SocketAddr::new(V4, 0))).unwrap();
+    let closed = tcp.local_addr().unwrap().as_socket().unwrap();
     assert_eq!(status(&[&format!("http://{closed}/announce")]), 69);
-    let closed = UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let udp = UdpSocket::bind((V4, 0)).unwrap();
+    udp.connect((V4, 9)).unwrap();
+    let closed = udp.local_addr().unwrap();
     assert_eq!(status(&[&format!("udp://{closed}")]), 69);
     for wrong in [
         &[][..],
@@ -765,6 +769,24 @@ fn faults_over_http_are_found() {
         &["--full", "--info-hash", LISTED[0]],
         request(|target| target.replace("%ab", "%AC")),
         &["fault http-escapes"],
+    );
+}
+
+#[test]
+fn a_client_that_is_counted_twice_is_found() {
+    let tracker = Tracker::open();
+    // Without the key it is another.
+    let tamper = Tamper {
+        request: |target| target.replace("&key=", "&"),
+        ..SOUND
+    };
+    let relay = Relay::start(&tracker, V6, tamper);
+    let [http, _] = tracker.urls("127.0.0.1");
+    let named = ["--info-hash", LISTED[0]];
+    let (report, status) = report(&[&["--full", &http, &relay.http()], &named[..]].concat());
+    assert_eq!(
+        (found(&report), status),
+        (set(&["differs http-families"]), 0)
     );
 }
 

@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 16;
 pub(crate) enum Value {
     Integer(i128),
     Bytes(Vec<u8>),
-    List(Vec<Value>),
+    List(Vec<Self>),
     Dict(Dict),
 }
 

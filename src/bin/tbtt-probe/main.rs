@@ -1,13 +1,13 @@
 //! Tests any tracker: arguments, then each URL at each of its addresses, then the report.
 #![forbid(unsafe_code)]
 
-pub mod arguments;
+mod arguments;
 mod bencode;
 mod case;
 mod http;
 mod peer;
 mod report;
-pub mod target;
+mod target;
 mod udp;
 
 use std::fs;
@@ -65,8 +65,13 @@ fn run(arguments: &Arguments) -> Result<Option<Exit>, String> {
         print(&list());
         return Ok(None);
     }
+    let urls = arguments.urls.iter().map(|text| {
+        let url = text.parse::<Url>();
+        url.map_err(|why| format!("{text}: {why}"))
+    });
+    let urls = urls.collect::<Result<Vec<_>, _>>()?;
     if arguments.txt {
-        let records = txt_records(&arguments.urls);
+        let records = txt_records(&urls);
         if records.is_empty() {
             return Err("addresses have no TXT records; give host names".to_owned());
         }
@@ -78,15 +83,21 @@ fn run(arguments: &Arguments) -> Result<Option<Exit>, String> {
         torrents.push(info_hash_of(file)?);
     }
     let mut targets = Vec::new();
-    for url in &arguments.urls {
+    for url in &urls {
         targets.extend(addresses(arguments, url)?);
     }
-    for target in &mut targets {
+    let mut done = Vec::new();
+    for mut target in targets {
         if let Some(address) = target.address {
-            target.result = probe(arguments, &torrents, target, address);
+            let other = other_family(&done, &target.url, address);
+            target.result = probe(arguments, &torrents, &target, address, other);
         }
+        done.push(target);
     }
-    let report = Report { torrents, targets };
+    let report = Report {
+        torrents,
+        targets: done,
+    };
     let output = &arguments.output;
     print(&match (output.json, output.tap) {
         (true, _) => report.json(),
@@ -171,11 +182,20 @@ fn effort(arguments: &Arguments, url: &Url, address: SocketAddr) -> Result<Effor
     })
 }
 
+/// Where the same tracker was reached over the other family; nothing is wrong if it is another.
+fn other_family(before: &[Target], url: &Url, address: SocketAddr) -> Option<SocketAddr> {
+    let all = before.iter().filter(|target| target.result.is_ok());
+    all.filter(|target| target.url.protocol == url.protocol && target.url.path == url.path)
+        .filter_map(|target| target.address)
+        .find(|other| other.is_ipv4() != address.is_ipv4())
+}
+
 fn probe(
     arguments: &Arguments,
     torrents: &[InfoHash],
     target: &Target,
     address: SocketAddr,
+    other: Option<SocketAddr>,
 ) -> Result<Vec<Outcome>, String> {
     let (url, timeout) = (&target.url, arguments.timeout);
     let wanted = |effort| match effort {
@@ -184,7 +204,7 @@ fn probe(
     };
     Ok(match url.protocol {
         Protocol::Http => {
-            let mut session = http::Session::open(url, address, timeout, torrents)?;
+            let mut session = http::Session::open(url, address, other, timeout, torrents)?;
             let outcomes = case::run(http::CASES, &mut session, wanted);
             session.leave();
             outcomes

@@ -64,7 +64,7 @@ impl Report {
     }
 
     /// What a standard says and what is practice stand apart. What was seen is told where something is not well, or
-    /// everywhere if `verbose`.
+    /// everywhere if `verbose`. What was skipped comes last.
     pub(crate) fn human(&self, verbose: bool) -> String {
         let mut out = String::new();
         for target in &self.targets {
@@ -85,6 +85,7 @@ impl Report {
                     }
                 }
             }
+            human_skipped(&mut out, outcomes);
             out.push('\n');
         }
         let counts =
@@ -171,6 +172,9 @@ fn human_outcome(out: &mut String, outcome: &Outcome, verbose: bool) {
         verdict,
         seen,
     } = outcome;
+    if *verdict == Verdict::Skipped {
+        return;
+    }
     let source = match source {
         Source::Practice => String::new(),
         source => format!(" ({source})"),
@@ -178,6 +182,29 @@ fn human_outcome(out: &mut String, outcome: &Outcome, verbose: bool) {
     let _ = writeln!(out, "    {:<8}{id:<22}{title}{source}", verdict.word());
     if verbose || *verdict != Verdict::Ok {
         let _ = writeln!(out, "            {seen}");
+    }
+}
+
+/// Cases by the reason for which they were skipped.
+fn human_skipped(out: &mut String, outcomes: &[Outcome]) {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Outcome {
+        id, verdict, seen, ..
+    } in outcomes
+    {
+        if *verdict != Verdict::Skipped {
+            continue;
+        }
+        match reasons.iter_mut().find(|(reason, _)| reason == seen) {
+            Some((_, ids)) => ids.push(id),
+            None => reasons.push((seen, vec![id])),
+        }
+    }
+    if !reasons.is_empty() {
+        out.push_str("  Skipped:\n");
+    }
+    for (reason, ids) in reasons {
+        let _ = writeln!(out, "    {reason}:\n      {}", ids.join(", "));
     }
 }
 
@@ -260,8 +287,9 @@ mod tests {
              \x20 Practice:\n\
              \x20   differs c                     it is so\n\
              \x20           other\n\
-             \x20   skipped d                     it is so\n\
-             \x20           no # here\n\
+             \x20 Skipped:\n\
+             \x20   no # here:\n\
+             \x20     d\n\
              \n\
              udp://u.example:1 at 127.0.0.1: unreachable: refused\n\
              \n\

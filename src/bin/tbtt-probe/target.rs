@@ -7,23 +7,23 @@ use std::str::FromStr;
 use tbtt::daemon::addresses::reachable;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     Http,
     Udp,
 }
 
 /// An announce URL.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Url {
-    pub text: String,
-    pub protocol: Protocol,
+pub(crate) struct Url {
+    pub(crate) text: String,
+    pub(crate) protocol: Protocol,
     /// A name or an address, IPv6 without brackets.
-    pub host: String,
-    pub port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// Begins with a slash; for UDP it may be empty.
-    pub path: String,
+    pub(crate) path: String,
     /// Without the question mark; may be empty.
-    pub query: String,
+    pub(crate) query: String,
 }
 
 impl FromStr for Url {

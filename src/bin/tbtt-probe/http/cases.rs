@@ -101,6 +101,8 @@ pub(super) const CASES: &[Case<Session>] = &[
         title: "numwant=0 gets no peers; negative, huge, empty and garbled ones get some" },
     Case { id: "http-keys", effort: Full, source: Practice, check: keys,
         title: "keys may come in any order, among unknown and empty ones" },
+    Case { id: "http-families", effort: Full, source: Practice, check: families,
+        title: "a client that announces over IPv4 and IPv6 is counted once" },
     Case { id: "http-hash-twice", effort: Full, source: Practice, check: hash_twice,
         title: "of two info_hash in an announce the first counts, or it is refused" },
     Case { id: "http-long-query", effort: Full, source: Practice, check: long_query,
@@ -433,7 +435,9 @@ fn gone(session: &mut Session) -> Finding {
         .started(&session.seeder)
         .set("left", "0")
         .without("event");
-    let dict = served(&session.announce(&again))?;
+    let Ok(dict) = served(&session.announce(&again)) else {
+        return skipped("a second announce of the seeder was refused, perhaps as too early");
+    };
     let peers = peers_in(&dict)?;
     match peers.iter().any(|peer| peer.port() == session.leecher.port) {
         true => broken("the seeder was told of a leecher that has stopped"),
@@ -815,6 +819,30 @@ fn keys(session: &mut Session) -> Finding {
             .add("azudp", "0&")
     })?;
     Ok("it was answered".to_owned())
+}
+
+fn families(session: &mut Session) -> Finding {
+    session.tracked()?;
+    let before = session.counts()?;
+    let peer = session.peer()?;
+    let query = session.started(&peer).set("left", "0");
+    let Some(other) = session.other_family.take() else {
+        return skipped("the tracker was not reached over the other family before");
+    };
+    let there = other.get(&session.target(&query.text()));
+    let here = session.announce(&query);
+    let after = session.counts();
+    // What these are answered is another case's.
+    let _ = session.stop(&query);
+    let _ = other.get(&session.target(&query.set("event", "stopped").text()));
+    if served(&there).is_err() {
+        return skipped("it was not answered over the other family");
+    }
+    served(&here)?;
+    match after?.complete - before.complete {
+        1 => Ok("it is".to_owned()),
+        count => broken(format!("it was counted as {count}")),
+    }
 }
 
 fn hash_twice(session: &mut Session) -> Finding {

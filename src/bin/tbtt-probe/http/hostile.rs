@@ -76,7 +76,7 @@ fn forged_address(session: &mut Session) -> Finding {
     }
 }
 
-/// Sends what need not be answered, and whether anything came back or the connection was closed.
+/// Sends what need not be answered on a connection of its own; fails if there can be none.
 fn throw(session: &Session, bytes: &[u8]) -> Result<(), Miss> {
     let mut connection = match session.wire.connect() {
         Ok(connection) => connection,

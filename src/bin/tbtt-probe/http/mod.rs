@@ -41,6 +41,8 @@ pub(crate) struct Session {
     to_stop: Vec<(Query, &'static str)>,
     /// The probe's own address.
     own: Option<IpAddr>,
+    /// The same tracker over the other family, if there is one.
+    other_family: Option<Wire>,
 }
 
 /// The parameters of a request, in their order, as they stand in its URL.
@@ -104,10 +106,12 @@ struct Counts {
 }
 
 impl Session {
-    /// Announces a seeder and a leecher; `Err` if the tracker cannot be reached.
+    /// Announces a seeder and a leecher; `Err` if the tracker cannot be reached. `other_family` is where it may be
+    /// reached, too.
     pub(crate) fn open(
         url: &Url,
         to: SocketAddr,
+        other_family: Option<SocketAddr>,
         timeout: Duration,
         named: &[InfoHash],
     ) -> Result<Self, String> {
@@ -118,11 +122,12 @@ impl Session {
             peers.peer().map_err(no_dice)?,
         );
         let random = peers.random().map_err(no_dice)?;
-        let wire = Wire {
+        let wire_to = |to| Wire {
             to,
             host: url.authority(),
             timeout,
         };
+        let wire = wire_to(to);
         let own = match wire.connect() {
             Ok(connection) => connection.own(),
             Err(no_answer) => return Err(no_answer.to_string()),
@@ -143,6 +148,7 @@ impl Session {
             malformed: Vec::new(),
             to_stop: Vec::new(),
             own: own.map(|own| own.to_canonical()),
+            other_family: other_family.map(wire_to),
         };
         let started = session.started(&session.seeder).set("left", "0");
         session.seeder_reply = session.announce(&started);

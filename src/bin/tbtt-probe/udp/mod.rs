@@ -438,11 +438,15 @@ impl Session {
                 socket.send(&head(CONNECT, MAGIC, mark)).map_err(gone)?;
                 let end = Instant::now() + self.timeout / TRIES;
                 while let Some(answer) = receive(socket, end).map_err(gone)? {
-                    if answer.len() == 16 && field(&answer, 4) == Some(mark) {
+                    let bears = field(&answer, 4);
+                    if answer.len() == 16 && bears == Some(mark) {
                         marked = true;
                         break;
                     }
-                    answers.push(answer);
+                    // A mark that was sent twice may be answered twice.
+                    if field(&answer, 0) != Some(CONNECT) || !self.transactions.is_old(bears) {
+                        answers.push(answer);
+                    }
                 }
                 if marked {
                     break;
