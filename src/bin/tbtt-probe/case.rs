@@ -73,6 +73,14 @@ pub(crate) fn skipped<T>(why: impl Into<String>) -> Result<T, Miss> {
     Err(Miss::Skipped(why.into()))
 }
 
+/// What was seen where there is nothing odd, else all that is.
+pub(crate) fn none_of(odd: Vec<String>, well: impl Into<String>) -> Finding {
+    match odd.is_empty() {
+        true => Ok(well.into()),
+        false => broken(odd.join("; ")),
+    }
+}
+
 /// One thing that a tracker should do, and how `S`, a session with it, sees whether it does.
 pub(crate) struct Case<S> {
     pub(crate) id: &'static str,

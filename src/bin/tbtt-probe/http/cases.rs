@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
+use super::wire::Connection;
 use super::{
     Answer, Miss, NoAnswer, Query, Reply, Session, escaped, is_refusal, kind, peers_in, read,
     served, well_formed,
@@ -11,7 +12,7 @@ use super::{
 use crate::bencode::{Dict, Value};
 use crate::case::Effort::{Full, Gentle};
 use crate::case::Source::{Bep, Practice, Rfc};
-use crate::case::{Case, Finding, broken, shown, skipped};
+use crate::case::{Case, Finding, broken, none_of, shown, skipped};
 use crate::peer::{InfoHash, is_nowhere};
 
 #[rustfmt::skip]
@@ -179,10 +180,7 @@ fn is_plain(answer: &Answer) -> Finding {
     if answer.behind > 0 {
         odd.push(format!("{} bytes behind the body", answer.behind));
     }
-    match odd.is_empty() {
-        true => Ok("so it was".to_owned()),
-        false => broken(odd.join("; ")),
-    }
+    none_of(odd, "so it was")
 }
 
 fn tracked(session: &mut Session) -> Finding {
@@ -311,7 +309,8 @@ fn compact(session: &mut Session) -> Finding {
     match dict.get("peers") {
         Some(Value::Bytes(peers)) if peers.len() % 6 == 0 => Ok(format!("{} bytes", peers.len())),
         Some(Value::Bytes(peers)) => broken(format!("it has {} bytes", peers.len())),
-        Some(Value::List(_)) => broken("compact=1 was answered with a list"),
+        // compact= is but a wish.
+        Some(Value::List(_)) => skipped("the peers are dictionaries, as they may be"),
         Some(_) => broken("it is neither a string nor a list"),
         None => skipped("there is no `peers`"),
     }
@@ -326,6 +325,9 @@ fn peers6(session: &mut Session) -> Finding {
         Some(Value::Bytes(peers)) if peers.len() % 18 == 0 => Ok(format!("{} bytes", peers.len())),
         Some(Value::Bytes(peers)) => broken(format!("it has {} bytes", peers.len())),
         Some(_) => broken("it is no string"),
+        None if matches!(dict.get("peers"), Some(Value::List(_))) => {
+            skipped("the peers are dictionaries, as they may be")
+        }
         None => broken("it is missing"),
     }
 }
@@ -453,8 +455,7 @@ fn not_taken(session: &mut Session, odd: Vec<(String, Query)>) -> Finding {
         let reply = session.announce(&query);
         if served(&reply).is_ok() {
             taken.push(what.clone());
-            // What it answers is nobody's interest.
-            let _ = session.stop(&query);
+            session.withdraw(&query);
         }
         session.malformed.push((what, reply));
     }
@@ -522,17 +523,12 @@ fn port(session: &mut Session) -> Finding {
                 true => format!("{what} was taken and told to others as port 0"),
                 false => format!("{what} was taken"),
             });
-            // What it answers is nobody's interest.
-            let _ = session.stop(&query);
+            session.withdraw(&query);
         }
         session.malformed.push((what, reply));
     }
-    // Nor this.
-    let _ = session.stop(&session.started(&observer));
-    match taken.is_empty() {
-        true => Ok("all were refused".to_owned()),
-        false => broken(taken.join("; ")),
-    }
+    session.withdraw(&session.started(&observer));
+    none_of(taken, "all were refused")
 }
 
 fn refusals(session: &mut Session) -> Finding {
@@ -549,10 +545,7 @@ fn refusals(session: &mut Session) -> Finding {
         .filter(|(_, reply)| !reply.as_ref().is_ok_and(is_refusal))
         .map(|(what, reply)| format!("{what}: {}", kind(reply)))
         .collect();
-    match odd.is_empty() {
-        true => Ok(format!("all {} were", session.malformed.len())),
-        false => broken(odd.join(", ")),
-    }
+    none_of(odd, format!("all {} were", session.malformed.len()))
 }
 
 fn escapes(session: &mut Session) -> Finding {
@@ -594,8 +587,7 @@ fn plus(session: &mut Session) -> Finding {
     let query = session.started(&peer).set("info_hash", spelled);
     let reply = session.announce(&query);
     let after = session.counts_of(&hash)?;
-    // What it answers is nobody's interest.
-    let _ = session.stop(&query);
+    session.withdraw(&query);
     served(&reply)?;
     match after.incomplete > before.incomplete {
         true => Ok("so it is".to_owned()),
@@ -622,10 +614,7 @@ fn leechers_left(session: &mut Session, values: &[Option<&str>]) -> Finding {
             skipped => skipped.map(drop)?,
         }
     }
-    match odd.is_empty() {
-        true => Ok("all were counted as leechers".to_owned()),
-        false => broken(odd.join("; ")),
-    }
+    none_of(odd, "all were counted as leechers")
 }
 
 fn left(session: &mut Session) -> Finding {
@@ -703,8 +692,7 @@ fn completed(session: &mut Session) -> Finding {
     let done = query.set("event", "completed").set("left", "0");
     served(&session.announce(&done))?;
     let after = session.counts();
-    // What it answers is nobody's interest.
-    let _ = session.stop(&done);
+    session.withdraw(&done);
     match after?.downloaded - before.downloaded {
         1 => Ok("it does".to_owned()),
         change => broken(format!("it added {change}")),
@@ -722,8 +710,7 @@ fn completed_once(session: &mut Session) -> Finding {
     let before = session.counts()?;
     served(&session.announce(&done))?;
     let after = session.counts();
-    // What it answers is nobody's interest.
-    let _ = session.stop(&done);
+    session.withdraw(&done);
     let twice = after?.downloaded - before.downloaded;
     let (_, partial) = session.counted(|query| query.set("event", "completed"))?;
     match (twice, partial.complete) {
@@ -800,10 +787,7 @@ fn numwant_values(session: &mut Session) -> Finding {
             odd.push(format!("numwant={value} got {} peers", peers.len()));
         }
     }
-    match odd.is_empty() {
-        true => Ok(format!("so it was with {} values", values.len())),
-        false => broken(odd.join("; ")),
-    }
+    none_of(odd, format!("so it was with {} values", values.len()))
 }
 
 fn keys(session: &mut Session) -> Finding {
@@ -832,8 +816,7 @@ fn families(session: &mut Session) -> Finding {
     let there = other.get(&session.target(&query.text()));
     let here = session.announce(&query);
     let after = session.counts();
-    // What these are answered is another case's.
-    let _ = session.stop(&query);
+    session.withdraw(&query);
     let _ = other.get(&session.target(&query.set("event", "stopped").text()));
     if served(&there).is_err() {
         return skipped("it was not answered over the other family");
@@ -856,8 +839,7 @@ fn hash_twice(session: &mut Session) -> Finding {
     let query = session.started(&peer).add("info_hash", escaped(&other));
     let reply = session.announce(&query);
     let (first_after, after) = (session.counts()?, session.counts_of(&other)?);
-    // What it answers is nobody's interest.
-    let _ = session.stop(&query);
+    session.withdraw(&query);
     let (dict, _) = read(&reply)?;
     if dict.get("failure reason").is_some() {
         return Ok("it was refused".to_owned());
@@ -887,6 +869,11 @@ fn announce_target(session: &Session) -> String {
     session.target(&query.without("event").text())
 }
 
+fn connection(session: &Session) -> Result<Connection, Miss> {
+    let connection = session.wire.connect();
+    connection.or_else(|none| skipped(none.to_string()))
+}
+
 /// Well if it was answered as an announce is: with peers or a refusal of the torrent.
 fn answered(reply: &Reply) -> Finding {
     read(reply)?;
@@ -895,13 +882,9 @@ fn answered(reply: &Reply) -> Finding {
 
 fn pieces(session: &mut Session) -> Finding {
     let request = announce_again(session, "");
-    let mut connection = session
-        .wire
-        .connect()
-        .or_else(|none| skipped(none.to_string()))?;
+    let mut connection = connection(session)?;
     for piece in request.as_bytes().chunks(request.len() / 6) {
-        // What was closed too early lacks an answer.
-        let _ = connection.send(piece);
+        connection.send(piece);
         thread::sleep(Duration::from_millis(20));
     }
     answered(&connection.answer())
@@ -914,12 +897,8 @@ fn http_1_0(session: &mut Session) -> Finding {
 
 fn head(session: &mut Session) -> Finding {
     let request = announce_again(session, "").replacen("GET", "HEAD", 1);
-    let mut connection = session
-        .wire
-        .connect()
-        .or_else(|none| skipped(none.to_string()))?;
-    // What was closed too early lacks an answer.
-    let _ = connection.send(request);
+    let mut connection = connection(session)?;
+    connection.send(request);
     let answer = connection.head().or_else(|none| broken(none.to_string()))?;
     let (body, _) = connection.rest(session.wire.timeout.min(Duration::from_millis(500)));
     match (answer.status, body) {
@@ -936,12 +915,8 @@ fn absolute(session: &mut Session) -> Finding {
 
 fn close(session: &mut Session) -> Finding {
     let request = announce_again(session, "");
-    let mut connection = session
-        .wire
-        .connect()
-        .or_else(|none| skipped(none.to_string()))?;
-    // What was closed too early lacks an answer.
-    let _ = connection.send(request);
+    let mut connection = connection(session)?;
+    connection.send(request);
     if let Err(none) = connection.answer() {
         return skipped(none.to_string());
     }
@@ -954,12 +929,8 @@ fn close(session: &mut Session) -> Finding {
 fn pipelined(session: &mut Session) -> Finding {
     let (target, host) = (announce_target(session), &session.wire.host);
     let one = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let mut connection = session
-        .wire
-        .connect()
-        .or_else(|none| skipped(none.to_string()))?;
-    // What was closed too early lacks an answer.
-    let _ = connection.send(&one);
+    let mut connection = connection(session)?;
+    connection.send(&one);
     let first = connection
         .answer()
         .or_else(|none| broken(none.to_string()))?;
@@ -971,7 +942,7 @@ fn pipelined(session: &mut Session) -> Finding {
     if closes(&first) {
         return skipped("a connection ends with its first answer, as it may");
     }
-    let _ = connection.send(one.repeat(2));
+    connection.send(one.repeat(2));
     for number in ["first", "second"] {
         match connection.answer() {
             Ok(answer) => read(&Ok(answer)).map(drop)?,

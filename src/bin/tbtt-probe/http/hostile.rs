@@ -84,7 +84,7 @@ fn throw(session: &Session, bytes: &[u8]) -> Result<(), Miss> {
         Err(none) => return broken(none.to_string()),
     };
     // A tracker that has seen enough closes.
-    let _ = connection.send(bytes);
+    connection.send(bytes);
     connection.rest(session.wire.timeout.min(Duration::from_millis(200)));
     Ok(())
 }
@@ -154,7 +154,7 @@ fn half_open(session: &mut Session) -> Finding {
     for _ in 0..200 {
         // A limit that is reached is the tracker's right.
         if let Ok(mut connection) = session.wire.connect() {
-            let _ = connection.send(&begun);
+            connection.send(&begun);
             open.push(connection);
         }
     }

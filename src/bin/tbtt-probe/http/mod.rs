@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::bencode::{self, Dict, Value};
-use crate::case::{Case, Finding, Miss, broken, shown, skipped};
+use crate::case::{Case, Finding, Miss, broken, none_of, shown, skipped};
 use crate::peer::{InfoHash, Peer, Peers, endpoints};
 use crate::target::Url;
 use wire::{Answer, NoAnswer, Reply, Wire};
@@ -238,6 +238,11 @@ impl Session {
         self.announce(&query.clone().set("event", "stopped"))
     }
 
+    /// Stops where nothing hangs on the answer.
+    fn withdraw(&mut self, query: &Query) {
+        let _ = self.stop(query);
+    }
+
     /// Stops all that was announced.
     pub(crate) fn leave(&mut self) {
         for (query, headers) in std::mem::take(&mut self.to_stop) {
@@ -294,8 +299,7 @@ impl Session {
         let query = change(self.started(&peer));
         let reply = self.announce(&query);
         let after = self.counts();
-        // What it answers is another case's.
-        let _ = self.stop(&query);
+        self.withdraw(&query);
         let (dict, after) = (served(&reply)?, after?);
         let change = Counts {
             complete: after.complete - before.complete,
@@ -310,8 +314,7 @@ impl Session {
         let peer = self.peer()?;
         let query = change(self.started(&peer));
         let reply = self.announce(&query);
-        // What it answers is another case's.
-        let _ = self.stop(&query);
+        self.withdraw(&query);
         served(&reply)
     }
 
@@ -349,10 +352,7 @@ fn served(reply: &Reply) -> Result<Dict, Miss> {
 /// Well if the answer's form is; what else it says does not matter.
 fn well_formed(reply: &Reply) -> Finding {
     let (_, faults) = read(reply)?;
-    match faults.is_empty() {
-        true => Ok("so it is".to_owned()),
-        false => broken(faults.join("; ")),
-    }
+    none_of(faults, "so it is")
 }
 
 /// All peers of an answer in whatever form, of both families.

@@ -98,26 +98,24 @@ impl Wire {
     /// Sends what should get one answer, and reads on to the connection's end.
     pub(crate) fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
         let mut connection = self.connect()?;
-        // A tracker may have answered and closed before it has read all.
-        let sent = connection.send(request);
+        connection.send(request);
         let mut answer = connection.answer()?;
-        if sent.is_ok() {
-            answer.behind = connection.rest(LINGER.min(self.timeout)).0;
-        }
+        answer.behind = connection.rest(LINGER.min(self.timeout)).0;
         Ok(answer)
     }
 }
 
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    stream: TcpStream,
     timeout: Duration,
     /// Read, and not yet part of an answer.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+    /// A tracker may have seen enough and closed; if it has not answered first, that will be missed.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
     }
 
     /// The address that the tracker sees, but for what translates it on the way.

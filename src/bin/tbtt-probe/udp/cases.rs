@@ -338,8 +338,7 @@ fn port(session: &mut Session) -> Finding {
         _ => {}
     }
     let seen = session.asked(|_| {})?;
-    // What it answers is another case's.
-    let _ = session.stop(&announce);
+    session.withdraw(&announce);
     match seen.peers.iter().any(|peer| peer.port() == 0) {
         true => broken("it was taken and told to others as port 0"),
         false => broken("it was taken"),
@@ -354,8 +353,7 @@ fn left(session: &mut Session) -> Finding {
         let announce = session.started(&peer, left);
         let reply = session.announce(&announce);
         let after = session.counts();
-        // What it answers is another case's.
-        let _ = session.stop(&announce);
+        session.withdraw(&announce);
         session.answered(&reply)?;
         if after?[0] > before[0] {
             return broken(format!("left={left} was counted as a seeder"));
@@ -403,8 +401,7 @@ fn completed(session: &mut Session) -> Finding {
     done.event = COMPLETED;
     let reply = session.announce(&done);
     let after = session.counts();
-    // What it answers is another case's.
-    let _ = session.stop(&done);
+    session.withdraw(&done);
     session.answered(&reply)?;
     match i64::from(after?[1]) - i64::from(before[1]) {
         1 => Ok("it does".to_owned()),

@@ -335,11 +335,15 @@ impl Session {
         self.announce(&announce)
     }
 
+    /// Stops where nothing hangs on the answer.
+    fn withdraw(&mut self, announce: &Announce) {
+        let _ = self.stop(announce);
+    }
+
     /// Stops all that was announced.
     pub(crate) fn leave(&mut self) {
         for announce in std::mem::take(&mut self.to_stop) {
-            // Whether it is heard, the probe cannot help.
-            let _ = self.stop(&announce);
+            self.withdraw(&announce);
         }
     }
 
@@ -380,8 +384,7 @@ impl Session {
         let mut announce = self.started(&peer, 1);
         change(&mut announce);
         let reply = self.announce(&announce);
-        // What it answers is another case's.
-        let _ = self.stop(&announce);
+        self.withdraw(&announce);
         self.answered(&reply)
     }
 
