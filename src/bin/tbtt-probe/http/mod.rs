@@ -225,11 +225,14 @@ impl Session {
     fn announce_with(&mut self, query: &Query, headers: &'static str) -> Reply {
         let request = self.wire.request(&self.target(&query.text()), headers);
         let reply = self.wire.ask(request);
-        self.to_stop.retain(|(other, _)| !other.is_same_peer(query));
-        // One that was not answered may have been taken nonetheless.
         let refused = reply.as_ref().is_ok_and(is_refusal);
-        if !refused && query.get("event") != Some("stopped") {
-            self.to_stop.push((query.clone(), headers));
+        let stops = query.get("event") == Some("stopped");
+        // Whatever was not answered may have been taken nonetheless; only a stop must have been heard.
+        if !refused && (!stops || reply.is_ok()) {
+            self.to_stop.retain(|(other, _)| !other.is_same_peer(query));
+            if !stops {
+                self.to_stop.push((query.clone(), headers));
+            }
         }
         reply
     }

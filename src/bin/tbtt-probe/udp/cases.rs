@@ -269,10 +269,10 @@ fn connect_long(session: &mut Session) -> Finding {
     let transaction = session.transaction();
     let mut packet = head(CONNECT, MAGIC, transaction);
     packet.extend_from_slice(&[0; 16]);
-    match session.exchange(&packet, transaction, &mut None) {
-        Some(reply) if field(&reply, 0) == Some(CONNECT) => Ok("so it was".to_owned()),
-        Some(reply) => broken(shown(&reply)),
-        None => broken("no answer in time"),
+    match session.exchange(&packet, transaction) {
+        Ok(reply) if field(&reply, 0) == Some(CONNECT) => Ok("so it was".to_owned()),
+        Ok(reply) => broken(shown(&reply)),
+        Err(why) => broken(why),
     }
 }
 
@@ -541,7 +541,7 @@ fn with_first_id(session: &mut Session, age: Duration) -> Result<Reply, Miss> {
     let transaction = session.transaction();
     let mut packet = head(SCRAPE, id, transaction);
     packet.extend_from_slice(&session.torrent);
-    Ok(session.exchange(&packet, transaction, &mut None))
+    Ok(session.exchange(&packet, transaction).ok())
 }
 
 fn id_minute(session: &mut Session) -> Finding {

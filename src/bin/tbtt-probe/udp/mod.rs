@@ -182,14 +182,7 @@ impl Session {
 
     fn try_connect(&mut self) -> Result<Vec<u8>, String> {
         let transaction = self.transaction();
-        let packet = head(CONNECT, MAGIC, transaction);
-        let mut error = None;
-        let reply = self.exchange(&packet, transaction, &mut error);
-        let Some(reply) = reply else {
-            return Err(
-                error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string())
-            );
-        };
+        let reply = self.exchange(&head(CONNECT, MAGIC, transaction), transaction)?;
         if let Some(id) = reply.get(8..).and_then(|rest| rest.first_chunk()) {
             self.id = u64::from_be_bytes(*id);
             self.id_since = Instant::now();
@@ -276,55 +269,52 @@ impl Session {
         self.id
     }
 
-    /// Sends until something comes back that is no late answer to another request.
-    fn exchange(
-        &mut self,
-        packet: &[u8],
-        transaction: u32,
-        error: &mut Option<io::Error>,
-    ) -> Reply {
-        let wait = self.timeout / TRIES;
+    /// Sends until something comes back; `Err` says why nothing does.
+    fn exchange(&mut self, packet: &[u8], transaction: u32) -> Result<Vec<u8>, String> {
+        let mut why = "no answer in time".to_owned();
         for _ in 0..TRIES {
-            if let Err(failed) = self.socket.send(packet) {
-                *error = Some(failed);
-                continue;
-            }
-            let end = Instant::now() + wait;
-            loop {
-                let reply = match receive(&self.socket, end) {
-                    Ok(Some(reply)) => reply,
-                    Ok(None) => break,
-                    Err(failed) => {
-                        *error = Some(failed);
-                        break;
-                    }
-                };
-                let bears = field(&reply, 4);
-                if bears != Some(transaction) && self.transactions.is_old(bears) {
-                    continue;
-                }
-                self.transactions.answered += 1;
-                self.transactions.wrong += usize::from(bears != Some(transaction));
-                return Some(reply);
+            let end = Instant::now() + self.timeout / TRIES;
+            let sent = self.socket.send(packet);
+            match sent.and_then(|_| self.hear(transaction, end)) {
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => {}
+                Err(error) => why = error.to_string(),
             }
         }
-        None
+        Err(why)
+    }
+
+    /// The next packet that is no late answer to another request.
+    fn hear(&mut self, transaction: u32, end: Instant) -> io::Result<Option<Vec<u8>>> {
+        while let Some(reply) = receive(&self.socket, end)? {
+            let bears = field(&reply, 4);
+            let own = bears == Some(transaction);
+            if own || !self.transactions.is_old(bears) {
+                self.transactions.answered += 1;
+                self.transactions.wrong += usize::from(!own);
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
     }
 
     fn ask(&mut self, packet: impl FnOnce(u64, u32) -> Vec<u8>) -> Reply {
         let (id, transaction) = (self.id(), self.transaction());
-        self.exchange(&packet(id, transaction), transaction, &mut None)
+        self.exchange(&packet(id, transaction), transaction).ok()
     }
 
     fn announce(&mut self, announce: &Announce) -> Reply {
         let reply = self.ask(|id, transaction| announce.packet(id, transaction));
-        self.to_stop.retain(|other| !other.is_same_peer(announce));
-        // One that was not answered may have been taken nonetheless.
         let refused = reply
             .as_ref()
             .is_some_and(|reply| field(reply, 0) == Some(ERROR));
-        if !refused && announce.event != STOPPED {
-            self.to_stop.push(announce.clone());
+        let stops = announce.event == STOPPED;
+        // Whatever was not answered may have been taken nonetheless; only a stop must have been heard.
+        if !refused && (!stops || reply.is_some()) {
+            self.to_stop.retain(|other| !other.is_same_peer(announce));
+            if !stops {
+                self.to_stop.push(announce.clone());
+            }
         }
         reply
     }
