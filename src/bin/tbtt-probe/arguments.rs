@@ -72,7 +72,7 @@ pub(crate) struct Efforts {
     #[arg(long)]
     pub(crate) gentle: bool,
 
-    /// All that is not hostile, some hundred requests; what a tracker of this machine gets by default.
+    /// All that is not hostile, some 80 to 160 requests; what a tracker of this machine gets by default.
     #[arg(long)]
     pub(crate) full: bool,
 
