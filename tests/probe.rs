@@ -45,7 +45,7 @@ fn report(arguments: &[&str]) -> (Value, i32) {
     (report, output.status.code().unwrap())
 }
 
-/// What came of each case, of all targets together, with what was seen.
+/// The cases by what came of them, of all targets together.
 fn verdicts(report: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for target in report["targets"].as_array().unwrap() {
@@ -72,7 +72,8 @@ fn found(report: &Value) -> BTreeSet<String> {
 }
 
 struct Tracker {
-    daemon: Daemon,
+    /// Ends with it.
+    _daemon: Daemon,
     http: u16,
     udp: u16,
 }
@@ -85,7 +86,11 @@ impl Tracker {
         // It tells this after all addresses.
         daemon.wait_for_line("clients announce to");
         let (http, udp) = (daemon.port("http"), daemon.port("udp"));
-        Self { daemon, http, udp }
+        Self {
+            _daemon: daemon,
+            http,
+            udp,
+        }
     }
 
     fn open() -> Self {
@@ -201,14 +206,12 @@ fn a_torrent_file_names_its_torrent() {
 
 #[test]
 fn tap_is_well_formed() {
-    let relay = Relay::start(
-        &Tracker::listed(),
-        V4,
-        Tamper {
-            answer: |_, answer| answer.body.extend_from_slice(b"\r\n"),
-            ..SOUND
-        },
-    );
+    let tracker = Tracker::listed();
+    let tamper = Tamper {
+        answer: |_, answer| answer.body.extend_from_slice(b"\r\n"),
+        ..SOUND
+    };
+    let relay = Relay::start(&tracker, V4, tamper);
     let output = probe(&[
         "--tap",
         "--info-hash",
@@ -237,13 +240,20 @@ fn tap_is_well_formed() {
     }
     let has = |start: &str, end: &str| {
         let mut lines = results.iter();
-        lines.any(|line| line.contains(start) && line.contains(end))
+        lines.any(|line| line.starts_with(start) && line.contains(end))
     };
+    for (result, rest) in [
+        ("ok", "- http-answer:"),
+        ("ok", " # SKIP "),
+        ("not ok", "- http-form:"),
+        ("not ok", "- reachable"),
+    ] {
+        assert!(has(result, rest), "{text}");
+    }
     assert!(
-        has("not ok", "- http-form:") && has("not ok", "- reachable"),
+        text.contains("\n  ---\n  seen: '2 bytes follow its end'\n  ...\n"),
         "{text}"
     );
-    assert!(has("ok", " # SKIP "), "{text}");
 }
 
 #[test]
@@ -297,23 +307,26 @@ fn the_manuals_examples_run() {
     directory.write("example.iso.torrent", torrent);
     let programs = std::path::Path::new(PROBE).parent().unwrap();
     for example in examples {
-        let here = match example.contains("--txt") {
-            true => example.to_owned(),
-            false => example
-                .replace(
+        let (http, udp) = (tracker.http, tracker.udp);
+        let mut here = example.to_owned();
+        if !example.contains("--txt") {
+            for (there, here_is) in [
+                (
                     "http://tracker.example.org:6969",
-                    &format!("http://127.0.0.1:{}", tracker.http),
-                )
-                .replace(
-                    "udp://tracker.example.org:6969",
-                    &format!("udp://127.0.0.1:{}", tracker.udp),
-                )
-                .replace(
-                    "http://localhost:6969",
-                    &format!("http://localhost:{}", tracker.http),
+                    format!("http://127.0.0.1:{http}"),
                 ),
-        };
-        assert!(example == here || !here.contains("6969"), "{here}");
+                (
+                    "udp://tracker.example.org:6969",
+                    format!("udp://127.0.0.1:{udp}"),
+                ),
+                ("localhost:6969", format!("localhost:{http}")),
+                // On a busy machine an answer may take long.
+                ("tbtt-probe ", "tbtt-probe --timeout 20 ".to_owned()),
+            ] {
+                here = here.replace(there, &here_is);
+            }
+            assert!(!here.contains(":6969"), "{here}");
+        }
         let output = Command::new("sh")
             .args(["-c", &here])
             .current_dir(directory.path())
@@ -323,7 +336,6 @@ fn the_manuals_examples_run() {
         assert!(output.status.success(), "{here}: {output:?}");
         assert!(!output.stdout.is_empty(), "{here}");
     }
-    assert!(tracker.daemon.lines("panicked").is_empty());
 }
 
 /// How a relay makes a tracker faulty.

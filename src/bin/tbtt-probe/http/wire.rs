@@ -187,7 +187,7 @@ impl Connection {
             let size = std::str::from_utf8(&line).unwrap_or_default();
             let size = size.split(';').next().unwrap_or_default().trim();
             let size = usize::from_str_radix(size, 16).ok();
-            let Some(size) = size.filter(|size| body.len() + size <= ANSWER_MAX) else {
+            let Some(size) = size.filter(|&size| size <= ANSWER_MAX - body.len()) else {
                 return Err(NoAnswer::Garbled(format!("a chunk of {}", shown(&line))));
             };
             let chunk = self.exactly(size + 2, end)?;
@@ -319,7 +319,7 @@ mod tests {
             b"HTTP/1.1 x\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\nffffffffffffffff\r\n",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
         ] {
             let garbled = reply(garbled);
