@@ -807,12 +807,12 @@ fn keys(session: &mut Session) -> Finding {
 
 fn families(session: &mut Session) -> Finding {
     session.tracked()?;
-    let before = session.counts()?;
-    let peer = session.peer()?;
-    let query = session.started(&peer).set("left", "0");
     let Some(other) = session.other_family.take() else {
         return skipped("the tracker was not reached over the other family before");
     };
+    let before = session.counts()?;
+    let peer = session.peer()?;
+    let query = session.started(&peer).set("left", "0");
     let there = other.get(&session.target(&query.text()));
     let here = session.announce(&query);
     let after = session.counts();
