@@ -1,0 +1,219 @@
+//! Tests any tracker: arguments, then each URL at each of its addresses, then the report.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod bencode;
+mod case;
+mod http;
+mod peer;
+mod report;
+mod target;
+mod udp;
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+use clap::error::ErrorKind;
+use tbtt::protocol::metainfo::Metainfo;
+
+use arguments::{Arguments, command};
+use case::{Case, Effort, Outcome, Verdict};
+use peer::InfoHash;
+use report::{Report, Target};
+use target::{Protocol, Url, is_ours, txt_records};
+
+/// With which the probe ends; differences from practice are no faults.
+#[derive(Clone, Copy)]
+enum Exit {
+    Faults = 1,
+    Usage = 64,
+    Unreachable = 69,
+}
+
+fn main() -> ExitCode {
+    let arguments = command()
+        .try_get_matches()
+        .and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches));
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Standard output or error being closed is no reason to say more.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(Exit::Usage as u8),
+            };
+        }
+    };
+    match run(&arguments) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(exit)) => ExitCode::from(exit as u8),
+        Err(why) => {
+            eprintln!("tbtt-probe: {why}");
+            ExitCode::from(Exit::Usage as u8)
+        }
+    }
+}
+
+/// `Err` is wrong use.
+fn run(arguments: &Arguments) -> Result<Option<Exit>, String> {
+    if arguments.list {
+        print(&list());
+        return Ok(None);
+    }
+    let urls = arguments.urls.iter().map(|text| {
+        let url = text.parse::<Url>();
+        url.map_err(|why| format!("{text}: {why}"))
+    });
+    let urls = urls.collect::<Result<Vec<_>, _>>()?;
+    if arguments.txt {
+        let records = txt_records(&urls);
+        if records.is_empty() {
+            return Err("addresses have no TXT records; give host names".to_owned());
+        }
+        print(&(records.join("\n") + "\n"));
+        return Ok(None);
+    }
+    let mut torrents = arguments.info_hash.clone();
+    for file in &arguments.torrent {
+        torrents.push(info_hash_of(file)?);
+    }
+    let mut targets = Vec::new();
+    for url in &urls {
+        targets.extend(addresses(arguments, url)?);
+    }
+    let mut done = Vec::new();
+    for mut target in targets {
+        if let Some(address) = target.address {
+            let other = other_family(&done, &target.url, address);
+            target.result = probe(arguments, &torrents, &target, address, other);
+        }
+        done.push(target);
+    }
+    let report = Report {
+        torrents,
+        targets: done,
+    };
+    let output = &arguments.output;
+    print(&match (output.json, output.tap) {
+        (true, _) => report.json(),
+        (_, true) => report.tap(),
+        _ => report.human(arguments.verbose),
+    });
+    Ok(if report.unreachable() > 0 {
+        Some(Exit::Unreachable)
+    } else if report.count(Verdict::Fault) > 0 {
+        Some(Exit::Faults)
+    } else {
+        None
+    })
+}
+
+fn print(text: &str) {
+    // A reader that has seen enough, as head has, is no fault.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+fn list() -> String {
+    fn lines<S>(tables: &[&[Case<S>]]) -> String {
+        let all = tables.iter().copied().flatten();
+        let line = |case: &Case<S>| format!("{:<22}{:<10}{}\n", case.id, case.source, case.title);
+        all.map(line).collect()
+    }
+    lines(http::CASES) + &lines(udp::CASES)
+}
+
+/// The id under which a tracker knows the torrent; of a hybrid's two the first.
+fn info_hash_of(file: &Path) -> Result<InfoHash, String> {
+    let shown = file.display();
+    let bytes = fs::read(file).map_err(|error| format!("{shown}: {error}"))?;
+    let metainfo = Metainfo::parse(&bytes).map_err(|error| format!("{shown}: {error}"))?;
+    match (metainfo.v1, metainfo.v2) {
+        (Some(v1), _) => Ok(v1.0),
+        (None, Some(v2)) => Ok(v2.truncated().0),
+        (None, None) => Err(format!("{shown}: no torrent")),
+    }
+}
+
+/// Where the URL leads, and how much each of its addresses is to be asked.
+fn addresses(arguments: &Arguments, url: &Url) -> Result<Vec<Target>, String> {
+    let target = |address: Option<SocketAddr>, effort, why: &str| Target {
+        url: url.clone(),
+        address,
+        effort,
+        result: Err(why.to_owned()),
+    };
+    let found = match url.addresses(!arguments.only_v6, !arguments.only_v4) {
+        Ok(found) if found.is_empty() => Err("it has no address of this family".to_owned()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(error.to_string()),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(why) => return Ok(vec![target(None, Effort::Gentle, &why)]),
+    };
+    let mut targets = Vec::new();
+    for address in found {
+        let effort = effort(arguments, url, address)?;
+        targets.push(target(Some(address), effort, "not asked"));
+    }
+    Ok(targets)
+}
+
+fn effort(arguments: &Arguments, url: &Url, address: SocketAddr) -> Result<Effort, String> {
+    let (wishes, ours) = (&arguments.effort, is_ours(address.ip()));
+    if wishes.hostile && !ours && !arguments.with_permission {
+        return Err(format!(
+            "{}: {} is no address of this machine; --hostile needs --with-permission",
+            url.text,
+            address.ip()
+        ));
+    }
+    Ok(match (wishes.hostile, wishes.full, wishes.gentle) {
+        (true, _, _) => Effort::Hostile,
+        (_, true, _) => Effort::Full,
+        (_, _, true) => Effort::Gentle,
+        _ if ours => Effort::Full,
+        _ => Effort::Gentle,
+    })
+}
+
+/// Where the same tracker was reached over the other family; nothing is wrong if it is another.
+fn other_family(before: &[Target], url: &Url, address: SocketAddr) -> Option<SocketAddr> {
+    let all = before.iter().filter(|target| target.result.is_ok());
+    all.filter(|target| target.url.protocol == url.protocol && target.url.path == url.path)
+        .filter_map(|target| target.address)
+        .find(|other| other.is_ipv4() != address.is_ipv4())
+}
+
+fn probe(
+    arguments: &Arguments,
+    torrents: &[InfoHash],
+    target: &Target,
+    address: SocketAddr,
+    other: Option<SocketAddr>,
+) -> Result<Vec<Outcome>, String> {
+    let (url, timeout) = (&target.url, arguments.timeout);
+    let wanted = |effort| match effort {
+        Effort::Wait => arguments.wait,
+        effort => effort <= target.effort,
+    };
+    Ok(match url.protocol {
+        Protocol::Http => {
+            let mut session = http::Session::open(url, address, other, timeout, torrents)?;
+            let outcomes = case::run(http::CASES, &mut session, wanted);
+            session.leave();
+            outcomes
+        }
+        Protocol::Udp => {
+            let mut session = udp::Session::open(url, address, timeout, torrents)?;
+            let outcomes = case::run(udp::CASES, &mut session, wanted);
+            session.leave();
+            outcomes
+        }
+    })
+}

@@ -1,0 +1,97 @@
+//! Whom the probe announces: itself, under peer ids and ports drawn by lot.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub(crate) type InfoHash = [u8; 20];
+
+/// One client that the probe plays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: [u8; 20],
+    pub(crate) port: u16,
+    pub(crate) key: u32,
+}
+
+/// Makes peers, each with a port of its own.
+pub(crate) struct Peers {
+    dice: File,
+    next_port: u16,
+}
+
+impl Peers {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut peers = Self {
+            dice: File::open("/dev/urandom")?,
+            next_port: 0,
+        };
+        peers.next_port = 20_000 + u16::from_be_bytes(peers.random()?) % 20_000;
+        Ok(peers)
+    }
+
+    pub(crate) fn random<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.dice.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn peer(&mut self) -> io::Result<Peer> {
+        self.next_port += 1;
+        let letters: [u8; 12] = self.random()?;
+        let mut id = *b"-TP0100-            ";
+        for (place, letter) in id[8..].iter_mut().zip(letters) {
+            *place = b'a' + letter % 26;
+        }
+        Ok(Peer {
+            id,
+            port: self.next_port,
+            key: u32::from_be_bytes(self.random()?) | 1,
+        })
+    }
+}
+
+/// Compact endpoints (BEP 23, 7, 15), whose addresses have 4 or 16 bytes; `None` unless they are whole.
+pub(crate) fn endpoints(compact: &[u8], address_len: usize) -> Option<Vec<SocketAddr>> {
+    let peers = compact.chunks_exact(address_len + 2);
+    if !peers.remainder().is_empty() {
+        return None;
+    }
+    let endpoint = |peer: &[u8]| {
+        let (address, port) = peer.split_at(address_len);
+        let address = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {
+            (Ok(v4), _) => IpAddr::from(Ipv4Addr::from(v4)),
+            (_, Ok(v6)) => IpAddr::from(Ipv6Addr::from(v6)),
+            _ => return None,
+        };
+        let port = u16::from_be_bytes(port.try_into().ok()?);
+        Some(SocketAddr::new(address, port))
+    };
+    peers.map(endpoint).collect()
+}
+
+/// What no peer can be reached at.
+pub(crate) fn is_nowhere(endpoint: &SocketAddr) -> bool {
+    endpoint.port() == 0 || endpoint.ip().is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_whole_or_none() {
+        let v4 = endpoints(b"\x7f\0\0\x01\x1b\x39\0\0\0\0\0\x01", 4).unwrap();
+        assert_eq!(
+            v4,
+            ["127.0.0.1:6969", "0.0.0.0:1"].map(|peer| peer.parse().unwrap())
+        );
+        assert!(!is_nowhere(&v4[0]) && is_nowhere(&v4[1]));
+        assert!(is_nowhere(&"127.0.0.1:0".parse().unwrap()));
+        let v6 = endpoints(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x50", 16).unwrap();
+        assert_eq!(v6, ["[::1]:80".parse().unwrap()]);
+        assert_eq!(endpoints(b"", 4), Some(Vec::new()));
+        assert_eq!(endpoints(b"seven b", 4), None);
+        assert_eq!(endpoints(b"sixbyt", 16), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! What is probed: a tracker's URL, taken apart by hand, and the addresses behind its name.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+use tbtt::daemon::addresses::reachable;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protocol {
+    Http,
+    Udp,
+}
+
+/// An announce URL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Url {
+    pub(crate) text: String,
+    pub(crate) protocol: Protocol,
+    /// A name or an address, IPv6 without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Begins with a slash; for UDP it may be empty.
+    pub(crate) path: String,
+    /// Without the question mark; may be empty.
+    pub(crate) query: String,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (protocol, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Protocol::Http, rest),
+            Some(("udp", rest)) => (Protocol::Udp, rest),
+            Some(("https", _)) => {
+                return Err("https is not spoken here; probe the tracker behind it".to_owned());
+            }
+            _ => return Err("an announce URL begins with http:// or udp://".to_owned()),
+        };
+        if !rest
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        {
+            return Err("spaces, # and what is not ASCII must be escaped".to_owned());
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(authority) => {
+                let (host, port) = authority.split_once(']').ok_or("a ] is missing")?;
+                let _: Ipv6Addr = host.parse().map_err(|_| "no IPv6 address in the []")?;
+                (host, port)
+            }
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        if host.is_empty() || host.contains(['@', '[', ']']) {
+            return Err("no host in it, or not one alone".to_owned());
+        }
+        let port = match (port.strip_prefix(':'), protocol) {
+            (Some(port), _) => port.parse().ok().filter(|&port| port != 0),
+            (None, Protocol::Http) if port.is_empty() => Some(80),
+            (None, _) => None,
+        };
+        let path = match (path, protocol) {
+            ("", Protocol::Http) => "/",
+            _ => path,
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            protocol,
+            host: host.to_owned(),
+            port: port.ok_or("a port from 1 to 65535 is missing")?,
+            path: path.to_owned(),
+            query: query.to_owned(),
+        })
+    }
+}
+
+impl Url {
+    /// The first address of each family that is wanted.
+    pub(crate) fn addresses(&self, v4: bool, v6: bool) -> io::Result<Vec<SocketAddr>> {
+        let all: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        let first = |wanted: bool, is: fn(&SocketAddr) -> bool| {
+            all.iter().copied().find(is).filter(|_| wanted)
+        };
+        let found = [
+            first(v4, SocketAddr::is_ipv4),
+            first(v6, SocketAddr::is_ipv6),
+        ];
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// As a `Host` header has it.
+    pub(crate) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        }
+    }
+
+    /// Where a scrape goes (BEP 48), if the path's last part begins with `announce`.
+    pub(crate) fn scrape_path(&self) -> Option<String> {
+        let (folder, name) = self.path.rsplit_once('/')?;
+        let suffix = name.strip_prefix("announce")?;
+        Some(format!("{folder}/scrape{suffix}"))
+    }
+}
+
+/// Whether the address is one of this machine's.
+pub(crate) fn is_ours(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    address.is_loopback()
+        || address.is_unspecified()
+        || reachable(everywhere).iter().any(|own| own.ip() == address)
+}
+
+/// For each host name the record that tells its trackers, in the order of the URLs, which is the order of preference
+/// (BEP 34).
+pub(crate) fn txt_records<'a>(urls: impl IntoIterator<Item = &'a Url>) -> Vec<String> {
+    let mut hosts: Vec<(&str, Vec<String>)> = Vec::new();
+    for url in urls {
+        // An address has no records.
+        if url.host.parse::<IpAddr>().is_ok() {
+            continue;
+        }
+        let word = match url.protocol {
+            Protocol::Http => format!("TCP:{}", url.port),
+            Protocol::Udp => format!("UDP:{}", url.port),
+        };
+        let host = url.host.trim_end_matches('.');
+        match hosts.iter_mut().find(|(name, _)| *name == host) {
+            Some((_, words)) if words.contains(&word) => {}
+            Some((_, words)) => words.push(word),
+            None => hosts.push((host, vec![word])),
+        }
+    }
+    let record = |(host, words): (&str, Vec<String>)| {
+        format!("{host}. IN TXT \"BITTORRENT {}\"", words.join(" "))
+    };
+    hosts.into_iter().map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> (String, u16, String, String) {
+        let url: Url = text.parse().unwrap();
+        (url.host, url.port, url.path, url.query)
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let owned = |host: &str, port, path: &str, query: &str| {
+            (host.to_owned(), port, path.to_owned(), query.to_owned())
+        };
+        assert_eq!(
+            parts("http://t.example/a/announce?key=1"),
+            owned("t.example", 80, "/a/announce", "key=1")
+        );
+        assert_eq!(
+            parts("http://t.example?x"),
+            owned("t.example", 80, "/", "x")
+        );
+        assert_eq!(parts("udp://[::1]:6969"), owned("::1", 6969, "", ""));
+        for bad in [
+            "t.example",
+            "ftp://t.example/",
+            "https://t.example/announce",
+            "udp://t.example",
+            "udp://t.example/announce",
+            "http://:80/",
+            "http://t.example:0/",
+            "http://t.example:65536/",
+            "http://t.example:x/",
+            "http://me@t.example/",
+            "http://[::1/",
+            "http://[t.example]/",
+            "http://[::1]80/",
+            "http://t.example/a b",
+            "http://t.example/#a",
+        ] {
+            assert!(bad.parse::<Url>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn scrape_is_derived_from_announce() {
+        let scrape = |text: &str| text.parse::<Url>().unwrap().scrape_path();
+        assert_eq!(scrape("http://t/announce").unwrap(), "/scrape");
+        assert_eq!(scrape("http://t/x/announce.php").unwrap(), "/x/scrape.php");
+        assert_eq!(scrape("http://t/a"), None);
+        assert_eq!(scrape("http://t/announce/x"), None);
+    }
+
+    #[test]
+    fn records_keep_the_order_and_leave_out_addresses() {
+        let urls = [
+            "udp://t.example:6969",
+            "http://t.example:6969/announce",
+            "udp://t.example:6969/announce",
+            "http://other.example/announce",
+            "udp://192.0.2.1:6969",
+        ]
+        .map(|url| url.parse::<Url>().unwrap());
+        assert_eq!(
+            txt_records(&urls),
+            [
+                "t.example. IN TXT \"BITTORRENT UDP:6969 TCP:6969\"",
+                "other.example. IN TXT \"BITTORRENT TCP:80\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn loopback_is_ours_and_documentation_is_not() {
+        for ours in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_ours(ours.parse().unwrap()), "{ours}");
+        }
+        for other in ["203.0.113.7", "2001:db8::1"] {
+            assert!(!is_ours(other.parse().unwrap()), "{other}");
+        }
+    }
+}
