@@ -7,6 +7,9 @@ pub mod connections;
 /// What has happened so far, in numbers.
 pub mod counters;
 
+/// What operators are shown.
+pub mod figures;
+
 /// HTTP/1 over TCP.
 pub mod http;
 

@@ -1,0 +1,137 @@
+//! What operators are shown: one set of figures for the page, JSON, metrics and the control socket.
+//!
+//! Written as JSON this is the documented form (tbtt-status(7)): fields are added, never changed or taken away.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Seconds since 1970 (UTC).
+pub type Unix = u64;
+
+/// The tracker as it was at one moment.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Figures {
+    pub version: String,
+    /// When the process started.
+    pub started: Unix,
+    /// When these figures were taken.
+    pub now: Unix,
+    /// Whether the configuration that the last reload found was taken over.
+    pub configuration_good: bool,
+    pub totals: Totals,
+    /// Over the last ten seconds or so.
+    pub announces_per_second: f64,
+    /// Of the process, by name.
+    pub counters: BTreeMap<String, u64>,
+    pub snapshot: Snapshot,
+    pub history: History,
+    /// In the order of their names.
+    pub releases: Vec<Release>,
+}
+
+/// Peers are endpoints here: a host on both families is two.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Totals {
+    /// That have peers or are listed; each of a hybrid's two ids is one.
+    pub torrents: u64,
+    pub peers_ipv4: u64,
+    pub peers_ipv6: u64,
+    /// Of the peers.
+    pub seeders: u64,
+    pub leechers: u64,
+    pub seeders_ipv4: u64,
+    pub seeders_ipv6: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Snapshot {
+    /// When the last one was written, by this process or the one before.
+    pub last: Option<Unix>,
+}
+
+/// The last day, oldest first; each list has one value for each sample, and they are equally long.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct History {
+    /// Seconds between two samples.
+    pub interval: u64,
+    /// When the newest was taken.
+    pub last: Unix,
+    pub peers_ipv4: Vec<u64>,
+    pub peers_ipv6: Vec<u64>,
+    /// On average since the sample before.
+    pub announces_per_second: Vec<f64>,
+}
+
+/// One listed torrent; a hybrid is one. Its peers are hosts: one on both families, or under both ids, counts once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Release {
+    pub name: String,
+    /// Bytes of all its files.
+    pub size: u64,
+    /// 40 hexadecimal digits.
+    pub v1: Option<String>,
+    /// 64 hexadecimal digits.
+    pub v2: Option<String>,
+    pub seeders: u32,
+    pub leechers: u32,
+    pub downloads: u32,
+    pub listed_since: Unix,
+    pub first_seed: Option<Unix>,
+    pub last_seed: Option<Unix>,
+    pub health: Health,
+    /// One of the `.torrent` files that list it: for the control socket alone, the public are not told.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "lossy")]
+    pub file: Option<PathBuf>,
+}
+
+/// Whether a release can be downloaded.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It has been listed without any seed so far.
+    #[default]
+    NeverSeeded,
+    /// It had seeds, and has none.
+    LostSeeds,
+    Seeded,
+}
+
+/// When a release had seeds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seeds {
+    pub first: Option<Unix>,
+    pub last: Option<Unix>,
+}
+
+impl Health {
+    pub fn of(seeders: u32, seeds: Seeds) -> Self {
+        match seeds.last {
+            _ if seeders > 0 => Self::Seeded,
+            Some(_) => Self::LostSeeds,
+            None => Self::NeverSeeded,
+        }
+    }
+
+    /// As JSON has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverSeeded => "never_seeded",
+            Self::LostSeeds => "lost_seeds",
+            Self::Seeded => "seeded",
+        }
+    }
+}
+
+/// A path of bytes that are no text must not keep the rest from being shown.
+fn lossy<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    file.as_ref()
+        .map(|file| file.to_string_lossy())
+        .serialize(serializer)
+}
