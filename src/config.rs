@@ -208,6 +208,10 @@ sections! {
         /// warning or failure, and the text. With failure they get that instead of peers.
         notices: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
 
+        /// How long a torrent that a file lists may be without a seed before the log, the metrics and
+        /// tbttctl check tell, in seconds. 0 for as long as [tracker] interval.
+        seedless_after: u32 = 0, seconds(0..=86400);
+
         /// How long a torrent is still tracked after its last .torrent file is gone, in seconds.
         grace: u32 = 600, seconds(0..=86400);
     }
@@ -292,6 +296,18 @@ sections! {
         /// How long after a snapshot the next one is written, in seconds; one is written at the stop
         /// too. What a crash can lose at most.
         interval: u32 = 300, seconds(10..=86400);
+    }
+
+    /// Where tbttctl reaches the running daemon.
+    [control] Control {
+        /// The Unix socket for it. Empty for none. One that the service manager hands over replaces it.
+        listen: Option<PathBuf> = Some("/run/tbtt/control".into()), OrEmpty(AbsolutePath);
+
+        /// Who may use it besides root: the daemon's user alone, or members of the group too.
+        mode: String = "0660".to_owned(), words::<String>(&["0600", "0660"]);
+
+        /// The group. Empty for that of the daemon's user.
+        group: String = String::new(), text(32);
     }
 
     /// The process.
@@ -440,6 +456,14 @@ fn networks(texts: &[&str]) -> Vec<Source> {
 }
 
 impl Config {
+    /// How long a torrent may be without a seed, in seconds.
+    pub fn seedless_after(&self) -> u32 {
+        match self.torrents.seedless_after {
+            0 => self.tracker.interval,
+            secs => secs,
+        }
+    }
+
     /// How many threads serve.
     pub fn worker_count(&self) -> usize {
         match self.tracker.workers {
@@ -498,6 +522,7 @@ impl Config {
                 "state.directory",
                 self.state.directory != new.state.directory,
             ),
+            ("control", self.control != new.control),
             ("daemon", self.daemon != new.daemon),
         ];
         differ

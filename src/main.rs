@@ -18,6 +18,7 @@ use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
 use tbtt::service::duties::{Site, Source, log_counted, told};
+use tbtt::service::health::Seedwatch;
 use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
@@ -121,9 +122,11 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let keeper = Keeper::new(config, &state);
     let State {
         tracker,
+        health,
         clock,
         secrets,
     } = state;
+    let seedwatch = Seedwatch::new(config, health, clock);
     let front = Arc::new(Front::new(
         loaded.http_settings(secrets.seed),
         tracker,
@@ -156,6 +159,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         keeper,
         secrets,
         listing,
+        seedwatch,
         publisher,
     };
     runtime.block_on(site.serve_operator(loaded, workers.seen.clone(), requests));
@@ -163,7 +167,8 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     log::notice("stopping", &[]);
     told(notify::stopping());
     workers.join()?;
-    site.keeper.save(Pace::AtTheStop);
+    // Told, if it fails.
+    let _ = site.keeper.save(Pace::AtTheStop);
     log_counted(&site.front.counters.all());
     log::notice("stopped", &[]);
     log::report_dropped();

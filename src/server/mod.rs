@@ -24,8 +24,7 @@ pub mod udp;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::protocol::connection_id::UnixTime;
-use crate::tracker::Time;
+use crate::tracker::{Time, UnixTime};
 
 /// Turns the process's monotonic clock into the core's time.
 #[derive(Clone, Copy, Debug)]

@@ -20,6 +20,7 @@ use crate::server::udp;
 use crate::snapshot::Secrets;
 use crate::tracker::Totals;
 
+use super::health::Seedwatch;
 use super::keeping::Keeper;
 use super::listing::Listing;
 
@@ -55,6 +56,7 @@ pub struct Site {
     pub front: Arc<Front>,
     pub udp: Arc<udp::Front>,
     pub listing: Arc<Listing>,
+    pub seedwatch: Arc<Seedwatch>,
     pub publisher: Publisher,
     pub keeper: Arc<Keeper>,
     pub secrets: Secrets,
@@ -74,6 +76,8 @@ impl Site {
         self.front.counters.set_access_log(Box::new(log_announce));
         self.front.counters.log_access(loaded.config.log.announces);
         tokio::spawn(self.keeper.clone().save_now_and_then());
+        let (seedwatch, listing) = (self.seedwatch.clone(), self.listing.clone());
+        tokio::spawn(seedwatch.look_now_and_then(listing));
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
         }
@@ -126,6 +130,7 @@ impl Site {
         ));
         self.front.counters.log_access(loaded.config.log.announces);
         self.keeper.set(&loaded.config);
+        self.seedwatch.set(&loaded.config);
         self.listing.set(&loaded.config, &loaded.lists);
         Listing::rescan(&loaded.config, &self.publisher);
         log::notice("reloaded", &[]);

@@ -11,12 +11,14 @@ use tokio::time::sleep;
 use crate::config::{Config, Loaded};
 use crate::daemon::log;
 use crate::server::Clock;
-use crate::snapshot::{self, Pace, Secrets};
+use crate::snapshot::{self, Pace, SaveError, Saved, Secrets};
 use crate::tracker::Tracker;
+use crate::tracker::health::Health;
 
 /// What is there when the daemon begins to serve.
 pub struct State {
     pub tracker: Arc<Tracker>,
+    pub health: Arc<Mutex<Health>>,
     pub clock: Clock,
     pub secrets: Secrets,
 }
@@ -36,6 +38,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
     };
     if let Some(snapshot::Loaded {
         tracker,
+        health,
         secrets,
         now,
         passed,
@@ -52,12 +55,14 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
         log::notice("state restored", fields);
         return State {
             tracker: Arc::new(tracker),
+            health: Arc::new(Mutex::new(health)),
             clock: Clock::resume(now),
             secrets,
         };
     }
     State {
         tracker: Arc::new(make(fresh.seed)),
+        health: Arc::default(),
         clock: Clock::start(),
         secrets: fresh,
     }
@@ -68,6 +73,7 @@ pub struct Keeper {
     directory: Option<PathBuf>,
     interval_secs: AtomicU32,
     tracker: Arc<Tracker>,
+    health: Arc<Mutex<Health>>,
     clock: Clock,
     secrets: Secrets,
     writing: Mutex<()>,
@@ -79,6 +85,7 @@ impl Keeper {
             directory: config.state.directory.clone(),
             interval_secs: AtomicU32::new(config.state.interval),
             tracker: state.tracker.clone(),
+            health: state.health.clone(),
             clock: state.clock,
             secrets: state.secrets.clone(),
             writing: Mutex::new(()),
@@ -107,14 +114,20 @@ impl Keeper {
         let _ = spawn_blocking(move || self.save(Pace::BesideService)).await;
     }
 
-    /// Writes one, and tells if that fails: the last one is then still there.
-    pub fn save(&self, pace: Pace) {
+    /// Writes one, if there is a directory for it, and tells if that fails: the last one is then still there.
+    pub fn save(&self, pace: Pace) -> Result<Option<Saved>, SaveError> {
         let Some(directory) = &self.directory else {
-            return;
+            return Ok(None);
         };
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, at) = (self.clock.now(), SystemTime::now());
-        match snapshot::save(directory, &self.tracker, now, at, &self.secrets, pace) {
+        let health = self
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .save();
+        let secrets = &self.secrets;
+        match snapshot::save(directory, &self.tracker, &health, now, at, secrets, pace) {
             Ok(saved) => {
                 let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
                 let fields: log::Fields<'_> = &[
@@ -123,8 +136,12 @@ impl Keeper {
                     ("bytes", &saved.bytes),
                 ];
                 log::info("state saved", fields);
+                Ok(Some(saved))
             }
-            Err(error) => log::error("the state is not saved", &[("reason", &error)]),
+            Err(error) => {
+                log::error("the state is not saved", &[("reason", &error)]);
+                Err(error)
+            }
         }
     }
 }

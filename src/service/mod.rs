@@ -4,6 +4,9 @@
 /// What is done now and then, and what the operator asks for.
 pub mod duties;
 
+/// Whether what is published has seeds.
+pub mod health;
+
 /// The state over a restart.
 pub mod keeping;
 

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod budget;
 pub mod catalogue;
+pub mod health;
 pub mod list;
 mod random;
 mod remembered;
@@ -25,7 +26,7 @@ pub use rules::{Gate, Settings};
 pub use saved::{Malformed, Restore, Restored, Walk};
 pub use types::{
     Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
-    ScrapeEntry, Time,
+    ScrapeEntry, Time, UnixTime,
 };
 
 use catalogue::Notice;

@@ -65,6 +65,10 @@ impl Time {
     }
 }
 
+/// Seconds since 1970. Unlike [`Time`], it means the same after a restart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct UnixTime(pub u64);
+
 /// Why a client announces (BEP 3, BEP 21). Whatever else it sends counts as [`Event::None`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Event {
