@@ -256,6 +256,18 @@ impl Tracker {
         totals
     }
 
+    /// How many of the endpoints are seeders: IPv4, IPv6. Looks at every torrent, so it is for the operator's views.
+    pub fn seeders(&self) -> [usize; 2] {
+        let mut seeders = [0, 0];
+        for shard in &self.shards {
+            for torrent in &lock(shard).torrents {
+                let [v4, v6] = torrent.swarm.seeders();
+                seeders = [seeders[0] + v4, seeders[1] + v6];
+            }
+        }
+        seeders
+    }
+
     fn settings(&self) -> RwLockReadGuard<'_, Settings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner)
     }
