@@ -17,12 +17,14 @@ use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
+use tbtt::server::views::Views;
 use tbtt::service::duties::{Site, Source, log_counted, told};
 use tbtt::service::health::Seedwatch;
 use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
 use tbtt::service::shut_in::shut_in;
+use tbtt::service::survey::Survey;
 use tbtt::service::workers::{Workers, runtime};
 use tbtt::service::{Exit, Failed, failed};
 use tbtt::snapshot::{Pace, Secrets};
@@ -125,6 +127,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         health,
         clock,
         secrets,
+        ..
     } = state;
     let seedwatch = Seedwatch::new(config, health, clock);
     let front = Arc::new(Front::new(
@@ -148,6 +151,12 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
             &error,
         )
     })?;
+    let survey = Survey::new(&front, &listing, &seedwatch, &keeper);
+    let figures = survey.clone();
+    let views = Views::start(Box::new(move || figures.figures()))
+        .map_err(|error| failed(Exit::Internal, "cannot start the thread for views", &error))?;
+    // Set here alone.
+    let _ = front.views.set(views);
     let (stop, stopped) = watch::channel(false);
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
@@ -160,6 +169,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         secrets,
         listing,
         seedwatch,
+        survey,
         publisher,
     };
     runtime.block_on(site.serve_operator(loaded, workers.seen.clone(), requests));

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::server::counters::Histogram;
+
 /// Seconds since 1970 (UTC).
 pub type Unix = u64;
 
@@ -26,6 +28,8 @@ pub struct Figures {
     pub announces_per_second: f64,
     /// Of the process, by name.
     pub counters: BTreeMap<String, u64>,
+    /// How long it took to handle requests, by `http` and `udp`.
+    pub handling: BTreeMap<String, Handling>,
     pub snapshot: Snapshot,
     pub history: History,
     /// In the order of their names.
@@ -45,6 +49,20 @@ pub struct Totals {
     pub leechers: u64,
     pub seeders_ipv4: u64,
     pub seeders_ipv6: u64,
+    /// Open ones, over TCP and Unix sockets.
+    pub connections: u64,
+}
+
+/// A histogram of samples: of HTTP one announce in sixteen, of UDP each batch of packets with its mean.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Handling {
+    /// The upper bound of each count but the last, which has none.
+    pub up_to_seconds: Vec<f64>,
+    /// How many samples took up to their bound, and longer than the one before.
+    pub counts: Vec<u64>,
+    /// All samples together.
+    pub seconds: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
@@ -103,16 +121,9 @@ pub enum Health {
     Seeded,
 }
 
-/// When a release had seeds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Seeds {
-    pub first: Option<Unix>,
-    pub last: Option<Unix>,
-}
-
 impl Health {
-    pub fn of(seeders: u32, seeds: Seeds) -> Self {
-        match seeds.last {
+    pub fn of(seeders: u32, last_seed: Option<Unix>) -> Self {
+        match last_seed {
             _ if seeders > 0 => Self::Seeded,
             Some(_) => Self::LostSeeds,
             None => Self::NeverSeeded,
@@ -126,6 +137,25 @@ impl Health {
             Self::LostSeeds => "lost_seeds",
             Self::Seeded => "seeded",
         }
+    }
+}
+
+impl From<&Histogram> for Handling {
+    fn from(histogram: &Histogram) -> Self {
+        Self {
+            up_to_seconds: Histogram::BOUNDS
+                .map(|nanoseconds| nanoseconds as f64 / 1e9)
+                .into(),
+            counts: histogram.counts(),
+            seconds: histogram.total_seconds(),
+        }
+    }
+}
+
+impl Release {
+    /// Its ids as JSON has them.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.v1.iter().chain(&self.v2).map(String::as_str)
     }
 }
 

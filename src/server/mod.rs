@@ -13,14 +13,23 @@ pub mod figures;
 /// HTTP/1 over TCP.
 pub mod http;
 
+/// Figures for Prometheus.
+pub mod metrics;
+
 /// Who a request is from when a proxy hands it on.
 pub mod proxy;
 
 /// A client's socket and pace.
 mod stream;
 
+/// Figures as a page to read.
+pub mod status;
+
 /// BEP 15 over UDP.
 pub mod udp;
+
+/// Who sees the figures, and how they are kept.
+pub mod views;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -23,6 +23,7 @@ use crate::tracker::Totals;
 use super::health::Seedwatch;
 use super::keeping::Keeper;
 use super::listing::Listing;
+use super::survey::Survey;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -57,6 +58,7 @@ pub struct Site {
     pub udp: Arc<udp::Front>,
     pub listing: Arc<Listing>,
     pub seedwatch: Arc<Seedwatch>,
+    pub survey: Arc<Survey>,
     pub publisher: Publisher,
     pub keeper: Arc<Keeper>,
     pub secrets: Secrets,
@@ -72,6 +74,7 @@ impl Site {
     ) {
         tokio::spawn(expire(self.front.clone(), self.listing.clone()));
         tokio::spawn(tell_status(self.front.clone()));
+        tokio::spawn(self.survey.clone().look_now_and_then());
         tokio::spawn(tell_counted(self.front.clone()));
         self.front.counters.set_access_log(Box::new(log_announce));
         self.front.counters.log_access(loaded.config.log.announces);
@@ -98,6 +101,7 @@ impl Site {
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(faults) => {
+                self.survey.note_reload(false);
                 for fault in &faults.0 {
                     log::error("reload refused, nothing is changed", &[("fault", fault)]);
                 }
@@ -133,6 +137,7 @@ impl Site {
         self.seedwatch.set(&loaded.config);
         self.listing.set(&loaded.config, &loaded.lists);
         Listing::rescan(&loaded.config, &self.publisher);
+        self.survey.note_reload(true);
         log::notice("reloaded", &[]);
         told(notify::ready(&status(&self.front, 0)));
     }
@@ -152,7 +157,7 @@ async fn tell_status(front: Arc<Front>) {
     let mut before = 0;
     loop {
         sleep(STATUS_INTERVAL).await;
-        let announces = front.counters.announces.get();
+        let announces = front.counters.announces();
         told(notify::status(&status(
             &front,
             (announces - before) / STATUS_INTERVAL.as_secs(),

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -21,6 +21,8 @@ pub struct State {
     pub health: Arc<Mutex<Health>>,
     pub clock: Clock,
     pub secrets: Secrets,
+    /// When the snapshot was written that it is from.
+    pub saved: Option<SystemTime>,
 }
 
 /// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and told: better to
@@ -58,6 +60,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
             health: Arc::new(Mutex::new(health)),
             clock: Clock::resume(now),
             secrets,
+            saved: SystemTime::now().checked_sub(passed),
         };
     }
     State {
@@ -65,6 +68,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
         health: Arc::default(),
         clock: Clock::start(),
         secrets: fresh,
+        saved: None,
     }
 }
 
@@ -77,6 +81,7 @@ pub struct Keeper {
     clock: Clock,
     secrets: Secrets,
     writing: Mutex<()>,
+    last: Mutex<Option<SystemTime>>,
 }
 
 impl Keeper {
@@ -89,6 +94,7 @@ impl Keeper {
             clock: state.clock,
             secrets: state.secrets.clone(),
             writing: Mutex::new(()),
+            last: Mutex::new(state.saved),
         })
     }
 
@@ -96,6 +102,17 @@ impl Keeper {
     pub fn set(&self, config: &Config) {
         self.interval_secs
             .store(config.state.interval, Ordering::Relaxed);
+    }
+
+    /// When the last one was written, by this process or the one before, in Unix time.
+    pub fn last_saved(&self) -> Option<u64> {
+        let last = *self.last();
+        let since = last?.duration_since(UNIX_EPOCH).ok()?;
+        Some(since.as_secs())
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes one now and then, in a thread that may wait for the disk.
@@ -136,6 +153,7 @@ impl Keeper {
                     ("bytes", &saved.bytes),
                 ];
                 log::info("state saved", fields);
+                *self.last() = Some(at);
                 Ok(Some(saved))
             }
             Err(error) => {

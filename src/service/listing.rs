@@ -8,7 +8,7 @@ use crate::config::{Config, Lists};
 use crate::daemon::log;
 use crate::publish::{self, Event, Publisher};
 use crate::server::Clock;
-use crate::tracker::catalogue::{Catalogue, Change, Torrent};
+use crate::tracker::catalogue::{Catalogue, Change, Row, Torrent};
 use crate::tracker::{Admission, InfoHash, Tracker};
 
 /// Full rescans find what inotify does not tell, such as changes on a network file system.
@@ -104,6 +104,11 @@ impl Listing {
             Some((id, counts.any(|counts| counts.complete > 0)))
         });
         served.collect()
+    }
+
+    /// Each torrent that a file lists, in no order.
+    pub fn rows(&self) -> Vec<Row> {
+        self.catalogue().rows().cloned().collect()
     }
 
     /// What the file that lists a torrent calls it.

@@ -19,6 +19,9 @@ pub mod open;
 /// Giving up what is not needed.
 pub mod shut_in;
 
+/// The figures that operators are shown.
+pub mod survey;
+
 /// The threads that serve.
 pub mod workers;
 

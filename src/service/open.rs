@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::{Config, Listen};
 use crate::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
 use crate::daemon::{addresses, log};
-use crate::server::http::{Door, Listener};
+use crate::server::http::{Door, Listener, Serves};
 
 use super::{Exit, Failed, failed};
 
@@ -34,6 +34,10 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
             kinds: &[Kind::Tcp, Kind::Unix],
         },
         Known {
+            name: "status",
+            kinds: &[Kind::Tcp, Kind::Unix],
+        },
+        Known {
             name: "udp",
             kinds: &[Kind::Udp],
         },
@@ -57,15 +61,41 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                 continue;
             }
         };
-        opened.http.push(Door { listener, preamble });
+        opened.http.push(Door {
+            listener,
+            preamble,
+            serves: match name.as_str() {
+                "status" => Serves::Views,
+                _ => Serves::All,
+            },
+        });
     }
     if opened.http.is_empty() {
-        for (preamble, listen) in [(false, &config.http.listen), (true, &config.proxy.listen)] {
+        for (preamble, serves, listen) in [
+            (false, Serves::All, &config.http.listen),
+            (true, Serves::All, &config.proxy.listen),
+            (false, Serves::Views, &config.status.listen),
+        ] {
             for listen in listen {
-                let listener = bind_http(listen).map_err(|error| cannot_bind(&error))?;
-                opened.http.push(Door { listener, preamble });
+                opened.http.push(Door {
+                    listener: bind_http(listen).map_err(|error| cannot_bind(&error))?,
+                    preamble,
+                    serves,
+                });
             }
         }
+    }
+    let apart = opened.http.iter().any(|door| door.serves == Serves::Views);
+    if !apart && !config.status.listen.is_empty() {
+        log::notice(
+            "no status page of its own address: among the sockets handed over none is named status",
+            &[],
+        );
+    }
+    if apart {
+        let clients = |door: &&mut Door| door.serves == Serves::All;
+        let others = opened.http.iter_mut().filter(clients);
+        others.for_each(|door| door.serves = Serves::Clients);
     }
     // A service manager that hands over sockets leaves the right to make more to none, as our unit does.
     if bind_udp {
@@ -79,7 +109,13 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
     let mut udp_addresses: Vec<SocketAddr> =
         opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
     udp_addresses.dedup();
-    for Door { listener, preamble } in &opened.http {
+    for Door {
+        listener,
+        preamble,
+        serves,
+    } in &opened.http
+    {
+        let for_clients = !preamble && *serves != Serves::Views;
         let address = match listener {
             Listener::Tcp(listener) => {
                 let address = listener
@@ -88,7 +124,7 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                 let path = &config.http.announce_path;
                 let reachable = addresses::reachable(address)
                     .into_iter()
-                    .filter(|_| !preamble);
+                    .filter(|_| for_clients);
                 opened
                     .announce_urls
                     .extend(reachable.map(|at| format!("http://{at}{path}")));
@@ -105,9 +141,12 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                 )
             }
         };
-        opened
-            .addresses
-            .push((if *preamble { "http-proxy" } else { "http" }, address));
+        let name = match serves {
+            Serves::Views => "status",
+            _ if *preamble => "http-proxy",
+            _ => "http",
+        };
+        opened.addresses.push((name, address));
     }
     for address in udp_addresses {
         let urls = addresses::reachable(address)

@@ -1,0 +1,274 @@
+//! What operators ask over HTTP: page, JSON, metrics and `.torrent` files, rendered beside the workers and seldom.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+    HeaderValue, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Response, StatusCode};
+use nix::fcntl::OFlag;
+use tokio::sync::oneshot;
+
+use crate::protocol::metainfo::Metainfo;
+use crate::server::figures::{Figures, Release};
+use crate::server::metrics;
+use crate::server::status::{self, Query};
+use crate::tracker::access::AccessList;
+
+/// How long figures are shown before they are taken anew. As long, clients may keep what they got.
+const FRESH: Duration = Duration::from_secs(5);
+const FRESH_SECS: HeaderValue = HeaderValue::from_static("private, max-age=5");
+
+/// How many pages, by sorting, search and number, are rendered of the same figures. Who asks for more may come again: it
+/// bounds what a hammering stranger can cost.
+const PAGES_MAX: usize = 100;
+
+/// How many requests may wait while something is rendered.
+const WAITING_MAX: usize = 1024;
+
+/// The largest `.torrent` file that is handed out, in bytes.
+const TORRENT_MAX: u64 = 16 << 20;
+
+/// What the operator decides about views.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Where the page is; `None` for no page.
+    pub status_path: Option<String>,
+    pub status_access: AccessList,
+    /// Whether the page leads to the `.torrent` files.
+    pub torrents: bool,
+    /// Named in magnet links.
+    pub announce_urls: Vec<String>,
+    /// Where the metrics are; `None` for none.
+    pub metrics_path: Option<String>,
+    pub metrics_access: AccessList,
+    /// Whether each release has metrics of its own.
+    pub per_torrent: bool,
+}
+
+/// One view, for someone who may see it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Asked {
+    Page(Query),
+    Style,
+    Json,
+    Metrics,
+    /// The id in hexadecimal digits, as the page has it.
+    Torrent(String),
+}
+
+impl Settings {
+    /// The view that a path names; `None` if it names none, or none that its sender may see: who may not cannot tell the two
+    /// apart.
+    pub fn asked(
+        &self,
+        path: &str,
+        query: &str,
+        from: impl FnOnce() -> Option<IpAddr>,
+    ) -> Option<Asked> {
+        let may = |access: &AccessList| from().is_some_and(|from| access.admits(from));
+        if self.metrics_path.as_deref() == Some(path) {
+            return may(&self.metrics_access).then_some(Asked::Metrics);
+        }
+        let rest = path.strip_prefix(self.status_path.as_deref()?)?;
+        let asked = match rest {
+            "" => Asked::Page(Query::parse(query)),
+            ".css" => Asked::Style,
+            ".json" => Asked::Json,
+            _ => {
+                let id = rest.strip_prefix('/')?.strip_suffix(".torrent")?;
+                self.torrents.then(|| Asked::Torrent(id.to_owned()))?
+            }
+        };
+        may(&self.status_access).then_some(asked)
+    }
+}
+
+/// Where figures come from.
+pub type Source = Box<dyn Fn() -> Figures + Send>;
+
+/// Hands requests to the thread that renders. One alone: what many ask at once is rendered once, announces wait for none of
+/// it, and if a torrent directory hangs, nothing but this does.
+pub struct Views {
+    jobs: SyncSender<Job>,
+}
+
+struct Job {
+    settings: Arc<Settings>,
+    asked: Asked,
+    reply: oneshot::Sender<Option<Bytes>>,
+}
+
+impl Views {
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn start(source: Source) -> io::Result<Self> {
+        let (jobs, waiting) = sync_channel(WAITING_MAX);
+        thread::Builder::new()
+            .name("views".to_owned())
+            .spawn(move || render_all(&source, &waiting))?;
+        Ok(Self { jobs })
+    }
+
+    pub async fn answer(&self, settings: &Arc<Settings>, asked: Asked) -> Response<Full<Bytes>> {
+        if asked == Asked::Style {
+            return response(&asked, Bytes::from_static(status::STYLE.as_bytes()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            settings: settings.clone(),
+            asked: asked.clone(),
+            reply,
+        };
+        if self.jobs.try_send(job).is_err() {
+            return busy();
+        }
+        match answer.await {
+            Ok(Some(body)) => response(&asked, body),
+            Ok(None) if matches!(asked, Asked::Torrent(_)) => {
+                plain(StatusCode::NOT_FOUND, "there is no such torrent file\n")
+            }
+            Ok(None) | Err(_) => busy(),
+        }
+    }
+}
+
+fn render_all(source: &Source, waiting: &Receiver<Job>) {
+    let mut kept: Option<Kept> = None;
+    for Job {
+        settings,
+        asked,
+        reply,
+    } in waiting
+    {
+        kept = kept.filter(Kept::is_fresh);
+        let kept = kept.get_or_insert_with(|| Kept::new(source()));
+        // Who asked may be gone.
+        let _ = reply.send(kept.body(&settings, asked));
+    }
+}
+
+/// The figures of a moment, and what was made of them.
+struct Kept {
+    since: Instant,
+    figures: Figures,
+    /// By id: the figures themselves are for the public and name no file.
+    files: HashMap<String, PathBuf>,
+    bodies: HashMap<Asked, Bytes>,
+}
+
+impl Kept {
+    fn new(mut figures: Figures) -> Self {
+        let mut files = HashMap::new();
+        for release in &mut figures.releases {
+            if let Some(file) = release.file.take() {
+                files.extend(release.ids().map(|id| (id.to_owned(), file.clone())));
+            }
+        }
+        Self {
+            since: Instant::now(),
+            figures,
+            files,
+            bodies: HashMap::new(),
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < FRESH
+    }
+
+    /// `None` where there is no such file, or too much was asked already.
+    fn body(&mut self, settings: &Settings, asked: Asked) -> Option<Bytes> {
+        if let Some(body) = self.bodies.get(&asked) {
+            return Some(body.clone());
+        }
+        let body = match &asked {
+            Asked::Torrent(id) => return read_torrent(self.files.get(id)?, id).map(Bytes::from),
+            Asked::Page(_) if self.bodies.len() >= PAGES_MAX => return None,
+            Asked::Page(query) => status::page(&self.figures, settings, query).into_bytes(),
+            Asked::Json => serde_json::to_vec(&self.figures).ok()?,
+            Asked::Metrics => metrics::text(&self.figures, settings.per_torrent).into_bytes(),
+            Asked::Style => return None,
+        };
+        let body = Bytes::from(body);
+        self.bodies.insert(asked, body.clone());
+        Some(body)
+    }
+}
+
+/// A file is handed out only as what it was listed for: another may have taken its place, or a link to another.
+fn read_torrent(path: &Path, id: &str) -> Option<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(TORRENT_MAX).read_to_end(&mut bytes).ok()?;
+    let torrent = Metainfo::parse(&bytes).ok()?.torrent();
+    let is_it = torrent.v1.is_some_and(|v1| v1.to_string() == id)
+        || torrent.v2.is_some_and(|v2| v2.to_string() == id);
+    is_it.then_some(bytes)
+}
+
+/// The id under which a release's file is handed out.
+pub(super) fn file_id(release: &Release) -> &str {
+    release.ids().next().unwrap_or_default()
+}
+
+fn response(asked: &Asked, body: Bytes) -> Response<Full<Bytes>> {
+    let content_type = match asked {
+        Asked::Page(_) => "text/html; charset=utf-8",
+        Asked::Style => "text/css; charset=utf-8",
+        Asked::Json => "application/json",
+        Asked::Metrics => "text/plain; version=0.0.4; charset=utf-8",
+        Asked::Torrent(_) => "application/x-bittorrent",
+    };
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
+    set(CONTENT_TYPE, content_type);
+    set(CONTENT_SECURITY_POLICY, status::POLICY);
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(REFERRER_POLICY, "no-referrer");
+    if let Asked::Torrent(_) = asked {
+        set(CONTENT_DISPOSITION, "attachment");
+    }
+    headers.insert(CACHE_CONTROL, FRESH_SECS);
+    response
+}
+
+fn busy() -> Response<Full<Bytes>> {
+    let mut response = plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too much was asked at once; come again\n",
+    );
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
