@@ -4,7 +4,8 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -18,6 +19,7 @@ use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
 use tbtt::server::views::Views;
+use tbtt::service::control;
 use tbtt::service::duties::{Site, Source, log_counted, told};
 use tbtt::service::health::Seedwatch;
 use tbtt::service::keeping::{self, Keeper, State};
@@ -112,7 +114,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         .iter()
         .for_each(|warning| log::warning("unwise configuration", &[("at", warning)]));
 
-    let sockets = open_sockets(config)?;
+    let mut sockets = open_sockets(config)?;
     let fresh =
         Secrets::new().map_err(|error| failed(Exit::Internal, "cannot draw secrets", &error))?;
     shut_in(
@@ -161,8 +163,9 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
-    let site = Site {
+    let site = Arc::new(Site {
         source,
+        started: loaded.config,
         front,
         udp,
         keeper,
@@ -171,12 +174,16 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         seedwatch,
         survey,
         publisher,
-    };
-    runtime.block_on(site.serve_operator(loaded, workers.seen.clone(), requests));
+        reloading: Mutex::default(),
+    });
+    let control = control::start(sockets.control.take(), &site, &stopped)?;
+    runtime.block_on(site.serve_operator(workers.seen.clone(), requests));
     stop.send_replace(true);
     log::notice("stopping", &[]);
     told(notify::stopping());
     workers.join()?;
+    // What it could not do, it has told who asked.
+    drop(control.map(JoinHandle::join));
     // Told, if it fails.
     let _ = site.keeper.save(Pace::AtTheStop);
     log_counted(&site.front.counters.all());

@@ -26,6 +26,8 @@ pub struct Figures {
     pub totals: Totals,
     /// Over the last ten seconds or so.
     pub announces_per_second: f64,
+    /// Announces and scrapes, whyever they were refused, and likewise.
+    pub refusals_per_second: f64,
     /// Of the process, by name.
     pub counters: BTreeMap<String, u64>,
     /// How long it took to handle requests, by `http` and `udp`.
@@ -70,6 +72,8 @@ pub struct Handling {
 pub struct Snapshot {
     /// When the last one was written, by this process or the one before.
     pub last: Option<Unix>,
+    /// Seconds between two; `None` if no state is kept.
+    pub interval: Option<u32>,
 }
 
 /// The last day, oldest first; each list has one value for each sample, and they are equally long.
@@ -104,6 +108,8 @@ pub struct Release {
     pub first_seed: Option<Unix>,
     pub last_seed: Option<Unix>,
     pub health: Health,
+    /// It has been without a seed for longer than `[torrents] seedless_after` allows.
+    pub overdue: bool,
     /// One of the `.torrent` files that list it: for the control socket alone, the public are not told.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "lossy")]
     pub file: Option<PathBuf>,

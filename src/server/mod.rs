@@ -4,6 +4,9 @@
 /// How many connections there may be.
 pub mod connections;
 
+/// The operator's Unix socket.
+pub mod control;
+
 /// What has happened so far, in numbers.
 pub mod counters;
 

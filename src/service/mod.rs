@@ -1,6 +1,9 @@
 //! What `main` puts together: the process, its sockets, the workers, and the duties beside serving.
 #![forbid(unsafe_code)]
 
+/// What the operator asks over the control socket.
+pub mod control;
+
 /// What is done now and then, and what the operator asks for.
 pub mod duties;
 

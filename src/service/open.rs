@@ -1,8 +1,14 @@
 //! The sockets to serve: those that the service manager hands over, or bound as configured.
 
+use std::fmt::Display;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+
+use nix::unistd::{Gid, Group, User, geteuid};
 
 use crate::config::{Config, Listen};
 use crate::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
@@ -16,6 +22,8 @@ pub struct Sockets {
     pub http: Vec<Door>,
     /// Dealt out to the workers in turn.
     pub udp: Vec<UdpSocket>,
+    /// The operator's.
+    pub control: Option<UnixListener>,
     /// Where they are, for the operator.
     pub addresses: Vec<(&'static str, String)>,
     /// What clients may write into a torrent.
@@ -38,6 +46,10 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
             kinds: &[Kind::Tcp, Kind::Unix],
         },
         Known {
+            name: "control",
+            kinds: &[Kind::Unix],
+        },
+        Known {
             name: "udp",
             kinds: &[Kind::Udp],
         },
@@ -47,13 +59,18 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
     let mut opened = Sockets {
         http: Vec::new(),
         udp: Vec::new(),
+        control: None,
         addresses: Vec::new(),
         announce_urls: Vec::new(),
     };
-    let bind_udp = inherited.is_empty();
+    let bind_udp = inherited.iter().all(|(name, _)| name == "control");
     for (name, socket) in inherited {
         let preamble = name == "http-proxy";
         let listener = match socket {
+            Inherited::Unix(listener) if name == "control" => {
+                opened.control = Some(listener);
+                continue;
+            }
             Inherited::Tcp(listener) => Listener::Tcp(listener),
             Inherited::Unix(listener) => Listener::Unix(listener),
             Inherited::Udp(socket) => {
@@ -106,6 +123,9 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
             &[],
         );
     }
+    if opened.control.is_none() {
+        opened.control = bind_control(config);
+    }
     let mut udp_addresses: Vec<SocketAddr> =
         opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
     udp_addresses.dedup();
@@ -130,16 +150,7 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                     .extend(reachable.map(|at| format!("http://{at}{path}")));
                 address.to_string()
             }
-            Listener::Unix(listener) => {
-                let path = listener
-                    .local_addr()
-                    .ok()
-                    .and_then(|at| at.as_pathname().map(Path::to_owned));
-                path.map_or_else(
-                    || "unix:".to_owned(),
-                    |path| format!("unix:{}", path.display()),
-                )
-            }
+            Listener::Unix(listener) => shown(listener),
         };
         let name = match serves {
             Serves::Views => "status",
@@ -155,7 +166,18 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         opened.announce_urls.extend(urls);
         opened.addresses.push(("udp", address.to_string()));
     }
+    if let Some(listener) = &opened.control {
+        opened.addresses.push(("control", shown(listener)));
+    }
     Ok(opened)
+}
+
+fn shown(listener: &UnixListener) -> String {
+    let path = listener
+        .local_addr()
+        .ok()
+        .and_then(|at| at.as_pathname().map(Path::to_owned));
+    format!("unix:{}", path.unwrap_or_default().display())
 }
 
 fn bind_http(listen: &Listen) -> Result<Listener, BindError> {
@@ -165,6 +187,52 @@ fn bind_http(listen: &Listen) -> Result<Listener, BindError> {
         }
         Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
     }
+}
+
+/// Of what clients need nothing depends on it, so without it the daemon serves all the same.
+fn bind_control(config: &Config) -> Option<UnixListener> {
+    let path = config.control.listen.as_ref()?;
+    let without = |reason: &dyn Display| {
+        let fields: log::Fields<'_> = &[("reason", reason)];
+        log::warning("serving without a control socket", fields);
+    };
+    let owner = match control_owner(config) {
+        Ok(owner) => owner,
+        Err(reason) => {
+            without(&reason);
+            return None;
+        }
+    };
+    if let Some(directory) = path.parent().filter(|_| geteuid().is_root()) {
+        // Gone after each boot, or there already. If it cannot be made, that shows next.
+        let open = Permissions::from_mode(0o755);
+        let _ = fs::create_dir(directory).and_then(|()| fs::set_permissions(directory, open));
+    }
+    let mode = u32::from_str_radix(&config.control.mode, 8).expect("checked when it was read");
+    match sockets::bind_unix_for(path, mode, owner) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            without(&error);
+            None
+        }
+    }
+}
+
+/// Whose the control socket shall be: user, if we may choose, and group, if not our own.
+fn control_owner(config: &Config) -> Result<(Option<u32>, Option<u32>), String> {
+    let user = match config.daemon.user.as_str() {
+        "" => None,
+        user => User::from_name(user).ok().flatten(),
+    };
+    let user = user.filter(|_| geteuid().is_root());
+    let group = match config.control.group.as_str() {
+        "" => user.as_ref().map(|user| user.gid),
+        name => match Group::from_name(name) {
+            Ok(Some(group)) => Some(group.gid),
+            _ => return Err(format!("there is no group \"{name}\" on this machine")),
+        },
+    };
+    Ok((user.map(|user| user.uid.as_raw()), group.map(Gid::as_raw)))
 }
 
 /// One for each worker at each address, as each reads its own.
