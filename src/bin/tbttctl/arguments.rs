@@ -150,7 +150,7 @@ impl FromStr for Thresholds {
     }
 }
 
-/// For completions.
+/// The whole of it, as a program that writes completions wants it too.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
