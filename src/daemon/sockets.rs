@@ -497,10 +497,10 @@ pub fn bind_unix_for(
             result => result?,
         }
         // Before it listens nobody can connect, so no moment is open to more than the mode says.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
         if uid.or(gid).is_some() {
             lchown(path, uid, gid)?;
         }
-        fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(i32::from(TcpSettings::default().backlog))?;
         Ok(socket.into())
     };
