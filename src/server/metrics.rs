@@ -308,3 +308,108 @@ impl Display for Escaped<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::counters::Counters;
+
+    fn release(name: &str, seeders: u32, last_seed: Option<u64>) -> Release {
+        Release {
+            name: name.to_owned(),
+            v2: Some("ab".repeat(32)),
+            seeders,
+            last_seed,
+            health: Health::of(seeders, last_seed),
+            ..Release::default()
+        }
+    }
+
+    #[test]
+    fn every_counter_is_shown_once_whatever_it_is_called() {
+        let counters = Counters::default().all();
+        let numbered = (100..).zip(&counters);
+        let mut figures = Figures {
+            counters: numbered
+                .map(|(number, (name, _))| (name.to_string(), number))
+                .collect(),
+            ..Figures::default()
+        };
+        figures.counters.insert("of_tomorrow".to_owned(), 99);
+        let text = text(&figures, false);
+        for number in 99..100 + counters.len() {
+            let lines = text
+                .lines()
+                .filter(|line| line.ends_with(&format!(" {number}")));
+            assert_eq!(lines.count(), 1, "{number} in {text}");
+        }
+        assert!(text.contains("\ntbtt_of_tomorrow_total 99\n"));
+        assert!(text.contains("\ntbtt_refusals_total{reason=\"unknown_torrent\"} "));
+    }
+
+    #[test]
+    fn every_group_and_help_is_of_a_counter_that_is_there() {
+        let counters = Counters::default().all();
+        let grouped = GROUPS
+            .iter()
+            .flat_map(|(.., values)| values.iter().map(|(name, _)| *name));
+        for name in grouped.chain(HELP.iter().map(|(name, _)| *name)) {
+            assert!(
+                counters.iter().any(|(counter, _)| *counter == name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_histogram_adds_up() {
+        let handling = Handling {
+            up_to_seconds: vec![5e-7, 0.001],
+            counts: vec![3, 4, 5],
+            seconds: 1.5,
+        };
+        let figures = Figures {
+            handling: [("udp".to_owned(), handling)].into(),
+            ..Figures::default()
+        };
+        let text = text(&figures, false);
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("tbtt_handling"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "tbtt_handling_seconds_bucket{protocol=\"udp\",le=\"0.0000005\"} 3",
+                "tbtt_handling_seconds_bucket{protocol=\"udp\",le=\"0.001\"} 7",
+                "tbtt_handling_seconds_bucket{protocol=\"udp\",le=\"+Inf\"} 12",
+                "tbtt_handling_seconds_sum{protocol=\"udp\"} 1.5",
+                "tbtt_handling_seconds_count{protocol=\"udp\"} 12",
+            ]
+        );
+    }
+
+    #[test]
+    fn releases_have_series_only_if_asked_for() {
+        let figures = Figures {
+            releases: vec![release("a\\b\"c\nd", 2, Some(7)), release("e", 0, None)],
+            ..Figures::default()
+        };
+        let few = text(&figures, false);
+        assert!(
+            !few.contains("tbtt_release_")
+                && few.contains("tbtt_releases{health=\"never_seeded\"} 1\n"),
+            "{few}"
+        );
+        let all = text(&figures, true);
+        let id = "ab".repeat(32);
+        assert!(
+            all.contains(&format!(
+                "tbtt_release_seeders{{id=\"{id}\",name=\"a\\\\b\\\"c\\nd\"}} 2\n"
+            )),
+            "{all}"
+        );
+        let last = "tbtt_release_last_seed_timestamp_seconds{";
+        assert_eq!(all.matches(last).count(), 1, "never is no time: {all}");
+    }
+}

@@ -114,10 +114,13 @@ impl Query {
         self.sort.begins_with_least() != self.reversed
     }
 
+    fn order(&self) -> &'static str {
+        if self.is_ascending() { "asc" } else { "desc" }
+    }
+
     /// As a link has it.
     fn link(&self) -> String {
-        let order = if self.is_ascending() { "asc" } else { "desc" };
-        let mut link = format!("?sort={}&order={order}", self.sort.key());
+        let mut link = format!("?sort={}&order={}", self.sort.key(), self.order());
         if !self.search.is_empty() {
             link += &format!("&search={}", Encoded(&self.search));
         }
@@ -271,14 +274,16 @@ impl Page<'_> {
         let query = self.query;
         let found = query.select(&self.figures.releases);
         let pages = found.len().div_ceil(ROWS).max(1);
-        let number = query.page.min(pages);
+        let number = query.page.clamp(1, pages);
         writeln!(
             f,
             "<form role=\"search\">\n<label for=\"search\">Search names and ids</label>\n\
              <input type=\"search\" id=\"search\" name=\"search\" maxlength=\"{SEARCH_MAX}\" value=\"{}\">\n\
-             <input type=\"hidden\" name=\"sort\" value=\"{}\">\n<button>Search</button>\n</form>",
+             <input type=\"hidden\" name=\"sort\" value=\"{}\">\n\
+             <input type=\"hidden\" name=\"order\" value=\"{}\">\n<button>Search</button>\n</form>",
             Escaped(&query.search),
-            query.sort.key()
+            query.sort.key(),
+            query.order()
         )?;
         if found.is_empty() {
             let what = if query.search.is_empty() {
@@ -340,13 +345,13 @@ impl Page<'_> {
                 file_id(release)
             )?;
         }
-        f.write_str("</span><details><summary>ids</summary>")?;
+        f.write_str(" <details><summary>ids</summary>")?;
         for (version, id) in [("v1", &release.v1), ("v2", &release.v2)] {
             if let Some(id) = id {
-                write!(f, " {version} <code>{id}</code>")?;
+                write!(f, "<code>{version} {id}</code>")?;
             }
         }
-        f.write_str("</details></th>")?;
+        f.write_str("</details></span></th>")?;
         let mut cell = |sort: Sort, value: &dyn Display| {
             write!(
                 f,
@@ -649,4 +654,279 @@ fn decoded(value: &str) -> String {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn release(name: &str, seeders: u32, last_seed: Option<Unix>) -> Release {
+        Release {
+            name: name.to_owned(),
+            v1: Some(ID.to_owned()),
+            seeders,
+            last_seed,
+            health: Health::of(seeders, last_seed),
+            ..Release::default()
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            status_path: Some("/a/status".to_owned()),
+            torrents: true,
+            ..Settings::default()
+        }
+    }
+
+    fn shown(figures: &Figures, query: &str) -> String {
+        page(figures, &settings(), &Query::parse(query))
+    }
+
+    fn names(releases: &[Release], query: &str) -> Vec<String> {
+        let found = Query::parse(query).select(releases);
+        found.iter().map(|release| release.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_name_is_nothing_but_text() {
+        let hostile = "<script>alert(1)</script>\"'&";
+        let figures = Figures {
+            version: hostile.to_owned(),
+            releases: vec![release(hostile, 1, None)],
+            ..Figures::default()
+        };
+        let page = shown(&figures, &format!("search={}", Encoded("<script>")));
+        assert!(
+            !page.contains("<script") && !page.contains("</script"),
+            "{page}"
+        );
+        assert!(page.contains("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;</bdi>"));
+        assert!(page.contains("dn=%3Cscript%3Ealert%281%29%3C%2Fscript%3E%22%27%26\""));
+        assert!(page.contains(" value=\"&lt;script&gt;\""));
+        assert!(page.contains("?sort=size&amp;order=desc&amp;search=%3Cscript%3E\""));
+    }
+
+    #[test]
+    fn columns_sort_both_ways() {
+        let releases = [
+            release("a", 2, Some(9)),
+            release("b", 0, Some(7)),
+            release("c", 5, Some(9)),
+            release("d", 0, None),
+            release("e", 0, Some(5)),
+        ];
+        for (query, expected) in [
+            ("", "abcde"),
+            ("sort=name&order=desc", "edcba"),
+            ("sort=seeders", "cabde"),
+            ("sort=seeders&order=desc", "cabde"),
+            ("sort=seeders&order=asc", "edbac"),
+            ("sort=last_seed", "debac"),
+            ("sort=last_seed&order=desc", "cabed"),
+            ("sort=nonsense&order=nonsense", "abcde"),
+        ] {
+            assert_eq!(names(&releases, query).concat(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_search_wants_every_word_in_the_name_or_at_the_start_of_an_id() {
+        let mut releases =
+            ["Debian 12 amd64", "Debian 13 amd64", "Übung 13"].map(|name| release(name, 0, None));
+        releases[2].v1 = Some("fe".repeat(20));
+        for (query, expected) in [
+            ("search=debian", "Debian 12 amd64,Debian 13 amd64"),
+            ("search=AMD+13", "Debian 13 amd64"),
+            ("search=%C3%9Cbung", "Übung 13"),
+            ("search=%fF%%c3%9cb", ""),
+            ("search=fefe", "Übung 13"),
+            ("search=3456789", ""),
+            ("search=+", "Debian 12 amd64,Debian 13 amd64,Übung 13"),
+        ] {
+            assert_eq!(names(&releases, query).join(","), expected, "{query}");
+        }
+        assert_eq!(
+            Query::parse(&format!("search={}", "ä".repeat(999)))
+                .search
+                .chars()
+                .count(),
+            SEARCH_MAX
+        );
+    }
+
+    #[test]
+    fn pages_follow_each_other_and_end() {
+        let releases = (0..201).map(|number| release(&format!("r{number:03}"), 0, None));
+        let figures = Figures {
+            releases: releases.collect(),
+            ..Figures::default()
+        };
+        for (query, first, last, links) in [
+            ("", "r000", "r099", "Next Last"),
+            ("page=2", "r100", "r199", "First Previous Next Last"),
+            ("page=3", "r200", "r200", "First Previous"),
+            ("page=99999999999999999999", "r000", "r099", "Next Last"),
+            ("page=4000", "r200", "r200", "First Previous"),
+            ("page=0", "r000", "r099", "Next Last"),
+            ("search=r1", "r100", "r199", ""),
+        ] {
+            let page = shown(&figures, query);
+            let rows: Vec<_> = page.split("<bdi>").skip(1).map(|row| &row[..4]).collect();
+            assert_eq!((rows[0], rows[rows.len() - 1]), (first, last), "{query}");
+            let nav = page.split_once("<nav").map_or("", |(_, nav)| nav);
+            let told: Vec<_> = ["First", "Previous", "Next", "Last"]
+                .into_iter()
+                .filter(|link| nav.contains(&format!(">{link}</a>")))
+                .collect();
+            assert_eq!(told.join(" "), links, "{query}");
+        }
+        assert!(
+            shown(&figures, "page=2&sort=size")
+                .contains("href=\"?sort=size&amp;order=desc&amp;page=3\">Next")
+        );
+    }
+
+    #[test]
+    fn what_lacks_a_seed_is_said() {
+        let mut figures = Figures {
+            now: 10_000,
+            releases: vec![release("a", 1, Some(10_000))],
+            ..Figures::default()
+        };
+        let healthy = shown(&figures, "");
+        assert!(
+            healthy.contains(">now</td>") && !healthy.contains("Without a seed"),
+            "{healthy}"
+        );
+        figures.releases.push(release("b", 0, Some(1000)));
+        figures.releases.push(release("c", 0, None));
+        let page = shown(&figures, "");
+        for part in [
+            "1 never had one, 1 lost theirs",
+            "datetime=\"1970-01-01T00:16:40Z\">2 h ago</time>",
+            ">never</span>",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        assert!(shown(&Figures::default(), "").contains("No torrent is listed."));
+    }
+
+    #[test]
+    fn links_stay_beside_the_page_whatever_its_path() {
+        let figures = Figures {
+            releases: vec![release("a", 0, None)],
+            ..Figures::default()
+        };
+        let page = shown(&figures, "");
+        for link in ["status.css", "status.json", &format!("status/{ID}.torrent")] {
+            assert!(
+                page.contains(&format!("href=\"{link}\"")),
+                "{link} in {page}"
+            );
+        }
+        let without = Settings {
+            torrents: false,
+            ..settings()
+        };
+        assert!(!super::page(&figures, &without, &Query::default()).contains(".torrent\""));
+    }
+
+    #[test]
+    fn a_magnet_names_both_ids_and_the_trackers() {
+        let hybrid = Release {
+            name: "a b".to_owned(),
+            v1: Some("01".repeat(20)),
+            v2: Some("02".repeat(32)),
+            ..Release::default()
+        };
+        let urls = ["http://a/announce".to_owned(), "udp://a:1".to_owned()];
+        assert_eq!(
+            magnet(&hybrid, &urls),
+            format!(
+                "magnet:?xt=urn:btih:{}&xt=urn:btmh:1220{}&dn=a%20b&tr=http%3A%2F%2Fa%2Fannounce&tr=udp%3A%2F%2Fa%3A1",
+                "01".repeat(20),
+                "02".repeat(32)
+            )
+        );
+    }
+
+    #[test]
+    fn a_plot_has_a_point_for_each_sample_and_none_stands_out() {
+        let mut figures = Figures::default();
+        assert!(!shown(&figures, "").contains("<svg"), "nothing to draw yet");
+        figures.history = History {
+            interval: 300,
+            last: 600,
+            peers_ipv4: vec![0, 10, 5],
+            peers_ipv6: vec![0, 0, 0],
+            announces_per_second: vec![0.0, 0.0, 0.0],
+        };
+        let page = shown(&figures, "");
+        assert!(page.contains("viewBox=\"0 0 2 100\""), "{page}");
+        assert!(
+            page.contains("class=\"first\" d=\"M0 97.0L1 3.0L2 50.0\""),
+            "{page}"
+        );
+        assert!(
+            page.contains("class=\"second\" d=\"M0 97.0L1 97.0L2 97.0\""),
+            "{page}"
+        );
+        assert!(
+            page.contains("Peers over the last 10 min, at most 10\""),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        let all =
+            |values: &[&dyn Display]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            all(&[
+                &Iso(0),
+                &Iso(951_782_400),
+                &Iso(1_709_164_799),
+                &Iso(1_735_689_599),
+                &Iso(4_107_542_400)
+            ]),
+            [
+                "1970-01-01T00:00:00Z",
+                "2000-02-29T00:00:00Z",
+                "2024-02-28T23:59:59Z",
+                "2024-12-31T23:59:59Z",
+                "2100-03-01T00:00:00Z"
+            ]
+        );
+        assert_eq!(
+            all(&[
+                &Grouped(0),
+                &Grouped(999),
+                &Grouped(1000),
+                &Grouped(1_234_567)
+            ]),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            all(&[
+                &Size(0),
+                &Size(1023),
+                &Size(1024),
+                &Size(700 << 20),
+                &Size(5_000_000_000),
+                &Size(9 << 40)
+            ]),
+            ["0 B", "1023 B", "1.0 KiB", "700 MiB", "4.7 GiB", "9.0 TiB"]
+        );
+        assert_eq!(
+            all(&[&Span(119), &Span(120), &Span(7200), &Span(172_800)]),
+            ["119 s", "2 min", "2 h", "2 days"]
+        );
+        assert_eq!(
+            all(&[&Rate(0.0), &Rate(0.25), &Rate(9.0), &Rate(1234.6)]),
+            ["0", "0.2", "9", "1,235"]
+        );
+    }
 }

@@ -272,3 +272,111 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::access::parse_network;
+
+    fn settings() -> Settings {
+        let only = |network| AccessList::new(vec![parse_network(network).unwrap()], Vec::new());
+        Settings {
+            status_path: Some("/status".to_owned()),
+            status_access: only("192.0.2.1"),
+            torrents: true,
+            metrics_path: Some("/metrics".to_owned()),
+            metrics_access: only("192.0.2.2"),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn only_who_may_see_a_view_can_ask_for_it() {
+        let settings = settings();
+        let asked = |path, last: u8| settings.asked(path, "", || Some([192, 0, 2, last].into()));
+        for path in [
+            "/status",
+            "/status.json",
+            "/status.css",
+            "/status/ab.torrent",
+        ] {
+            assert!(asked(path, 1).is_some(), "{path}");
+            assert_eq!(asked(path, 2), None, "{path}");
+            assert_eq!(settings.asked(path, "", || None), None, "{path}");
+        }
+        assert_eq!(asked("/metrics", 2), Some(Asked::Metrics));
+        assert_eq!(asked("/metrics", 1), None);
+        assert_eq!(settings.asked("/metrics", "", || None), None);
+        for path in [
+            "/",
+            "/status/",
+            "/statu",
+            "/status.xml",
+            "/status/ab",
+            "/metrics/",
+            "/a/status",
+        ] {
+            assert_eq!((asked(path, 1), asked(path, 2)), (None, None), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_there() {
+        let settings = Settings {
+            status_path: None,
+            metrics_path: None,
+            ..Settings::default()
+        };
+        let from = || Some([192, 0, 2, 1].into());
+        for path in ["/status", "/metrics", ".json", ""] {
+            assert_eq!(settings.asked(path, "", from), None, "{path}");
+        }
+        let settings = Settings {
+            torrents: false,
+            ..self::settings()
+        };
+        assert_eq!(settings.asked("/status/ab.torrent", "", from), None);
+    }
+
+    #[test]
+    fn the_same_is_rendered_once_and_only_so_much_that_is_not() {
+        let settings = settings();
+        let mut kept = Kept::new(Figures::default());
+        let mut page = |number| {
+            kept.body(
+                &settings,
+                Asked::Page(Query {
+                    page: number,
+                    ..Query::default()
+                }),
+            )
+        };
+        let first = page(1).unwrap();
+        assert_eq!(page(1).unwrap().as_ptr(), first.as_ptr());
+        assert_eq!(
+            (2..1000).filter(|&number| page(number).is_some()).count(),
+            PAGES_MAX - 1
+        );
+        assert!(page(1).is_some(), "what is there is still given");
+        assert!(kept.body(&settings, Asked::Json).is_some());
+        assert!(kept.body(&settings, Asked::Metrics).is_some());
+    }
+
+    #[test]
+    fn the_figures_are_shown_without_their_files() {
+        let release = Release {
+            v1: Some("ab".repeat(20)),
+            file: Some("/srv/secret.torrent".into()),
+            ..Release::default()
+        };
+        let mut kept = Kept::new(Figures {
+            releases: vec![release],
+            ..Figures::default()
+        });
+        let json = kept.body(&settings(), Asked::Json).unwrap();
+        assert!(!String::from_utf8_lossy(&json).contains("/srv"));
+        assert_eq!(kept.files.len(), 1);
+        let read: Figures = serde_json::from_slice(&json).unwrap();
+        assert_eq!(read, kept.figures);
+    }
+}
