@@ -379,4 +379,25 @@ mod tests {
         let read: Figures = serde_json::from_slice(&json).unwrap();
         assert_eq!(read, kept.figures);
     }
+
+    #[test]
+    fn a_file_is_given_only_for_what_it_was_listed_for() {
+        let directory = std::env::temp_dir().join(format!("tbtt-views-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = |name: &str| directory.join(name);
+        let torrent = include_bytes!("../../tests/torrents/hybrid-small.torrent");
+        let ids = Metainfo::parse(torrent).unwrap();
+        let (v1, v2) = (ids.v1.unwrap().to_string(), ids.v2.unwrap().to_string());
+        std::fs::write(file("a"), torrent).unwrap();
+        std::fs::write(file("b"), "d4:infod4:name1:aee").unwrap();
+        nix::unistd::mkfifo(&file("c"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for id in [&v1, &v2] {
+            assert_eq!(read_torrent(&file("a"), id).as_deref(), Some(&torrent[..]));
+            for other in ["b", "c", "d", "."] {
+                assert_eq!(read_torrent(&file(other), id), None, "{other}");
+            }
+        }
+        assert_eq!(read_torrent(&file("a"), &v2[..40]), None);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

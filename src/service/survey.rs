@@ -134,13 +134,10 @@ impl Survey {
             .ids()
             .next()
             .and_then(|id| self.seedwatch.seeds(&id));
-        let mut first_seed = seeds.and_then(|seeds| seeds.first).map(|first| first.0);
-        let mut last_seed = seeds.and_then(|seeds| seeds.last).map(|last| last.0);
-        if counts.complete > 0 {
-            // The watch looks less often than one is asked.
-            first_seed.get_or_insert(now);
-            last_seed = Some(now);
-        }
+        let last_seed = match counts.complete {
+            0 => seeds.and_then(|seeds| seeds.last).map(|last| last.0),
+            _ => Some(now),
+        };
         Release {
             name: torrent.name.clone(),
             size: torrent.size,
@@ -150,7 +147,8 @@ impl Survey {
             leechers: counts.incomplete,
             downloads: counts.downloaded,
             listed_since: seeds.map_or(added, |seeds| seeds.listed_since.0),
-            first_seed,
+            // A seed counts once the watch has seen it.
+            first_seed: seeds.and_then(|seeds| seeds.first).map(|first| first.0),
             last_seed,
             health: Health::of(counts.complete, last_seed),
             file: row.files.first().cloned(),
