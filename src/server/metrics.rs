@@ -166,6 +166,15 @@ pub fn text(figures: &Figures, per_torrent: bool) -> String {
         text.sample("tbtt_releases", &[("health", health.as_str())], count);
     }
 
+    let overdue = figures.releases.iter().filter(|release| release.overdue);
+    text.one(
+        "tbtt_releases_overdue",
+        "gauge",
+        "Listed torrents without a seed for longer than seedless_after allows.",
+        &[],
+        overdue.count(),
+    );
+
     text.counters(&figures.counters);
     text.handling(&figures.handling);
     if per_torrent {
