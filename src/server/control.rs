@@ -63,7 +63,7 @@ impl Door {
 
 /// What can be asked of the daemon. Each call may take its time.
 pub trait Operator: Send + Sync {
-    fn figures(&self) -> Arc<Figures>;
+    fn figures(&self) -> Figures;
 
     /// # Errors
     /// What is wrong with the configuration; nothing is changed then.
@@ -195,7 +195,7 @@ async fn answer(
         _ => return refused(StatusCode::NOT_FOUND, "nothing is here"),
     };
     match (&head.method, head.uri.path()) {
-        (&Method::GET, "/status.json") => json(StatusCode::OK, &*operator.figures()),
+        (&Method::GET, "/status.json") => json(StatusCode::OK, &operator.figures()),
         (&Method::GET, "/torrents.json") => {
             let releases = &operator.figures().releases;
             json(StatusCode::OK, &Torrents { releases })
@@ -238,9 +238,8 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     let body = serde_json::to_vec(value).expect("none of these can fail to be written");
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -157,6 +157,19 @@ impl Counters {
         self.http_announces.get() + self.udp_announces.get()
     }
 
+    /// Announces and scrapes that were refused or could not be read.
+    pub fn refusals(&self) -> u64 {
+        let refusals = [
+            &self.unknown_torrents,
+            &self.denied_torrents,
+            &self.withdrawn_torrents,
+            &self.unwelcome_addresses,
+            &self.too_often,
+            &self.malformed,
+        ];
+        refusals.into_iter().map(Counter::get).sum()
+    }
+
     /// Whether the next announce over HTTP is to be timed: to read the clock costs something too.
     pub fn times_http(&self) -> bool {
         self.http_announces.get() % TIMED_ONE_IN == 0

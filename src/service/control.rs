@@ -45,8 +45,8 @@ pub fn start(
 }
 
 impl Operator for Site {
-    fn figures(&self) -> Arc<Figures> {
-        Arc::default()
+    fn figures(&self) -> Figures {
+        self.survey.figures()
     }
 
     fn reload(&self) -> Result<(), Problem> {

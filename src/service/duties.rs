@@ -70,11 +70,7 @@ pub struct Site {
 
 impl Site {
     /// Does what must be done now and then, and what signals ask for, until one asks to stop.
-    pub async fn serve_operator(
-        &self,
-        workers: Arc<notify::Workers>,
-        mut requests: Requests,
-    ) {
+    pub async fn serve_operator(&self, workers: Arc<notify::Workers>, mut requests: Requests) {
         tokio::spawn(expire(self.front.clone(), self.listing.clone()));
         tokio::spawn(tell_status(self.front.clone()));
         tokio::spawn(self.survey.clone().look_now_and_then());

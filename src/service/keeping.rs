@@ -111,6 +111,12 @@ impl Keeper {
         Some(since.as_secs())
     }
 
+    /// How many seconds are between two; `None` if none are written.
+    pub fn interval(&self) -> Option<u32> {
+        let interval = self.interval_secs.load(Ordering::Relaxed);
+        self.directory.as_ref().map(|_| interval)
+    }
+
     fn last(&self) -> MutexGuard<'_, Option<SystemTime>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

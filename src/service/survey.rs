@@ -37,6 +37,7 @@ pub struct Survey {
     configuration_good: AtomicBool,
     /// In thousandths.
     announces_per_second: AtomicU64,
+    refusals_per_second: AtomicU64,
     samples: Mutex<Samples>,
 }
 
@@ -55,6 +56,7 @@ impl Survey {
             started: unix(front.clock),
             configuration_good: AtomicBool::new(true),
             announces_per_second: AtomicU64::new(0),
+            refusals_per_second: AtomicU64::new(0),
             samples: Mutex::default(),
         };
         survey.samples().note(survey.sample());
@@ -103,6 +105,7 @@ impl Survey {
                 connections: connections.total() as u64,
             },
             announces_per_second: self.announces_per_second.load(Ordering::Relaxed) as f64 / 1e3,
+            refusals_per_second: self.refusals_per_second.load(Ordering::Relaxed) as f64 / 1e3,
             counters: named(counters),
             handling: [
                 ("http", &counters.http_handling),
@@ -112,6 +115,7 @@ impl Survey {
             .into(),
             snapshot: Snapshot {
                 last: self.keeper.last_saved(),
+                interval: self.keeper.interval(),
             },
             history: self.samples().history(self.sample()),
             releases,
@@ -151,6 +155,7 @@ impl Survey {
             first_seed: seeds.and_then(|seeds| seeds.first).map(|first| first.0),
             last_seed,
             health: Health::of(counts.complete, last_seed),
+            overdue: counts.complete == 0 && seeds.is_some_and(|seeds| seeds.overdue),
             file: row.files.first().cloned(),
         }
     }
@@ -170,13 +175,17 @@ impl Survey {
     }
 
     pub async fn look_now_and_then(self: Arc<Self>) {
-        let mut before = self.front.counters.announces();
+        let counters = &self.front.counters;
+        let rate = |before, now: u64| (now - before) * 1000 / RATE_INTERVAL.as_secs();
+        let (mut before, mut refused_before) = (counters.announces(), counters.refusals());
         for turn in 1.. {
             sleep(RATE_INTERVAL).await;
-            let announces = self.front.counters.announces();
-            let rate = (announces - before) * 1000 / RATE_INTERVAL.as_secs();
-            self.announces_per_second.store(rate, Ordering::Relaxed);
-            before = announces;
+            let (announces, refused) = (counters.announces(), counters.refusals());
+            self.announces_per_second
+                .store(rate(before, announces), Ordering::Relaxed);
+            self.refusals_per_second
+                .store(rate(refused_before, refused), Ordering::Relaxed);
+            (before, refused_before) = (announces, refused);
             if turn % RATES_IN_SAMPLE == 0 {
                 self.samples().note(self.sample());
             }

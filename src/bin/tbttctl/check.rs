@@ -59,7 +59,10 @@ fn judge(figures: &Figures, thresholds: &Check) -> (String, State) {
         ),
     ] {
         let names = || {
-            let of = figures.releases.iter().filter(|r| r.overdue && r.health == is);
+            let of = figures
+                .releases
+                .iter()
+                .filter(|r| r.overdue && r.health == is);
             names(of, number)
         };
         verdict.measure(number, limits, || format!("{words}: {}", names()));
@@ -93,13 +96,21 @@ fn judge(figures: &Figures, thresholds: &Check) -> (String, State) {
         [] => format!(
             "{}, {}",
             count(figures.releases.len() as u64, "release"),
-            count(figures.totals.peers_ipv4 + figures.totals.peers_ipv6, "peer"),
+            count(
+                figures.totals.peers_ipv4 + figures.totals.peers_ipv6,
+                "peer"
+            ),
         ),
         faults => faults.join("; "),
     };
     let mut data = vec![
         with("lost_seeds", healths.lost_seeds, "", thresholds.lost_seeds),
-        with("never_seeded", healths.never_seeded, "", thresholds.never_seeded),
+        with(
+            "never_seeded",
+            healths.never_seeded,
+            "",
+            thresholds.never_seeded,
+        ),
         with("refusals", percent, "%", thresholds.refusals),
     ];
     data.extend(age.map(|(age, limits)| with("snapshot_age", age, "s", limits)));
@@ -113,7 +124,10 @@ fn judge(figures: &Figures, thresholds: &Check) -> (String, State) {
     let word = format!("{state:?}").to_uppercase();
     // What follows the bar is read as figures.
     let said = said.replace('|', "/");
-    (format!("TBTT {word} - {said} | {}\n", data.join(" ")), state)
+    (
+        format!("TBTT {word} - {said} | {}\n", data.join(" ")),
+        state,
+    )
 }
 
 struct Verdict {
@@ -147,7 +161,10 @@ impl Verdict {
 }
 
 fn names<'a>(of: impl Iterator<Item = &'a Release>, number: u64) -> String {
-    let names: Vec<_> = of.take(NAMED).map(|release| release.name.as_str()).collect();
+    let names: Vec<_> = of
+        .take(NAMED)
+        .map(|release| release.name.as_str())
+        .collect();
     match number.checked_sub(NAMED as u64) {
         Some(more @ 1..) => format!("{} and {more} more", names.join(", ")),
         _ => names.join(", "),
@@ -218,16 +235,22 @@ mod tests {
     #[test]
     fn releases_without_a_seed_are_named_once_they_are_overdue() {
         let mut figures = figures();
-        figures.releases.extend(releases(Health::NeverSeeded, false, 3));
+        figures
+            .releases
+            .extend(releases(Health::NeverSeeded, false, 3));
         assert_eq!(judged(&figures, &[]).1, State::Ok);
-        figures.releases.extend(releases(Health::NeverSeeded, true, 7));
+        figures
+            .releases
+            .extend(releases(Health::NeverSeeded, true, 7));
         let (line, state) = judged(&figures, &[]);
         assert_eq!(state, State::Warning);
         let said = "TBTT WARNING - published without a seed: r0, r1, r2, r3, r4 and 2 more | ";
         assert!(line.starts_with(said), "{line}");
         assert_eq!(judged(&figures, &["--never-seeded=7"]).1, State::Ok);
         assert_eq!(judged(&figures, &["--never-seeded=1,6"]).1, State::Critical);
-        figures.releases.extend(releases(Health::LostSeeds, true, 1));
+        figures
+            .releases
+            .extend(releases(Health::LostSeeds, true, 1));
         let (line, state) = judged(&figures, &[]);
         assert_eq!(state, State::Critical);
         let said = "TBTT CRITICAL - lost its seeds: r0; published without a seed: ";

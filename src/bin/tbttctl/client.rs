@@ -159,8 +159,7 @@ mod tests {
             assert!(parse(&ok.as_bytes()[..end]).is_err(), "{end}");
         }
         let said = |answer: &str| parse(answer.as_bytes()).unwrap_err().to_string();
-        let refused =
-            "HTTP/1.0 422 No\r\ncontent-length: 21\r\n\r\n{\"faults\":[\"a\", \"b\"]}";
+        let refused = "HTTP/1.0 422 No\r\ncontent-length: 21\r\n\r\n{\"faults\":[\"a\", \"b\"]}";
         assert_eq!(said(refused), "a\nb");
         let other = "HTTP/1.0 404 Not Found\r\ncontent-length: 2\r\n\r\nno";
         assert!(said(other).ends_with("is it tbtt?"), "{}", said(other));

@@ -164,7 +164,10 @@ pub(super) fn card(release: &Release, now: Unix, style: Style) -> String {
         None => "never".to_owned(),
     };
     line("name", &release.name);
-    line("size", &format!("{} ({} bytes)", size(release.size), release.size));
+    line(
+        "size",
+        &format!("{} ({} bytes)", size(release.size), release.size),
+    );
     for (name, id) in [("v1", &release.v1), ("v2", &release.v2)] {
         if let Some(id) = id {
             line(name, id);
@@ -240,7 +243,11 @@ mod tests {
 
     #[test]
     fn the_most_come_first_and_names_from_a_on() {
-        let all = [release("b", "", 5), release("a", "", 5), release("c", "", 7)];
+        let all = [
+            release("b", "", 5),
+            release("a", "", 5),
+            release("c", "", 7),
+        ];
         let sorted = |by| {
             let mut sorted: Vec<_> = all.iter().collect();
             sort(&mut sorted, by);

@@ -38,7 +38,12 @@ pub(super) fn top(socket: &Path, interval_secs: u16, sort: Sort) -> Result<Exit,
     let first = figures(socket)?;
     let broken = |error| Error::Failed(format!("the terminal cannot be used: {error}"));
     let screen = Screen::enter().map_err(broken)?;
-    let shown = show(socket, first, Duration::from_secs(interval_secs.into()), sort);
+    let shown = show(
+        socket,
+        first,
+        Duration::from_secs(interval_secs.into()),
+        sort,
+    );
     drop(screen);
     shown.map(|()| Exit::Success).map_err(broken)
 }
@@ -72,7 +77,10 @@ fn show(socket: &Path, first: Figures, interval: Duration, mut sort: Sort) -> io
 fn page(figures: &Figures, trouble: Option<&Error>, sort: Sort, size: (usize, usize)) -> String {
     let (rows, columns) = size;
     let style = Style::of_stdout();
-    let mut lines: Vec<String> = status::head(figures, style).lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> = status::head(figures, style)
+        .lines()
+        .map(str::to_owned)
+        .collect();
     lines.push(match trouble {
         Some(error) => style.red(&error.to_string().replace('\n', "; ")),
         None => String::new(),
@@ -121,9 +129,13 @@ enum Key {
 /// Keys that come before the time, `None` if none does.
 fn keys_until(next: Instant) -> io::Result<Option<Vec<Key>>> {
     let left = next.saturating_duration_since(Instant::now());
-    let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    let timeout =
+        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
     let stdin = io::stdin();
-    match poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], timeout) {
+    match poll(
+        &mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)],
+        timeout,
+    ) {
         Ok(0) => return Ok(None),
         // Halted, and set going again.
         Err(Errno::EINTR) => return Ok(Some(Vec::new())),
