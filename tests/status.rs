@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::{User, chown, geteuid};
 use sha1::{Digest, Sha1};
 
 use harness::http::{Connection, Response};
@@ -459,6 +460,38 @@ fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
     )
     .unwrap();
     assert_eq!(tracker.get(&target).status, 404);
+}
+
+#[test]
+fn the_snapshot_and_a_refused_reload_are_told() {
+    let state = Directory::new();
+    if let Some(nobody) = User::from_name("nobody")
+        .unwrap()
+        .filter(|_| geteuid().is_root())
+    {
+        chown(state.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
+    }
+    let tracker = Tracker::start(
+        &[],
+        &format!("[state]\ndirectory = '{}'", state.path().display()),
+    );
+    let before = tracker.figures();
+    assert_eq!(
+        (before.snapshot.last, before.configuration_good),
+        (None, true)
+    );
+    tracker.daemon.signal(Signal::SIGUSR1);
+    let file = tracker.daemon.directory().path().join("tbtt.toml");
+    fs::write(&file, "[http]\nlisten = 7\n").unwrap();
+    tracker.daemon.signal(Signal::SIGHUP);
+    let after = tracker.figures_when("both are told", |figures| {
+        figures.snapshot.last.is_some() && !figures.configuration_good
+    });
+    assert!(after.snapshot.last >= Some(after.started));
+    let metrics = tracker.text("/metrics");
+    let last = samples(&metrics)["tbtt_snapshot_timestamp_seconds"];
+    assert_eq!(last, after.snapshot.last.unwrap() as f64);
+    assert!(metrics.contains("\ntbtt_config_last_reload_successful 0\n"));
 }
 
 #[test]

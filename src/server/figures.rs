@@ -171,3 +171,57 @@ fn lossy<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, 
         .map(|file| file.to_string_lossy())
         .serialize(serializer)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn keys(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(object) => object.iter().for_each(|(key, value)| {
+                found.insert(key.clone());
+                keys(value, found);
+            }),
+            Value::Array(array) => array.iter().for_each(|value| keys(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_manual_tells_of_every_field() {
+        let manual = include_str!("../../man/tbtt-status.7");
+        let json = manual.split_once(".Sh JSON").unwrap().1;
+        let json = json.split_once(".Sh METRICS").unwrap().0;
+        let told = json
+            .lines()
+            .filter(|line| line.starts_with(".Cm ") || line.starts_with(".It Cm "));
+        let told: BTreeSet<_> = told
+            .flat_map(|line| line.split(' ').map(str::to_owned))
+            .filter(|word| word.len() > 1 && !word.starts_with('.') && word != "Cm")
+            .collect();
+        let figures = Figures {
+            handling: ["http", "udp"]
+                .map(|of| (of.to_owned(), Handling::default()))
+                .into(),
+            releases: vec![Release::default()],
+            ..Figures::default()
+        };
+        let mut shown = BTreeSet::new();
+        keys(&serde_json::to_value(figures).unwrap(), &mut shown);
+        assert_eq!(told, shown);
+    }
+
+    #[test]
+    fn what_was_not_told_yet_reads_as_nothing() {
+        let figures: Figures =
+            serde_json::from_str(r#"{"version":"9","later":1,"releases":[{"name":"a"}]}"#).unwrap();
+        assert_eq!(
+            (figures.version.as_str(), figures.releases[0].health),
+            ("9", Health::NeverSeeded)
+        );
+    }
+}

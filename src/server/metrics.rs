@@ -320,8 +320,11 @@ impl Display for Escaped<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::server::counters::Counters;
+    use crate::server::figures::Snapshot;
 
     fn release(name: &str, seeders: u32, last_seed: Option<u64>) -> Release {
         Release {
@@ -420,5 +423,30 @@ mod tests {
         );
         let last = "tbtt_release_last_seed_timestamp_seconds{";
         assert_eq!(all.matches(last).count(), 1, "never is no time: {all}");
+    }
+
+    #[test]
+    fn the_manual_lists_every_metric() {
+        let manual = include_str!("../../man/tbtt-status.7");
+        let listed: BTreeSet<_> = manual
+            .lines()
+            .filter(|line| line.starts_with(".It Cm tbtt_") || line.starts_with(".It Cm process_"))
+            .flat_map(|line| line[7..].split(" , "))
+            .collect();
+        let counters = Counters::default().all().into_iter();
+        let figures = Figures {
+            counters: counters
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            snapshot: Snapshot {
+                last: Some(1),
+                ..Snapshot::default()
+            },
+            ..Figures::default()
+        };
+        let text = text(&figures, true);
+        let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let shown: BTreeSet<_> = shown.filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(listed, shown);
     }
 }

@@ -350,7 +350,7 @@ impl Page<'_> {
         f.write_str(" <details><summary>ids</summary>")?;
         for (version, id) in [("v1", &release.v1), ("v2", &release.v2)] {
             if let Some(id) = id {
-                write!(f, "<code>{version} {id}</code>")?;
+                write!(f, " <code>{version} {id}</code>")?;
             }
         }
         f.write_str("</details></span></th>")?;
