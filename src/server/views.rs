@@ -31,9 +31,11 @@ use crate::tracker::access::AccessList;
 const FRESH: Duration = Duration::from_secs(5);
 const FRESH_SECS: HeaderValue = HeaderValue::from_static("private, max-age=5");
 
-/// How many pages, by sorting, search and number, are rendered of the same figures. Who asks for more may come again: it
-/// bounds what a hammering stranger can cost.
-const PAGES_MAX: usize = 100;
+/// How many pages, by sorting, search and number, and `.torrent` files are made ready while the figures are the same, and how
+/// many bytes these may have before no more are. Who asks for more may come again: it bounds what a hammering stranger can
+/// cost.
+const BODIES_MAX: usize = 100;
+const BYTES_MAX: usize = 64 << 20;
 
 /// How many requests may wait while something is rendered.
 const WAITING_MAX: usize = 1024;
@@ -108,7 +110,8 @@ pub struct Views {
 struct Job {
     settings: Arc<Settings>,
     asked: Asked,
-    reply: oneshot::Sender<Option<Bytes>>,
+    /// The body, or the status that says why there is none.
+    reply: oneshot::Sender<Result<Bytes, StatusCode>>,
 }
 
 impl Views {
@@ -123,9 +126,6 @@ impl Views {
     }
 
     pub async fn answer(&self, settings: &Arc<Settings>, asked: Asked) -> Response<Full<Bytes>> {
-        if asked == Asked::Style {
-            return response(&asked, Bytes::from_static(status::STYLE.as_bytes()));
-        }
         let (reply, answer) = oneshot::channel();
         let job = Job {
             settings: settings.clone(),
@@ -136,11 +136,11 @@ impl Views {
             return busy();
         }
         match answer.await {
-            Ok(Some(body)) => response(&asked, body),
-            Ok(None) if matches!(asked, Asked::Torrent(_)) => {
+            Ok(Ok(body)) => response(&asked, body),
+            Ok(Err(StatusCode::NOT_FOUND)) => {
                 plain(StatusCode::NOT_FOUND, "there is no such torrent file\n")
             }
-            Ok(None) | Err(_) => busy(),
+            Ok(Err(_)) | Err(_) => busy(),
         }
     }
 }
@@ -189,22 +189,26 @@ impl Kept {
         self.since.elapsed() < FRESH
     }
 
-    /// `None` where there is no such file, or too much was asked already.
-    fn body(&mut self, settings: &Settings, asked: Asked) -> Option<Bytes> {
+    fn body(&mut self, settings: &Settings, asked: Asked) -> Result<Bytes, StatusCode> {
         if let Some(body) = self.bodies.get(&asked) {
-            return Some(body.clone());
+            return Ok(body.clone());
         }
+        let bytes: usize = self.bodies.values().map(Bytes::len).sum();
+        let full = self.bodies.len() >= BODIES_MAX || bytes >= BYTES_MAX;
         let body = match &asked {
-            Asked::Torrent(id) => return read_torrent(self.files.get(id)?, id).map(Bytes::from),
-            Asked::Page(_) if self.bodies.len() >= PAGES_MAX => return None,
-            Asked::Page(query) => status::page(&self.figures, settings, query).into_bytes(),
-            Asked::Json => serde_json::to_vec(&self.figures).ok()?,
+            Asked::Json => serde_json::to_vec(&self.figures).unwrap_or_default(),
             Asked::Metrics => metrics::text(&self.figures, settings.per_torrent).into_bytes(),
-            Asked::Style => return None,
+            Asked::Style => status::STYLE.into(),
+            _ if full => return Err(StatusCode::SERVICE_UNAVAILABLE),
+            Asked::Page(query) => status::page(&self.figures, settings, query).into_bytes(),
+            Asked::Torrent(id) => {
+                let file = self.files.get(id).and_then(|file| read_torrent(file, id));
+                file.ok_or(StatusCode::NOT_FOUND)?
+            }
         };
         let body = Bytes::from(body);
         self.bodies.insert(asked, body.clone());
-        Some(body)
+        Ok(body)
     }
 }
 
@@ -354,12 +358,12 @@ mod tests {
         let first = page(1).unwrap();
         assert_eq!(page(1).unwrap().as_ptr(), first.as_ptr());
         assert_eq!(
-            (2..1000).filter(|&number| page(number).is_some()).count(),
-            PAGES_MAX - 1
+            (2..1000).filter(|&number| page(number).is_ok()).count(),
+            BODIES_MAX - 1
         );
-        assert!(page(1).is_some(), "what is there is still given");
-        assert!(kept.body(&settings, Asked::Json).is_some());
-        assert!(kept.body(&settings, Asked::Metrics).is_some());
+        assert!(page(1).is_ok(), "what is there is still given");
+        assert!(kept.body(&settings, Asked::Json).is_ok());
+        assert!(kept.body(&settings, Asked::Metrics).is_ok());
     }
 
     #[test]
