@@ -4,8 +4,10 @@ mod harness;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use nix::unistd::{User, chown, geteuid};
 use sha1::{Digest, Sha1};
 
 use harness::http::{Connection, Response};
-use harness::{Daemon, Directory, PATIENCE, udp};
+use harness::{Daemon, Directory, PATIENCE, TBTT, udp};
 use tbtt::server::figures::{Figures, Health, Release};
 
 type Id = [u8; 20];
@@ -437,6 +439,24 @@ fn views_with_an_address_of_their_own_are_nowhere_else() {
 }
 
 #[test]
+fn views_come_on_a_socket_that_is_handed_over_for_them() {
+    let socket = TcpListener::bind((V4, 0)).unwrap();
+    let at = socket.local_addr().unwrap();
+    let mut program = Command::new("sh");
+    let script =
+        "exec 3>&1 >/dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=status exec \"$0\" \"$@\"";
+    program
+        .args(["-c", script, TBTT])
+        .stdout(OwnedFd::from(socket));
+    let daemon = Daemon::spawn(program, "[torrents]\nopen = true\n");
+    daemon.wait_for_line(&format!("listening protocol=status address={at}"));
+    for view in ["/status", "/status.json", "/metrics"] {
+        assert_eq!(harness::http::get(at, view).status, 200, "{view}");
+    }
+    assert_eq!(harness::http::get(at, "/announce").status, 404);
+}
+
+#[test]
 fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
     let (content, id) = torrent("a");
     let tracker = Tracker::start(&[("a.torrent", &content)], "");
@@ -451,7 +471,6 @@ fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
     ] {
         assert_eq!(tracker.get(target).status, 404, "{target}");
     }
-    // Still known for the torrent, for as long as figures are shown: what is read now decides.
     let secret = tracker.files.write("secret", "not to be seen");
     symlink(secret, tracker.files.path().join("link")).unwrap();
     fs::rename(
@@ -459,7 +478,17 @@ fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
         tracker.files.path().join("a.torrent"),
     )
     .unwrap();
-    assert_eq!(tracker.get(&target).status, 404);
+    // What was read stays as long as the figures; after that, what is there decides.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let response = tracker.get(&target);
+        if response.status == 404 {
+            break;
+        }
+        assert_eq!(response.body, content);
+        assert!(Instant::now() < end, "still handed out");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

@@ -104,7 +104,7 @@ const TIMED_ONE_IN: u64 = 16;
 #[derive(Default, Debug)]
 pub struct Histogram {
     /// How many took up to each of [`Histogram::BOUNDS`] and longer than the one before; the last: longer than all.
-    counts: [Counter; Histogram::BOUNDS.len() + 1],
+    counts: [Counter; Self::BOUNDS.len() + 1],
     nanoseconds: Counter,
 }
 
