@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::server::figures::{Figures, Release};
+use crate::server::figures::Figures;
 use crate::server::stream::{InRequests, Pace, Stream, register};
 
 /// Nobody with a use for it needs more at once.
@@ -100,12 +100,6 @@ pub struct Saved {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct LogLevel {
     pub level: String,
-}
-
-/// The releases alone.
-#[derive(Serialize)]
-struct Torrents<'a> {
-    releases: &'a [Release],
 }
 
 #[derive(Serialize)]
@@ -189,17 +183,13 @@ async fn answer(
     };
     let (head, body) = request.into_parts();
     let allowed = match head.uri.path() {
-        "/status.json" | "/torrents.json" => "GET",
+        "/status.json" => "GET",
         "/reload" | "/snapshot" => "POST",
         "/log-level" => "GET, PUT",
         _ => return refused(StatusCode::NOT_FOUND, "nothing is here"),
     };
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/status.json") => json(StatusCode::OK, &operator.figures()),
-        (&Method::GET, "/torrents.json") => {
-            let releases = &operator.figures().releases;
-            json(StatusCode::OK, &Torrents { releases })
-        }
         (&Method::POST, "/reload") => done(operator.reload().map(|()| Done {})),
         (&Method::POST, "/snapshot") => done(operator.snapshot()),
         (&Method::GET, "/log-level") => json(StatusCode::OK, &operator.log_level()),
