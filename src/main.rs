@@ -182,7 +182,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     log::notice("stopping", &[]);
     told(notify::stopping());
     workers.join()?;
-    // What it could not do, it has told who asked.
+    // It has told what it could not do.
     drop(control.map(JoinHandle::join));
     // Told, if it fails.
     let _ = site.keeper.save(Pace::AtTheStop);

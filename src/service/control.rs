@@ -1,6 +1,5 @@
 //! What the operator asks over the control socket: the thread that hears it, and what is done then.
 
-use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ pub fn start(
     listener: Option<UnixListener>,
     site: &Arc<Site>,
     stopped: &watch::Receiver<bool>,
-) -> Result<Option<JoinHandle<io::Result<()>>>, Failed> {
+) -> Result<Option<JoinHandle<()>>, Failed> {
     let Some(listener) = listener else {
         return Ok(None);
     };
@@ -38,7 +37,11 @@ pub fn start(
     thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            LocalSet::new().block_on(&runtime()?, control::serve(listener, door, site, stopped))
+            let serving = control::serve(listener, door, site, stopped);
+            let served = runtime().and_then(|runtime| LocalSet::new().block_on(&runtime, serving));
+            if let Err(reason) = served {
+                log::error("the control socket is not served", &[("reason", &reason)]);
+            }
         })
         .map(Some)
         .map_err(|error| failed(Exit::Internal, "cannot start the control thread", &error))

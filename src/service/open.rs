@@ -1,6 +1,5 @@
 //! The sockets to serve: those that the service manager hands over, or bound as configured.
 
-use std::fmt::Display;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -124,7 +123,7 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         );
     }
     if opened.control.is_none() {
-        opened.control = bind_control(config);
+        opened.control = open_control(config);
     }
     let mut udp_addresses: Vec<SocketAddr> =
         opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
@@ -189,33 +188,26 @@ fn bind_http(listen: &Listen) -> Result<Listener, BindError> {
     }
 }
 
-/// Of what clients need nothing depends on it, so without it the daemon serves all the same.
-fn bind_control(config: &Config) -> Option<UnixListener> {
+/// Nothing that clients need depends on it, so without it the daemon serves all the same.
+fn open_control(config: &Config) -> Option<UnixListener> {
     let path = config.control.listen.as_ref()?;
-    let without = |reason: &dyn Display| {
-        let fields: log::Fields<'_> = &[("reason", reason)];
-        log::warning("serving without a control socket", fields);
-    };
-    let owner = match control_owner(config) {
-        Ok(owner) => owner,
-        Err(reason) => {
-            without(&reason);
-            return None;
-        }
-    };
+    let bound = bind_control(path, config);
+    bound
+        .inspect_err(|reason| {
+            log::warning("serving without a control socket", &[("reason", reason)]);
+        })
+        .ok()
+}
+
+fn bind_control(path: &Path, config: &Config) -> Result<UnixListener, String> {
+    let owner = control_owner(config)?;
     if let Some(directory) = path.parent().filter(|_| geteuid().is_root()) {
         // Gone after each boot, or there already. If it cannot be made, that shows next.
         let open = Permissions::from_mode(0o755);
         let _ = fs::create_dir(directory).and_then(|()| fs::set_permissions(directory, open));
     }
     let mode = u32::from_str_radix(&config.control.mode, 8).expect("checked when it was read");
-    match sockets::bind_unix_for(path, mode, owner) {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            without(&error);
-            None
-        }
-    }
+    sockets::bind_unix_for(path, mode, owner).map_err(|error| error.to_string())
 }
 
 /// Whose the control socket shall be: user, if we may choose, and group, if not our own.

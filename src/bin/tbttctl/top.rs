@@ -54,8 +54,7 @@ fn show(socket: &Path, first: Figures, interval: Duration, mut sort: Sort) -> io
     loop {
         write(&page(&seen, trouble.as_ref(), sort, size))?;
         let next = Instant::now() + interval;
-        loop {
-            let Some(keys) = keys_until(next)? else { break };
+        while let Some(keys) = keys_until(next)? {
             for key in keys {
                 match key {
                     Key::End => return Ok(()),
