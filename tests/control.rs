@@ -29,6 +29,8 @@ const STRANGER: u32 = 65_432;
 /// What stays over a restart: the torrents, the state and the socket.
 struct Scene {
     directory: Directory,
+    /// Further keys of `[torrents]`.
+    keys: &'static str,
 }
 
 impl Scene {
@@ -42,7 +44,10 @@ impl Scene {
             let state = directory.path().join("state");
             chown(state, Some(nobody.uid.as_raw()), None).unwrap();
         }
-        Self { directory }
+        Self {
+            directory,
+            keys: "",
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -52,8 +57,9 @@ impl Scene {
     fn config(&self) -> String {
         let at = |part: &str| self.directory.path().join(part).display().to_string();
         let (torrents, state, control) = (at("torrents"), at("state"), at("control"));
+        let keys = self.keys;
         format!(
-            "[http]\nlisten = ['127.0.0.1:0']\n[torrents]\ndirectories = ['{torrents}']\nseedless_after = 1\n\
+            "[http]\nlisten = ['127.0.0.1:0']\n[torrents]\ndirectories = ['{torrents}']\n{keys}\n\
              [state]\ndirectory = '{state}'\n[control]\nlisten = '{control}'\n"
         )
     }
@@ -318,7 +324,7 @@ fn what_is_asked_for_is_done_before_it_is_told() {
     );
 
     // What a good one says holds at once.
-    fs::write(&config, good.replace("seedless_after = 1", "full = 1")).unwrap();
+    fs::write(&config, good.replace("[torrents]", "[torrents]\nfull = 1")).unwrap();
     assert_eq!(scene.refused(&["reload"]).1, 78);
     fs::write(&config, good).unwrap();
     scene.told(&["reload"]);
@@ -332,7 +338,8 @@ fn what_is_asked_for_is_done_before_it_is_told() {
 
 #[test]
 fn a_release_without_a_seed_is_told_and_remembered() {
-    let scene = Scene::new();
+    let mut scene = Scene::new();
+    scene.keys = "seedless_after = 1";
     let info_hash = scene.publish("lonely.iso", 1);
     let mut daemon = scene.start();
     let id = format!(" name=lonely.iso id={info_hash}");
