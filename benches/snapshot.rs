@@ -58,7 +58,8 @@ fn measure(directory: &Path, spread: Spread) {
     };
     let save = |pace| {
         let at = SystemTime::now();
-        snapshot::save(directory, &tracker, NOW, at, &secrets, pace).expect("room for a snapshot")
+        snapshot::save(directory, &tracker, &[], NOW, at, &secrets, pace)
+            .expect("room for a snapshot")
     };
 
     let (saved, took) = timed(|| save(Pace::AtTheStop));

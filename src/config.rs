@@ -21,6 +21,7 @@ use crate::protocol::http::{self as protocol, Paths};
 use crate::protocol::udp::{self, BadIds};
 use crate::server::http;
 use crate::server::proxy::{self, ForwardingHeader};
+use crate::server::views;
 use crate::tracker;
 use crate::tracker::access::parse_network;
 use crate::tracker::budget::{self, Budget, Rate};
@@ -34,8 +35,8 @@ pub use rule::{Listen, Source};
 
 use given::Given;
 use rule::{
-    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, OrEmpty, Rule, Switch,
-    UdpAddress, Wrong, number, overlap, seconds, text, words,
+    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, OrEmpty, PagePath, Rule,
+    Switch, UdpAddress, Wrong, number, overlap, seconds, text, words,
 };
 
 /// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
@@ -208,6 +209,10 @@ sections! {
         /// warning or failure, and the text. With failure they get that instead of peers.
         notices: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
 
+        /// How long a torrent that a file lists may be without a seed before the log, the metrics and
+        /// tbttctl check tell, in seconds. 0 for as long as [tracker] interval.
+        seedless_after: u32 = 0, seconds(0..=86400);
+
         /// How long a torrent is still tracked after its last .torrent file is gone, in seconds.
         grace: u32 = 600, seconds(0..=86400);
     }
@@ -227,6 +232,18 @@ sections! {
 
         /// Who may not.
         scrape_deny: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// Who may see the status page and its JSON. Set to ["0.0.0.0/0", "::/0"] for all.
+        status_allow: Vec<Source> = networks(&["127.0.0.0/8", "::1"]), List(NetworkOrFile);
+
+        /// Who may not.
+        status_deny: Vec<Source> = Vec::new(), List(NetworkOrFile);
+
+        /// Who may read the metrics.
+        metrics_allow: Vec<Source> = networks(&["127.0.0.0/8", "::1"]), List(NetworkOrFile);
+
+        /// Who may not.
+        metrics_deny: Vec<Source> = Vec::new(), List(NetworkOrFile);
 
         /// Networks whose addresses mean nothing outside: a peer in one of these is handed out only
         /// to askers in the same one.
@@ -284,6 +301,32 @@ sections! {
         listen: Vec<Listen> = Vec::new(), List(ListenAddress);
     }
 
+    /// The status page: torrents by name and how they fare. It names no client.
+    [status] Status {
+        /// The path of the page. Its JSON is at the same path with .json. Empty for none.
+        path: Option<String> = Some("/status".to_owned()), OrEmpty(PagePath);
+
+        /// Addresses to serve the page and the metrics on, which are then served nowhere else. Empty
+        /// for those of [http]. Sockets named status that the service manager hands over replace
+        /// this list.
+        listen: Vec<Listen> = Vec::new(), List(ListenAddress);
+
+        /// Whether the page offers the .torrent files themselves.
+        torrents: bool = true, Switch;
+
+        /// Announce URLs for the page's magnet links.
+        announce_urls: Vec<String> = Vec::new(), List(text(255));
+    }
+
+    /// Metrics for Prometheus.
+    [metrics] Metrics {
+        /// Their path. Empty for none.
+        path: Option<String> = Some("/metrics".to_owned()), OrEmpty(PagePath);
+
+        /// Whether each listed torrent has metrics of its own.
+        per_torrent: bool = false, Switch;
+    }
+
     /// What survives a restart: peers, download counters, and the keys of UDP's connection ids.
     [state] State {
         /// The directory where a snapshot of these is kept. Empty for none.
@@ -292,6 +335,18 @@ sections! {
         /// How long after a snapshot the next one is written, in seconds; one is written at the stop
         /// too. What a crash can lose at most.
         interval: u32 = 300, seconds(10..=86400);
+    }
+
+    /// Where tbttctl reaches the running daemon.
+    [control] Control {
+        /// The Unix socket for it. Empty for none. One that the service manager hands over replaces it.
+        listen: Option<PathBuf> = Some("/run/tbtt/control".into()), OrEmpty(AbsolutePath);
+
+        /// Who may use it besides root: the daemon's user alone, or members of the group too.
+        mode: String = "0660".to_owned(), words::<String>(&["0600", "0660"]);
+
+        /// The group. Empty for that of the daemon's user.
+        group: String = String::new(), text(32);
     }
 
     /// The process.
@@ -399,6 +454,22 @@ impl Loaded {
                 },
             },
             connections: self.budget(limits.connections, limits.connections_burst, seed),
+            views: Arc::new(self.view_settings()),
+        }
+    }
+
+    fn view_settings(&self) -> views::Settings {
+        let Config {
+            status, metrics, ..
+        } = &self.config;
+        views::Settings {
+            status_path: status.path.clone(),
+            status_access: self.lists.status.clone(),
+            torrents: status.torrents,
+            announce_urls: status.announce_urls.clone(),
+            metrics_path: metrics.path.clone(),
+            metrics_access: self.lists.metrics.clone(),
+            per_torrent: metrics.per_torrent,
         }
     }
 
@@ -440,6 +511,14 @@ fn networks(texts: &[&str]) -> Vec<Source> {
 }
 
 impl Config {
+    /// How long a torrent may be without a seed, in seconds.
+    pub fn seedless_after(&self) -> u32 {
+        match self.torrents.seedless_after {
+            0 => self.tracker.interval,
+            secs => secs,
+        }
+    }
+
     /// How many threads serve.
     pub fn worker_count(&self) -> usize {
         match self.tracker.workers {
@@ -465,6 +544,10 @@ impl Config {
             &access.announce_deny,
             &access.scrape_allow,
             &access.scrape_deny,
+            &access.status_allow,
+            &access.status_deny,
+            &access.metrics_allow,
+            &access.metrics_deny,
             &access.local_networks,
             &access.believe_ip_from,
             &limits.exempt,
@@ -490,6 +573,7 @@ impl Config {
                 self.udp.receive_buffer != new.udp.receive_buffer,
             ),
             ("proxy.listen", self.proxy.listen != new.proxy.listen),
+            ("status.listen", self.status.listen != new.status.listen),
             (
                 "tracker.workers",
                 self.tracker.workers != new.tracker.workers,
@@ -498,6 +582,7 @@ impl Config {
                 "state.directory",
                 self.state.directory != new.state.directory,
             ),
+            ("control", self.control != new.control),
             ("daemon", self.daemon != new.daemon),
         ];
         differ
@@ -520,6 +605,12 @@ impl Config {
                 .iter()
                 .map(|at| (&["proxy.listen"][..], at)),
         );
+        listens.extend(
+            self.status
+                .listen
+                .iter()
+                .map(|at| (&["status.listen"][..], at)),
+        );
         for (i, (keys, later)) in listens.iter().enumerate() {
             for (_, earlier) in &listens[..i] {
                 if later.overlaps(earlier) {
@@ -533,6 +624,7 @@ impl Config {
                 found.push(Finding::new(&["udp.listen"], overlapping(earlier, later)));
             }
         }
+        found.extend(self.paths_that_meet());
         let (min, interval) = (self.tracker.min_interval, self.tracker.interval);
         if min > interval {
             let text =
@@ -548,6 +640,26 @@ impl Config {
             found.push(Finding::new(keys, text));
         }
         found
+    }
+
+    /// Two things at one path, of which one would never be seen.
+    fn paths_that_meet(&self) -> Option<Finding> {
+        let paths = Paths::new(&self.http.announce_path)?;
+        let taken = |path: &&String| paths.action(path).is_some();
+        let told = |keys, path: &str| {
+            let text = format!("\"{path}\" is the path of something else already; choose another");
+            Some(Finding::new(keys, text))
+        };
+        if let Some(path) = self.status.path.as_ref().filter(taken) {
+            return told(&["status.path", "http.announce_path"], path);
+        }
+        let path = self.metrics.path.as_ref()?;
+        if taken(&path) {
+            return told(&["metrics.path", "http.announce_path"], path);
+        }
+        let rest = path.strip_prefix(self.status.path.as_ref()?)?;
+        let meet = matches!(rest, "" | ".json" | ".css") || rest.ends_with(".torrent");
+        meet.then(|| told(&["metrics.path", "status.path"], path))?
     }
 
     /// What is allowed but hardly meant.
@@ -1363,6 +1475,11 @@ mod tests {
                  write for example \"/announce/x/announce\"",
             ),
             (
+                "[status]\npath = '/'",
+                "t:2: [status] path: '/' ends with /; allowed: a path that starts with / and does not end with it \
+                 or \"\"; correct it, or remove the key for its default, \"/status\"",
+            ),
+            (
                 "[http]\nannounce_path = '/announce?a'",
                 "t:2: [http] announce_path: '/announce?a' has '?', which no path may have; \
                  allowed: a path that starts with / and whose last part starts with announce; \
@@ -1484,7 +1601,7 @@ mod tests {
             (
                 "\n[database]\n",
                 "t:2: [database]: unknown section; \
-                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [state], [daemon], [log]",
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [status], [metrics], [state], [control], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",
@@ -1496,7 +1613,7 @@ mod tests {
             ),
             (
                 "[tracker]\nlisten = []",
-                "t:2: [tracker] listen: unknown key; it belongs in [http] or [udp] or [proxy]",
+                "t:2: [tracker] listen: unknown key; it belongs in [http] or [udp] or [proxy] or [status] or [control]",
             ),
             (
                 "[log]\nrotate = true",
@@ -1504,7 +1621,7 @@ mod tests {
             ),
             (
                 "# c\nlisten = []",
-                "t:2: listen: stands before any section; move it below [http] or [udp] or [proxy]",
+                "t:2: listen: stands before any section; move it below [http] or [udp] or [proxy] or [status] or [control]",
             ),
             (
                 "speed = 'a'",
@@ -1665,6 +1782,7 @@ mod tests {
             ("udp.listen = []", "udp.listen"),
             ("udp.receive_buffer = 16384", "udp.receive_buffer"),
             ("proxy.listen = ['unix:/a']", "proxy.listen"),
+            ("status.listen = ['unix:/a']", "status.listen"),
             ("tracker.workers = 1", "tracker.workers"),
             ("state.directory = '/a'", "state.directory"),
             ("daemon.sandbox = false\ndaemon.user = 'a'", "daemon"),
@@ -1686,21 +1804,25 @@ mod tests {
             &mut config.access.announce_deny,
             &mut config.access.scrape_allow,
             &mut config.access.scrape_deny,
+            &mut config.access.status_allow,
+            &mut config.access.status_deny,
+            &mut config.access.metrics_allow,
+            &mut config.access.metrics_deny,
             &mut config.access.local_networks,
             &mut config.access.believe_ip_from,
             &mut config.limits.exempt,
             &mut config.proxy.trusted,
         ];
-        let names = ["e", "f", "g", "h", "i", "j", "k", "l"];
+        let names = 'e'..='p';
         for (sources, name) in sources.into_iter().zip(names) {
-            *sources = vec![network.clone(), Source::File(path(name))];
+            *sources = vec![network.clone(), Source::File(path(&name.to_string()))];
         }
         let mut files: Vec<_> = config.list_files().collect();
         files.sort();
-        assert_eq!(files.len(), 12);
+        assert_eq!(files.len(), 16);
         assert_eq!(files[0], path("a"));
         files.dedup();
-        assert_eq!((files.len(), files[11]), (12, &*path("l")));
+        assert_eq!((files.len(), files[15]), (16, &*path("p")));
     }
 
     #[test]
@@ -1737,6 +1859,22 @@ mod tests {
                 "t:4: [proxy] listen: \"unix:/a\" is listed twice; leave one out",
             ),
             (
+                "[http]\nlisten = ['unix:/a']\n[status]\nlisten = ['unix:/a']",
+                "t:4: [status] listen: \"unix:/a\" is listed twice; leave one out",
+            ),
+            (
+                "[status]\npath = '/scrape'",
+                "t:2: [status] path: \"/scrape\" is the path of something else already; choose another",
+            ),
+            (
+                "[metrics]\npath = '/announce'",
+                "t:2: [metrics] path: \"/announce\" is the path of something else already; choose another",
+            ),
+            (
+                "[metrics]\npath = '/status.json'",
+                "t:2: [metrics] path: \"/status.json\" is the path of something else already; choose another",
+            ),
+            (
                 "[udp]\nlisten = ['[::1]:80', '[::]:80']",
                 "t:2: [udp] listen: \"[::1]:80\" and \"[::]:80\" overlap, as a wildcard takes in every address \
                  on its port; leave one out",
@@ -1748,6 +1886,8 @@ mod tests {
             "[tracker]\nmin_interval = 1800\nnumwant = 200",
             "[http]\nlisten = ['0.0.0.0:80', '[::1]:80', '[::]:81', 'unix:/a', 'unix:/b']",
             "[http]\nlisten = ['[::]:80']\n[proxy]\nlisten = ['[::]:81', 'unix:/a']",
+            "[status]\npath = '/a'\n[metrics]\npath = '/a/metrics'",
+            "[status]\npath = ''\n[metrics]\npath = '/status.json'",
         ] {
             assert!(read(&[("t", text)]).is_ok(), "{text}");
         }

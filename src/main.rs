@@ -4,7 +4,8 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -17,11 +18,15 @@ use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
+use tbtt::server::views::Views;
+use tbtt::service::control;
 use tbtt::service::duties::{Site, Source, log_counted, told};
+use tbtt::service::health::Seedwatch;
 use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
 use tbtt::service::shut_in::shut_in;
+use tbtt::service::survey::Survey;
 use tbtt::service::workers::{Workers, runtime};
 use tbtt::service::{Exit, Failed, failed};
 use tbtt::snapshot::{Pace, Secrets};
@@ -109,7 +114,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         .iter()
         .for_each(|warning| log::warning("unwise configuration", &[("at", warning)]));
 
-    let sockets = open_sockets(config)?;
+    let mut sockets = open_sockets(config)?;
     let fresh =
         Secrets::new().map_err(|error| failed(Exit::Internal, "cannot draw secrets", &error))?;
     shut_in(
@@ -121,9 +126,12 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let keeper = Keeper::new(config, &state);
     let State {
         tracker,
+        health,
         clock,
         secrets,
+        ..
     } = state;
+    let seedwatch = Seedwatch::new(config, health, clock);
     let front = Arc::new(Front::new(
         loaded.http_settings(secrets.seed),
         tracker,
@@ -145,25 +153,39 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
             &error,
         )
     })?;
+    let survey = Survey::new(&front, &listing, &seedwatch, &keeper);
+    let figures = survey.clone();
+    let views = Views::start(Box::new(move || figures.figures()))
+        .map_err(|error| failed(Exit::Internal, "cannot start the thread for views", &error))?;
+    // Set here alone.
+    let _ = front.views.set(views);
     let (stop, stopped) = watch::channel(false);
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
-    let site = Site {
+    let site = Arc::new(Site {
         source,
+        started: loaded.config,
         front,
         udp,
         keeper,
         secrets,
         listing,
+        seedwatch,
+        survey,
         publisher,
-    };
-    runtime.block_on(site.serve_operator(loaded, workers.seen.clone(), requests));
+        reloading: Mutex::default(),
+    });
+    let control = control::start(sockets.control.take(), &site, &stopped)?;
+    runtime.block_on(site.serve_operator(workers.seen.clone(), requests));
     stop.send_replace(true);
     log::notice("stopping", &[]);
     told(notify::stopping());
     workers.join()?;
-    site.keeper.save(Pace::AtTheStop);
+    // It has told what it could not do.
+    drop(control.map(JoinHandle::join));
+    // Told, if it fails.
+    let _ = site.keeper.save(Pace::AtTheStop);
     log_counted(&site.front.counters.all());
     log::notice("stopped", &[]);
     log::report_dropped();

@@ -11,10 +11,10 @@
 //! secret      16 bytes  of UDP's connection ids
 //! checksum    u64       of all before
 //!
-//! kind        1 byte    B: a block of torrents; E: the end
+//! kind        1 byte    B: a block of torrents; H: seeds of listed torrents, if any; E: the end
 //! length      u32       of the content
 //! checksum    u64       of kind, length and content
-//! content               a block as the tracker writes it; at the end the numbers of blocks, torrents and peers over IPv4 and
+//! content               as the tracker writes it; at the end the numbers of blocks, torrents and peers over IPv4 and
 //!                       IPv6 in all blocks (u64 each)
 //! ```
 //!
@@ -34,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::OFlag;
 use siphasher::sip::SipHasher13;
 
+use crate::tracker::health::Health;
 use crate::tracker::{Restored, Time, Totals, Tracker, Walk};
 
 /// The good one, always whole.
@@ -53,7 +54,11 @@ const VERSION: u32 = 1;
 const HEADER: usize = 8 + 4 + 8 + 4 + 8 + 16;
 
 const BLOCK: u8 = b'B';
+const HEALTH: u8 = b'H';
 const END: u8 = b'E';
+
+/// How much of the seeds goes into a frame: whole torrents.
+const HEALTH_FULL: usize = 10_000 * Health::SAVED;
 
 /// After this long away nobody is left to revive, and the tracker's time need not go on any further.
 const LONGEST_GAP: Duration = Duration::from_secs(86_400);
@@ -95,6 +100,7 @@ impl fmt::Debug for Secrets {
 /// What a snapshot gave back.
 pub struct Loaded {
     pub tracker: Tracker,
+    pub health: Health,
     pub secrets: Secrets,
     /// What the time is now for the tracker: its clock has to go on from here, or ages would be wrong.
     pub now: Time,
@@ -166,17 +172,18 @@ fn read(
 
     let tracker = make(header.secrets.seed);
     let mut restore = tracker.restore(now, passed_minutes);
+    let mut health = Health::default();
     let (mut blocks, mut content) = (0, Vec::new());
-    loop {
-        let number = blocks + 1;
-        let kind = read_frame(&mut file, number, &mut content)?;
-        if kind == END {
-            break;
-        }
-        restore
-            .take_in(&content)
-            .map_err(|_| Fault::Damaged("a block is not as its writer should have made it"))?;
-        blocks = number;
+    for number in 1.. {
+        let taken = match read_frame(&mut file, number, &mut content)? {
+            END => break,
+            HEALTH => health.restore(&content),
+            _ => {
+                blocks += 1;
+                restore.take_in(&content)
+            }
+        };
+        taken.map_err(|_| Fault::Damaged("a block is not as its writer should have made it"))?;
     }
     let restored = restore.finish();
     let end = End {
@@ -191,6 +198,7 @@ fn read(
     }
     Ok(Loaded {
         tracker,
+        health,
         secrets: header.secrets,
         now,
         passed,
@@ -207,7 +215,7 @@ pub enum Pace {
     AtTheStop,
 }
 
-/// Replaces the snapshot in `directory` by one of what `tracker` holds. `now` is the tracker's time and `at` the system's, both
+/// Replaces the snapshot in `directory` by one of what `tracker` holds, and of `health`, as [`Health::save`] gives it. `now` is the tracker's time and `at` the system's, both
 /// from before the call. Two calls for one directory must not overlap.
 ///
 /// Waits for the disk: not to be called where announces are served. Meanwhile they are, and what they change may be in the
@@ -218,6 +226,7 @@ pub enum Pace {
 pub fn save(
     directory: &Path,
     tracker: &Tracker,
+    health: &[u8],
     now: Time,
     at: SystemTime,
     secrets: &Secrets,
@@ -252,7 +261,7 @@ pub fn save(
         time: now,
         secrets: secrets.clone(),
     };
-    let saved = write(&file, &header, tracker, pace)
+    let saved = write(&file, &header, tracker, health, pace)
         .and_then(|saved| file.sync_all().map(|()| saved))
         .map_err(failed("written"))
         .and_then(|saved| {
@@ -267,7 +276,13 @@ pub fn save(
     Ok(saved)
 }
 
-fn write(file: &File, header: &Header, tracker: &Tracker, pace: Pace) -> io::Result<Saved> {
+fn write(
+    file: &File,
+    header: &Header,
+    tracker: &Tracker,
+    health: &[u8],
+    pace: Pace,
+) -> io::Result<Saved> {
     let mut file = BufWriter::with_capacity(64 * 1024, file);
     file.write_all(&header.bytes())?;
     let (mut walk, mut end, mut content) = (Walk::default(), End::default(), Vec::new());
@@ -285,6 +300,10 @@ fn write(file: &File, header: &Header, tracker: &Tracker, pace: Pace) -> io::Res
                 thread::sleep((3 * started.elapsed()).min(LONGEST_REST));
             }
         }
+    }
+    for part in health.chunks(HEALTH_FULL) {
+        bytes += write_frame(&mut file, number, HEALTH, part)?;
+        number += 1;
     }
     bytes += write_frame(&mut file, number, END, &end.content())?;
     file.flush()?;
@@ -407,7 +426,7 @@ fn read_frame(file: &mut impl Read, number: u64, content: &mut Vec<u8>) -> Resul
         return Err(Fault::Damaged("a checksum is wrong"));
     }
     match kind {
-        BLOCK | END => Ok(kind),
+        BLOCK | HEALTH | END => Ok(kind),
         _ => Err(Fault::Damaged("a block is of no known kind")),
     }
 }
@@ -570,7 +589,7 @@ impl std::error::Error for SaveError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Settings;
+    use crate::tracker::{InfoHash, Settings, UnixTime};
 
     const SECRETS: Secrets = Secrets {
         seed: 0x0123_4567_89ab_cdef,
@@ -670,6 +689,10 @@ mod tests {
             "is damaged: a block is not as its writer should have made it"
         );
         assert_eq!(
+            with(HEALTH, b"?"),
+            "is damaged: a block is not as its writer should have made it"
+        );
+        assert_eq!(
             with(BLOCK, &[0; 4]),
             "is damaged: the numbers at its end do not agree"
         );
@@ -684,6 +707,34 @@ mod tests {
         let mut file = header().bytes();
         write_frame(&mut file, 2, BLOCK, &[0; 4]).unwrap();
         assert_eq!(fault(&file), "is damaged: a checksum is wrong");
+    }
+
+    #[test]
+    fn seeds_may_take_several_frames_or_none() {
+        let mut health = Health::default();
+        let id = |number: u32| {
+            let mut id = InfoHash([0; 20]);
+            id.0[..4].copy_from_slice(&number.to_be_bytes());
+            id
+        };
+        let listed = (0..25_000).map(|number| (id(number), true));
+        health.look(Time(0), UnixTime(7), 1, listed);
+        let mut file = header().bytes();
+        let frames = health.save();
+        let frames = frames.chunks(HEALTH_FULL);
+        assert_eq!(frames.len(), 3);
+        for (number, frame) in (1..).zip(frames) {
+            write_frame(&mut file, number, HEALTH, frame).unwrap();
+        }
+        write_frame(&mut file, 4, END, &End::default().content()).unwrap();
+        let read = read_at(&file, 0).unwrap().health;
+        for number in [0, 9_999, 10_000, 24_999] {
+            assert_eq!(read.seeds(&id(number)), health.seeds(&id(number)));
+            assert!(read.seeds(&id(number)).is_some());
+        }
+        // One from before there were such frames.
+        let read = read_at(&empty(), 0).unwrap().health;
+        assert_eq!(read.seeds(&id(0)), None);
     }
 
     #[test]

@@ -1513,7 +1513,7 @@ fn signals_end_it_and_requests_in_flight_are_answered() {
         assert!(took < Duration::from_secs(2), "{took:?}");
         let log = tracker.daemon.log();
         assert!(
-            log.contains("counted since the start announces=4 "),
+            log.contains("counted since the start http_announces=4 "),
             "{log}"
         );
     }

@@ -48,7 +48,7 @@ impl Directory {
     }
 
     fn save(&self, tracker: &Tracker) -> Result<Saved, SaveError> {
-        snapshot::save(&self.0, tracker, NOW, at(0), &SECRETS, Pace::AtTheStop)
+        snapshot::save(&self.0, tracker, &[], NOW, at(0), &SECRETS, Pace::AtTheStop)
     }
 
     fn load(&self, passed_secs: u64) -> Result<Option<Loaded>, LoadError> {
@@ -255,6 +255,7 @@ fn restarts_in_quick_succession_neither_age_nor_rejuvenate() {
         snapshot::save(
             &directory.0,
             &tracker,
+            &[],
             now,
             at(elapsed),
             &SECRETS,
@@ -439,7 +440,7 @@ fn a_directory_that_is_not_there_is_told_at_the_start() {
     fs::write(&absent, "").unwrap();
     let told = snapshot::load(&absent, at(0), tracker).err().unwrap();
     assert!(told.to_string().contains("ot a directory"), "{told}");
-    let told = snapshot::save(&absent, &few(), NOW, at(0), &SECRETS, Pace::AtTheStop);
+    let told = snapshot::save(&absent, &few(), &[], NOW, at(0), &SECRETS, Pace::AtTheStop);
     assert!(told.unwrap_err().to_string().contains("ot a directory"));
 }
 
@@ -471,6 +472,7 @@ fn helper() {
     let saved = snapshot::save(
         Path::new(&directory),
         &busy(),
+        &[],
         NOW,
         at(0),
         &SECRETS,
@@ -551,6 +553,7 @@ fn it_is_whole_while_announces_go_on() {
             let saved = snapshot::save(
                 &directory.0,
                 &tracker,
+                &[],
                 NOW,
                 at(0),
                 &SECRETS,

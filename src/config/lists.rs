@@ -22,6 +22,8 @@ pub struct Lists {
     pub notices: Vec<(InfoHash, Notice)>,
     pub announce: AccessList,
     pub scrape: AccessList,
+    pub status: AccessList,
+    pub metrics: AccessList,
     pub localities: Localities,
     pub believed: Networks,
     pub exempt: Networks,
@@ -51,6 +53,14 @@ impl Lists {
             scrape: AccessList::new(
                 reader.networks(&access.scrape_allow),
                 reader.networks(&access.scrape_deny),
+            ),
+            status: AccessList::new(
+                reader.networks(&access.status_allow),
+                reader.networks(&access.status_deny),
+            ),
+            metrics: AccessList::new(
+                reader.networks(&access.metrics_allow),
+                reader.networks(&access.metrics_deny),
             ),
             localities: Localities::new(reader.networks(&access.local_networks)),
             believed: Networks::new(reader.networks(&access.believe_ip_from)),
@@ -204,6 +214,10 @@ mod tests {
         config.access.believe_ip_from = networks("192.0.2.7/32");
         config.limits.exempt = networks("192.0.2.6/32");
         config.proxy.trusted = networks("192.0.2.5/32");
+        config.access.status_allow = networks("192.0.2.4/32");
+        config.access.status_deny = networks("192.0.2.3/32");
+        config.access.metrics_allow = networks("192.0.2.2/31");
+        config.access.metrics_deny = networks("192.0.2.2/32");
         let lists = read(&config).unwrap();
         let of = |last: u8| {
             let address = [192, 0, 2, last].into();
@@ -215,6 +229,13 @@ mod tests {
                 lists.trusted.hold(address),
             ]
         };
+        let views = |last: u8| {
+            let address = [192, 0, 2, last].into();
+            [lists.status.admits(address), lists.metrics.admits(address)]
+        };
+        assert_eq!(views(4), [true, false]);
+        assert_eq!(views(3), [false, true]);
+        assert_eq!(views(2), [false, false]);
         assert_eq!(of(9), [false, true, false, false, false]);
         assert_eq!(of(8), [true, false, false, false, false]);
         assert_eq!(of(7), [true, true, true, false, false]);

@@ -276,6 +276,47 @@ impl<R: Rule> Rule for OrEmpty<R> {
     }
 }
 
+/// A path as it stands in a URL.
+fn url_path<'a>(given: &'a Spanned<Given>, example: &str) -> Result<&'a str, Vec<Wrong>> {
+    let path = text_of(given)?;
+    let in_a_url = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+    if !path.starts_with('/') {
+        let advice = Some(format!("write for example {}", quoted(example)));
+        Err(Wrong::one(given, "does not start with /", advice))
+    } else if let Some(c) = path.chars().find(|c| !in_a_url(*c)) {
+        Err(Wrong::one(
+            given,
+            format!("has {c:?}, which no path may have"),
+            None,
+        ))
+    } else {
+        Ok(path)
+    }
+}
+
+/// The path of a URL at which something is shown.
+pub(super) struct PagePath;
+
+impl Rule for PagePath {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "a path that starts with / and does not end with it".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let path = url_path(given, "/status")?;
+        match path.ends_with('/') {
+            true => Err(Wrong::one(given, "ends with /", None)),
+            false => Ok(path.to_owned()),
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
 /// The path of a URL at which clients announce.
 pub(super) struct AnnouncePath;
 
@@ -287,26 +328,13 @@ impl Rule for AnnouncePath {
     }
 
     fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
-        let path = text_of(given)?;
-        let advice = |path: &str| Some(format!("write for example {}", quoted(path)));
-        let in_a_url = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+        let path = url_path(given, "/announce")?;
         let last = path.rsplit('/').next().unwrap_or_default();
-        if !path.starts_with('/') {
-            Err(Wrong::one(
-                given,
-                "does not start with /",
-                advice("/announce"),
-            ))
-        } else if let Some(c) = path.chars().find(|c| !in_a_url(*c)) {
-            Err(Wrong::one(
-                given,
-                format!("has {c:?}, which no path may have"),
-                None,
-            ))
-        } else if !last.starts_with("announce") {
+        if !last.starts_with("announce") {
             let example = format!("{}/announce", path.trim_end_matches('/'));
             let what = "leaves clients no scrape path, which they make by putting scrape for announce in the last part";
-            Err(Wrong::one(given, what, advice(&example)))
+            let advice = Some(format!("write for example {}", quoted(&example)));
+            Err(Wrong::one(given, what, advice))
         } else {
             Ok(path.to_owned())
         }

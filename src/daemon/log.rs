@@ -295,6 +295,14 @@ pub fn set_level(level: Level) {
     log().level.store(level as u8, Relaxed);
 }
 
+/// The least urgent level that is written.
+pub fn level() -> Level {
+    let level = log().level.load(Relaxed);
+    let levels = [Level::Error, Level::Warning, Level::Notice, Level::Info];
+    let known = levels.into_iter().find(|known| *known as u8 == level);
+    known.unwrap_or(Level::Debug)
+}
+
 /// Whether a line of this level would be written: asked where the fields are dear to come by.
 pub fn enabled(level: Level) -> bool {
     log().enabled(level)

@@ -6,7 +6,7 @@ use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -473,6 +473,18 @@ fn dual_stack(
 /// # Errors
 /// The path, and why not: another file there is never removed.
 pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
+    bind_unix_for(path, mode, (None, None))
+}
+
+/// As [`bind_unix`], for a user and a group, or else our own.
+///
+/// # Errors
+/// As [`bind_unix`]; and only root may give it to another user, or to a group that it is not in.
+pub fn bind_unix_for(
+    path: &Path,
+    mode: u32,
+    (uid, gid): (Option<u32>, Option<u32>),
+) -> Result<UnixListener, BindError> {
     let listen = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -486,6 +498,9 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
         }
         // Before it listens nobody can connect, so no moment is open to more than the mode says.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
+        if uid.or(gid).is_some() {
+            lchown(path, uid, gid)?;
+        }
         socket.listen(i32::from(TcpSettings::default().backlog))?;
         Ok(socket.into())
     };

@@ -4,13 +4,11 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
+use crate::tracker::UnixTime;
+
 /// What ids are made with. Saved across a restart, so that clients can keep theirs. Has no `Debug`, to be in no log.
 #[derive(Clone)]
 pub struct Secret(pub [u8; 16]);
-
-/// Seconds since 1970. Unlike [`Time`](crate::tracker::Time), it means the same after a restart.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct UnixTime(pub u64);
 
 /// An id as the wire has it, eight bytes in network order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

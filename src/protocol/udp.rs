@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret, UnixTime};
+use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
-use crate::tracker::{Announce, Event, InfoHash, Key, PeerId, Refusal, Time, Tracker};
+use crate::tracker::{Announce, Event, InfoHash, Key, PeerId, Refusal, Time, Tracker, UnixTime};
 
 /// The longest packet that may be answered; a server reads one byte more to know the others.
 pub const PACKET_MAX: usize = 2048;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::protocol::{http, udp};
 use crate::tracker::{Announce, Refusal};
@@ -35,6 +36,10 @@ macro_rules! counters {
         #[derive(Default)]
         pub struct Counters {
             $($(#[doc = $meaning])* pub $name: Counter,)+
+            /// How long requests took over HTTP: one in [`TIMED_ONE_IN`].
+            pub http_handling: Histogram,
+            /// And over UDP: each batch of packets is one, of its mean.
+            pub udp_handling: Histogram,
             access_log: OnceLock<AccessLog>,
             log_access: AtomicBool,
         }
@@ -50,8 +55,10 @@ macro_rules! counters {
 
 counters! {
     /// Announces and scrapes that were answered.
-    announces,
-    scrapes,
+    http_announces,
+    udp_announces,
+    http_scrapes,
+    udp_scrapes,
     /// Announces that were refused, by reason.
     unknown_torrents,
     denied_torrents,
@@ -90,6 +97,49 @@ counters! {
     udp_receive_errors,
 }
 
+/// Of so many announces over HTTP one is timed.
+const TIMED_ONE_IN: u64 = 16;
+
+/// How long things took.
+#[derive(Default, Debug)]
+pub struct Histogram {
+    /// How many took up to each of [`Histogram::BOUNDS`] and longer than the one before; the last: longer than all.
+    counts: [Counter; Self::BOUNDS.len() + 1],
+    nanoseconds: Counter,
+}
+
+impl Histogram {
+    /// In nanoseconds.
+    pub const BOUNDS: [u64; 12] = [
+        500,
+        1_000,
+        2_000,
+        5_000,
+        10_000,
+        20_000,
+        50_000,
+        100_000,
+        500_000,
+        1_000_000,
+        10_000_000,
+        100_000_000,
+    ];
+
+    pub fn note(&self, took: Duration) {
+        let nanoseconds = took.as_nanos() as u64;
+        self.counts[Self::BOUNDS.partition_point(|&bound| bound < nanoseconds)].add_one();
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    pub fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(Counter::get).collect()
+    }
+
+    pub fn total_seconds(&self) -> f64 {
+        self.nanoseconds.get() as f64 / 1e9
+    }
+}
+
 /// Writes a line for an announce somewhere; called by the workers, so it must not wait.
 pub type AccessLog = Box<dyn Fn(&Seen<'_>) + Send + Sync>;
 
@@ -102,6 +152,29 @@ pub struct Seen<'a> {
 }
 
 impl Counters {
+    /// Answered announces, whatever they came over.
+    pub fn announces(&self) -> u64 {
+        self.http_announces.get() + self.udp_announces.get()
+    }
+
+    /// Announces and scrapes that were refused or could not be read.
+    pub fn refusals(&self) -> u64 {
+        let refusals = [
+            &self.unknown_torrents,
+            &self.denied_torrents,
+            &self.withdrawn_torrents,
+            &self.unwelcome_addresses,
+            &self.too_often,
+            &self.malformed,
+        ];
+        refusals.into_iter().map(Counter::get).sum()
+    }
+
+    /// Whether the next announce over HTTP is to be timed: to read the clock costs something too.
+    pub fn times_http(&self) -> bool {
+        self.http_announces.get() % TIMED_ONE_IN == 0
+    }
+
     /// Where announces are told of, once they are: said once, at the start.
     pub fn set_access_log(&self, log: AccessLog) {
         // A second one would be a fault of the caller, and changes nothing.
@@ -116,8 +189,11 @@ impl Counters {
     /// `from` is `None` where a proxy did not tell whom it asks for.
     pub fn count_http(&self, from: Option<IpAddr>, outcome: &http::Outcome) {
         match outcome {
-            http::Outcome::Announced(announce) => self.answered("http", from, announce),
-            http::Outcome::Scraped => self.scrapes.add_one(),
+            http::Outcome::Announced(announce) => {
+                self.http_announces.add_one();
+                self.tell("http", from, Ok(announce));
+            }
+            http::Outcome::Scraped => self.http_scrapes.add_one(),
             http::Outcome::Refused(refusal) => self.refused("http", from, refusal),
             http::Outcome::Malformed(_) => self.malformed.add_one(),
         }
@@ -126,8 +202,11 @@ impl Counters {
     pub fn count_udp(&self, from: IpAddr, outcome: &udp::Outcome) {
         match outcome {
             udp::Outcome::Connected => self.udp_connects.add_one(),
-            udp::Outcome::Announced(announce) => self.answered("udp", Some(from), announce),
-            udp::Outcome::Scraped => self.scrapes.add_one(),
+            udp::Outcome::Announced(announce) => {
+                self.udp_announces.add_one();
+                self.tell("udp", Some(from), Ok(announce));
+            }
+            udp::Outcome::Scraped => self.udp_scrapes.add_one(),
             udp::Outcome::Refused(refusal) => self.refused("udp", Some(from), refusal),
             udp::Outcome::Malformed(_) => self.malformed.add_one(),
             udp::Outcome::BadId | udp::Outcome::Silent(udp::Silence::BadId) => {
@@ -135,11 +214,6 @@ impl Counters {
             }
             udp::Outcome::Silent(_) => self.udp_ignored.add_one(),
         }
-    }
-
-    fn answered(&self, protocol: &'static str, from: Option<IpAddr>, announce: &Announce) {
-        self.announces.add_one();
-        self.tell(protocol, from, Ok(announce));
     }
 
     fn refused(&self, protocol: &'static str, from: Option<IpAddr>, refusal: &Refusal) {
@@ -170,5 +244,20 @@ impl Counters {
                 announce,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_with_those_up_to_the_same_bound() {
+        let histogram = Histogram::default();
+        for nanoseconds in [0, 500, 501, 1_000, 100_000_000, 100_000_001] {
+            histogram.note(Duration::from_nanos(nanoseconds));
+        }
+        assert_eq!(histogram.counts(), [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(histogram.total_seconds(), 0.200_002_002);
     }
 }

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
 use crate::server::proxy::{self, client_address};
 use crate::server::stream::{InRequests, Pace, Stream, register};
+use crate::server::views::{self, Asked, Views};
 use crate::tracker::Tracker;
 use crate::tracker::budget::Budget;
 
@@ -66,6 +67,7 @@ pub struct Settings {
     pub proxies: proxy::Settings,
     /// How often a network may connect; `None` for as often as it likes.
     pub connections: Option<Arc<Budget>>,
+    pub views: Arc<views::Settings>,
 }
 
 /// What all workers share.
@@ -75,11 +77,14 @@ pub struct Front {
     pub clock: Clock,
     pub counters: Arc<Counters>,
     pub connections: Arc<Connections>,
+    /// Once started: what comes before is told that nothing is there.
+    pub views: OnceLock<Views>,
 }
 
 impl Front {
     pub fn new(settings: Settings, tracker: Arc<Tracker>, clock: Clock) -> Self {
         Self {
+            views: OnceLock::new(),
             tracker,
             clock,
             counters: Arc::default(),
@@ -117,6 +122,18 @@ pub struct Door {
     pub listener: Listener,
     /// Each connection begins by saying for whom it is (PROXY protocol), and only trusted proxies may make one.
     pub preamble: bool,
+    /// What is served there.
+    pub serves: Serves,
+}
+
+/// What a listening socket is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// Clients, and whoever may see the views.
+    All,
+    /// Where the views have sockets of their own, they are nowhere else.
+    Clients,
+    Views,
 }
 
 impl Door {
@@ -125,6 +142,7 @@ impl Door {
         Ok(Self {
             listener: self.listener.try_clone()?,
             preamble: self.preamble,
+            serves: self.serves,
         })
     }
 }
@@ -161,17 +179,22 @@ pub async fn serve(
         input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
     });
     let mut tasks = Vec::new();
-    for Door { listener, preamble } in doors {
+    for Door {
+        listener,
+        preamble,
+        serves,
+    } in doors
+    {
         tasks.push(match listener {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::TcpListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener, preamble))
+                spawn_local(accept(worker.clone(), listener, preamble, serves))
             }
             Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::UnixListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener, preamble))
+                spawn_local(accept(worker.clone(), listener, preamble, serves))
             }
         });
     }
@@ -235,7 +258,12 @@ impl Accept for mio::net::UnixListener {
     }
 }
 
-async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>, preamble: bool) {
+async fn accept<L: Accept>(
+    worker: Rc<Worker>,
+    listener: AsyncFd<L>,
+    preamble: bool,
+    serves: Serves,
+) {
     for turn in 1_usize.. {
         if turn % ACCEPT_BURST == 0 {
             yield_now().await;
@@ -245,7 +273,7 @@ async fn accept<L: Accept>(worker: Rc<Worker>, listener: AsyncFd<L>, preamble: b
             return;
         };
         match listener.get_ref().accept() {
-            Ok((client, peer)) => begin(&worker, client, peer, preamble),
+            Ok((client, peer)) => begin(&worker, client, peer, preamble, serves),
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error)
                 if matches!(
@@ -266,6 +294,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
     client: S,
     peer: Option<IpAddr>,
     preamble: bool,
+    serves: Serves,
 ) {
     let Front {
         connections,
@@ -293,6 +322,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
                 client,
                 peer,
                 preamble,
+                serves,
                 place,
             ));
         }
@@ -307,6 +337,7 @@ async fn connection<S>(
     client: S,
     peer: Option<IpAddr>,
     preamble: bool,
+    serves: Serves,
     _place: Place,
 ) where
     S: Read + Write + AsRawFd + Unpin + 'static,
@@ -325,10 +356,14 @@ async fn connection<S>(
                 Err(_) => return worker.front.counters.bad_preambles.add_one(),
             },
         };
-        let service = service_fn(|request| {
-            let response = answer(&worker, &settings, sender, &request);
+        let (worker, settings, pace) = (&worker, &settings, &pace);
+        let service = service_fn(|request| async move {
+            let response = match view(worker, settings, sender, serves, &request) {
+                Some((views, asked)) => views.answer(&settings.views, asked).await,
+                None => answer(worker, settings, sender, serves, &request),
+            };
             pace.answered();
-            std::future::ready(Ok::<_, Infallible>(response))
+            Ok::<_, Infallible>(response)
         });
         let mut http = http1::Builder::new();
         // Without half_close, hyper looks for an end of input after each request: a system call, and a registration.
@@ -347,10 +382,37 @@ async fn connection<S>(
     }
 }
 
+/// The view that is asked for, if that is one and its sender may see it.
+fn view<'a>(
+    worker: &'a Worker,
+    settings: &Settings,
+    sender: Option<IpAddr>,
+    serves: Serves,
+    request: &Request<Incoming>,
+) -> Option<(&'a Views, Asked)> {
+    if serves == Serves::Clients || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let views = worker.front.views.get()?;
+    let proxy::Settings { trusted, header } = &settings.proxies;
+    let from = || {
+        // Behind a proxy that is not known for one, everyone would come from where it is.
+        let proxied = request.headers().contains_key(header.name());
+        let unknown = proxied && sender.is_some_and(|sender| !trusted.hold(sender));
+        client_of(settings, sender, request.headers()).filter(|_| !unknown)
+    };
+    let uri = request.uri();
+    let asked = settings
+        .views
+        .asked(uri.path(), uri.query().unwrap_or_default(), from);
+    Some((views, asked?))
+}
+
 fn answer(
     worker: &Worker,
     settings: &Settings,
     sender: Option<IpAddr>,
+    serves: Serves,
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let front = &*worker.front;
@@ -368,11 +430,13 @@ fn answer(
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Some(action) => {
+        Some(action) if serves != Serves::Views => {
             let query = uri.query().unwrap_or_default().as_bytes();
             let reply = &mut *worker.reply.borrow_mut();
             let from = client_of(settings, sender, request.headers());
-            let now = front.clock.now();
+            let begun = Instant::now();
+            let now = front.clock.at(begun);
+            let timed = front.counters.times_http();
             let outcome = respond(
                 &front.tracker,
                 &settings.protocol,
@@ -382,10 +446,13 @@ fn answer(
                 query,
                 reply,
             );
+            if timed {
+                front.counters.http_handling.note(begun.elapsed());
+            }
             front.counters.count_http(from, &outcome);
             text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
         }
-        None if uri.path() == "/" => {
+        _ if uri.path() == "/" && serves != Serves::Views => {
             let version = env!("CARGO_PKG_VERSION");
             let announce = paths.announce();
             text(
@@ -394,7 +461,7 @@ fn answer(
                     .into(),
             )
         }
-        None => {
+        _ => {
             front.counters.foreign_requests.add_one();
             text(StatusCode::NOT_FOUND, "nothing is here\n".into())
         }

@@ -4,11 +4,20 @@
 /// How many connections there may be.
 pub mod connections;
 
+/// The operator's Unix socket.
+pub mod control;
+
 /// What has happened so far, in numbers.
 pub mod counters;
 
+/// What operators are shown.
+pub mod figures;
+
 /// HTTP/1 over TCP.
 pub mod http;
+
+/// Figures for Prometheus.
+pub mod metrics;
 
 /// Who a request is from when a proxy hands it on.
 pub mod proxy;
@@ -16,13 +25,18 @@ pub mod proxy;
 /// A client's socket and pace.
 mod stream;
 
+/// Figures as a page to read.
+pub mod status;
+
 /// BEP 15 over UDP.
 pub mod udp;
 
+/// Who sees the figures, and how they are kept.
+pub mod views;
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::protocol::connection_id::UnixTime;
-use crate::tracker::Time;
+use crate::tracker::{Time, UnixTime};
 
 /// Turns the process's monotonic clock into the core's time.
 #[derive(Clone, Copy, Debug)]

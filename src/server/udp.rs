@@ -283,6 +283,11 @@ impl Door {
                 batch.replies.push(Reply { to, from, bytes });
             }
         }
+        if received > 0 {
+            // For the whole batch once, as reading the clock for each would show.
+            let each = instant.elapsed() / received as u32;
+            counters.udp_handling.note(each);
+        }
         if control_cut {
             // The headers keep no more room than what the kernel last filled, and it counts drops only after the first.
             batch.received = self.replies_from.receive_headers();

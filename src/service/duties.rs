@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -20,8 +20,10 @@ use crate::server::udp;
 use crate::snapshot::Secrets;
 use crate::tracker::Totals;
 
+use super::health::Seedwatch;
 use super::keeping::Keeper;
 use super::listing::Listing;
+use super::survey::Survey;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -52,48 +54,57 @@ impl Source {
 /// All that a reload changes and a duty looks at.
 pub struct Site {
     pub source: Source,
+    /// As it was at the start.
+    pub started: Config,
     pub front: Arc<Front>,
     pub udp: Arc<udp::Front>,
     pub listing: Arc<Listing>,
+    pub seedwatch: Arc<Seedwatch>,
+    pub survey: Arc<Survey>,
     pub publisher: Publisher,
     pub keeper: Arc<Keeper>,
     pub secrets: Secrets,
+    /// One reload at a time, whoever asks for it.
+    pub reloading: Mutex<()>,
 }
 
 impl Site {
     /// Does what must be done now and then, and what signals ask for, until one asks to stop.
-    pub async fn serve_operator(
-        &self,
-        loaded: Loaded,
-        workers: Arc<notify::Workers>,
-        mut requests: Requests,
-    ) {
+    pub async fn serve_operator(&self, workers: Arc<notify::Workers>, mut requests: Requests) {
         tokio::spawn(expire(self.front.clone(), self.listing.clone()));
         tokio::spawn(tell_status(self.front.clone()));
+        tokio::spawn(self.survey.clone().look_now_and_then());
         tokio::spawn(tell_counted(self.front.clone()));
         self.front.counters.set_access_log(Box::new(log_announce));
-        self.front.counters.log_access(loaded.config.log.announces);
+        self.front.counters.log_access(self.started.log.announces);
         tokio::spawn(self.keeper.clone().save_now_and_then());
+        let (seedwatch, listing) = (self.seedwatch.clone(), self.listing.clone());
+        tokio::spawn(seedwatch.look_now_and_then(listing));
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
         }
         told(notify::ready(&status(&self.front, 0)));
-        let started = loaded.config;
         loop {
             match requests.next().await {
                 Request::Stop => return,
-                Request::Reload => self.reload(&started),
+                // Told, if it is refused.
+                Request::Reload => drop(self.reload()),
                 Request::Snapshot => drop(tokio::spawn(self.keeper.clone().save_beside_service())),
             }
         }
     }
 
     /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
-    fn reload(&self, started: &Config) {
+    pub fn reload(&self) -> Result<(), Faults> {
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         told(notify::reloading());
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(faults) => {
+                self.survey.note_reload(false);
                 for fault in &faults.0 {
                     log::error("reload refused, nothing is changed", &[("fault", fault)]);
                 }
@@ -102,7 +113,8 @@ impl Site {
                     .first()
                     .map(ToString::to_string)
                     .unwrap_or_default();
-                return told(notify::ready(&format!("reload refused: {first}")));
+                told(notify::ready(&format!("reload refused: {first}")));
+                return Err(faults);
             }
         };
         if let Err(error) = log::init(&loaded.log_settings()) {
@@ -111,7 +123,7 @@ impl Site {
         for warning in loaded.warnings() {
             log::warning("unwise configuration", &[("at", &warning)]);
         }
-        for key in started.only_at_start(&loaded.config) {
+        for key in self.started.only_at_start(&loaded.config) {
             log::warning(
                 "changed, but takes effect at a restart only",
                 &[("key", &key)],
@@ -126,10 +138,13 @@ impl Site {
         ));
         self.front.counters.log_access(loaded.config.log.announces);
         self.keeper.set(&loaded.config);
+        self.seedwatch.set(&loaded.config);
         self.listing.set(&loaded.config, &loaded.lists);
         Listing::rescan(&loaded.config, &self.publisher);
+        self.survey.note_reload(true);
         log::notice("reloaded", &[]);
         told(notify::ready(&status(&self.front, 0)));
+        Ok(())
     }
 }
 
@@ -147,7 +162,7 @@ async fn tell_status(front: Arc<Front>) {
     let mut before = 0;
     loop {
         sleep(STATUS_INTERVAL).await;
-        let announces = front.counters.announces.get();
+        let announces = front.counters.announces();
         told(notify::status(&status(
             &front,
             (announces - before) / STATUS_INTERVAL.as_secs(),

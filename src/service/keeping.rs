@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -11,14 +11,18 @@ use tokio::time::sleep;
 use crate::config::{Config, Loaded};
 use crate::daemon::log;
 use crate::server::Clock;
-use crate::snapshot::{self, Pace, Secrets};
+use crate::snapshot::{self, Pace, SaveError, Saved, Secrets};
 use crate::tracker::Tracker;
+use crate::tracker::health::Health;
 
 /// What is there when the daemon begins to serve.
 pub struct State {
     pub tracker: Arc<Tracker>,
+    pub health: Arc<Mutex<Health>>,
     pub clock: Clock,
     pub secrets: Secrets,
+    /// When the snapshot was written that it is from.
+    pub saved: Option<SystemTime>,
 }
 
 /// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and told: better to
@@ -36,6 +40,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
     };
     if let Some(snapshot::Loaded {
         tracker,
+        health,
         secrets,
         now,
         passed,
@@ -52,14 +57,18 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
         log::notice("state restored", fields);
         return State {
             tracker: Arc::new(tracker),
+            health: Arc::new(Mutex::new(health)),
             clock: Clock::resume(now),
             secrets,
+            saved: SystemTime::now().checked_sub(passed),
         };
     }
     State {
         tracker: Arc::new(make(fresh.seed)),
+        health: Arc::default(),
         clock: Clock::start(),
         secrets: fresh,
+        saved: None,
     }
 }
 
@@ -68,9 +77,11 @@ pub struct Keeper {
     directory: Option<PathBuf>,
     interval_secs: AtomicU32,
     tracker: Arc<Tracker>,
+    health: Arc<Mutex<Health>>,
     clock: Clock,
     secrets: Secrets,
     writing: Mutex<()>,
+    last: Mutex<Option<SystemTime>>,
 }
 
 impl Keeper {
@@ -79,9 +90,11 @@ impl Keeper {
             directory: config.state.directory.clone(),
             interval_secs: AtomicU32::new(config.state.interval),
             tracker: state.tracker.clone(),
+            health: state.health.clone(),
             clock: state.clock,
             secrets: state.secrets.clone(),
             writing: Mutex::new(()),
+            last: Mutex::new(state.saved),
         })
     }
 
@@ -89,6 +102,23 @@ impl Keeper {
     pub fn set(&self, config: &Config) {
         self.interval_secs
             .store(config.state.interval, Ordering::Relaxed);
+    }
+
+    /// When the last one was written, by this process or the one before, in Unix time.
+    pub fn last_saved(&self) -> Option<u64> {
+        let last = *self.last();
+        let since = last?.duration_since(UNIX_EPOCH).ok()?;
+        Some(since.as_secs())
+    }
+
+    /// How many seconds are between two; `None` if none are written.
+    pub fn interval(&self) -> Option<u32> {
+        let interval = self.interval_secs.load(Ordering::Relaxed);
+        self.directory.as_ref().map(|_| interval)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes one now and then, in a thread that may wait for the disk.
@@ -107,14 +137,20 @@ impl Keeper {
         let _ = spawn_blocking(move || self.save(Pace::BesideService)).await;
     }
 
-    /// Writes one, and tells if that fails: the last one is then still there.
-    pub fn save(&self, pace: Pace) {
+    /// Writes one, if there is a directory for it, and tells if that fails: the last one is then still there.
+    pub fn save(&self, pace: Pace) -> Result<Option<Saved>, SaveError> {
         let Some(directory) = &self.directory else {
-            return;
+            return Ok(None);
         };
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, at) = (self.clock.now(), SystemTime::now());
-        match snapshot::save(directory, &self.tracker, now, at, &self.secrets, pace) {
+        let health = self
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .save();
+        let secrets = &self.secrets;
+        match snapshot::save(directory, &self.tracker, &health, now, at, secrets, pace) {
             Ok(saved) => {
                 let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
                 let fields: log::Fields<'_> = &[
@@ -123,8 +159,13 @@ impl Keeper {
                     ("bytes", &saved.bytes),
                 ];
                 log::info("state saved", fields);
+                *self.last() = Some(at);
+                Ok(Some(saved))
             }
-            Err(error) => log::error("the state is not saved", &[("reason", &error)]),
+            Err(error) => {
+                log::error("the state is not saved", &[("reason", &error)]);
+                Err(error)
+            }
         }
     }
 }

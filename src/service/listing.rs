@@ -8,8 +8,8 @@ use crate::config::{Config, Lists};
 use crate::daemon::log;
 use crate::publish::{self, Event, Publisher};
 use crate::server::Clock;
-use crate::tracker::catalogue::{Catalogue, Change, Torrent};
-use crate::tracker::{Admission, Tracker};
+use crate::tracker::catalogue::{Catalogue, Change, Row, Torrent};
+use crate::tracker::{Admission, InfoHash, Tracker};
 
 /// Full rescans find what inotify does not tell, such as changes on a network file system.
 const RESCAN_SECS: u32 = 600;
@@ -84,6 +84,36 @@ impl Listing {
         }
         self.forget_notices(&catalogue, rows);
         self.apply(&changes);
+    }
+
+    /// Of each torrent that a file lists and that clients may announce: the first of its ids, and whether it has a seed.
+    pub fn seeded(&self) -> Vec<(InfoHash, bool)> {
+        let catalogue = self.catalogue();
+        let served = catalogue.rows().filter_map(|row| {
+            let id = row.torrent.ids().next()?;
+            let withdrawn = catalogue.has_notices()
+                && catalogue
+                    .notice(id)
+                    .is_some_and(|notice| notice.failure.is_some());
+            let mut counts = row
+                .torrent
+                .ids()
+                .filter_map(|id| self.tracker.scrape(&id))
+                .peekable();
+            counts.peek().filter(|_| !withdrawn)?;
+            Some((id, counts.any(|counts| counts.complete > 0)))
+        });
+        served.collect()
+    }
+
+    /// Each torrent that a file lists, in no order.
+    pub fn rows(&self) -> Vec<Row> {
+        self.catalogue().rows().cloned().collect()
+    }
+
+    /// What the file that lists a torrent calls it.
+    pub fn name(&self, id: InfoHash) -> Option<String> {
+        Some(self.catalogue().row(id)?.torrent.name.clone())
     }
 
     fn note(&self, event: Event) {

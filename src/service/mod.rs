@@ -1,8 +1,14 @@
 //! What `main` puts together: the process, its sockets, the workers, and the duties beside serving.
 #![forbid(unsafe_code)]
 
+/// What the operator asks over the control socket.
+pub mod control;
+
 /// What is done now and then, and what the operator asks for.
 pub mod duties;
+
+/// Whether what is published has seeds.
+pub mod health;
 
 /// The state over a restart.
 pub mod keeping;
@@ -15,6 +21,9 @@ pub mod open;
 
 /// Giving up what is not needed.
 pub mod shut_in;
+
+/// The figures that operators are shown.
+pub mod survey;
 
 /// The threads that serve.
 pub mod workers;

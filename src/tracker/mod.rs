@@ -4,6 +4,7 @@
 pub mod access;
 pub mod budget;
 pub mod catalogue;
+pub mod health;
 pub mod list;
 mod random;
 mod remembered;
@@ -25,7 +26,7 @@ pub use rules::{Gate, Settings};
 pub use saved::{Malformed, Restore, Restored, Walk};
 pub use types::{
     Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
-    ScrapeEntry, Time,
+    ScrapeEntry, Time, UnixTime,
 };
 
 use catalogue::Notice;
@@ -253,6 +254,18 @@ impl Tracker {
             totals.peers_v6 += shard.peers[1];
         }
         totals
+    }
+
+    /// How many of the endpoints are seeders: IPv4, IPv6. Looks at every torrent, so it is for the operator's views.
+    pub fn seeders(&self) -> [usize; 2] {
+        let mut seeders = [0, 0];
+        for shard in &self.shards {
+            for torrent in &lock(shard).torrents {
+                let [v4, v6] = torrent.swarm.seeders();
+                seeders = [seeders[0] + v4, seeders[1] + v6];
+            }
+        }
+        seeders
     }
 
     fn settings(&self) -> RwLockReadGuard<'_, Settings> {

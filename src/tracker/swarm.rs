@@ -240,6 +240,10 @@ impl<const N: usize> Set<N> {
         }
     }
 
+    fn seeders(&self) -> usize {
+        self.records.len() - self.leechers
+    }
+
     fn reserve(&mut self, more: usize, keyed: &SipHasher13) {
         self.records.reserve_exact(more);
         let records = &self.records;
@@ -687,6 +691,17 @@ impl Swarm {
             Self::OneV4(_) => [1, 0],
             Self::OneV6(_) => [0, 1],
             Self::Many(families) => [families.v4.records.len(), families.v6.records.len()],
+        }
+    }
+
+    /// How many of them are seeders: IPv4, IPv6.
+    pub(super) fn seeders(&self) -> [usize; 2] {
+        let is_seeder = |mark: Mark| usize::from(mark.class() == Class::Seeder);
+        match self {
+            Self::Empty => [0, 0],
+            Self::OneV4(record) => [is_seeder(record.mark()), 0],
+            Self::OneV6(record) => [0, is_seeder(record.mark())],
+            Self::Many(families) => [families.v4.seeders(), families.v6.seeders()],
         }
     }
 

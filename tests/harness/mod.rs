@@ -203,7 +203,7 @@ impl Daemon {
 
 /// Has the parts that a configuration does not name listen nowhere: their default is a port that another test may hold.
 fn silence(config: &str) -> String {
-    static LISTENING: OnceLock<Vec<String>> = OnceLock::new();
+    static LISTENING: OnceLock<Vec<(String, &str)>> = OnceLock::new();
     let listening = LISTENING.get_or_init(|| {
         let sample = String::from_utf8(run(&["--print-default-config"]).stdout).unwrap();
         let (mut sections, mut section) = (Vec::new(), "");
@@ -211,15 +211,17 @@ fn silence(config: &str) -> String {
             if line.starts_with('[') {
                 section = line;
             } else if line.starts_with("#listen = [") {
-                sections.push(section.to_owned());
+                sections.push((section.to_owned(), "[]"));
+            } else if line.starts_with("#listen = \"") {
+                sections.push((section.to_owned(), "\"\""));
             }
         }
         sections
     });
     listening
         .iter()
-        .filter(|section| !config.contains(section.as_str()))
-        .map(|section| format!("{section}\nlisten = []\n"))
+        .filter(|(section, _)| !config.contains(section.as_str()))
+        .map(|(section, none)| format!("{section}\nlisten = {none}\n"))
         .collect()
 }
 

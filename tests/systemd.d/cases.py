@@ -295,6 +295,43 @@ def _():
     announce_udp("::1")
 
 
+# The operator's tool.
+
+
+def tbttctl(*arguments, within=(), check=True):
+    return inside(*within, "/usr/sbin/tbttctl", *arguments, check=check)
+
+
+@case("tbttctl sees, saves and reloads, and a restart gives it a new socket")
+def _():
+    fresh(STATE)
+    announce(ONE)
+    figures = json.loads(tbttctl("status", "--json").stdout)
+    expect("peers", figures["totals"]["peers_ipv4"], 1)
+    owner = inside("stat", "--format=%U:%G %a", "/run/tbtt/control").stdout.strip()
+    expect("socket", owner, "_tbtt:_tbtt 660")
+    expect("saved", tbttctl("snapshot").stdout[:25], "saved 1 peer of 1 torrent")
+    configure(STATE.replace("1800", "900"))
+    tbttctl("reload")
+    expect("interval", announce(ONE)[b"interval"], 900)
+    configure(STATE.replace("workers = 2", 'workers = "two"'))
+    refused = tbttctl("reload", check=False)
+    expect("exit status", refused.returncode, 78)
+    assert "/etc/tbtt/tbtt.toml:7: [tracker] workers: " in refused.stderr, refused.stderr
+    expect("exit status of the check", tbttctl("check", check=False).returncode, 1)
+    # Who is in the group may ask, others not.
+    gid = user("_tbtt")[1]
+    stranger = ("setpriv", "--reuid=65534", "--regid=65534")
+    tbttctl("status", within=(*stranger, f"--groups={gid}"))
+    expect("exit status", tbttctl("status", within=(*stranger, "--clear-groups"), check=False).returncode, 77)
+    configure(STATE)
+    systemctl("restart", "tbtt.service")
+    expect("peers", json.loads(tbttctl("status", "--json").stdout)["totals"]["peers_ipv4"], 1)
+    systemctl("stop", "tbtt.service")
+    expect("exit status", tbttctl("status", check=False).returncode, 69)
+    assert not (ROOT / "run/tbtt").exists()
+
+
 # Restarting.
 
 
