@@ -1051,9 +1051,16 @@ mod tests {
                     _ => bytes.truncate(at + 1),
                 }
             }
-            match Metainfo::parse(&bytes) {
-                Ok(metainfo) => {
+            match Details::parse(&bytes) {
+                Ok((metainfo, details)) => {
                     taken += 1;
+                    let layout = details.layout(metainfo.piece_length);
+                    let last = layout.pieces().saturating_sub(1);
+                    let parts = layout.piece(0).chain(layout.piece(last));
+                    assert!(
+                        parts.map(|part| part.length).max() <= Some(metainfo.piece_length),
+                        "seed {SEED}, round {round}"
+                    );
                     assert!(
                         metainfo.v1.is_some() || metainfo.v2.is_some(),
                         "seed {SEED}, round {round}"
