@@ -502,7 +502,7 @@ fn each_class_of_fault_has_its_status() {
     place.bad(
         &["lint", "r", "-a", "http://new.example/announce"],
         2 + 8,
-        "4 faults",
+        "5 faults",
     );
 }
 
