@@ -302,8 +302,8 @@ impl Plan {
 
     fn check_unchanged(&self) -> Result<(), Failed> {
         let now = find(&self.root, &self.excluded)?;
-        let differs = self.found.iter().find(|file| !now.contains_same(file));
-        let appeared = || now.iter().find(|file| !self.found.contains_same(file));
+        let differs = self.found.iter().find(|file| !has(&now, file));
+        let appeared = || now.iter().find(|file| !has(&self.found, file));
         match differs.or_else(appeared) {
             Some(file) => Err(failed(
                 Exit::NoInput,
@@ -323,16 +323,10 @@ struct Found {
     stamp: Stamp,
 }
 
-trait ContainsSame {
-    fn contains_same(&self, file: &Found) -> bool;
-}
-
-impl ContainsSame for Vec<Found> {
-    /// By their order, as there may be many.
-    fn contains_same(&self, file: &Found) -> bool {
-        let at = self.binary_search_by(|other| other.below.cmp(&file.below));
-        at.is_ok_and(|at| self[at] == *file)
-    }
+/// Whether it is there and the same; by their order, as there may be many.
+fn has(found: &[Found], file: &Found) -> bool {
+    let at = found.binary_search_by(|other| other.below.cmp(&file.below));
+    at.is_ok_and(|at| found[at] == *file)
 }
 
 /// By which a change is noticed.
@@ -418,4 +412,60 @@ fn is_excluded(below: &[String], excluded: &[Pattern]) -> bool {
                 .last()
                 .is_some_and(|name| pattern.matches_with(name, options)),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use clap::FromArgMatches as _;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command, command};
+
+    #[test]
+    fn a_change_while_it_is_read_is_told() {
+        let directory = env::temp_dir().join(format!("tbtt-torrent-{}", std::process::id()));
+        let file = directory.join("a");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(&file, b"data").unwrap();
+        let matches = command()
+            .try_get_matches_from(["tbtt-torrent", "create", directory.to_str().unwrap(), "-q"])
+            .unwrap();
+        let Command::Create(create) = Arguments::from_arg_matches(&matches).unwrap().command else {
+            panic!("another command");
+        };
+        let plan = || Plan::of(&directory, &create, &Common::of(&create).unwrap()).unwrap();
+        let told = |plan: Plan| plan.hash(&create).unwrap_err().reason;
+
+        assert!(plan().hash(&create).is_ok());
+        let longer = plan();
+        let mut open = fs::OpenOptions::new().append(true).open(&file).unwrap();
+        open.write_all(b"more").unwrap();
+        assert!(told(longer).ends_with("/a: changed while it was read"));
+        let shorter = plan();
+        open.set_len(1).unwrap();
+        assert!(told(shorter).ends_with("/a: changed while it was read"));
+        let touched = plan();
+        open.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert!(told(touched).ends_with("/a: changed while it was read"));
+        let more = plan();
+        fs::write(directory.join("b"), b"").unwrap();
+        assert!(told(more).ends_with("/b: changed while it was read"));
+        let fewer = plan();
+        fs::remove_file(directory.join("b")).unwrap();
+        assert!(told(fewer).ends_with("/b: changed while it was read"));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn patterns_are_of_names_or_of_paths() {
+        let is = |path: &str, pattern: &str| {
+            let below: Vec<String> = path.split('/').map(str::to_owned).collect();
+            is_excluded(&below, &[Pattern::new(pattern).unwrap()])
+        };
+        assert!(is("a/b~", "*~") && is("a/.git", ".git") && is("a/b", "b"));
+        assert!(is("a/b", "a/*") && is("a/b/c", "a/**/c") && is("a/b/c", "**/c"));
+        assert!(!is("a/b", "a") && !is("a/b/c", "a/*") && !is("x/a/b", "a/*"));
+    }
 }

@@ -52,7 +52,7 @@ impl Target {
         several: bool,
     ) -> Result<Self, Failed> {
         let Some(output) = output else {
-            return Ok(Self::File(default.to_owned()));
+            return Ok(Self::at(default));
         };
         if output.is_dir() {
             let name = default.file_name().unwrap_or_default();
@@ -65,10 +65,14 @@ impl Target {
             );
             return Err(failed(Exit::Usage, reason));
         }
-        Ok(match output == Path::new("-") {
+        Ok(Self::at(output))
+    }
+
+    fn at(path: &Path) -> Self {
+        match path == Path::new("-") {
             true => Self::Stdout,
-            false => Self::File(output.to_owned()),
-        })
+            false => Self::File(path.to_owned()),
+        }
     }
 
     /// Refuses to write over what is there.

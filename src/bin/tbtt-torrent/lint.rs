@@ -13,7 +13,7 @@ use tbtt::protocol::metainfo::{Details, Metainfo, shown};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;
-use crate::url::{check_tracker, check_web_seed};
+use crate::url::{check_http_seed, check_tracker, check_web_seed};
 use crate::{Exit, Failed, failed, file, print, url, verify};
 
 /// What is wrong, by classes that add up to the exit status.
@@ -159,22 +159,15 @@ impl Linter<'_> {
                 self.fault(Class::Tracker, torrent, shown(fault.as_bytes()));
             }
         }
+        let mut differences = Vec::new();
         if !self.ours.is_empty() {
-            for url in self.ours.clone().difference(&its) {
-                self.fault(
-                    Class::Tracker,
-                    torrent,
-                    format!("the tracker `{url}` is missing"),
-                );
-            }
-            for url in its.difference(&self.ours.clone()) {
-                let url = shown(url.as_bytes());
-                self.fault(
-                    Class::Tracker,
-                    torrent,
-                    format!("the tracker `{url}` is not ours"),
-                );
-            }
+            let missing = self.ours.difference(&its);
+            differences.extend(missing.map(|url| format!("the tracker `{url}` is missing")));
+            let others = its.difference(&self.ours).map(|url| shown(url.as_bytes()));
+            differences.extend(others.map(|url| format!("the tracker `{url}` is not ours")));
+        }
+        for difference in differences {
+            self.fault(Class::Tracker, torrent, difference);
         }
         if metainfo.private {
             let reason = "it is private, so clients without our trackers find nobody";
@@ -228,7 +221,12 @@ impl Linter<'_> {
     }
 
     fn check_web_seeds(&mut self, torrent: &Path, details: &Details<'_>) {
-        for seed in details.web_seeds.iter().chain(&details.http_seeds) {
+        for seed in &details.http_seeds {
+            if let Err(fault) = check_http_seed(&String::from_utf8_lossy(seed)) {
+                self.fault(Class::WebSeed, torrent, shown(fault.as_bytes()));
+            }
+        }
+        for seed in &details.web_seeds {
             let seed = String::from_utf8_lossy(seed);
             match check_web_seed(&seed, &details.name, details.is_single) {
                 Err(fault) => self.fault(Class::WebSeed, torrent, shown(fault.as_bytes())),

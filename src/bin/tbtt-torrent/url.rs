@@ -85,6 +85,11 @@ pub(crate) fn check_web_seed(url: &str, name: &[u8], is_single: bool) -> Result<
     }
 }
 
+/// What is wrong with a seed of BEP 17, which is a program on a server.
+pub(crate) fn check_http_seed(url: &str) -> Result<(), String> {
+    check(url, &["http", "https"])
+}
+
 /// Where a web seed has a file of the torrent.
 #[cfg(feature = "online")]
 pub(crate) fn of_file<'p>(
