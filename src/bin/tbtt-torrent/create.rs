@@ -1,6 +1,7 @@
 //! A file or directory to a torrent: what is found, hashed, written; and refused, if it would surprise.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -133,22 +134,7 @@ impl Plan {
         let root = fs::canonicalize(path).map_err(unreadable)?;
         // A link's own name, rather than that of what it leads to.
         let own = path.file_name().or(root.file_name()).unwrap_or_default();
-        let name = match (&create.name, own.to_str()) {
-            (Some(name), _) => name.clone(),
-            (None, Some(name)) => name.to_owned(),
-            (None, None) => {
-                return Err(failed(
-                    Exit::Data,
-                    format!("{}: the name is not UTF-8", path.display()),
-                ));
-            }
-        };
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(failed(
-                Exit::Usage,
-                format!("`{name}` can be no torrent's name; --name gives it one"),
-            ));
-        }
+        let name = check_name(create.name.as_deref().map_or(own, OsStr::new), path)?;
 
         let is_single = root.is_file();
         let found = find(&root, &common.excluded)?;
@@ -173,32 +159,17 @@ impl Plan {
             Format::V2 | Format::Hybrid => Layout::aligned(lengths, piece_length),
         };
 
-        let mut default = root.clone().into_os_string();
-        if let Some(parent) = path.parent().filter(|_| path.file_name().is_some()) {
-            default = parent.join(own).into_os_string();
-        }
+        // Beside it, and for `.` or `..` beside what that is.
+        let beside = path.file_name().map_or(&*root, |_| path);
+        let mut default = own.to_owned();
         default.push(".torrent");
-        let target = Target::new(
-            create.output.as_deref(),
-            Path::new(&default),
-            create.paths.len() > 1,
-        )?;
+        let default = beside.with_file_name(default);
+        let several = create.paths.len() > 1;
+        let target = Target::new(create.output.as_deref(), &default, several)?;
         if !create.force {
             target.check_absent()?;
         }
-        if let Target::File(file) = &target {
-            let directory = file
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
-            let directory = fs::canonicalize(directory.unwrap_or(Path::new(".")));
-            if directory.is_ok_and(|directory| !is_single && directory.starts_with(&root)) {
-                let reason = format!(
-                    "{}: lies in what it is to be the torrent of",
-                    file.display()
-                );
-                return Err(failed(Exit::Usage, reason));
-            }
-        }
+        target.check_outside(&root)?;
 
         let seed = |given: &String| {
             url::web_seed(given, &name, is_single).map_err(|fault| failed(Exit::Usage, fault))
@@ -245,7 +216,7 @@ impl Plan {
         let Hashed { pieces, faults } = job.run(&create.work);
         // A change tells more than that a file has become too short.
         self.check_unchanged()?;
-        if let Some((file, error)) = faults.first() {
+        if let Some((file, error)) = faults.first_key_value() {
             return Err(failed(
                 Exit::NoInput,
                 format!("{}: {error}", files[*file].0.display()),
@@ -312,6 +283,18 @@ impl Plan {
             None => Ok(()),
         }
     }
+}
+
+fn check_name(name: &OsStr, path: &Path) -> Result<String, Failed> {
+    let Some(name) = name.to_str() else {
+        let reason = format!("{}: the name is not UTF-8", path.display());
+        return Err(failed(Exit::Data, reason));
+    };
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        let reason = format!("`{name}` can be no torrent's name; --name gives it one");
+        return Err(failed(Exit::Usage, reason));
+    }
+    Ok(name.to_owned())
 }
 
 /// A file that was found.

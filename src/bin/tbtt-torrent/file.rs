@@ -86,6 +86,20 @@ impl Target {
         }
     }
 
+    /// Refuses to write into the directory that it is to be the torrent of.
+    pub(crate) fn check_outside(&self, root: &Path) -> Result<(), Failed> {
+        let Self::File(path) = self else {
+            return Ok(());
+        };
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        let directory = fs::canonicalize(parent.unwrap_or(Path::new(".")));
+        if root.is_dir() && directory.is_ok_and(|directory| directory.starts_with(root)) {
+            let reason = format!("{}: lies in what is to be published", path.display());
+            return Err(failed(Exit::Usage, reason));
+        }
+        Ok(())
+    }
+
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Failed> {
         let (written, path) = match self {
             Self::Stdout => (write_out(bytes), Path::new("standard output")),

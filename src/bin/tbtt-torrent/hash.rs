@@ -4,6 +4,7 @@
 //! piece length, and no thread hands data to another. Two hashes are always computed side by side ([`abreast`]): the two
 //! versions of a hybrid, or two pieces, or two blocks.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroUsize;
@@ -47,10 +48,10 @@ pub(crate) struct Piece {
     pub(crate) v2: Hash,
 }
 
-/// By their number; None, where a file could not be read. Beside them which file, and why: each once.
+/// By their number; None, where a file could not be read. Beside them which file, and why.
 pub(crate) struct Hashed {
     pub(crate) pieces: Vec<Option<Piece>>,
-    pub(crate) faults: Vec<(usize, io::Error)>,
+    pub(crate) faults: BTreeMap<usize, io::Error>,
 }
 
 impl Job<'_> {
@@ -87,7 +88,7 @@ impl Job<'_> {
         let threads = work.threads.map_or(processors, NonZeroUsize::get);
         let threads = threads.min(usize::try_from(count.div_ceil(run)).unwrap_or(usize::MAX));
         let mut pieces = vec![None; usize::try_from(count).expect("pieces that fit into memory")];
-        let mut faults: Vec<(usize, io::Error)> = Vec::new();
+        let mut faults = BTreeMap::new();
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(hash)).collect();
             for worker in workers {
@@ -95,17 +96,12 @@ impl Job<'_> {
                 for (number, piece) in hashed {
                     pieces[number as usize] = Some(piece);
                 }
-                for fault in faulty {
-                    if faults.iter().all(|(file, _)| *file != fault.0) {
-                        faults.push(fault);
-                    }
-                }
+                faults.extend(faulty);
             }
         });
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        faults.sort_by_key(|(file, _)| *file);
         Hashed { pieces, faults }
     }
 }
@@ -129,7 +125,7 @@ struct Reader<'a> {
     leaves: Vec<Hash>,
     /// The file that was read last.
     open: Option<(usize, File)>,
-    faults: Vec<(usize, io::Error)>,
+    faults: BTreeMap<usize, io::Error>,
 }
 
 impl<'a> Reader<'a> {
@@ -140,7 +136,7 @@ impl<'a> Reader<'a> {
             buffer: vec![0; BUFFER],
             leaves: Vec::new(),
             open: None,
-            faults: Vec::new(),
+            faults: BTreeMap::new(),
         }
     }
 
@@ -153,7 +149,7 @@ impl<'a> Reader<'a> {
                 None => self.pad(part.length, &mut v1),
                 Some(file) => {
                     if let Err(error) = self.part(file, part, &mut v1) {
-                        self.faults.push((file, error));
+                        self.faults.insert(file, error);
                         return None;
                     }
                     if self.job.v2 {

@@ -1,5 +1,5 @@
 //! What SHA-1 and SHA-256 of the crates can do here, one after the other, over data that is in the cache: bytes each
-//! second of the thread's CPU time. For `tests/bench-torrent`.
+//! second of the thread's CPU time. For `tests/bench-torrent`; no bench, whose profile would build every program anew.
 
 use std::hint::black_box;
 
