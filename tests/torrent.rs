@@ -1,8 +1,6 @@
 //! tbtt-torrent from outside: what it makes, finds and refuses.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -510,7 +508,9 @@ fn each_class_of_fault_has_its_status() {
 #[cfg(feature = "online")]
 #[test]
 fn web_seeds_are_asked() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    use std::io::{Read as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mirror = format!("http://{}/", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming() {
