@@ -44,7 +44,7 @@ fn arrows_point_down() {
     let mut seen = 0;
     for file in files {
         let part = part(&file, &src);
-        // The daemon is put together in one file, and each tool has modules of its own.
+        // A tool of `bin` is a crate of its own.
         if part == "lib" || part == "main" || part == "bin" {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Bencode as BEP 3 has it and no other: the one way to write a value, checked over the whole file, every fault with its place.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -29,6 +30,64 @@ pub(crate) fn fault<T>(offset: usize, reason: impl Into<String>) -> Result<T, Fa
     Err(Fault { offset, reason })
 }
 
+/// A value to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    Integer(i64),
+    Bytes(Vec<u8>),
+    List(Vec<Self>),
+    /// Sorted as it must be written.
+    Dict(BTreeMap<Vec<u8>, Self>),
+    /// Written before, and well.
+    Raw(Vec<u8>),
+}
+
+impl Value {
+    pub fn text(text: &str) -> Self {
+        Self::Bytes(text.into())
+    }
+
+    /// A length or a size.
+    ///
+    /// # Panics
+    ///
+    /// At 2^63, which no file system knows.
+    pub fn length(length: u64) -> Self {
+        Self::Integer(length.try_into().expect("a length below 2^63"))
+    }
+
+    pub fn dict<const N: usize>(entries: [(&str, Self); N]) -> Self {
+        let owned = entries.map(|(key, value)| (key.into(), value));
+        Self::Dict(owned.into())
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Integer(number) => out.extend(format!("i{number}e").into_bytes()),
+            Self::Bytes(bytes) => write_string(bytes, out),
+            Self::List(values) => {
+                out.push(b'l');
+                values.iter().for_each(|value| value.write(out));
+                out.push(b'e');
+            }
+            Self::Dict(entries) => {
+                out.push(b'd');
+                for (key, value) in entries {
+                    write_string(key, out);
+                    value.write(out);
+                }
+                out.push(b'e');
+            }
+            Self::Raw(written) => out.extend(written),
+        }
+    }
+}
+
+fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend(format!("{}:", bytes.len()).into_bytes());
+    out.extend(bytes);
+}
+
 /// A dictionary's entries as they lie in the file, each value checked down to the last byte.
 pub(crate) struct Dict<'a> {
     bytes: &'a [u8],
@@ -52,6 +111,13 @@ impl<'a> Dict<'a> {
     /// The dictionary as it is written.
     pub(crate) fn raw(&self) -> &'a [u8] {
         &self.bytes[self.span.clone()]
+    }
+
+    /// Keys and values as they are written, in the order of the keys.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.entries
+            .iter()
+            .map(|(key, span)| (*key, &self.bytes[span.clone()]))
     }
 
     pub(crate) fn has(&self, key: impl AsRef<[u8]>) -> bool {
@@ -332,6 +398,19 @@ mod tests {
         refused(b"d1:a1:be\n", 8, "more after the end");
         refused(b"d1:a1:bede", 8, "more after the end");
         assert!(Dict::parse(b"d1:ai9223372036854775807e1:bi-9223372036854775808e1:ci0ee").is_ok());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let value = Value::dict([
+            ("b", Value::List(vec![Value::Integer(-7), Value::text("x")])),
+            ("a", Value::length(1)),
+            ("c", Value::Raw(b"le".to_vec())),
+        ]);
+        let mut out = Vec::new();
+        value.write(&mut out);
+        assert_eq!(out.escape_ascii().to_string(), "d1:ai1e1:bli-7e1:xe1:clee");
+        assert!(Dict::parse(&out).is_ok());
     }
 
     #[test]

@@ -12,11 +12,10 @@ use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
 use super::bencode::{Dict, Fault, fault};
+use super::merkle::{BLOCK, Hash, layer_root};
+use super::pieces::Layout;
 use crate::tracker::catalogue::Torrent;
 use crate::tracker::{InfoHash, InfoHashV2};
-
-/// The data under one leaf of a v2 hash tree, and the least piece length (BEP 52).
-const BLOCK: u64 = 16 * 1024;
 
 /// Characters of a name that are kept.
 const MAX_SHOWN: usize = 255;
@@ -48,6 +47,134 @@ pub type MetainfoError = Fault;
 impl Metainfo {
     /// Reads a whole `.torrent` file.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        Read::of(bytes).map(|read| read.metainfo)
+    }
+
+    /// What the catalogue keeps of it.
+    pub fn torrent(&self) -> Torrent {
+        Torrent {
+            name: self.name.clone(),
+            size: self.size,
+            v1: self.v1,
+            v2: self.v2,
+        }
+    }
+}
+
+/// What a tool must know of it beyond [`Metainfo`]. Text is as it stands in the file: not checked, and not fit to print.
+#[derive(Debug)]
+pub struct Details<'a> {
+    pub name: Vec<u8>,
+    /// One file, `name`; else the files lie below a directory of that name.
+    pub is_single: bool,
+    /// The files of v1, padding with them, in the order in which the pieces cover them.
+    pub v1: Option<Vec<File>>,
+    /// Of v1: 20 bytes for each piece.
+    pub pieces: &'a [u8],
+    /// The files of v2.
+    pub v2: Option<Vec<File>>,
+    /// For each of `v2` 32 bytes for each piece; empty if the file has no more than one.
+    pub layers: Vec<&'a [u8]>,
+    /// As [`Metainfo::trackers`].
+    pub trackers: Vec<Vec<Vec<u8>>>,
+    /// BEP 19.
+    pub web_seeds: Vec<Vec<u8>>,
+    /// `httpseeds` (BEP 17).
+    pub http_seeds: Vec<Vec<u8>>,
+    /// Host and port (BEP 5).
+    pub nodes: Vec<(Vec<u8>, u16)>,
+    pub comment: Option<Vec<u8>>,
+    pub created_by: Option<Vec<u8>>,
+    pub source: Option<Vec<u8>>,
+    /// v1 ids, and names (BEP 38).
+    pub similar: Vec<Vec<u8>>,
+    pub collections: Vec<Vec<u8>>,
+}
+
+impl<'a> Details<'a> {
+    /// Reads a whole `.torrent` file.
+    pub fn parse(bytes: &'a [u8]) -> Result<(Metainfo, Self), MetainfoError> {
+        let Read {
+            metainfo,
+            file,
+            info,
+            name,
+            v1,
+            v2,
+        } = Read::of(bytes)?;
+        let mut layers = Vec::new();
+        if let Some(dict) = file.dict("piece layers")? {
+            for file in v2.iter().flatten() {
+                let root = file.root.filter(|_| file.length > metainfo.piece_length);
+                let layer = root.and_then(|root| dict.string(root).transpose());
+                layers.push(layer.transpose()?.unwrap_or_default());
+            }
+        }
+        layers.resize(v2.as_ref().map_or(0, Vec::len), &[][..]);
+        let is_single = match (&v1, &v2) {
+            (Some(_), _) => !info.has("files"),
+            (None, Some(v2)) => v2.len() == 1 && v2[0].path == [name.clone()],
+            (None, None) => true,
+        };
+        let nodes = file.read::<Vec<(ByteBuf, u16)>>("nodes")?;
+        let nodes = nodes.unwrap_or_default().into_iter();
+        let bytes = |text: Option<ByteBuf>| text.map(ByteBuf::into_vec);
+        // BEP 38 has both inside `info`, or beside it.
+        let either = |key| -> Result<Vec<Vec<u8>>, MetainfoError> {
+            let mut texts = info.read::<Texts>(key)?.unwrap_or_default().0;
+            texts.extend(file.read::<Texts>(key)?.unwrap_or_default().0);
+            Ok(texts)
+        };
+        let details = Self {
+            name: name.into_vec(),
+            is_single,
+            pieces: info.string("pieces")?.unwrap_or_default(),
+            v1,
+            v2,
+            layers,
+            trackers: trackers(&file)?,
+            web_seeds: file.read::<Texts>("url-list")?.unwrap_or_default().0,
+            http_seeds: file.read::<Texts>("httpseeds")?.unwrap_or_default().0,
+            nodes: nodes.map(|(host, port)| (host.into_vec(), port)).collect(),
+            comment: bytes(file.read("comment")?),
+            created_by: bytes(file.read("created by")?),
+            source: bytes(info.read("source")?),
+            similar: either("similar")?,
+            collections: either("collections")?,
+        };
+        Ok((metainfo, details))
+    }
+
+    /// What its pieces cover: the files as v1 lists them, else as v2 does.
+    pub fn layout(&self, piece_length: u64) -> Layout {
+        match (&self.v1, &self.v2) {
+            (None, Some(v2)) => Layout::aligned(v2.iter().map(|file| file.length), piece_length),
+            (v1, _) => {
+                let files = v1.iter().flatten();
+                Layout::packed(files.map(|file| (file.length, file.pad)), piece_length)
+            }
+        }
+    }
+
+    /// The files of both versions, padding left out.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        let files = self.v2.as_ref().or(self.v1.as_ref());
+        files.into_iter().flatten().filter(|file| !file.pad)
+    }
+}
+
+/// What reading comes to, before each reader takes what he needs.
+struct Read<'a> {
+    metainfo: Metainfo,
+    file: Dict<'a>,
+    info: Dict<'a>,
+    name: ByteBuf,
+    v1: Option<Vec<File>>,
+    v2: Option<Vec<File>>,
+}
+
+impl<'a> Read<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, MetainfoError> {
         let file = Dict::parse(bytes)?;
         let Some(info) = file.dict("info")? else {
             return fault(0, "`info` is missing");
@@ -82,31 +209,32 @@ impl Metainfo {
         };
 
         let hashed = info.raw();
-        Ok(Self {
+        let lines = |texts: Vec<Vec<u8>>| texts.iter().map(|text| shown(text)).collect();
+        let metainfo = Metainfo {
             name: shown(&name),
             size,
             piece_length,
-            v1: v1.map(|_| InfoHash(Sha1::digest(hashed).into())),
-            v2: v2.map(|_| InfoHashV2(Sha256::digest(hashed).into())),
+            v1: v1.is_some().then(|| InfoHash(Sha1::digest(hashed).into())),
+            v2: v2
+                .is_some()
+                .then(|| InfoHashV2(Sha256::digest(hashed).into())),
             private: info.read::<i64>("private")? == Some(1),
-            trackers: trackers(&file)?,
-            web_seeds: file.read::<Texts>("url-list")?.unwrap_or_default().0,
+            trackers: trackers(&file)?.into_iter().map(lines).collect(),
+            web_seeds: lines(file.read::<Texts>("url-list")?.unwrap_or_default().0),
             creation_date: file.read("creation date")?,
+        };
+        Ok(Self {
+            metainfo,
+            file,
+            info,
+            name,
+            v1,
+            v2,
         })
-    }
-
-    /// What the catalogue keeps of it.
-    pub fn torrent(&self) -> Torrent {
-        Torrent {
-            name: self.name.clone(),
-            size: self.size,
-            v1: self.v1,
-            v2: self.v2,
-        }
     }
 }
 
-fn trackers(file: &Dict<'_>) -> Result<Vec<Vec<String>>, MetainfoError> {
+fn trackers(file: &Dict<'_>) -> Result<Vec<Vec<Vec<u8>>>, MetainfoError> {
     let mut tiers = file
         .read::<Vec<Texts>>("announce-list")?
         .unwrap_or_default();
@@ -119,7 +247,7 @@ fn trackers(file: &Dict<'_>) -> Result<Vec<Vec<String>>, MetainfoError> {
 }
 
 /// Text that was written by a stranger, made fit for a terminal, a log line and a table.
-fn shown(text: &[u8]) -> String {
+pub fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out = String::new();
     for (count, char) in text.chars().enumerate() {
@@ -143,13 +271,17 @@ fn is_deceptive(char: char) -> bool {
         || matches!(char, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-struct File {
-    path: Vec<ByteBuf>,
-    length: u64,
+/// A file that a torrent is of.
+#[derive(Debug)]
+pub struct File {
+    /// Below the torrent's name, if it is of more than one file; not fit to open or to print.
+    pub path: Vec<ByteBuf>,
+    /// Bytes.
+    pub length: u64,
     /// Padding between files (BEP 47), no data.
-    pad: bool,
+    pub pad: bool,
     /// The root of the file's hash tree, if it is of a v2 list and not empty.
-    root: Option<[u8; 32]>,
+    pub root: Option<Hash>,
 }
 
 impl File {
@@ -429,29 +561,6 @@ fn check_layers(
     Ok(())
 }
 
-/// The root over a layer of piece hashes; what is missing to a power of two are trees over blocks of zero hashes (BEP 52).
-fn layer_root(hashes: &[u8], piece_length: u64) -> [u8; 32] {
-    let mut absent = [0; 32];
-    for _ in 0..(piece_length / BLOCK).trailing_zeros() {
-        absent = parent(&[absent, absent].concat());
-    }
-    let mut layer = hashes.to_vec();
-    while layer.len() > 32 {
-        if layer.len() % 64 != 0 {
-            layer.extend(absent);
-        }
-        layer = layer.chunks_exact(64).flat_map(parent).collect();
-        absent = parent(&[absent, absent].concat());
-    }
-    let mut root = [0; 32];
-    root.copy_from_slice(&layer);
-    root
-}
-
-fn parent(pair: &[u8]) -> [u8; 32] {
-    Sha256::digest(pair).into()
-}
-
 /// Both halves of a hybrid are of the same files, in the same order, each at the start of a piece (BEP 52).
 fn check_hybrid(
     info: &Dict<'_>,
@@ -486,7 +595,7 @@ fn check_hybrid(
 
 /// One text or a list of them, empty ones left out.
 #[derive(Default)]
-struct Texts(Vec<String>);
+struct Texts(Vec<Vec<u8>>);
 
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -507,7 +616,7 @@ impl<'de> Visitor<'de> for TextsVisitor {
         let texts = if text.is_empty() {
             Vec::new()
         } else {
-            vec![shown(text)]
+            vec![text.to_vec()]
         };
         Ok(Texts(texts))
     }
@@ -516,7 +625,7 @@ impl<'de> Visitor<'de> for TextsVisitor {
         let mut texts = Vec::new();
         while let Some(text) = list.next_element::<ByteBuf>()? {
             if !text.is_empty() {
-                texts.push(shown(&text));
+                texts.push(text.into_vec());
             }
         }
         Ok(Texts(texts))
@@ -889,24 +998,6 @@ mod tests {
     }
 
     #[test]
-    fn layers_above_the_leaves_pad_with_trees_of_zero_hashes() {
-        let piece = |bytes: u8| [bytes; 32];
-        let zero = parent(&[0; 64]);
-        let left = parent(&[piece(1), piece(2)].concat());
-        let right = parent(&[piece(3), zero].concat());
-        let layer = [piece(1), piece(2), piece(3)].concat();
-        assert_eq!(
-            layer_root(&layer, 2 * BLOCK),
-            parent(&[left, right].concat())
-        );
-        let five = [piece(1), piece(2), piece(3), piece(4), piece(5)].concat();
-        let half = parent(&[left, parent(&[piece(3), piece(4)].concat())].concat());
-        let zeros = parent(&[[0; 32], [0; 32]].concat());
-        let rest = parent(&[parent(&[piece(5), piece(0)].concat()), zeros].concat());
-        assert_eq!(layer_root(&five, BLOCK), parent(&[half, rest].concat()));
-    }
-
-    #[test]
     fn both_halves_of_a_hybrid_must_agree() {
         let differs =
             |from: &[u8], to: &[u8]| error(&altered("hybrid-discs.torrent", from, to)).reason;
@@ -960,9 +1051,16 @@ mod tests {
                     _ => bytes.truncate(at + 1),
                 }
             }
-            match Metainfo::parse(&bytes) {
-                Ok(metainfo) => {
+            match Details::parse(&bytes) {
+                Ok((metainfo, details)) => {
                     taken += 1;
+                    let layout = details.layout(metainfo.piece_length);
+                    let last = layout.pieces().saturating_sub(1);
+                    let parts = layout.piece(0).chain(layout.piece(last));
+                    assert!(
+                        parts.map(|part| part.length).max() <= Some(metainfo.piece_length),
+                        "seed {SEED}, round {round}"
+                    );
                     assert!(
                         metainfo.v1.is_some() || metainfo.v2.is_some(),
                         "seed {SEED}, round {round}"

@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# What it leaves in variables is for the scripts that source it.
+# shellcheck disable=SC2034
 # Debian's clients on the hosts of netns.sh, and one download between two of them through the tracker of
 # tracker.sh. $work is the directory of the case.
 

@@ -4,6 +4,7 @@
 bt.py make FILE v1|hybrid TORRENT URL [private]
                                        writes a torrent, prints its v1 id and, if hybrid, its v2 id
 bt.py run TORRENT DIRECTORY            seeds or leeches over both families until it is told to end
+bt.py check TORRENT DIRECTORY          prints its ids, or -, if the directory has all of it; fails otherwise
 bt.py peers URL ID                     announces over HTTP, prints each peer as ADDRESS PORT
 """
 
@@ -69,6 +70,24 @@ def run(torrent, directory):
             unanswered -= isinstance(alert, (lt.tracker_reply_alert, lt.tracker_error_alert))
 
 
+def check(torrent, directory):
+    session = lt.session({"listen_interfaces": "", "enable_dht": False, "enable_lsd": False})
+    info = lt.torrent_info(torrent)
+    checked = session.add_torrent({"ti": info, "save_path": directory})
+    deadline = time.monotonic() + 60
+    busy = lt.torrent_status.states.checking_files, lt.torrent_status.states.checking_resume_data
+    while checked.status().state in busy:
+        if time.monotonic() > deadline:
+            sys.exit("libtorrent does not come to an end")
+        session.wait_for_alert(100)
+        session.pop_alerts()
+    status = checked.status()
+    if status.errc.value() or not status.is_seeding:
+        sys.exit(f"libtorrent misses {status.total_wanted - status.total_wanted_done} bytes: {status.errc.message()}")
+    ids = info.info_hashes()
+    print(ids.v1 if ids.has_v1() else "-", ids.v2 if ids.has_v2() else "-")
+
+
 def print_alerts(session):
     session.wait_for_alert(100)
     alerts = session.pop_alerts()
@@ -98,4 +117,4 @@ def peers(url, torrent_id):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    {"make": make, "run": run, "peers": peers}[command](*arguments)
+    {"make": make, "run": run, "check": check, "peers": peers}[command](*arguments)

@@ -1,0 +1,54 @@
+//! What stands around the files, changed: trackers, web seeds, comment. `info` keeps its bytes, so the info-hashes stay.
+
+use tbtt::protocol::author::Around;
+use tbtt::protocol::metainfo::{Details, Metainfo};
+
+use crate::arguments::Edit;
+use crate::file::Target;
+use crate::{Exit, Failed, failed, file, url};
+
+pub(crate) fn run(edit: &Edit) -> Result<(), Failed> {
+    let trackers = url::tiers(&edit.announce)?;
+    let nodes = edit
+        .node
+        .iter()
+        .map(|node| url::node(node))
+        .collect::<Result<Vec<_>, _>>()?;
+    let common = Around {
+        trackers: (edit.no_announce || !trackers.is_empty()).then_some(trackers),
+        web_seeds: None,
+        drop_http_seeds: edit.no_web_seeds,
+        nodes: (edit.no_nodes || !nodes.is_empty()).then_some(nodes),
+        comment: edit.comment.clone(),
+        creation_date: edit.no_creation_date.then_some(None),
+    };
+    // All are read, and any fault told, before the first is written.
+    let mut edited = Vec::new();
+    for path in &edit.torrents {
+        let bytes = file::read(path)?;
+        let (before, details) =
+            Details::parse(&bytes).map_err(|fault| file::faulty(path, fault))?;
+        let mut around = common.clone();
+        if edit.no_web_seeds || !edit.web_seed.is_empty() {
+            let name = String::from_utf8_lossy(&details.name);
+            let seed = |given: &String| url::web_seed(given, &name, details.is_single);
+            let seeds: Result<_, _> = edit.web_seed.iter().map(seed).collect();
+            around.web_seeds = Some(seeds.map_err(|fault| failed(Exit::Usage, fault))?);
+        }
+        let bytes = around
+            .edit(&bytes)
+            .map_err(|fault| file::faulty(path, fault))?;
+        let after = Metainfo::parse(&bytes).map_err(|fault| file::faulty(path, fault))?;
+        assert_eq!(
+            (before.v1, before.v2),
+            (after.v1, after.v2),
+            "an edit that leaves the info-hashes"
+        );
+        let target = Target::new(edit.output.as_deref(), path, edit.torrents.len() > 1)?;
+        edited.push((target, bytes));
+    }
+    for (target, bytes) in edited {
+        target.write(&bytes)?;
+    }
+    Ok(())
+}

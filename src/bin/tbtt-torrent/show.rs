@@ -1,0 +1,204 @@
+//! What a torrent holds, for people and for programs.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+use tbtt::protocol::metainfo::{Details, Metainfo, shown};
+
+use crate::arguments::Show;
+use crate::{Failed, file, print};
+
+pub(crate) fn run(show: &Show) -> Result<(), Failed> {
+    for (number, path) in show.torrents.iter().enumerate() {
+        let bytes = file::read(path)?;
+        let (metainfo, details) =
+            Details::parse(&bytes).map_err(|fault| file::faulty(path, fault))?;
+        let report = Report::of(path, &metainfo, &details);
+        if show.json {
+            let json = serde_json::to_string(&report).expect("text and numbers");
+            print(&format!("{json}\n"));
+        } else {
+            print(if number > 0 { "\n" } else { "" });
+            print(&report.text());
+        }
+    }
+    Ok(())
+}
+
+/// Text is made fit to print; lists that are empty are written as such.
+#[derive(Serialize)]
+struct Report {
+    torrent: String,
+    name: String,
+    /// Bytes, padding left out.
+    size: u64,
+    v1: Option<String>,
+    v2: Option<String>,
+    piece_length: u64,
+    pieces: u64,
+    private: bool,
+    trackers: Vec<Vec<String>>,
+    web_seeds: Vec<String>,
+    http_seeds: Vec<String>,
+    nodes: Vec<String>,
+    /// Seconds since 1970.
+    creation_date: Option<i64>,
+    created_by: Option<String>,
+    comment: Option<String>,
+    source: Option<String>,
+    similar: Vec<String>,
+    collections: Vec<String>,
+    magnet: String,
+    files: Vec<ReportFile>,
+}
+
+#[derive(Serialize)]
+struct ReportFile {
+    path: String,
+    length: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pieces_root: Option<String>,
+}
+
+impl Report {
+    fn of(path: &Path, metainfo: &Metainfo, details: &Details<'_>) -> Self {
+        let lines = |texts: &[Vec<u8>]| texts.iter().map(|text| shown(text)).collect::<Vec<_>>();
+        let text = |text: &Option<Vec<u8>>| text.as_deref().map(shown);
+        let of_file = |file: &tbtt::protocol::metainfo::File| {
+            let parts: Vec<String> = file.path.iter().map(|part| shown(part)).collect();
+            ReportFile {
+                path: parts.join("/"),
+                length: file.length,
+                pieces_root: file.root.map(|root| hex(&root)),
+            }
+        };
+        Self {
+            torrent: shown(path.as_os_str().as_encoded_bytes()),
+            name: metainfo.name.clone(),
+            size: metainfo.size,
+            v1: metainfo.v1.map(|id| id.to_string()),
+            v2: metainfo.v2.map(|id| id.to_string()),
+            piece_length: metainfo.piece_length,
+            pieces: details.layout(metainfo.piece_length).pieces(),
+            private: metainfo.private,
+            trackers: metainfo.trackers.clone(),
+            web_seeds: metainfo.web_seeds.clone(),
+            http_seeds: lines(&details.http_seeds),
+            nodes: details
+                .nodes
+                .iter()
+                .map(|(host, port)| format!("{}:{port}", shown(host)))
+                .collect(),
+            creation_date: metainfo.creation_date,
+            created_by: text(&details.created_by),
+            comment: text(&details.comment),
+            source: text(&details.source),
+            similar: details.similar.iter().map(|id| hex(id)).collect(),
+            collections: lines(&details.collections),
+            magnet: crate::magnet::link(metainfo, details, false),
+            files: details.files().map(of_file).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |key: &str, value: &str| {
+            let _ = writeln!(out, "{key:<12}  {value}");
+        };
+        line("torrent", &self.torrent);
+        line("name", &self.name);
+        line(
+            "size",
+            &format!("{} bytes ({})", self.size, human(self.size)),
+        );
+        for (key, id) in [("v1", &self.v1), ("v2", &self.v2)] {
+            if let Some(id) = id {
+                line(key, id);
+            }
+        }
+        let length = human(self.piece_length);
+        line(
+            "pieces",
+            &format!("{} of {} bytes ({length})", self.pieces, self.piece_length),
+        );
+        if self.private {
+            line("private", "yes");
+        }
+        for (number, tier) in self.trackers.iter().enumerate() {
+            for url in tier {
+                line(&format!("tracker {}", number + 1), url);
+            }
+        }
+        for (key, texts) in [
+            ("web seed", &self.web_seeds),
+            ("http seed", &self.http_seeds),
+            ("node", &self.nodes),
+            ("similar", &self.similar),
+            ("collection", &self.collections),
+        ] {
+            texts.iter().for_each(|text| line(key, text));
+        }
+        if let Some(seconds) = self.creation_date {
+            line("created", &format!("{} ({seconds})", date(seconds)));
+        }
+        for (key, text) in [
+            ("created by", &self.created_by),
+            ("comment", &self.comment),
+            ("source", &self.source),
+        ] {
+            if let Some(text) = text {
+                line(key, text);
+            }
+        }
+        line("files", &self.files.len().to_string());
+        for file in &self.files {
+            let _ = writeln!(out, "{:>14}  {}", file.length, file.path);
+        }
+        out
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn human(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// UTC, by the calendar's own arithmetic: days are counted in 400 years from 1 March on.
+fn date(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let from_march = days.saturating_add(719_468);
+    let (era, day) = (
+        from_march.div_euclid(146_097),
+        from_march.rem_euclid(146_097),
+    );
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+    let year = era * 400 + year + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_700_000_000, "2023-11-14 22:13:20 UTC"),
+            (-1, "1969-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+        date(i64::MAX);
+        date(i64::MIN);
+    }
+}
