@@ -19,7 +19,7 @@ start_tracker() {
 start_tbtt() {
     {
         printf '[%s]\nlisten = ["[::]:6969"%s]\n' http "${HTTP_LISTEN:+, \"$HTTP_LISTEN\"}" udp ''
-        printf '%s\n' '[daemon]' 'user = "nobody"' '[log]' 'target = "stderr"' 'level = "info"' "$@"
+        printf '%s\n' '[control]' 'listen = ""' '[daemon]' 'user = "nobody"' '[log]' 'target = "stderr"' 'level = "info"' "$@"
     } >"$work/tbtt.toml"
     # Root of a user namespace has nobody else to become, so there it starts as another.
     local as=()
