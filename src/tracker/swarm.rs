@@ -198,10 +198,11 @@ impl<const N: usize> Record<N> {
 
 /// The peers of one family: leechers before seeders, so that a seeder is given leechers alone without a search.
 #[derive(Default)]
-struct Set<const N: usize> {
+pub(super) struct Set<const N: usize> {
     records: Vec<Record<N>>,
     /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
-    leechers: usize,
+    leechers: u32,
+    partial: u32,
     /// Positions in `records` by [`network`], once there are more than [`SCANNED`]: one look-up finds a peer, and how many
     /// others its network has.
     index: Option<Box<HashTable<u32>>>,
@@ -218,7 +219,9 @@ impl<const N: usize> Set<N> {
         }
         let is_seeder = |record: &&Record<N>| record.mark().class() == Class::Seeder;
         set.extend(records.iter().filter(|record| !is_seeder(record)), keyed);
-        set.leechers = set.records.len();
+        set.leechers = set.records.len() as u32;
+        let is_partial = |record: &&Record<N>| record.mark().class() == Class::Partial;
+        set.partial = set.records.iter().filter(is_partial).count() as u32;
         set.extend(records.iter().filter(is_seeder), keyed);
         set
     }
@@ -280,13 +283,15 @@ impl<const N: usize> Set<N> {
     fn insert(&mut self, record: Record<N>, keyed: &SipHasher13) -> usize {
         let len = self.records.len();
         if len == self.records.capacity() {
-            // By an eighth: doubling would leave a third of the memory unused.
-            self.records.reserve_exact((len / 8).max(2));
+            // By little: what is reserved, and the gaps left behind by growing, would be a third of the memory.
+            self.records.reserve_exact((len / 32).max(1));
         }
         self.records.push(record);
         let mut at = len;
-        if record.mark().class() != Class::Seeder {
-            at = self.leechers;
+        let class = record.mark().class();
+        self.partial += u32::from(class == Class::Partial);
+        if class != Class::Seeder {
+            at = self.leechers as usize;
             self.leechers += 1;
             self.records[len] = self.records[at];
             self.moved(at, len, keyed);
@@ -299,10 +304,11 @@ impl<const N: usize> Set<N> {
     fn remove(&mut self, at: usize, keyed: &SipHasher13) -> Record<N> {
         let record = self.records[at];
         self.remove_from_index(at, keyed);
+        self.partial -= u32::from(record.mark().class() == Class::Partial);
         let mut gap = at;
-        if at < self.leechers {
+        if at < self.leechers as usize {
             self.leechers -= 1;
-            gap = self.leechers;
+            gap = self.leechers as usize;
             self.records[at] = self.records[gap];
             self.moved(gap, at, keyed);
         }
@@ -314,6 +320,12 @@ impl<const N: usize> Set<N> {
             self.records.shrink_to(last + last / 8);
         }
         record
+    }
+
+    /// How many records are of each class, by [`Class`].
+    fn records_of(&self) -> [u32; 3] {
+        let seeders = self.records.len() as u32 - self.leechers;
+        [self.leechers - self.partial, self.partial, seeders]
     }
 
     /// Tells the index that the record now at `to` was at `from`.
@@ -361,7 +373,7 @@ impl<const N: usize> Set<N> {
     /// the asker's own. Peers at local addresses are left out unless `reaches` them.
     fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
         let pool = if asker.class == Class::Seeder {
-            self.leechers
+            self.leechers as usize
         } else {
             self.records.len()
         };
@@ -417,13 +429,13 @@ struct RoleCount {
 impl Census {
     /// Counts all at once what joining one by one would have counted.
     fn of(v4: &Set<6>, v6: &Set<18>, keyed: &SipHasher13) -> Self {
-        let mut census = Self::default();
-        let mut count = |mark: Mark| census.hosts_of[mark.class() as usize] += 1;
-        if v4.records.is_empty() || v6.records.is_empty() {
-            v4.records.iter().for_each(|record| count(record.mark()));
-            v6.records.iter().for_each(|record| count(record.mark()));
-            return census;
+        if v6.records.is_empty() {
+            return Self::of_one(v4);
         }
+        if v4.records.is_empty() {
+            return Self::of_one(v6);
+        }
+        let mut census = Self::default();
         census.note_all(v4, v6, keyed);
         for role in census.roles.iter().flat_map(|roles| roles.iter()) {
             let mark = Mark(role.bits);
@@ -436,6 +448,14 @@ impl Census {
             census.roles = None;
         }
         census
+    }
+
+    /// Of one family each record is a host.
+    fn of_one<const N: usize>(set: &Set<N>) -> Self {
+        Self {
+            hosts_of: set.records_of(),
+            roles: None,
+        }
     }
 
     /// Whether a record of this role in `mine`, which must not hold it, adds to the count: not while the other family
@@ -538,6 +558,22 @@ impl Census {
             self.hosts_of[mark.class() as usize] -= 1;
         }
         record
+    }
+
+    /// Adds those of `more` that are not there.
+    fn take_in<const N: usize, const M: usize>(
+        &mut self,
+        more: &[Record<N>],
+        mine: &mut Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) {
+        mine.reserve(more.len(), keyed);
+        for record in more {
+            if mine.find(&record.endpoint, keyed).is_none() {
+                self.insert(*record, mine, other, keyed);
+            }
+        }
     }
 
     fn note_all<const N: usize, const M: usize>(
@@ -644,39 +680,23 @@ pub(super) struct Joined {
     pub(super) first_completed: bool,
 }
 
-/// The peers of one torrent. Most torrents of an open tracker have one peer: that one takes no memory of its own.
+/// The peers of one torrent. Most torrents of an open tracker have one peer: that one takes no memory of its own. Most others
+/// have peers of IPv4 alone: each of those is a host, and needs no census.
 #[derive(Default)]
 pub(super) enum Swarm {
     #[default]
     Empty,
     OneV4(Record<6>),
     OneV6(Record<18>),
-    Many(Box<Families>),
+    V4(Box<Set<6>>),
+    Both(Box<Families>),
 }
 
-/// A swarm of any size, by family.
-#[derive(Default)]
+/// A swarm with peers of IPv6, by family.
 pub(super) struct Families {
     v4: Set<6>,
     v6: Set<18>,
     census: Census,
-}
-
-impl Families {
-    fn add(&mut self, v4: &[Record<6>], v6: &[Record<18>], keyed: &SipHasher13) {
-        self.v4.reserve(v4.len(), keyed);
-        for record in v4 {
-            if self.v4.find(&record.endpoint, keyed).is_none() {
-                self.census.insert(*record, &mut self.v4, &self.v6, keyed);
-            }
-        }
-        self.v6.reserve(v6.len(), keyed);
-        for record in v6 {
-            if self.v6.find(&record.endpoint, keyed).is_none() {
-                self.census.insert(*record, &mut self.v6, &self.v4, keyed);
-            }
-        }
-    }
 }
 
 impl Swarm {
@@ -686,7 +706,8 @@ impl Swarm {
             Self::Empty => [0, 0],
             Self::OneV4(_) => [1, 0],
             Self::OneV6(_) => [0, 1],
-            Self::Many(families) => [families.v4.records.len(), families.v6.records.len()],
+            Self::V4(set) => [set.records.len(), 0],
+            Self::Both(families) => [families.v4.records.len(), families.v6.records.len()],
         }
     }
 
@@ -697,7 +718,8 @@ impl Swarm {
             Self::Empty => {}
             Self::OneV4(record) => hosts_of[record.mark().class() as usize] = 1,
             Self::OneV6(record) => hosts_of[record.mark().class() as usize] = 1,
-            Self::Many(families) => hosts_of = families.census.hosts_of,
+            Self::V4(set) => hosts_of = set.records_of(),
+            Self::Both(families) => hosts_of = families.census.hosts_of,
         }
         let [leechers, partial, complete] = hosts_of;
         ScrapeEntry {
@@ -711,23 +733,9 @@ impl Swarm {
     /// Calls `each` with every peer's host, by its fingerprint, and class.
     pub(super) fn for_each_host(&self, mut each: impl FnMut(u32, Class)) {
         let mut tell = |mark: Mark| each(mark.0 & Mark::HOST, mark.class());
-        match self {
-            Self::Empty => {}
-            Self::OneV4(record) => tell(record.mark()),
-            Self::OneV6(record) => tell(record.mark()),
-            Self::Many(families) => {
-                families
-                    .v4
-                    .records
-                    .iter()
-                    .for_each(|record| tell(record.mark()));
-                families
-                    .v6
-                    .records
-                    .iter()
-                    .for_each(|record| tell(record.mark()));
-            }
-        }
+        let (v4, v6) = self.records();
+        v4.iter().for_each(|record| tell(record.mark()));
+        v6.iter().for_each(|record| tell(record.mark()));
     }
 
     /// Adds or refreshes a peer.
@@ -753,16 +761,17 @@ impl Swarm {
             (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
                 record.renew(now.minute(), peer.mark)
             }
-            (_, endpoint) => {
-                let Families { v4, v6, census } = self.many(keyed);
-                return match endpoint {
-                    Endpoint::V4(endpoint) => {
-                        census.join(Record::new(endpoint, now, peer.mark), v4, v6, most, keyed)
-                    }
-                    Endpoint::V6(endpoint) => {
-                        census.join(Record::new(endpoint, now, peer.mark), v6, v4, most, keyed)
-                    }
-                };
+            (_, Endpoint::V4(endpoint)) => {
+                let record = Record::new(endpoint, now, peer.mark);
+                return self.change(keyed, |v4, v6, census| {
+                    census.join(record, v4, v6, most, keyed)
+                });
+            }
+            (_, Endpoint::V6(endpoint)) => {
+                let record = Record::new(endpoint, now, peer.mark);
+                return self.change(keyed, |v4, v6, census| {
+                    census.join(record, v6, v4, most, keyed)
+                });
             }
         };
         Joined {
@@ -780,23 +789,17 @@ impl Swarm {
             (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
                 *self = Self::Empty
             }
-            (Self::Many(families), endpoint) => {
-                let Families { v4, v6, census } = &mut **families;
-                match endpoint {
-                    Endpoint::V4(endpoint) => {
-                        if let Some(at) = v4.find(&endpoint, keyed) {
-                            census.remove(at, v4, v6, keyed);
-                        }
-                    }
-                    Endpoint::V6(endpoint) => {
-                        if let Some(at) = v6.find(&endpoint, keyed) {
-                            census.remove(at, v6, v4, keyed);
-                        }
-                    }
+            (Self::Empty | Self::OneV4(_) | Self::OneV6(_), _) => {}
+            (_, Endpoint::V4(endpoint)) => self.change(keyed, |v4, v6, census| {
+                if let Some(at) = v4.find(&endpoint, keyed) {
+                    census.remove(at, v4, v6, keyed);
                 }
-                self.fold();
-            }
-            _ => {}
+            }),
+            (_, Endpoint::V6(endpoint)) => self.change(keyed, |v4, v6, census| {
+                if let Some(at) = v6.find(&endpoint, keyed) {
+                    census.remove(at, v6, v4, keyed);
+                }
+            }),
         }
     }
 
@@ -809,7 +812,6 @@ impl Swarm {
         localities: &Localities,
         out: &mut Vec<u8>,
     ) {
-        let Self::Many(families) = self else { return };
         let asker = Asker {
             class: peer.mark.class(),
             at: joined.at,
@@ -817,9 +819,11 @@ impl Swarm {
             random,
         };
         let reaches = |address| localities.holds(peer.locality, address);
-        match peer.endpoint {
-            Endpoint::V4(_) => families.v4.choose(&asker, reaches, out),
-            Endpoint::V6(_) => families.v6.choose(&asker, reaches, out),
+        match (self, peer.endpoint) {
+            (Self::V4(v4), Endpoint::V4(_)) => v4.choose(&asker, reaches, out),
+            (Self::Both(families), Endpoint::V4(_)) => families.v4.choose(&asker, reaches, out),
+            (Self::Both(families), Endpoint::V6(_)) => families.v6.choose(&asker, reaches, out),
+            _ => {}
         }
     }
 
@@ -836,31 +840,31 @@ impl Swarm {
         match self {
             Self::OneV4(record) if record.is_silent(now, timeout_minutes) => *self = Self::Empty,
             Self::OneV6(record) if record.is_silent(now, timeout_minutes) => *self = Self::Empty,
-            Self::Many(families) => {
-                let Families { v4, v6, census } = &mut **families;
-                let mut at = from;
-                for _ in 0..most {
-                    let v6_at = at.saturating_sub(v4.records.len());
-                    if let Some(record) = v4.records.get(at) {
-                        if record.is_silent(now, timeout_minutes) {
-                            census.remove(at, v4, v6, keyed);
+            Self::Empty | Self::OneV4(_) | Self::OneV6(_) => {}
+            Self::V4(_) | Self::Both(_) => {
+                return self.change(keyed, |v4, v6, census| {
+                    let mut at = from;
+                    for _ in 0..most {
+                        let v6_at = at.saturating_sub(v4.records.len());
+                        if let Some(record) = v4.records.get(at) {
+                            if record.is_silent(now, timeout_minutes) {
+                                census.remove(at, v4, v6, keyed);
+                            } else {
+                                at += 1;
+                            }
+                        } else if let Some(record) = v6.records.get(v6_at) {
+                            if record.is_silent(now, timeout_minutes) {
+                                census.remove(v6_at, v6, v4, keyed);
+                            } else {
+                                at += 1;
+                            }
                         } else {
-                            at += 1;
+                            return None;
                         }
-                    } else if let Some(record) = v6.records.get(v6_at) {
-                        if record.is_silent(now, timeout_minutes) {
-                            census.remove(v6_at, v6, v4, keyed);
-                        } else {
-                            at += 1;
-                        }
-                    } else {
-                        self.fold();
-                        return None;
                     }
-                }
-                return Some(at);
+                    Some(at)
+                });
             }
-            _ => {}
         }
         None
     }
@@ -871,7 +875,8 @@ impl Swarm {
             Self::Empty => (&[], &[]),
             Self::OneV4(record) => (slice::from_ref(record), &[]),
             Self::OneV6(record) => (&[], slice::from_ref(record)),
-            Self::Many(families) => (&families.v4.records, &families.v6.records),
+            Self::V4(v4) => (&v4.records, &[]),
+            Self::Both(families) => (&families.v4.records, &families.v6.records),
         }
     }
 
@@ -881,41 +886,65 @@ impl Swarm {
             (_, [], []) => {}
             (Self::Empty, [one], []) => *self = Self::OneV4(*one),
             (Self::Empty, [], [one]) => *self = Self::OneV6(*one),
-            (Self::Empty, _, _) => {
-                let (v4, v6) = (Set::of(v4, keyed), Set::of(v6, keyed));
-                let census = Census::of(&v4, &v6, keyed);
-                *self = Self::Many(Box::new(Families { v4, v6, census }));
-            }
-            _ => {
-                self.many(keyed).add(v4, v6, keyed);
-                self.fold();
-            }
+            (Self::Empty, _, _) => *self = Self::of(Set::of(v4, keyed), Set::of(v6, keyed), keyed),
+            _ => self.change(keyed, |own_v4, own_v6, census| {
+                census.take_in(v4, own_v4, own_v6, keyed);
+                census.take_in(v6, own_v6, own_v4, keyed);
+            }),
         }
     }
 
-    fn many(&mut self, keyed: &SipHasher13) -> &mut Families {
-        if !matches!(self, Self::Many(_)) {
-            let mut families = Box::<Families>::default();
-            let Families { v4, v6, census } = &mut *families;
-            match std::mem::take(self) {
-                Self::OneV4(record) => drop(census.insert(record, v4, v6, keyed)),
-                Self::OneV6(record) => drop(census.insert(record, v6, v4, keyed)),
-                Self::Empty | Self::Many(_) => {}
+    fn of(v4: Set<6>, v6: Set<18>, keyed: &SipHasher13) -> Self {
+        if v6.records.is_empty() {
+            return Self::V4(Box::new(v4));
+        }
+        let census = Census::of(&v4, &v6, keyed);
+        Self::Both(Box::new(Families { v4, v6, census }))
+    }
+
+    /// Has the sets changed, whatever the form in which they are kept, and then keeps them in the smallest form.
+    fn change<T>(
+        &mut self,
+        keyed: &SipHasher13,
+        how: impl FnOnce(&mut Set<6>, &mut Set<18>, &mut Census) -> T,
+    ) -> T {
+        if let Self::Empty | Self::OneV4(_) | Self::OneV6(_) = self {
+            let (v4, v6) = self.records();
+            *self = Self::of(Set::of(v4, keyed), Set::of(v6, keyed), keyed);
+        }
+        let done = match self {
+            Self::V4(v4) => {
+                let (mut v6, mut census) = (Set::default(), Census::of_one(v4));
+                let done = how(v4, &mut v6, &mut census);
+                if !v6.records.is_empty() {
+                    let v4 = std::mem::take(&mut **v4);
+                    *self = Self::Both(Box::new(Families { v4, v6, census }));
+                }
+                done
             }
-            *self = Self::Many(families);
-        }
-        match self {
-            Self::Many(families) => families,
+            Self::Both(families) => {
+                let Families { v4, v6, census } = &mut **families;
+                how(v4, v6, census)
+            }
             _ => unreachable!("just made"),
-        }
+        };
+        self.fold();
+        done
     }
 
     fn fold(&mut self) {
-        let Self::Many(families) = self else { return };
-        match (&families.v4.records[..], &families.v6.records[..]) {
+        match self.records() {
             ([], []) => *self = Self::Empty,
-            ([one], []) => *self = Self::OneV4(*one),
-            ([], [one]) => *self = Self::OneV6(*one),
+            (&[one], []) => *self = Self::OneV4(one),
+            ([], &[one]) => *self = Self::OneV6(one),
+            (_, []) => {
+                // Roles stay while an index does, or a single peer's coming and going would have all of them counted again.
+                if let Self::Both(families) = self {
+                    if families.census.roles.is_none() {
+                        *self = Self::V4(Box::new(std::mem::take(&mut families.v4)));
+                    }
+                }
+            }
             _ => {}
         }
     }
