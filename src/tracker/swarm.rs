@@ -18,6 +18,9 @@ use super::types::{Announce, Class, Event, ScrapeEntry, Time};
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
 const SCANNED: usize = 128;
 
+/// How many hashes the peers of one network have in an index.
+const SPOTS: u8 = 16;
+
 /// Where a peer is reached, as compact answers carry it: address and port in network order (BEP 23, BEP 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Endpoint {
@@ -56,6 +59,24 @@ fn network<const N: usize>(endpoint: &[u8; N]) -> &[u8] {
     } else {
         &endpoint[..8]
     }
+}
+
+/// Where a network's peers are in an index: beside each other, so that they can be counted, but by a few different hashes, so
+/// that most of those beside it need not be looked at to find one.
+fn spots<const N: usize>(
+    endpoint: &[u8; N],
+    keyed: &SipHasher13,
+) -> impl Iterator<Item = u64> + use<N> {
+    let hash = keyed.hash(network(endpoint));
+    // The upper bits tell a table's neighbours apart, the lower ones choose the place.
+    (0..SPOTS).map(move |spot| hash ^ u64::from(spot) << 57)
+}
+
+/// The one of them where this peer is.
+fn spot<const N: usize>(endpoint: &[u8; N], keyed: &SipHasher13) -> u64 {
+    // By the port, and over IPv6 by the address's end.
+    let spot = (endpoint[N - 1] ^ endpoint[N - 3]) % SPOTS;
+    keyed.hash(network(endpoint)) ^ u64::from(spot) << 57
 }
 
 /// The address of an endpoint.
@@ -203,8 +224,7 @@ pub(super) struct Set<const N: usize> {
     /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
     leechers: u32,
     partial: u32,
-    /// Positions in `records` by [`network`], once there are more than [`SCANNED`]: one look-up finds a peer, and how many
-    /// others its network has.
+    /// Positions in `records` by [`spot`], once there are more than [`SCANNED`].
     index: Option<Box<HashTable<u32>>>,
 }
 
@@ -232,11 +252,11 @@ impl<const N: usize> Set<N> {
         };
         for record in records {
             let all = &mut self.records;
-            let hash = keyed.hash(network(&record.endpoint));
+            let hash = spot(&record.endpoint, keyed);
             let same = |at: &u32| all[*at as usize].endpoint == record.endpoint;
             if index.find(hash, same).is_none() {
                 index.insert_unique(hash, all.len() as u32, |&at| {
-                    keyed.hash(network(&all[at as usize].endpoint))
+                    spot(&all[at as usize].endpoint, keyed)
                 });
                 all.push(*record);
             }
@@ -247,9 +267,7 @@ impl<const N: usize> Set<N> {
         self.records.reserve_exact(more);
         let records = &self.records;
         if let Some(index) = &mut self.index {
-            index.reserve(more, |&at| {
-                keyed.hash(network(&records[at as usize].endpoint))
-            });
+            index.reserve(more, |&at| spot(&records[at as usize].endpoint, keyed));
         }
     }
 
@@ -257,7 +275,7 @@ impl<const N: usize> Set<N> {
         match &self.index {
             None => self.records.iter().position(|r| r.endpoint == *endpoint),
             Some(index) => index
-                .find(keyed.hash(network(endpoint)), |&at| {
+                .find(spot(endpoint, keyed), |&at| {
                     self.records[at as usize].endpoint == *endpoint
                 })
                 .map(|&at| at as usize),
@@ -271,11 +289,13 @@ impl<const N: usize> Set<N> {
             return self.records.iter().filter(|record| near(record)).count();
         };
         let mut neighbours = 0;
-        // Passes by all that share the hash, and finds none.
-        index.find(keyed.hash(network(endpoint)), |&at| {
-            neighbours += usize::from(near(&self.records[at as usize]));
-            false
-        });
+        for spot in spots(endpoint, keyed) {
+            // Passes by all that share the spot, and finds none.
+            index.find(spot, |&at| {
+                neighbours += usize::from(near(&self.records[at as usize]));
+                false
+            });
+        }
         neighbours
     }
 
@@ -332,7 +352,7 @@ impl<const N: usize> Set<N> {
     fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
         let Some(index) = &mut self.index else { return };
         if from != to {
-            let hash = keyed.hash(network(&self.records[to].endpoint));
+            let hash = spot(&self.records[to].endpoint, keyed);
             if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
                 *position = to as u32;
             }
@@ -341,7 +361,7 @@ impl<const N: usize> Set<N> {
 
     fn add_to_index(&mut self, at: usize, keyed: &SipHasher13) {
         let records = &self.records;
-        let hash = |&at: &u32| keyed.hash(network(&records[at as usize].endpoint));
+        let hash = |&at: &u32| spot(&records[at as usize].endpoint, keyed);
         if let Some(index) = &mut self.index {
             index.insert_unique(hash(&(at as u32)), at as u32, hash);
         } else if records.len() > SCANNED {
@@ -358,7 +378,7 @@ impl<const N: usize> Set<N> {
             self.index = None;
         }
         if let Some(index) = &mut self.index {
-            let hash = keyed.hash(network(&self.records[at].endpoint));
+            let hash = spot(&self.records[at].endpoint, keyed);
             if let Ok(entry) = index.find_entry(hash, |&position| position as usize == at) {
                 entry.remove();
             }
