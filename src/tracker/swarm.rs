@@ -21,6 +21,9 @@ const SCANNED: usize = 128;
 /// How many hashes the peers of one network have in an index.
 const SPOTS: u8 = 16;
 
+/// The most peers of an answer that lie beside each other in memory: each that does not costs a wait for memory.
+const RUN: usize = 8;
+
 /// Where a peer is reached, as compact answers carry it: address and port in network order (BEP 23, BEP 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Endpoint {
@@ -389,8 +392,8 @@ impl<const N: usize> Set<N> {
         self.records.iter().filter(|r| role.is_of(r.mark())).count() as u32
     }
 
-    /// Appends up to `want` endpoints, evenly spaced from a random start, so that each peer is as likely as any other; never
-    /// the asker's own. Peers at local addresses are left out unless `reaches` them.
+    /// Appends up to `want` endpoints: short runs, evenly spaced from a random start, so that each peer is as likely as any
+    /// other; never the asker's own. Peers at local addresses are left out unless `reaches` them.
     fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
         let pool = if asker.class == Class::Seeder {
             self.leechers as usize
@@ -403,22 +406,34 @@ impl<const N: usize> Set<N> {
         if chosen == 0 {
             return;
         }
-        out.reserve(chosen * N);
-        let start = (u64::from(asker.random) * others as u64) >> 32;
-        let step = ((others as u64) << 32) / chosen as u64;
-        for i in 0..chosen as u64 {
-            let mut at = (start + ((i * step) >> 32)) as usize;
-            if at >= others {
-                at -= others;
+        let start = ((u64::from(asker.random) * others as u64) >> 32) as usize;
+        let run = (chosen / 4).clamp(1, RUN);
+        let gap = (others - chosen) / chosen.div_ceil(run);
+        let other = |number: usize| {
+            let at = if number < others {
+                number
+            } else {
+                number - others
+            };
+            &self.records[at + usize::from(own.is_some_and(|own| at >= own))]
+        };
+        let begin = out.len();
+        out.resize(begin + chosen * N, 0);
+        let mut slots = out[begin..].chunks_exact_mut(N);
+        let mut first = start;
+        for number in (0..chosen).step_by(run) {
+            let wanted = run.min(chosen - number);
+            let next = first + wanted + gap;
+            // Those in the gap stand in for those that are left out, as far as that is quickly done.
+            let near = (first..next.min(first + 4 * wanted)).map(other);
+            let reached = near.filter(|r| !r.mark().local() || reaches(address(&r.endpoint)));
+            for (record, slot) in reached.take(wanted).zip(&mut slots) {
+                slot.copy_from_slice(&record.endpoint);
             }
-            if own.is_some_and(|own| at >= own) {
-                at += 1;
-            }
-            let record = &self.records[at];
-            if !record.mark().local() || reaches(address(&record.endpoint)) {
-                out.extend_from_slice(&record.endpoint);
-            }
+            first = next;
         }
+        let unused = slots.len() * N;
+        out.truncate(out.len() - unused);
     }
 }
 
