@@ -451,7 +451,7 @@ struct Asker {
 struct Census {
     /// By [`Class`].
     hosts_of: [u32; 3],
-    /// How many records of each family have a role; kept only while both families are there and one has an index.
+    /// How many records of each family have a role; kept from when both families are there and one has an index, until none has.
     roles: Option<Box<HashTable<RoleCount>>>,
 }
 
