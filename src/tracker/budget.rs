@@ -4,7 +4,8 @@
 //! it, which is what he may have: a request must fit into all three.
 //!
 //! **Memory.** The buckets lie in a table of fixed size, in sets of [`WAYS`] that are one cache line each. A prefix chooses its
-//! set and its mark within by a keyed hash, so that nobody can choose prefixes that meet. A newcomer to a full set takes the place
+//! set and its mark within by a keyed hash, so that nobody can choose prefixes that meet. What nobody has asked for takes no
+//! memory yet: a page of sets is made with the first question that falls into it. A newcomer to a full set takes the place
 //! of whoever has spent least, which is also whoever was quiet for longest. A full bucket is as good as none, so until a table is
 //! too small for those that were loud lately, nothing is lost. A map that grows would be exact, and a way in for whoever has a /32.
 //!
@@ -16,7 +17,7 @@
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
@@ -25,6 +26,9 @@ use crate::tracker::Time;
 
 /// Buckets of a set: what fits into a cache line beside the lock.
 const WAYS: usize = 7;
+
+/// Sets made at once: 4 KiB.
+const PAGE: usize = 64;
 
 /// Ticks of a bucket's clock in a second.
 const TICKS: u64 = 4096;
@@ -75,8 +79,11 @@ pub struct Budget {
     v6: [(u32, Bucket); 3],
     exempt: Networks,
     seed: (u64, u64),
-    sets: Box<[Set]>,
+    sets: usize,
+    pages: Box<[OnceLock<Page>]>,
 }
+
+type Page = Box<[Set; PAGE]>;
 
 impl Budget {
     /// `seed` keys the hash: drawn at random at the start, told to nobody.
@@ -93,7 +100,8 @@ impl Budget {
             .map(|(length, rate)| (length, Bucket::new(rate))),
             exempt: settings.exempt,
             seed: (seed[0], seed[1]),
-            sets: (0..sets).map(|_| Set::default()).collect(),
+            sets,
+            pages: (0..sets.div_ceil(PAGE)).map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -105,7 +113,7 @@ impl Budget {
         match address.to_canonical() {
             IpAddr::V4(address) => {
                 let place = self.place(32, address.to_bits().into());
-                self.v4.take(now, &self.sets[place.set], place.mark)
+                self.v4.take(now, self.set(&place), place.mark)
             }
             IpAddr::V6(address) => self.take_v6(now, address.to_bits()),
         }
@@ -118,14 +126,20 @@ impl Budget {
             .each_ref()
             .map(|(length, _)| self.place(*length, upper >> (64 - length)));
         for (level, (place, (_, bucket))) in places.iter().zip(&self.v6).enumerate() {
-            if let Err(exhausted) = bucket.take(now, &self.sets[place.set], place.mark) {
+            if let Err(exhausted) = bucket.take(now, self.set(place), place.mark) {
                 for (place, (_, bucket)) in places.iter().zip(&self.v6).take(level) {
-                    bucket.give_back(&self.sets[place.set], place.mark);
+                    bucket.give_back(self.set(place), place.mark);
                 }
                 return Err(exhausted);
             }
         }
         Ok(())
+    }
+
+    fn set(&self, place: &Place) -> &Set {
+        let page = self.pages[place.set / PAGE]
+            .get_or_init(|| Box::new(std::array::from_fn(|_| Set::default())));
+        &page[place.set % PAGE]
     }
 
     fn place(&self, length: u32, prefix: u64) -> Place {
@@ -134,7 +148,7 @@ impl Budget {
         hasher.write_u32(length);
         let hash = hasher.finish();
         // Scales the upper 32 bits to the number of sets.
-        let set = ((hash >> 32) * self.sets.len() as u64) >> 32;
+        let set = ((hash >> 32) * self.sets as u64) >> 32;
         Place {
             set: usize::try_from(set).unwrap_or(0),
             mark: Mark((hash & Mark::MASK) as u32),
@@ -142,6 +156,7 @@ impl Budget {
     }
 }
 
+/// Where a prefix's bucket is.
 struct Place {
     set: usize,
     mark: Mark,
@@ -414,6 +429,20 @@ mod tests {
         assert_eq!(admitted(&budget, 4, "2001:db8:0:2::1", 50), 2);
     }
 
+    /// How many sets there are by now.
+    fn made(budget: &Budget) -> usize {
+        let pages = budget.pages.iter().filter_map(OnceLock::get);
+        pages.map(|page| page.len()).sum()
+    }
+
+    #[test]
+    fn memory_comes_with_the_first_question() {
+        let budget = budget(1, 2);
+        assert_eq!(made(&budget), 0);
+        assert_eq!(admitted(&budget, 0, "192.0.2.1", 3), 2);
+        assert_eq!(made(&budget), PAGE);
+    }
+
     #[test]
     fn a_million_prefixes_change_neither_size_nor_who_is_limited() {
         let many = Settings {
@@ -421,7 +450,6 @@ mod tests {
             ..settings(rate(6, 10))
         };
         let budget = Budget::new(many, SEED);
-        assert_eq!(std::mem::size_of_val(&*budget.sets), 70_000 / WAYS * 64);
         let loud: Vec<IpAddr> = (0..1_000u32)
             .map(|host| Ipv4Addr::from_bits(10 << 24 | host).into())
             .collect();
@@ -442,6 +470,7 @@ mod tests {
         // Bursts of 10, then 9 more in 99 seconds; asked for was a million.
         assert!((19_000..19_100).contains(&served), "{served}");
         assert!(innocent > 999_900, "{innocent}");
+        assert_eq!(made(&budget), (70_000 / WAYS).div_ceil(PAGE) * PAGE);
     }
 
     #[test]

@@ -575,7 +575,7 @@ mod tests {
             },
             1,
         );
-        let at = |address, host| announce(1, address, host, Event::Started, false);
+        let at = |address: &str, host| announce(1, address, host, Event::Started, false);
         assert_eq!(given(&tracker, &at("10.0.0.1", 1)), 0);
         assert_eq!(
             given(&tracker, &at("192.168.0.1", 2)),
@@ -594,5 +594,14 @@ mod tests {
             3,
             "its own and the outside"
         );
+        for host in 0..40 {
+            given(&tracker, &at(&format!("10.1.0.{host}"), host));
+            given(&tracker, &at(&format!("203.0.113.{host}"), host));
+        }
+        let outside = Announce {
+            numwant: Some(12),
+            ..at("198.51.100.1", 4)
+        };
+        assert_eq!(given(&tracker, &outside), 12, "others stand in");
     }
 }

@@ -18,6 +18,12 @@ use super::types::{Announce, Class, Event, ScrapeEntry, Time};
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
 const SCANNED: usize = 128;
 
+/// How many hashes the peers of one network have in an index.
+const SPOTS: u8 = 16;
+
+/// The most peers of an answer that lie beside each other in memory: each that does not costs a wait for memory.
+const RUN: usize = 8;
+
 /// Where a peer is reached, as compact answers carry it: address and port in network order (BEP 23, BEP 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Endpoint {
@@ -56,6 +62,24 @@ fn network<const N: usize>(endpoint: &[u8; N]) -> &[u8] {
     } else {
         &endpoint[..8]
     }
+}
+
+/// Where a network's peers are in an index: beside each other, so that they can be counted, but by a few different hashes, so
+/// that most of those beside it need not be looked at to find one.
+fn spots<const N: usize>(
+    endpoint: &[u8; N],
+    keyed: &SipHasher13,
+) -> impl Iterator<Item = u64> + use<N> {
+    let hash = keyed.hash(network(endpoint));
+    // The upper bits tell a table's neighbours apart, the lower ones choose the place.
+    (0..SPOTS).map(move |spot| hash ^ u64::from(spot) << 57)
+}
+
+/// The one of them where this peer is.
+fn spot<const N: usize>(endpoint: &[u8; N], keyed: &SipHasher13) -> u64 {
+    // By the port, and over IPv6 by the address's end.
+    let spot = (endpoint[N - 1] ^ endpoint[N - 3]) % SPOTS;
+    keyed.hash(network(endpoint)) ^ u64::from(spot) << 57
 }
 
 /// The address of an endpoint.
@@ -198,12 +222,12 @@ impl<const N: usize> Record<N> {
 
 /// The peers of one family: leechers before seeders, so that a seeder is given leechers alone without a search.
 #[derive(Default)]
-struct Set<const N: usize> {
+pub(super) struct Set<const N: usize> {
     records: Vec<Record<N>>,
     /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
-    leechers: usize,
-    /// Positions in `records` by [`network`], once there are more than [`SCANNED`]: one look-up finds a peer, and how many
-    /// others its network has.
+    leechers: u32,
+    partial: u32,
+    /// Positions in `records` by [`spot`], once there are more than [`SCANNED`].
     index: Option<Box<HashTable<u32>>>,
 }
 
@@ -218,7 +242,9 @@ impl<const N: usize> Set<N> {
         }
         let is_seeder = |record: &&Record<N>| record.mark().class() == Class::Seeder;
         set.extend(records.iter().filter(|record| !is_seeder(record)), keyed);
-        set.leechers = set.records.len();
+        set.leechers = set.records.len() as u32;
+        let is_partial = |record: &&Record<N>| record.mark().class() == Class::Partial;
+        set.partial = set.records.iter().filter(is_partial).count() as u32;
         set.extend(records.iter().filter(is_seeder), keyed);
         set
     }
@@ -229,11 +255,11 @@ impl<const N: usize> Set<N> {
         };
         for record in records {
             let all = &mut self.records;
-            let hash = keyed.hash(network(&record.endpoint));
+            let hash = spot(&record.endpoint, keyed);
             let same = |at: &u32| all[*at as usize].endpoint == record.endpoint;
             if index.find(hash, same).is_none() {
                 index.insert_unique(hash, all.len() as u32, |&at| {
-                    keyed.hash(network(&all[at as usize].endpoint))
+                    spot(&all[at as usize].endpoint, keyed)
                 });
                 all.push(*record);
             }
@@ -248,9 +274,7 @@ impl<const N: usize> Set<N> {
         self.records.reserve_exact(more);
         let records = &self.records;
         if let Some(index) = &mut self.index {
-            index.reserve(more, |&at| {
-                keyed.hash(network(&records[at as usize].endpoint))
-            });
+            index.reserve(more, |&at| spot(&records[at as usize].endpoint, keyed));
         }
     }
 
@@ -258,7 +282,7 @@ impl<const N: usize> Set<N> {
         match &self.index {
             None => self.records.iter().position(|r| r.endpoint == *endpoint),
             Some(index) => index
-                .find(keyed.hash(network(endpoint)), |&at| {
+                .find(spot(endpoint, keyed), |&at| {
                     self.records[at as usize].endpoint == *endpoint
                 })
                 .map(|&at| at as usize),
@@ -272,11 +296,13 @@ impl<const N: usize> Set<N> {
             return self.records.iter().filter(|record| near(record)).count();
         };
         let mut neighbours = 0;
-        // Passes by all that share the hash, and finds none.
-        index.find(keyed.hash(network(endpoint)), |&at| {
-            neighbours += usize::from(near(&self.records[at as usize]));
-            false
-        });
+        for spot in spots(endpoint, keyed) {
+            // Passes by all that share the spot, and finds none.
+            index.find(spot, |&at| {
+                neighbours += usize::from(near(&self.records[at as usize]));
+                false
+            });
+        }
         neighbours
     }
 
@@ -284,13 +310,15 @@ impl<const N: usize> Set<N> {
     fn insert(&mut self, record: Record<N>, keyed: &SipHasher13) -> usize {
         let len = self.records.len();
         if len == self.records.capacity() {
-            // By an eighth: doubling would leave a third of the memory unused.
-            self.records.reserve_exact((len / 8).max(2));
+            // By little: what is reserved, and the gaps left behind by growing, would be a third of the memory.
+            self.records.reserve_exact((len / 32).max(1));
         }
         self.records.push(record);
         let mut at = len;
-        if record.mark().class() != Class::Seeder {
-            at = self.leechers;
+        let class = record.mark().class();
+        self.partial += u32::from(class == Class::Partial);
+        if class != Class::Seeder {
+            at = self.leechers as usize;
             self.leechers += 1;
             self.records[len] = self.records[at];
             self.moved(at, len, keyed);
@@ -303,10 +331,11 @@ impl<const N: usize> Set<N> {
     fn remove(&mut self, at: usize, keyed: &SipHasher13) -> Record<N> {
         let record = self.records[at];
         self.remove_from_index(at, keyed);
+        self.partial -= u32::from(record.mark().class() == Class::Partial);
         let mut gap = at;
-        if at < self.leechers {
+        if at < self.leechers as usize {
             self.leechers -= 1;
-            gap = self.leechers;
+            gap = self.leechers as usize;
             self.records[at] = self.records[gap];
             self.moved(gap, at, keyed);
         }
@@ -320,11 +349,17 @@ impl<const N: usize> Set<N> {
         record
     }
 
+    /// How many records are of each class, by [`Class`].
+    fn records_of(&self) -> [u32; 3] {
+        let seeders = self.records.len() as u32 - self.leechers;
+        [self.leechers - self.partial, self.partial, seeders]
+    }
+
     /// Tells the index that the record now at `to` was at `from`.
     fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
         let Some(index) = &mut self.index else { return };
         if from != to {
-            let hash = keyed.hash(network(&self.records[to].endpoint));
+            let hash = spot(&self.records[to].endpoint, keyed);
             if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
                 *position = to as u32;
             }
@@ -333,7 +368,7 @@ impl<const N: usize> Set<N> {
 
     fn add_to_index(&mut self, at: usize, keyed: &SipHasher13) {
         let records = &self.records;
-        let hash = |&at: &u32| keyed.hash(network(&records[at as usize].endpoint));
+        let hash = |&at: &u32| spot(&records[at as usize].endpoint, keyed);
         if let Some(index) = &mut self.index {
             index.insert_unique(hash(&(at as u32)), at as u32, hash);
         } else if records.len() > SCANNED {
@@ -350,7 +385,7 @@ impl<const N: usize> Set<N> {
             self.index = None;
         }
         if let Some(index) = &mut self.index {
-            let hash = keyed.hash(network(&self.records[at].endpoint));
+            let hash = spot(&self.records[at].endpoint, keyed);
             if let Ok(entry) = index.find_entry(hash, |&position| position as usize == at) {
                 entry.remove();
             }
@@ -361,11 +396,11 @@ impl<const N: usize> Set<N> {
         self.records.iter().filter(|r| role.is_of(r.mark())).count() as u32
     }
 
-    /// Appends up to `want` endpoints, evenly spaced from a random start, so that each peer is as likely as any other; never
-    /// the asker's own. Peers at local addresses are left out unless `reaches` them.
+    /// Appends up to `want` endpoints: short runs, evenly spaced from a random start, so that each peer is as likely as any
+    /// other; never the asker's own. Peers at local addresses are left out unless `reaches` them.
     fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
         let pool = if asker.class == Class::Seeder {
-            self.leechers
+            self.leechers as usize
         } else {
             self.records.len()
         };
@@ -375,22 +410,34 @@ impl<const N: usize> Set<N> {
         if chosen == 0 {
             return;
         }
-        out.reserve(chosen * N);
-        let start = (u64::from(asker.random) * others as u64) >> 32;
-        let step = ((others as u64) << 32) / chosen as u64;
-        for i in 0..chosen as u64 {
-            let mut at = (start + ((i * step) >> 32)) as usize;
-            if at >= others {
-                at -= others;
+        let start = ((u64::from(asker.random) * others as u64) >> 32) as usize;
+        let run = (chosen / 4).clamp(1, RUN);
+        let gap = (others - chosen) / chosen.div_ceil(run);
+        let other = |number: usize| {
+            let at = if number < others {
+                number
+            } else {
+                number - others
+            };
+            &self.records[at + usize::from(own.is_some_and(|own| at >= own))]
+        };
+        let begin = out.len();
+        out.resize(begin + chosen * N, 0);
+        let mut slots = out[begin..].chunks_exact_mut(N);
+        let mut first = start;
+        for number in (0..chosen).step_by(run) {
+            let wanted = run.min(chosen - number);
+            let next = first + wanted + gap;
+            // Those in the gap stand in for those that are left out, as far as that is quickly done.
+            let near = (first..next.min(first + 4 * wanted)).map(other);
+            let reached = near.filter(|r| !r.mark().local() || reaches(address(&r.endpoint)));
+            for (record, slot) in reached.take(wanted).zip(&mut slots) {
+                slot.copy_from_slice(&record.endpoint);
             }
-            if own.is_some_and(|own| at >= own) {
-                at += 1;
-            }
-            let record = &self.records[at];
-            if !record.mark().local() || reaches(address(&record.endpoint)) {
-                out.extend_from_slice(&record.endpoint);
-            }
+            first = next;
         }
+        let unused = slots.len() * N;
+        out.truncate(out.len() - unused);
     }
 }
 
@@ -408,7 +455,7 @@ struct Asker {
 struct Census {
     /// By [`Class`].
     hosts_of: [u32; 3],
-    /// How many records of each family have a role; kept only while both families are there and one has an index.
+    /// How many records of each family have a role; kept from when both families are there and one has an index, until none has.
     roles: Option<Box<HashTable<RoleCount>>>,
 }
 
@@ -421,13 +468,13 @@ struct RoleCount {
 impl Census {
     /// Counts all at once what joining one by one would have counted.
     fn of(v4: &Set<6>, v6: &Set<18>, keyed: &SipHasher13) -> Self {
-        let mut census = Self::default();
-        let mut count = |mark: Mark| census.hosts_of[mark.class() as usize] += 1;
-        if v4.records.is_empty() || v6.records.is_empty() {
-            v4.records.iter().for_each(|record| count(record.mark()));
-            v6.records.iter().for_each(|record| count(record.mark()));
-            return census;
+        if v6.records.is_empty() {
+            return Self::of_one(v4);
         }
+        if v4.records.is_empty() {
+            return Self::of_one(v6);
+        }
+        let mut census = Self::default();
         census.note_all(v4, v6, keyed);
         for role in census.roles.iter().flat_map(|roles| roles.iter()) {
             let mark = Mark(role.bits);
@@ -440,6 +487,14 @@ impl Census {
             census.roles = None;
         }
         census
+    }
+
+    /// Of one family each record is a host.
+    fn of_one<const N: usize>(set: &Set<N>) -> Self {
+        Self {
+            hosts_of: set.records_of(),
+            roles: None,
+        }
     }
 
     /// Whether a record of this role in `mine`, which must not hold it, adds to the count: not while the other family
@@ -542,6 +597,22 @@ impl Census {
             self.hosts_of[mark.class() as usize] -= 1;
         }
         record
+    }
+
+    /// Adds those of `more` that are not there.
+    fn take_in<const N: usize, const M: usize>(
+        &mut self,
+        more: &[Record<N>],
+        mine: &mut Set<N>,
+        other: &Set<M>,
+        keyed: &SipHasher13,
+    ) {
+        mine.reserve(more.len(), keyed);
+        for record in more {
+            if mine.find(&record.endpoint, keyed).is_none() {
+                self.insert(*record, mine, other, keyed);
+            }
+        }
     }
 
     fn note_all<const N: usize, const M: usize>(
@@ -648,39 +719,23 @@ pub(super) struct Joined {
     pub(super) first_completed: bool,
 }
 
-/// The peers of one torrent. Most torrents of an open tracker have one peer: that one takes no memory of its own.
+/// The peers of one torrent. Most torrents of an open tracker have one peer: that one takes no memory of its own. Most others
+/// have peers of IPv4 alone: each of those is a host, and needs no census.
 #[derive(Default)]
 pub(super) enum Swarm {
     #[default]
     Empty,
     OneV4(Record<6>),
     OneV6(Record<18>),
-    Many(Box<Families>),
+    V4(Box<Set<6>>),
+    Both(Box<Families>),
 }
 
-/// A swarm of any size, by family.
-#[derive(Default)]
+/// A swarm with peers of IPv6, by family.
 pub(super) struct Families {
     v4: Set<6>,
     v6: Set<18>,
     census: Census,
-}
-
-impl Families {
-    fn add(&mut self, v4: &[Record<6>], v6: &[Record<18>], keyed: &SipHasher13) {
-        self.v4.reserve(v4.len(), keyed);
-        for record in v4 {
-            if self.v4.find(&record.endpoint, keyed).is_none() {
-                self.census.insert(*record, &mut self.v4, &self.v6, keyed);
-            }
-        }
-        self.v6.reserve(v6.len(), keyed);
-        for record in v6 {
-            if self.v6.find(&record.endpoint, keyed).is_none() {
-                self.census.insert(*record, &mut self.v6, &self.v4, keyed);
-            }
-        }
-    }
 }
 
 impl Swarm {
@@ -690,7 +745,8 @@ impl Swarm {
             Self::Empty => [0, 0],
             Self::OneV4(_) => [1, 0],
             Self::OneV6(_) => [0, 1],
-            Self::Many(families) => [families.v4.records.len(), families.v6.records.len()],
+            Self::V4(set) => [set.records.len(), 0],
+            Self::Both(families) => [families.v4.records.len(), families.v6.records.len()],
         }
     }
 
@@ -712,7 +768,8 @@ impl Swarm {
             Self::Empty => {}
             Self::OneV4(record) => hosts_of[record.mark().class() as usize] = 1,
             Self::OneV6(record) => hosts_of[record.mark().class() as usize] = 1,
-            Self::Many(families) => hosts_of = families.census.hosts_of,
+            Self::V4(set) => hosts_of = set.records_of(),
+            Self::Both(families) => hosts_of = families.census.hosts_of,
         }
         let [leechers, partial, complete] = hosts_of;
         ScrapeEntry {
@@ -726,23 +783,9 @@ impl Swarm {
     /// Calls `each` with every peer's host, by its fingerprint, and class.
     pub(super) fn for_each_host(&self, mut each: impl FnMut(u32, Class)) {
         let mut tell = |mark: Mark| each(mark.0 & Mark::HOST, mark.class());
-        match self {
-            Self::Empty => {}
-            Self::OneV4(record) => tell(record.mark()),
-            Self::OneV6(record) => tell(record.mark()),
-            Self::Many(families) => {
-                families
-                    .v4
-                    .records
-                    .iter()
-                    .for_each(|record| tell(record.mark()));
-                families
-                    .v6
-                    .records
-                    .iter()
-                    .for_each(|record| tell(record.mark()));
-            }
-        }
+        let (v4, v6) = self.records();
+        v4.iter().for_each(|record| tell(record.mark()));
+        v6.iter().for_each(|record| tell(record.mark()));
     }
 
     /// Adds or refreshes a peer.
@@ -768,16 +811,17 @@ impl Swarm {
             (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
                 record.renew(now.minute(), peer.mark)
             }
-            (_, endpoint) => {
-                let Families { v4, v6, census } = self.many(keyed);
-                return match endpoint {
-                    Endpoint::V4(endpoint) => {
-                        census.join(Record::new(endpoint, now, peer.mark), v4, v6, most, keyed)
-                    }
-                    Endpoint::V6(endpoint) => {
-                        census.join(Record::new(endpoint, now, peer.mark), v6, v4, most, keyed)
-                    }
-                };
+            (_, Endpoint::V4(endpoint)) => {
+                let record = Record::new(endpoint, now, peer.mark);
+                return self.change(keyed, |v4, v6, census| {
+                    census.join(record, v4, v6, most, keyed)
+                });
+            }
+            (_, Endpoint::V6(endpoint)) => {
+                let record = Record::new(endpoint, now, peer.mark);
+                return self.change(keyed, |v4, v6, census| {
+                    census.join(record, v6, v4, most, keyed)
+                });
             }
         };
         Joined {
@@ -795,23 +839,17 @@ impl Swarm {
             (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
                 *self = Self::Empty
             }
-            (Self::Many(families), endpoint) => {
-                let Families { v4, v6, census } = &mut **families;
-                match endpoint {
-                    Endpoint::V4(endpoint) => {
-                        if let Some(at) = v4.find(&endpoint, keyed) {
-                            census.remove(at, v4, v6, keyed);
-                        }
-                    }
-                    Endpoint::V6(endpoint) => {
-                        if let Some(at) = v6.find(&endpoint, keyed) {
-                            census.remove(at, v6, v4, keyed);
-                        }
-                    }
+            (Self::Empty | Self::OneV4(_) | Self::OneV6(_), _) => {}
+            (_, Endpoint::V4(endpoint)) => self.change(keyed, |v4, v6, census| {
+                if let Some(at) = v4.find(&endpoint, keyed) {
+                    census.remove(at, v4, v6, keyed);
                 }
-                self.fold();
-            }
-            _ => {}
+            }),
+            (_, Endpoint::V6(endpoint)) => self.change(keyed, |v4, v6, census| {
+                if let Some(at) = v6.find(&endpoint, keyed) {
+                    census.remove(at, v6, v4, keyed);
+                }
+            }),
         }
     }
 
@@ -824,7 +862,6 @@ impl Swarm {
         localities: &Localities,
         out: &mut Vec<u8>,
     ) {
-        let Self::Many(families) = self else { return };
         let asker = Asker {
             class: peer.mark.class(),
             at: joined.at,
@@ -832,9 +869,11 @@ impl Swarm {
             random,
         };
         let reaches = |address| localities.holds(peer.locality, address);
-        match peer.endpoint {
-            Endpoint::V4(_) => families.v4.choose(&asker, reaches, out),
-            Endpoint::V6(_) => families.v6.choose(&asker, reaches, out),
+        match (self, peer.endpoint) {
+            (Self::V4(v4), Endpoint::V4(_)) => v4.choose(&asker, reaches, out),
+            (Self::Both(families), Endpoint::V4(_)) => families.v4.choose(&asker, reaches, out),
+            (Self::Both(families), Endpoint::V6(_)) => families.v6.choose(&asker, reaches, out),
+            _ => {}
         }
     }
 
@@ -851,31 +890,31 @@ impl Swarm {
         match self {
             Self::OneV4(record) if record.is_silent(now, timeout_minutes) => *self = Self::Empty,
             Self::OneV6(record) if record.is_silent(now, timeout_minutes) => *self = Self::Empty,
-            Self::Many(families) => {
-                let Families { v4, v6, census } = &mut **families;
-                let mut at = from;
-                for _ in 0..most {
-                    let v6_at = at.saturating_sub(v4.records.len());
-                    if let Some(record) = v4.records.get(at) {
-                        if record.is_silent(now, timeout_minutes) {
-                            census.remove(at, v4, v6, keyed);
+            Self::Empty | Self::OneV4(_) | Self::OneV6(_) => {}
+            Self::V4(_) | Self::Both(_) => {
+                return self.change(keyed, |v4, v6, census| {
+                    let mut at = from;
+                    for _ in 0..most {
+                        let v6_at = at.saturating_sub(v4.records.len());
+                        if let Some(record) = v4.records.get(at) {
+                            if record.is_silent(now, timeout_minutes) {
+                                census.remove(at, v4, v6, keyed);
+                            } else {
+                                at += 1;
+                            }
+                        } else if let Some(record) = v6.records.get(v6_at) {
+                            if record.is_silent(now, timeout_minutes) {
+                                census.remove(v6_at, v6, v4, keyed);
+                            } else {
+                                at += 1;
+                            }
                         } else {
-                            at += 1;
+                            return None;
                         }
-                    } else if let Some(record) = v6.records.get(v6_at) {
-                        if record.is_silent(now, timeout_minutes) {
-                            census.remove(v6_at, v6, v4, keyed);
-                        } else {
-                            at += 1;
-                        }
-                    } else {
-                        self.fold();
-                        return None;
                     }
-                }
-                return Some(at);
+                    Some(at)
+                });
             }
-            _ => {}
         }
         None
     }
@@ -886,7 +925,8 @@ impl Swarm {
             Self::Empty => (&[], &[]),
             Self::OneV4(record) => (slice::from_ref(record), &[]),
             Self::OneV6(record) => (&[], slice::from_ref(record)),
-            Self::Many(families) => (&families.v4.records, &families.v6.records),
+            Self::V4(v4) => (&v4.records, &[]),
+            Self::Both(families) => (&families.v4.records, &families.v6.records),
         }
     }
 
@@ -896,41 +936,65 @@ impl Swarm {
             (_, [], []) => {}
             (Self::Empty, [one], []) => *self = Self::OneV4(*one),
             (Self::Empty, [], [one]) => *self = Self::OneV6(*one),
-            (Self::Empty, _, _) => {
-                let (v4, v6) = (Set::of(v4, keyed), Set::of(v6, keyed));
-                let census = Census::of(&v4, &v6, keyed);
-                *self = Self::Many(Box::new(Families { v4, v6, census }));
-            }
-            _ => {
-                self.many(keyed).add(v4, v6, keyed);
-                self.fold();
-            }
+            (Self::Empty, _, _) => *self = Self::of(Set::of(v4, keyed), Set::of(v6, keyed), keyed),
+            _ => self.change(keyed, |own_v4, own_v6, census| {
+                census.take_in(v4, own_v4, own_v6, keyed);
+                census.take_in(v6, own_v6, own_v4, keyed);
+            }),
         }
     }
 
-    fn many(&mut self, keyed: &SipHasher13) -> &mut Families {
-        if !matches!(self, Self::Many(_)) {
-            let mut families = Box::<Families>::default();
-            let Families { v4, v6, census } = &mut *families;
-            match std::mem::take(self) {
-                Self::OneV4(record) => drop(census.insert(record, v4, v6, keyed)),
-                Self::OneV6(record) => drop(census.insert(record, v6, v4, keyed)),
-                Self::Empty | Self::Many(_) => {}
+    fn of(v4: Set<6>, v6: Set<18>, keyed: &SipHasher13) -> Self {
+        if v6.records.is_empty() {
+            return Self::V4(Box::new(v4));
+        }
+        let census = Census::of(&v4, &v6, keyed);
+        Self::Both(Box::new(Families { v4, v6, census }))
+    }
+
+    /// Has the sets changed, whatever the form in which they are kept, and then keeps them in the smallest form.
+    fn change<T>(
+        &mut self,
+        keyed: &SipHasher13,
+        how: impl FnOnce(&mut Set<6>, &mut Set<18>, &mut Census) -> T,
+    ) -> T {
+        if let Self::Empty | Self::OneV4(_) | Self::OneV6(_) = self {
+            let (v4, v6) = self.records();
+            *self = Self::of(Set::of(v4, keyed), Set::of(v6, keyed), keyed);
+        }
+        let done = match self {
+            Self::V4(v4) => {
+                let (mut v6, mut census) = (Set::default(), Census::of_one(v4));
+                let done = how(v4, &mut v6, &mut census);
+                if !v6.records.is_empty() {
+                    let v4 = std::mem::take(&mut **v4);
+                    *self = Self::Both(Box::new(Families { v4, v6, census }));
+                }
+                done
             }
-            *self = Self::Many(families);
-        }
-        match self {
-            Self::Many(families) => families,
+            Self::Both(families) => {
+                let Families { v4, v6, census } = &mut **families;
+                how(v4, v6, census)
+            }
             _ => unreachable!("just made"),
-        }
+        };
+        self.fold();
+        done
     }
 
     fn fold(&mut self) {
-        let Self::Many(families) = self else { return };
-        match (&families.v4.records[..], &families.v6.records[..]) {
+        match self.records() {
             ([], []) => *self = Self::Empty,
-            ([one], []) => *self = Self::OneV4(*one),
-            ([], [one]) => *self = Self::OneV6(*one),
+            (&[one], []) => *self = Self::OneV4(one),
+            ([], &[one]) => *self = Self::OneV6(one),
+            (_, []) => {
+                // Roles stay while an index does, or a single peer's coming and going would have all of them counted again.
+                if let Self::Both(families) = self {
+                    if families.census.roles.is_none() {
+                        *self = Self::V4(Box::new(std::mem::take(&mut families.v4)));
+                    }
+                }
+            }
             _ => {}
         }
     }
