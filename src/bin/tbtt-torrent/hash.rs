@@ -279,7 +279,7 @@ fn leaves(data: &[u8], leaves: &mut Vec<Hash>) {
 /// Both hashes over as many bytes each, in turns of one step of SHA-1 and SHA-256.
 ///
 /// A processor's own instructions for them spend most of the time waiting for the step before. Meanwhile it can do
-/// those of the other hash, if they are near enough: this takes two thirds of the time of one hash after the other.
+/// those of the other hash, if they are near enough: that takes a quarter to a third less time than one after the other.
 fn abreast(one: &mut impl Digest, left: &[u8], other: &mut impl Digest, right: &[u8]) {
     const STEP: usize = 64;
     debug_assert_eq!(left.len(), right.len());

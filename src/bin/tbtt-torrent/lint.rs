@@ -13,6 +13,7 @@ use tbtt::protocol::metainfo::{Details, Metainfo, shown};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;
+use crate::show::hex;
 use crate::url::{check_http_seed, check_tracker, check_web_seed};
 use crate::{Exit, Failed, failed, file, print, url, verify};
 
@@ -300,10 +301,6 @@ fn sum(line: &[u8]) -> Option<(&[u8], &[u8])> {
         .strip_prefix(b"  ")
         .or_else(|| name.strip_prefix(b" *"))?;
     Some((name.strip_prefix(b"./").unwrap_or(name), sum))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
