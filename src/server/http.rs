@@ -1,10 +1,10 @@
-//! HTTP/1 over TCP: accepts, times out and limits connections; hyper reads and writes on them.
+//! HTTP/1 over TCP: accepts, times out and limits connections. What is plain is answered in [`plain`], the rest by hyper.
 //!
 //! One worker is one thread with a runtime of its own, and a connection stays where it was accepted. Most clients bring
 //! one request and go: such a connection costs four system calls, accept4, recv, send, close, since it meets the reactor
 //! only if it must wait.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,24 +14,25 @@ use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use crate::protocol::http::{self as protocol, Paths, Reply, respond};
+use crate::protocol::http::{self as protocol, Action, Paths, Reply, respond};
 use crate::server::Clock;
 use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
+use crate::server::plain;
 use crate::server::proxy::{self, client_address};
 use crate::server::stream::{InRequests, Pace, Stream, register};
 use crate::tracker::Tracker;
@@ -159,6 +160,8 @@ pub async fn serve(
         in_requests: InRequests::default(),
         reply: RefCell::default(),
         input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
+        output: RefCell::default(),
+        date: RefCell::new(date()),
     });
     let mut tasks = Vec::new();
     for Door { listener, preamble } in doors {
@@ -175,10 +178,14 @@ pub async fn serve(
             }
         });
     }
-    tasks.push(spawn_local(async move {
-        loop {
-            alive();
-            sleep(Duration::from_secs(1)).await;
+    tasks.push(spawn_local({
+        let worker = worker.clone();
+        async move {
+            loop {
+                alive();
+                worker.date.replace(date());
+                sleep(Duration::from_secs(1)).await;
+            }
         }
     }));
     // A sender that is gone means the same.
@@ -202,12 +209,21 @@ async fn drain(worker: &Worker) {
 }
 
 /// What the connections of one worker share.
-struct Worker {
+pub(super) struct Worker {
     front: Arc<Front>,
-    stop: watch::Receiver<bool>,
+    pub(super) stop: watch::Receiver<bool>,
     in_requests: InRequests,
     reply: RefCell<Reply>,
-    input: Rc<RefCell<Box<[u8]>>>,
+    /// What was received last, until the next await.
+    pub(super) input: Rc<RefCell<Box<[u8]>>>,
+    /// What is to be sent, head and body, until the next await.
+    pub(super) output: RefCell<Vec<u8>>,
+    /// As a header has it; of this second, or of the last if the worker is busy.
+    pub(super) date: RefCell<String>,
+}
+
+fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
 }
 
 /// What connections are accepted from.
@@ -287,7 +303,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
     match connections.admit(own) {
         Some(place) => {
             counters.connections.add_one();
-            spawn_local(connection(
+            let mut connection = Box::pin(connection(
                 worker.clone(),
                 settings,
                 client,
@@ -295,6 +311,11 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
                 preamble,
                 place,
             ));
+            // With deferred accept most have all they need, and are done before they would wait: they are no task.
+            let mut cx = Context::from_waker(Waker::noop());
+            if connection.as_mut().poll(&mut cx).is_pending() {
+                spawn_local(connection);
+            }
         }
         None => counters.connections_over_limit.add_one(),
     }
@@ -325,6 +346,11 @@ async fn connection<S>(
                 Err(_) => return worker.front.counters.bad_preambles.add_one(),
             },
         };
+        // What ends a connection is the client's affair, here and below.
+        let next = plain::serve(&worker, &settings, sender, &mut stream).await;
+        if !matches!(next, Ok(plain::Next::Hyper)) {
+            return;
+        }
         let service = service_fn(|request| {
             let response = answer(&worker, &settings, sender, &request);
             pace.answered();
@@ -333,8 +359,8 @@ async fn connection<S>(
         let mut http = http1::Builder::new();
         // Without half_close, hyper looks for an end of input after each request: a system call, and a registration.
         http.half_close(true).max_buf_size(HEADER_MAX);
-        // What ends a connection is the client's affair.
-        let _ = http.serve_connection(stream, service).await;
+        // In a box, for what it keeps is large and few connections come to it.
+        let _ = Box::pin(http.serve_connection(stream, service)).await;
     };
     let mut serving = pin!(serving);
     let mut timer = None;
@@ -370,19 +396,10 @@ fn answer(
         }
         Some(action) => {
             let query = uri.query().unwrap_or_default().as_bytes();
-            let reply = &mut *worker.reply.borrow_mut();
-            let from = client_of(settings, sender, request.headers());
-            let now = front.clock.now();
-            let outcome = respond(
-                &front.tracker,
-                &settings.protocol,
-                now,
-                from,
-                action,
-                query,
-                reply,
-            );
-            front.counters.count_http(from, &outcome);
+            let lines = request.headers().get_all(settings.proxies.header.name());
+            let lines = lines.iter().map(HeaderValue::as_bytes);
+            let from = client_of(settings, sender, lines);
+            let reply = track(worker, settings, from, action, query);
             text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
         }
         None if uri.path() == "/" => {
@@ -407,14 +424,36 @@ fn answer(
     response
 }
 
-/// Whom a request is from: the sender, or whom a trusted proxy names.
-fn client_of(settings: &Settings, sender: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+/// Whom a request is from: the sender, or whom a trusted proxy names in the lines of the header that is asked for.
+pub(super) fn client_of<'h>(
+    settings: &Settings,
+    sender: Option<IpAddr>,
+    lines: impl DoubleEndedIterator<Item = &'h [u8]>,
+) -> Option<IpAddr> {
     let proxy::Settings { trusted, header } = &settings.proxies;
-    let lines = headers
-        .get_all(header.name())
-        .iter()
-        .map(HeaderValue::as_bytes);
     client_address(*header, trusted, sender, lines)
+}
+
+/// One announce or scrape: asks the tracker and counts what came of it. The reply is the worker's, for the next to use.
+pub(super) fn track<'w>(
+    worker: &'w Worker,
+    settings: &Settings,
+    from: Option<IpAddr>,
+    action: Action,
+    query: &[u8],
+) -> Ref<'w, Reply> {
+    let front = &*worker.front;
+    let outcome = respond(
+        &front.tracker,
+        &settings.protocol,
+        front.clock.now(),
+        from,
+        action,
+        query,
+        &mut worker.reply.borrow_mut(),
+    );
+    front.counters.count_http(from, &outcome);
+    worker.reply.borrow()
 }
 
 fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {

@@ -10,6 +10,9 @@ pub mod counters;
 /// HTTP/1 over TCP.
 pub mod http;
 
+/// Plain requests, without hyper.
+mod plain;
+
 /// Who a request is from when a proxy hands it on.
 pub mod proxy;
 
