@@ -83,9 +83,10 @@ fn answer(
     let reply = track(worker, settings, from, request.action, request.query);
     let is_stopped = *worker.stop.borrow();
     let is_last = is_stopped || !request.keep_alive;
-    let connection = match request.version {
-        0 if request.keep_alive && !is_stopped => "connection: keep-alive\r\n",
-        1 if is_last => "connection: close\r\n",
+    let connection = match (request.version, request.keep_alive) {
+        _ if is_stopped => "connection: close\r\n",
+        (0, true) => "connection: keep-alive\r\n",
+        (1, false) => "connection: close\r\n",
         _ => "",
     };
     output.clear();

@@ -103,7 +103,10 @@ pub(super) struct Stream<S: AsRawFd> {
 impl<S: AsRawFd> Stream<S> {
     pub(super) fn new(socket: S, input: Rc<RefCell<Box<[u8]>>>, pace: Rc<Pace>) -> Self {
         Self {
-            socket: Socket::Unregistered(socket),
+            socket: Socket::Unregistered {
+                socket,
+                is_drained: false,
+            },
             pending: Vec::new(),
             input,
             pace,
@@ -138,6 +141,9 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
     }
 
     /// The next bytes, as many as have come and fit, at the beginning of the shared input; 0 at the connection's end.
+    ///
+    /// # Errors
+    /// When the connection fails.
     pub(super) async fn receive(&mut self) -> io::Result<usize> {
         if self.pending.is_empty() {
             return poll_fn(|cx| self.poll_receive(cx, usize::MAX)).await;
@@ -166,7 +172,7 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
     /// When the connection fails.
     pub(super) fn try_send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize> {
         let socket = match &self.socket {
-            Socket::Unregistered(socket) => socket.as_raw_fd(),
+            Socket::Unregistered { socket, .. } => socket.as_raw_fd(),
             Socket::Registered(socket) => socket.as_raw_fd(),
             Socket::Failed => return Err(ErrorKind::NotConnected.into()),
         };
@@ -244,13 +250,17 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Write for Stream<S> {
 
 /// Known to the reactor only from the first time that it must wait.
 enum Socket<S: AsRawFd> {
-    Unregistered(S),
+    Unregistered {
+        socket: S,
+        /// All that had come has been read, so the next read is one that waits.
+        is_drained: bool,
+    },
     Registered(AsyncFd<S>),
     /// The reactor did not take it.
     Failed,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     In,
     Out,
@@ -274,10 +284,19 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
         wanted: usize,
         mut attempt: impl FnMut(&mut S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if let Self::Unregistered(socket) = self {
-            match attempt(socket) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+        // The kernel gives or takes all that it can. After less than was wanted there is no need to be told once more that
+        // now there is nothing: the reactor learns of every change.
+        let is_short = |done: usize| (1..wanted).contains(&done);
+        if let Self::Unregistered { socket, is_drained } = self {
+            let is_read = direction == Direction::In;
+            if !(is_read && *is_drained) {
+                match attempt(socket) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    result => {
+                        *is_drained |= is_read && matches!(result, Ok(done) if is_short(done));
+                        return Poll::Ready(result);
+                    }
+                }
             }
         }
         let socket = self.registered()?;
@@ -288,9 +307,7 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
             })?;
             match attempt(ready.get_inner_mut()) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
-                // The kernel gave or took all that it could, and will tell when there is more: the reactor learns of
-                // changes, so there is no need to be told once more that now there is nothing.
-                Ok(done) if (1..wanted).contains(&done) => {
+                Ok(done) if is_short(done) => {
                     ready.clear_ready();
                     return Poll::Ready(Ok(done));
                 }
@@ -301,7 +318,7 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
 
     fn registered(&mut self) -> io::Result<&mut AsyncFd<S>> {
         *self = match std::mem::replace(self, Self::Failed) {
-            Self::Unregistered(socket) => Self::Registered(register(socket)?),
+            Self::Unregistered { socket, .. } => Self::Registered(register(socket)?),
             same => same,
         };
         match self {
@@ -318,4 +335,88 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
 )]
 pub(super) fn register<S: AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
     AsyncFd::new(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use mio::net::UnixStream;
+    use socket2::SockRef;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A stream with its client, on a runtime of their own.
+    fn run<F: Future<Output = ()>>(
+        test: impl FnOnce(Stream<UnixStream>, std::os::unix::net::UnixStream) -> F,
+    ) {
+        let (served, client) = std::os::unix::net::UnixStream::pair().unwrap();
+        served.set_nonblocking(true).unwrap();
+        SockRef::from(&served).set_send_buffer_size(4096).unwrap();
+        let input = Rc::new(RefCell::new(vec![0; 8].into()));
+        let pace = Rc::new(Pace::new(SOON, SOON, InRequests::default()));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = Stream::new(UnixStream::from_std(served), input, pace);
+            test(stream, client).await;
+        });
+    }
+
+    async fn next(stream: &mut Stream<UnixStream>) -> Vec<u8> {
+        let received = stream.receive().await.unwrap();
+        stream.input.borrow()[..received].to_vec()
+    }
+
+    #[test]
+    fn all_that_comes_is_received_however_it_comes() {
+        run(async |mut stream, mut client| {
+            client.write_all(b"12345678short").unwrap();
+            assert_eq!(next(&mut stream).await, b"12345678");
+            assert_eq!(next(&mut stream).await, b"short");
+            let later = thread::spawn(move || {
+                client.write_all(b"later").unwrap();
+                client
+            });
+            assert_eq!(next(&mut stream).await, b"later", "it waits");
+            let mut client = later.join().unwrap();
+            client.write_all(b"last").unwrap();
+            drop(client);
+            assert_eq!(next(&mut stream).await, b"last");
+            assert_eq!(next(&mut stream).await, b"", "the end is seen, too");
+        });
+    }
+
+    #[test]
+    fn what_is_given_back_comes_first() {
+        run(async |mut stream, mut client| {
+            stream.pending = b"pending".to_vec();
+            assert_eq!(next(&mut stream).await, b"pending");
+            stream.pending = b"!".to_vec();
+            stream.give_back(b"again");
+            client.write_all(b"new").unwrap();
+            assert_eq!(next(&mut stream).await, b"again!");
+            assert_eq!(next(&mut stream).await, b"new");
+        });
+    }
+
+    #[test]
+    fn what_finds_no_room_at_once_is_sent_as_there_is() {
+        run(async |mut stream, mut client| {
+            let bytes: Vec<_> = (0..300_000_u32).map(|i| i as u8).collect();
+            let sent = stream.try_send(&bytes, true).unwrap();
+            assert!((1..bytes.len()).contains(&sent), "{sent}");
+            assert_eq!(stream.try_send(&bytes[sent..], true).unwrap(), 0);
+            let reader = thread::spawn(move || {
+                let mut read = Vec::new();
+                client.read_to_end(&mut read).unwrap();
+                read
+            });
+            stream.send_all(&bytes[sent..]).await.unwrap();
+            drop(stream);
+            assert!(reader.join().unwrap() == bytes);
+        });
+    }
 }
