@@ -795,6 +795,49 @@ const SEEN: &[(&str, Check)] = &[
         }
         assert_eq!(counts(&connection.response().dictionary()), LEECHER);
     }),
+    ("H9 alike whoever reads it", |t| {
+        let announce = t.swarm().target("port=1");
+        let requests = ["1.0", "1.1"].into_iter().flat_map(|version| {
+            let targets = [&announce, "/scrape?info_hash=a", "/announce", "/nothing"];
+            let headers = [
+                "",
+                "Connection: close\r\n",
+                "connection: Keep-Alive\r\n",
+                "Connection: keep-alive\r\nConnection: close\r\n",
+                "Connection: TE, close\r\nTE: trailers\r\n",
+                "User-Agent: libtorrent\r\nAccept-Encoding: gzip\r\nForwarded: for=192.0.2.7\r\n",
+                "Content-Length: 0\r\n",
+                "Content-Length: 1\r\n\r\nx\r\n",
+                "Transfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n0\r\n",
+                "Expect: 100-continue\r\n",
+                "Upgrade: h2c\r\nConnection: Upgrade\r\n",
+                "No colon\r\n",
+                &"X-Many: x\r\n".repeat(40),
+            ];
+            let head = |target| format!("GET {target} HTTP/{version}\r\nHost: t\r\n");
+            let one = |target| headers.map(|headers| head(target) + headers + "\r\n");
+            targets.map(one).concat()
+        });
+        for request in requests {
+            // What follows the first request that is not plain is no more either.
+            let answers = ["", "GET / HTTP/1.1\r\n\r\n"].map(|before| {
+                let mut connection = t.connect();
+                connection.send(before);
+                assert!(before.is_empty() || connection.response().status == 200);
+                connection.send(&request);
+                let end = connection.stream().shutdown(std::net::Shutdown::Write);
+                end.unwrap();
+                let answer = String::from_utf8_lossy(&connection.rest()).into_owned();
+                let undated = |line: &&str| !(line.starts_with("date: ") && line.len() == 37);
+                let lines: Vec<_> = answer.split_inclusive("\r\n").collect();
+                let left: String = lines.iter().copied().filter(undated).collect();
+                assert!(left.len() <= answer.len() - 37, "no date in {answer}");
+                left
+            });
+            assert_eq!(answers[0], answers[1], "{request}");
+            assert!(answers[0].starts_with("HTTP/1."), "{request}");
+        }
+    }),
     ("H9 pipelined, answered in order", |t| {
         let (first, second) = (t.swarm(), t.swarm());
         let mut connection = t.connect();

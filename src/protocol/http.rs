@@ -337,10 +337,11 @@ fn hex_digit(digit: u8) -> Option<u8> {
 
 /// Digits alone, of at most a `u64`.
 fn decimal(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let digits = (!value.is_empty()).then_some(value)?;
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 /// Digits alone, however many: more than there is to give is all there is. Negative numbers leave it to the tracker.

@@ -1,10 +1,10 @@
-//! HTTP/1 over TCP: accepts, times out and limits connections; hyper reads and writes on them.
+//! HTTP/1 over TCP: accepts, times out and limits connections. What is plain is answered in [`plain`], the rest by hyper.
 //!
 //! One worker is one thread with a runtime of its own, and a connection stays where it was accepted. Most clients bring
 //! one request and go: such a connection costs four system calls, accept4, recv, send, close, since it meets the reactor
 //! only if it must wait.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,8 +14,8 @@ use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -28,10 +28,11 @@ use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use crate::protocol::http::{self as protocol, Paths, Reply, respond};
+use crate::protocol::http::{self as protocol, Action, Paths, Reply, respond};
 use crate::server::Clock;
 use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
+use crate::server::plain;
 use crate::server::proxy::{self, client_address};
 use crate::server::stream::{InRequests, Pace, Stream, register};
 use crate::server::views::{self, Asked, Views};
@@ -177,6 +178,8 @@ pub async fn serve(
         in_requests: InRequests::default(),
         reply: RefCell::default(),
         input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
+        output: RefCell::default(),
+        date: RefCell::new(date()),
     });
     let mut tasks = Vec::new();
     for Door {
@@ -198,10 +201,14 @@ pub async fn serve(
             }
         });
     }
-    tasks.push(spawn_local(async move {
-        loop {
-            alive();
-            sleep(Duration::from_secs(1)).await;
+    tasks.push(spawn_local({
+        let worker = worker.clone();
+        async move {
+            loop {
+                alive();
+                worker.date.replace(date());
+                sleep(Duration::from_secs(1)).await;
+            }
         }
     }));
     // A sender that is gone means the same.
@@ -225,12 +232,21 @@ async fn drain(worker: &Worker) {
 }
 
 /// What the connections of one worker share.
-struct Worker {
+pub(super) struct Worker {
     front: Arc<Front>,
-    stop: watch::Receiver<bool>,
+    pub(super) stop: watch::Receiver<bool>,
     in_requests: InRequests,
     reply: RefCell<Reply>,
-    input: Rc<RefCell<Box<[u8]>>>,
+    /// What was received last, until the next await.
+    pub(super) input: Rc<RefCell<Box<[u8]>>>,
+    /// What is to be sent, head and body, until the next await.
+    pub(super) output: RefCell<Vec<u8>>,
+    /// As a header has it; of this second, or of the last if the worker is busy.
+    pub(super) date: RefCell<String>,
+}
+
+fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
 }
 
 /// What connections are accepted from.
@@ -316,7 +332,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
     match connections.admit(own) {
         Some(place) => {
             counters.connections.add_one();
-            spawn_local(connection(
+            let mut connection = Box::pin(connection(
                 worker.clone(),
                 settings,
                 client,
@@ -325,6 +341,11 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
                 serves,
                 place,
             ));
+            // With deferred accept most have all they need, and are done before they would wait: they are no task.
+            let mut cx = Context::from_waker(Waker::noop());
+            if connection.as_mut().poll(&mut cx).is_pending() {
+                spawn_local(connection);
+            }
         }
         None => counters.connections_over_limit.add_one(),
     }
@@ -356,6 +377,13 @@ async fn connection<S>(
                 Err(_) => return worker.front.counters.bad_preambles.add_one(),
             },
         };
+        // What ends a connection is the client's affair, here and below.
+        if serves != Serves::Views {
+            let next = plain::serve(&worker, &settings, sender, &mut stream).await;
+            if !matches!(next, Ok(plain::Next::Hyper)) {
+                return;
+            }
+        }
         let (worker, settings, pace) = (&worker, &settings, &pace);
         let service = service_fn(|request| async move {
             let response = match view(worker, settings, sender, serves, &request) {
@@ -368,8 +396,8 @@ async fn connection<S>(
         let mut http = http1::Builder::new();
         // Without half_close, hyper looks for an end of input after each request: a system call, and a registration.
         http.half_close(true).max_buf_size(HEADER_MAX);
-        // What ends a connection is the client's affair.
-        let _ = http.serve_connection(stream, service).await;
+        // In a box, for what it keeps is large and few connections come to it.
+        let _ = Box::pin(http.serve_connection(stream, service)).await;
     };
     let mut serving = pin!(serving);
     let mut timer = None;
@@ -399,7 +427,7 @@ fn view<'a>(
         // Behind a proxy that is not known for one, everyone would come from where it is.
         let proxied = request.headers().contains_key(header.name());
         let unknown = proxied && sender.is_some_and(|sender| !trusted.hold(sender));
-        client_of(settings, sender, request.headers()).filter(|_| !unknown)
+        client_in(settings, sender, request.headers()).filter(|_| !unknown)
     };
     let uri = request.uri();
     let asked = settings
@@ -432,24 +460,8 @@ fn answer(
         }
         Some(action) if serves != Serves::Views => {
             let query = uri.query().unwrap_or_default().as_bytes();
-            let reply = &mut *worker.reply.borrow_mut();
-            let from = client_of(settings, sender, request.headers());
-            let begun = Instant::now();
-            let now = front.clock.at(begun);
-            let timed = front.counters.times_http();
-            let outcome = respond(
-                &front.tracker,
-                &settings.protocol,
-                now,
-                from,
-                action,
-                query,
-                reply,
-            );
-            if timed {
-                front.counters.http_handling.note(begun.elapsed());
-            }
-            front.counters.count_http(from, &outcome);
+            let from = client_in(settings, sender, request.headers());
+            let reply = track(worker, settings, from, action, query);
             text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
         }
         _ if uri.path() == "/" && serves != Serves::Views => {
@@ -474,14 +486,46 @@ fn answer(
     response
 }
 
-/// Whom a request is from: the sender, or whom a trusted proxy names.
-fn client_of(settings: &Settings, sender: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+/// Whom a request is from: the sender, or whom a trusted proxy names in the lines of the header that is asked for.
+pub(super) fn client_of<'h>(
+    settings: &Settings,
+    sender: Option<IpAddr>,
+    lines: impl DoubleEndedIterator<Item = &'h [u8]>,
+) -> Option<IpAddr> {
     let proxy::Settings { trusted, header } = &settings.proxies;
-    let lines = headers
-        .get_all(header.name())
-        .iter()
-        .map(HeaderValue::as_bytes);
     client_address(*header, trusted, sender, lines)
+}
+
+fn client_in(settings: &Settings, sender: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    let lines = headers.get_all(settings.proxies.header.name());
+    client_of(settings, sender, lines.iter().map(HeaderValue::as_bytes))
+}
+
+/// One announce or scrape: asks the tracker and counts what came of it. The reply is the worker's, for the next to use.
+pub(super) fn track<'w>(
+    worker: &'w Worker,
+    settings: &Settings,
+    from: Option<IpAddr>,
+    action: Action,
+    query: &[u8],
+) -> Ref<'w, Reply> {
+    let front = &*worker.front;
+    let begun = Instant::now();
+    let timed = front.counters.times_http();
+    let outcome = respond(
+        &front.tracker,
+        &settings.protocol,
+        front.clock.at(begun),
+        from,
+        action,
+        query,
+        &mut worker.reply.borrow_mut(),
+    );
+    if timed {
+        front.counters.http_handling.note(begun.elapsed());
+    }
+    front.counters.count_http(from, &outcome);
+    worker.reply.borrow()
 }
 
 fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {

@@ -19,6 +19,9 @@ pub mod http;
 /// Figures for Prometheus.
 pub mod metrics;
 
+/// Plain requests, without hyper.
+mod plain;
+
 /// Who a request is from when a proxy hands it on.
 pub mod proxy;
 

@@ -11,6 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt::ReadBufCursor;
+use nix::errno::Errno;
+use nix::libc::MSG_MORE;
+use nix::sys::socket::{MsgFlags, send};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep_until};
 
@@ -59,7 +62,8 @@ impl Pace {
         self.deadline.set(Instant::now() + self.idle_timeout);
     }
 
-    /// Ready once the deadline has passed. The timer is made when a connection first has to wait: most never do.
+    /// Ready once the deadline has passed. The timer is made when a connection first has to wait: most never do. It is
+    /// moved only when it must ring earlier, or has rung too early: else each request would move it twice.
     pub(super) fn poll_overdue(
         &self,
         timer: &mut Option<Pin<Box<Sleep>>>,
@@ -67,10 +71,16 @@ impl Pace {
     ) -> Poll<()> {
         let deadline = self.deadline.get().into();
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() != deadline {
+        if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }
-        timer.as_mut().poll(cx)
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
     }
 }
 
@@ -93,7 +103,10 @@ pub(super) struct Stream<S: AsRawFd> {
 impl<S: AsRawFd> Stream<S> {
     pub(super) fn new(socket: S, input: Rc<RefCell<Box<[u8]>>>, pace: Rc<Pace>) -> Self {
         Self {
-            socket: Socket::Unregistered(socket),
+            socket: Socket::Unregistered {
+                socket,
+                is_drained: false,
+            },
             pending: Vec::new(),
             input,
             pace,
@@ -112,27 +125,87 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
                 Preamble::Proxied { length, client } => (length, Some(client.ip())),
                 Preamble::Local { length } => (length, peer),
                 Preamble::Invalid => return Err(ErrorKind::InvalidData.into()),
-                Preamble::Incomplete if poll_fn(|cx| self.poll_receive(cx)).await? == 0 => {
-                    return Err(ErrorKind::UnexpectedEof.into());
+                Preamble::Incomplete => {
+                    let received = poll_fn(|cx| self.poll_receive(cx, usize::MAX)).await?;
+                    if received == 0 {
+                        return Err(ErrorKind::UnexpectedEof.into());
+                    }
+                    self.pending
+                        .extend_from_slice(&self.input.borrow()[..received]);
+                    continue;
                 }
-                Preamble::Incomplete => continue,
             };
             self.pending.drain(..length);
             return Ok(client);
         }
     }
 
-    /// Adds to `pending` what has come in; tells how much.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// The next bytes, as many as have come and fit, at the beginning of the shared input; 0 at the connection's end.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) async fn receive(&mut self) -> io::Result<usize> {
+        if self.pending.is_empty() {
+            return poll_fn(|cx| self.poll_receive(cx, usize::MAX)).await;
+        }
         let input = &mut **self.input.borrow_mut();
-        let received = ready!(
-            self.socket
-                .poll(cx, Direction::In, |socket| socket.read(input))
-        )?;
+        let most = self.pending.len().min(input.len());
+        input[..most].copy_from_slice(&self.pending[..most]);
+        self.pending.drain(..most);
+        Ok(most)
+    }
+
+    /// Undoes a [`Self::receive`]: these bytes come again, for hyper.
+    pub(super) fn give_back(&mut self, input: &[u8]) {
+        self.pending.splice(..0, input.iter().copied());
+    }
+
+    /// A request has come in whole, and its answer is about to be written.
+    pub(super) fn answered(&self) {
+        self.pace.answered();
+    }
+
+    /// Sends what there is room for at once, and tells how much that was. With the last bytes of all, the connection's
+    /// end travels in the same packet.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) fn try_send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize> {
+        let socket = match &self.socket {
+            Socket::Unregistered { socket, .. } => socket.as_raw_fd(),
+            Socket::Registered(socket) => socket.as_raw_fd(),
+            Socket::Failed => return Err(ErrorKind::NotConnected.into()),
+        };
+        let mut flags = MsgFlags::MSG_NOSIGNAL;
+        if is_last {
+            flags |= MsgFlags::from_bits_retain(MSG_MORE);
+        }
+        match send(socket, bytes, flags) {
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            result => Ok(result?),
+        }
+    }
+
+    /// Sends the rest.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) async fn send_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = poll_fn(|cx| self.socket.poll_write(cx, bytes)).await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
+    /// Reads up to `most` bytes to the beginning of the shared input; tells how many came.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let input = &mut **self.input.borrow_mut();
+        let most = most.min(input.len());
+        let received = ready!(self.socket.poll_read(cx, &mut input[..most]))?;
         if received > 0 {
             self.pace.received();
         }
-        self.pending.extend_from_slice(&input[..received]);
         Poll::Ready(Ok(received))
     }
 }
@@ -150,16 +223,8 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Read for Stream<S> {
             this.pending.drain(..most);
             return Poll::Ready(Ok(()));
         }
-        let input = &mut **this.input.borrow_mut();
-        let most = buf.remaining().min(input.len());
-        let received = ready!(
-            this.socket
-                .poll(cx, Direction::In, |socket| socket.read(&mut input[..most]))
-        )?;
-        if received > 0 {
-            this.pace.received();
-        }
-        buf.put_slice(&input[..received]);
+        let received = ready!(this.poll_receive(cx, buf.remaining()))?;
+        buf.put_slice(&this.input.borrow()[..received]);
         Poll::Ready(Ok(()))
     }
 }
@@ -170,9 +235,7 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Write for Stream<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut()
-            .socket
-            .poll(cx, Direction::Out, |socket| socket.write(buf))
+        self.get_mut().socket.poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -187,29 +250,53 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Write for Stream<S> {
 
 /// Known to the reactor only from the first time that it must wait.
 enum Socket<S: AsRawFd> {
-    Unregistered(S),
+    Unregistered {
+        socket: S,
+        /// All that had come has been read, so the next read is one that waits.
+        is_drained: bool,
+    },
     Registered(AsyncFd<S>),
     /// The reactor did not take it.
     Failed,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     In,
     Out,
 }
 
-impl<S: AsRawFd> Socket<S> {
-    fn poll<T>(
+impl<S: Read + Write + AsRawFd> Socket<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let wanted = buf.len();
+        self.poll(cx, Direction::In, wanted, |socket| socket.read(buf))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wanted = bytes.len();
+        self.poll(cx, Direction::Out, wanted, |socket| socket.write(bytes))
+    }
+
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
         direction: Direction,
-        mut attempt: impl FnMut(&mut S) -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        if let Self::Unregistered(socket) = self {
-            match attempt(socket) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+        wanted: usize,
+        mut attempt: impl FnMut(&mut S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        // The kernel gives or takes all that it can. After less than was wanted there is no need to be told once more that
+        // now there is nothing: the reactor learns of every change.
+        let is_short = |done: usize| (1..wanted).contains(&done);
+        if let Self::Unregistered { socket, is_drained } = self {
+            let is_read = direction == Direction::In;
+            if !(is_read && *is_drained) {
+                match attempt(socket) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    result => {
+                        *is_drained |= is_read && matches!(result, Ok(done) if is_short(done));
+                        return Poll::Ready(result);
+                    }
+                }
             }
         }
         let socket = self.registered()?;
@@ -218,16 +305,20 @@ impl<S: AsRawFd> Socket<S> {
                 Direction::In => socket.poll_read_ready_mut(cx),
                 Direction::Out => socket.poll_write_ready_mut(cx),
             })?;
-            // An error of this kind is one more "would block".
-            if let Ok(result) = ready.try_io(|socket| attempt(socket.get_mut())) {
-                return Poll::Ready(result);
+            match attempt(ready.get_inner_mut()) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
+                Ok(done) if is_short(done) => {
+                    ready.clear_ready();
+                    return Poll::Ready(Ok(done));
+                }
+                result => return Poll::Ready(result),
             }
         }
     }
 
     fn registered(&mut self) -> io::Result<&mut AsyncFd<S>> {
         *self = match std::mem::replace(self, Self::Failed) {
-            Self::Unregistered(socket) => Self::Registered(register(socket)?),
+            Self::Unregistered { socket, .. } => Self::Registered(register(socket)?),
             same => same,
         };
         match self {
@@ -244,4 +335,88 @@ impl<S: AsRawFd> Socket<S> {
 )]
 pub(super) fn register<S: AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
     AsyncFd::new(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use mio::net::UnixStream;
+    use socket2::SockRef;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A stream with its client, on a runtime of their own.
+    fn run<F: Future<Output = ()>>(
+        test: impl FnOnce(Stream<UnixStream>, std::os::unix::net::UnixStream) -> F,
+    ) {
+        let (served, client) = std::os::unix::net::UnixStream::pair().unwrap();
+        served.set_nonblocking(true).unwrap();
+        SockRef::from(&served).set_send_buffer_size(4096).unwrap();
+        let input = Rc::new(RefCell::new(vec![0; 8].into()));
+        let pace = Rc::new(Pace::new(SOON, SOON, InRequests::default()));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = Stream::new(UnixStream::from_std(served), input, pace);
+            test(stream, client).await;
+        });
+    }
+
+    async fn next(stream: &mut Stream<UnixStream>) -> Vec<u8> {
+        let received = stream.receive().await.unwrap();
+        stream.input.borrow()[..received].to_vec()
+    }
+
+    #[test]
+    fn all_that_comes_is_received_however_it_comes() {
+        run(async |mut stream, mut client| {
+            client.write_all(b"12345678short").unwrap();
+            assert_eq!(next(&mut stream).await, b"12345678");
+            assert_eq!(next(&mut stream).await, b"short");
+            let later = thread::spawn(move || {
+                client.write_all(b"later").unwrap();
+                client
+            });
+            assert_eq!(next(&mut stream).await, b"later", "it waits");
+            let mut client = later.join().unwrap();
+            client.write_all(b"last").unwrap();
+            drop(client);
+            assert_eq!(next(&mut stream).await, b"last");
+            assert_eq!(next(&mut stream).await, b"", "the end is seen, too");
+        });
+    }
+
+    #[test]
+    fn what_is_given_back_comes_first() {
+        run(async |mut stream, mut client| {
+            stream.pending = b"pending".to_vec();
+            assert_eq!(next(&mut stream).await, b"pending");
+            stream.pending = b"!".to_vec();
+            stream.give_back(b"again");
+            client.write_all(b"new").unwrap();
+            assert_eq!(next(&mut stream).await, b"again!");
+            assert_eq!(next(&mut stream).await, b"new");
+        });
+    }
+
+    #[test]
+    fn what_finds_no_room_at_once_is_sent_as_there_is() {
+        run(async |mut stream, mut client| {
+            let bytes: Vec<_> = (0..300_000_u32).map(|i| i as u8).collect();
+            let sent = stream.try_send(&bytes, true).unwrap();
+            assert!((1..bytes.len()).contains(&sent), "{sent}");
+            assert_eq!(stream.try_send(&bytes[sent..], true).unwrap(), 0);
+            let reader = thread::spawn(move || {
+                let mut read = Vec::new();
+                client.read_to_end(&mut read).unwrap();
+                read
+            });
+            stream.send_all(&bytes[sent..]).await.unwrap();
+            drop(stream);
+            assert!(reader.join().unwrap() == bytes);
+        });
+    }
 }

@@ -267,7 +267,7 @@ impl<const N: usize> Set<N> {
     }
 
     fn seeders(&self) -> usize {
-        self.records.len() - self.leechers
+        self.records.len() - self.leechers as usize
     }
 
     fn reserve(&mut self, more: usize, keyed: &SipHasher13) {
@@ -757,7 +757,8 @@ impl Swarm {
             Self::Empty => [0, 0],
             Self::OneV4(record) => [is_seeder(record.mark()), 0],
             Self::OneV6(record) => [0, is_seeder(record.mark())],
-            Self::Many(families) => [families.v4.seeders(), families.v6.seeders()],
+            Self::V4(set) => [set.seeders(), 0],
+            Self::Both(families) => [families.v4.seeders(), families.v6.seeders()],
         }
     }
 
