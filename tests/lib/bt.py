@@ -106,7 +106,9 @@ def peers(url, torrent_id):
         "left": 1,
         "compact": 1,
     }
-    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=5) as reply:
+    # A space as "+" would be another torrent's id.
+    query = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+    with urllib.request.urlopen(f"{url}?{query}", timeout=5) as reply:
         answer = lt.bdecode(reply.read())
     for key, size in (b"peers", 6), (b"peers6", 18):
         records = answer.get(key, b"")
