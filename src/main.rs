@@ -200,3 +200,12 @@ fn tell_start(loaded: &Loaded, sockets: &Sockets) {
         log::notice("clients announce to", &[("url", url)]);
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/harness/completions.rs"]
+mod completions;
+
+#[test]
+fn completions_are_those_of_the_arguments() {
+    completions::check::<Arguments>("tbtt");
+}
