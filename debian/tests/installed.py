@@ -62,8 +62,8 @@ def expect(what, seen, wanted):
 
 @contextlib.contextmanager
 def fresh(config=CONFIG, unit="", denials=False):
-    """Only the sockets run, and nothing is remembered; afterwards all is as the package has it. In between, AppArmor must refuse
-    nothing that the daemon does, unless a test of just that expects denials."""
+    """Only the sockets run, and nothing is remembered. Meanwhile AppArmor must refuse nothing that the daemon does, unless that is
+    what the test is about. What the test has set is gone afterwards."""
     systemctl("stop", *UNITS)
     run("find", "/var/lib/tbtt", "-mindepth", "1", "-delete")
     configure(config)
@@ -86,7 +86,6 @@ def fresh(config=CONFIG, unit="", denials=False):
         if unit:
             UNIT_DROP_IN.unlink()
             systemctl("daemon-reload")
-        systemctl("restart", "tbtt.service")
 
 
 class Journal:
