@@ -17,7 +17,7 @@ use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
-use tbtt::service::duties::{Site, Source, log_counted, told};
+use tbtt::service::duties::{Site, Source, log_counted, open_access_log, told};
 use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
 use tbtt::service::open::{Sockets, open_sockets};
@@ -146,6 +146,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         )
     })?;
     let (stop, stopped) = watch::channel(false);
+    open_access_log(&front, config);
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
