@@ -20,7 +20,7 @@ use tbtt::server::http::Front;
 use tbtt::server::udp;
 use tbtt::server::views::Views;
 use tbtt::service::control;
-use tbtt::service::duties::{Site, Source, log_counted, told};
+use tbtt::service::duties::{Site, Source, log_counted, open_access_log, told};
 use tbtt::service::health::Seedwatch;
 use tbtt::service::keeping::{self, Keeper, State};
 use tbtt::service::listing::Listing;
@@ -160,6 +160,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     // Set here alone.
     let _ = front.views.set(views);
     let (stop, stopped) = watch::channel(false);
+    open_access_log(&front, config);
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
@@ -221,4 +222,13 @@ fn tell_start(loaded: &Loaded, sockets: &Sockets) {
     for url in &sockets.announce_urls {
         log::notice("clients announce to", &[("url", url)]);
     }
+}
+
+#[cfg(test)]
+#[path = "../tests/harness/completions.rs"]
+mod completions;
+
+#[test]
+fn completions_are_those_of_the_arguments() {
+    completions::check::<Arguments>("tbtt");
 }

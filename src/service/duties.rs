@@ -75,8 +75,6 @@ impl Site {
         tokio::spawn(tell_status(self.front.clone()));
         tokio::spawn(self.survey.clone().look_now_and_then());
         tokio::spawn(tell_counted(self.front.clone()));
-        self.front.counters.set_access_log(Box::new(log_announce));
-        self.front.counters.log_access(self.started.log.announces);
         tokio::spawn(self.keeper.clone().save_now_and_then());
         let (seedwatch, listing) = (self.seedwatch.clone(), self.listing.clone());
         tokio::spawn(seedwatch.look_now_and_then(listing));
@@ -203,6 +201,12 @@ pub fn log_counted(counted: &[(&'static str, u64)]) {
     let fields: Vec<(&str, &dyn Display)> =
         happened.map(|(name, count)| (*name, count as _)).collect();
     log::notice("counted since the start", &fields);
+}
+
+/// Has each announce told of from now on, if the configuration wants it.
+pub fn open_access_log(front: &Front, config: &Config) {
+    front.counters.set_access_log(Box::new(log_announce));
+    front.counters.log_access(config.log.announces);
 }
 
 /// A line of the access log.

@@ -704,6 +704,9 @@ ATTEMPTS = {
     "change its priority": ("yes", "no"),
     "share memory": ("yes", "no"),
     "see processes of others": ("yes", "no"),
+    "trace a process": ("yes", "no"),
+    "load a module": ("no", "no"),
+    "mount a file system": ("no", "no"),
 }
 
 

@@ -1,0 +1,121 @@
+//! What the Debian package ships besides the program goes with it: the configuration, and the rules for its log.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, chown, geteuid};
+
+mod harness;
+
+use harness::{Daemon, Directory};
+
+fn shipped(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("debian")
+        .join(file)
+}
+
+/// As `--print-default-config` has it, but for what an installed tracker needs to run, and to keep what it knows.
+#[test]
+fn the_shipped_configuration_is_the_sample_made_ready() {
+    let sample = Command::new(env!("CARGO_BIN_EXE_tbtt"))
+        .arg("--print-default-config")
+        .output()
+        .unwrap();
+    let mut ready = String::from_utf8(sample.stdout).unwrap();
+    for (default, set) in [
+        (
+            "# To see whether all is well: tbtt --check-config\n",
+            "# To see whether all is well: tbtt --check-config\n\
+             #\n\
+             # As Debian ships it, the tracker is closed: it tracks what lies in /srv/torrents.\n\
+             # To track any torrent, whoever made it: open = true in [torrents].\n",
+        ),
+        (
+            "\n#directories = []\n",
+            "\ndirectories = [\"/srv/torrents\"]\n",
+        ),
+        ("\n#directory = \"\"\n", "\ndirectory = \"/var/lib/tbtt\"\n"),
+        ("\n#user = \"\"\n", "\nuser = \"_tbtt\"\n"),
+    ] {
+        assert_eq!(ready.matches(default).count(), 1, "{default}");
+        ready = ready.replace(default, set);
+    }
+    let file = shipped("tbtt.toml");
+    if std::env::var_os("TBTT_WRITE").is_some() {
+        fs::write(&file, &ready).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&file).unwrap() == ready,
+        "{} is not the sample made ready: TBTT_WRITE=1 cargo test --test packaging",
+        file.display()
+    );
+    let checked = Command::new(env!("CARGO_BIN_EXE_tbtt"))
+        .args(["--check-config", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(checked.status.success());
+    assert_eq!(checked.stderr, b"", "there is nothing to warn of");
+}
+
+/// What a healthy tracker logs is nothing to mail an administrator about.
+#[test]
+fn logcheck_passes_over_a_quiet_day() {
+    let state = Directory::new();
+    let config = format!(
+        "[http]\nlisten = [\"127.0.0.1:0\"]\n[torrents]\ndirectories = [{torrents:?}]\n[state]\ndirectory = {state:?}\n\
+         [daemon]\nuser = \"\"\n",
+        torrents = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torrents"),
+        state = state.path(),
+    );
+    let config = match geteuid().is_root() {
+        // The state is its own.
+        true => {
+            chown(state.path(), Some(Uid::from_raw(65534)), None).unwrap();
+            config.replace("user = \"\"", "user = \"nobody\"")
+        }
+        false => config,
+    };
+    let mut told = Vec::new();
+    // The second start has a state to restore.
+    for _ in 0..2 {
+        let mut daemon = Daemon::start(&config);
+        daemon.wait_for_line("torrent directories read");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_line("reloaded");
+        assert!(daemon.stop().success());
+        told.extend(daemon.lines(" notice "));
+    }
+    let lines: String = told
+        .iter()
+        .map(|line| line.split_once(" notice ").unwrap().1)
+        .map(|line| format!("Nov 22 06:25:01 mirror tbtt[4711]: {line}\n"))
+        .collect();
+    assert!(lines.contains("state restored"), "{lines}");
+    assert_eq!(not_ignored(&lines), "", "of what is expected");
+    let worse = "Nov 22 06:25:01 mirror tbtt[4711]: the state is not saved reason=\"disk full\"\n";
+    assert_eq!(not_ignored(worse), worse);
+}
+
+/// The lines that logcheck would mail.
+fn not_ignored(lines: &str) -> String {
+    let mut grep = Command::new("grep")
+        .args(["--invert-match", "--extended-regexp", "--file"])
+        .arg(shipped("tbtt.logcheck.ignore.server"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    grep.stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    let output = grep.wait_with_output().unwrap();
+    assert!(output.status.code() < Some(2), "grep takes the rules");
+    String::from_utf8(output.stdout).unwrap()
+}
