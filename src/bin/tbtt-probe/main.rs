@@ -217,3 +217,12 @@ fn probe(
         }
     })
 }
+
+#[cfg(test)]
+#[path = "../../../tests/harness/completions.rs"]
+mod completions;
+
+#[test]
+fn completions_are_those_of_the_arguments() {
+    completions::check::<arguments::Arguments>("tbtt-probe");
+}

@@ -106,3 +106,12 @@ fn main() -> ExitCode {
 fn print(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
+
+#[cfg(test)]
+#[path = "../../../tests/harness/completions.rs"]
+mod completions;
+
+#[test]
+fn completions_are_those_of_the_arguments() {
+    completions::check::<arguments::Arguments>("tbtt-torrent");
+}

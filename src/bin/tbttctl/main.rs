@@ -140,3 +140,12 @@ fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
+
+#[cfg(test)]
+#[path = "../../../tests/harness/completions.rs"]
+mod completions;
+
+#[test]
+fn completions_are_those_of_the_arguments() {
+    completions::check::<arguments::Arguments>("tbttctl");
+}
