@@ -543,7 +543,8 @@ fn hammered_it_renders_once_in_a_while() {
         let seen = hammers.into_iter().map(|hammer| hammer.join().unwrap());
         seen.flatten().collect::<BTreeSet<_>>()
     });
-    let most = begun.elapsed().as_secs() / FRESH + 1;
+    // The first may have been taken before.
+    let most = begun.elapsed().as_secs() / FRESH + 2;
     assert!(
         seen.len() as u64 <= most,
         "{seen:?} in {:?}",
