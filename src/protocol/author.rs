@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sha1::{Digest as _, Sha1};
+use sha1::Sha1;
 use sha2::Sha256;
 
 use super::bencode::{Dict, Value};
@@ -88,8 +88,10 @@ impl NewInfo<'_> {
         let mut bytes = Vec::new();
         Value::Dict(info).write(&mut bytes);
         Info {
-            v1: is_v1.then(|| InfoHash(Sha1::digest(&bytes).into())),
-            v2: self.v2.then(|| InfoHashV2(Sha256::digest(&bytes).into())),
+            v1: is_v1.then(|| InfoHash(<Sha1 as sha1::Digest>::digest(&bytes).into())),
+            v2: self
+                .v2
+                .then(|| InfoHashV2(<Sha256 as sha2::Digest>::digest(&bytes).into())),
             bytes,
             layers,
         }

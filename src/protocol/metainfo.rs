@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_bytes::ByteBuf;
-use sha1::{Digest as _, Sha1};
+use sha1::Sha1;
 use sha2::Sha256;
 
 use super::bencode::{Dict, Fault, fault};
@@ -214,10 +214,12 @@ impl<'a> Read<'a> {
             name: shown(&name),
             size,
             piece_length,
-            v1: v1.is_some().then(|| InfoHash(Sha1::digest(hashed).into())),
+            v1: v1
+                .is_some()
+                .then(|| InfoHash(<Sha1 as sha1::Digest>::digest(hashed).into())),
             v2: v2
                 .is_some()
-                .then(|| InfoHashV2(Sha256::digest(hashed).into())),
+                .then(|| InfoHashV2(<Sha256 as sha2::Digest>::digest(hashed).into())),
             private: info.read::<i64>("private")? == Some(1),
             trackers: trackers(&file)?.into_iter().map(lines).collect(),
             web_seeds: lines(file.read::<Texts>("url-list")?.unwrap_or_default().0),

@@ -15,7 +15,7 @@ use std::thread;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use sha1::{Digest, Sha1};
+use sha1::Sha1;
 use sha2::Sha256;
 use tbtt::protocol::merkle::{self, BLOCK, Hash};
 use tbtt::protocol::pieces::{Layout, Part};
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
 
     fn piece(&mut self, number: u64) -> Option<Piece> {
         let layout = self.job.layout;
-        let mut v1 = Sha1::new();
+        let mut v1 = Sha1::default();
         let mut v2 = [0; 32];
         for part in layout.piece(number) {
             match part.file {
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let v1 = v1.finalize().into();
+        let v1 = sha1::Digest::finalize(v1).into();
         Some(Piece { v1, v2 })
     }
 
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         self.buffer.fill(0);
         while length > 0 {
             let now = length.min(BUFFER as u64);
-            v1.update(&self.buffer[..now as usize]);
+            v1.take(&self.buffer[..now as usize]);
             length -= now;
         }
     }
@@ -195,7 +195,7 @@ impl<'a> Reader<'a> {
         // Whatever cannot be read is found again, and told, when the pieces are taken one by one.
         self.open(file).ok()?;
         let (_, open) = self.open.as_ref()?;
-        let (mut v1, mut done) = ([Sha1::new(), Sha1::new()], 0);
+        let (mut v1, mut done) = ([Sha1::default(), Sha1::default()], 0);
         while done < one.length {
             let now = (one.length - done).min(BUFFER as u64 / 2);
             let (left, right) = self.buffer.split_at_mut(BUFFER / 2);
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
             bar.inc(2 * done);
         }
         Some(v1.map(|v1| Piece {
-            v1: v1.finalize().into(),
+            v1: sha1::Digest::finalize(v1).into(),
             v2: [0; 32],
         }))
     }
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
             file.read_exact_at(data, offset)?;
             match (self.job.v1, self.job.v2) {
                 (true, true) => hybrid(data, v1, &mut self.leaves),
-                (true, false) => v1.update(&*data),
+                (true, false) => v1.take(data),
                 (false, _) => leaves(data, &mut self.leaves),
             }
             offset += now;
@@ -257,9 +257,9 @@ impl<'a> Reader<'a> {
 
 fn hybrid(data: &[u8], v1: &mut Sha1, leaves: &mut Vec<Hash>) {
     for block in data.chunks(BLOCK as usize) {
-        let mut v2 = Sha256::new();
+        let mut v2 = Sha256::default();
         abreast(v1, block, &mut v2, block);
-        leaves.push(v2.finalize().into());
+        leaves.push(sha2::Digest::finalize(v2).into());
     }
 }
 
@@ -270,9 +270,9 @@ fn leaves(data: &[u8], leaves: &mut Vec<Hash>) {
             continue;
         }
         let (left, right) = pair.split_at(BLOCK as usize);
-        let (mut first, mut second) = (Sha256::new(), Sha256::new());
+        let (mut first, mut second) = (Sha256::default(), Sha256::default());
         abreast(&mut first, left, &mut second, right);
-        leaves.extend([first, second].map(|hash| Hash::from(hash.finalize())));
+        leaves.extend([first, second].map(|hash| Hash::from(sha2::Digest::finalize(hash))));
     }
 }
 
@@ -280,11 +280,28 @@ fn leaves(data: &[u8], leaves: &mut Vec<Hash>) {
 ///
 /// A processor's own instructions for them spend most of the time waiting for the step before. Meanwhile it can do
 /// those of the other hash, if they are near enough: that takes a quarter to a third less time than one after the other.
-fn abreast(one: &mut impl Digest, left: &[u8], other: &mut impl Digest, right: &[u8]) {
+fn abreast(one: &mut impl Take, left: &[u8], other: &mut impl Take, right: &[u8]) {
     const STEP: usize = 64;
     debug_assert_eq!(left.len(), right.len());
     for (left, right) in left.chunks(STEP).zip(right.chunks(STEP)) {
-        one.update(left);
-        other.update(right);
+        one.take(left);
+        other.take(right);
+    }
+}
+
+/// A hash that takes in more bytes. The two crates may stand on different versions of one that has such a trait.
+trait Take {
+    fn take(&mut self, bytes: &[u8]);
+}
+
+impl Take for Sha1 {
+    fn take(&mut self, bytes: &[u8]) {
+        sha1::Digest::update(self, bytes);
+    }
+}
+
+impl Take for Sha256 {
+    fn take(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(self, bytes);
     }
 }
