@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::protocol::connection_id::{ConnectionId, ConnectionIds, Secret, UnixTime};
+use tbtt::protocol::connection_id::{ConnectionId, ConnectionIds, Secret};
+use tbtt::tracker::UnixTime;
 
 const LIFETIME: u32 = 120;
 

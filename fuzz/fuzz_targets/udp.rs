@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::protocol::connection_id::{ConnectionIds, Secret, UnixTime};
+use tbtt::protocol::connection_id::{ConnectionIds, Secret};
 use tbtt::protocol::udp::{Outcome, Responder, Settings};
-use tbtt::tracker::{Time, Tracker};
+use tbtt::tracker::{Time, Tracker, UnixTime};
 
 const SECRET: Secret = Secret([7; 16]);
 
