@@ -218,7 +218,7 @@ def _():
     expect("result", show("Result"), "success")
     expect("exit status", show("ExecMainStatus"), "0")
     await_("its last line", lambda: journal.find("^stopped$"))
-    assert journal.find("^counted since the start announces=1 connections=1$")
+    assert journal.find("^counted since the start http_announces=1 connections=1$")
     expect("socket", show("ActiveState", "tbtt.socket"), "active")
     announce(ONE)
     expect("state", show("ActiveState"), "active")
