@@ -202,7 +202,8 @@ def run(browser, url):
 
 
 if __name__ == '__main__':
-    with tempfile.TemporaryDirectory() as profile:
+    # Processes of Chromium's may outlive it for a moment, and write to the profile while it is removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(profile)
         try:
             run(browser, sys.argv[1])
