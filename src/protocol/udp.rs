@@ -317,9 +317,9 @@ impl Header {
             return Err(Silence::Length);
         }
         let header = Self {
-            id: u64::from_be_bytes(field::<0, _, _>(head)),
-            action: u32::from_be_bytes(field::<8, _, _>(head)),
-            transaction: u32::from_be_bytes(field::<12, _, _>(head)),
+            id: u64::from_be_bytes(field(head, 0)),
+            action: u32::from_be_bytes(field(head, 8)),
+            transaction: u32::from_be_bytes(field(head, 12)),
         };
         match header.action {
             CONNECT | ANNOUNCE | SCRAPE => Ok(header),
@@ -328,10 +328,9 @@ impl Header {
     }
 }
 
-/// The bytes of a packet's first `LEN` from `AT` on.
-fn field<const AT: usize, const N: usize, const LEN: usize>(packet: &[u8; LEN]) -> [u8; N] {
-    const { assert!(AT + N <= LEN) };
-    std::array::from_fn(|i| packet[AT + i])
+/// The bytes from `at` on.
+fn field<const N: usize, const LEN: usize>(packet: &[u8; LEN], at: usize) -> [u8; N] {
+    std::array::from_fn(|i| packet[at + i])
 }
 
 /// Whether a packet from this address can be one client's, and an answer to it reach no one else.
@@ -353,23 +352,23 @@ fn told_address(packet: &[u8]) -> Option<IpAddr> {
 /// alike.
 fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
     let packet: &[u8; 98] = packet.first_chunk().ok_or(Malformed::AnnounceTooShort)?;
-    let key = u32::from_be_bytes(field::<88, _, _>(packet));
-    let numwant = i32::from_be_bytes(field::<92, _, _>(packet));
-    let port = u16::from_be_bytes(field::<96, _, _>(packet));
+    let key = u32::from_be_bytes(field(packet, 88));
+    let numwant = i32::from_be_bytes(field(packet, 92));
+    let port = u16::from_be_bytes(field(packet, 96));
     Ok(Announce {
-        info_hash: InfoHash(field::<16, _, _>(packet)),
-        peer_id: PeerId(field::<36, _, _>(packet)),
+        info_hash: InfoHash(field(packet, 16)),
+        peer_id: PeerId(field(packet, 36)),
         key: (key != 0).then_some(Key(key)),
         address: from.address(),
         port: NonZeroU16::new(port).ok_or(Malformed::PortZero)?,
-        event: match u32::from_be_bytes(field::<80, _, _>(packet)) {
+        event: match u32::from_be_bytes(field(packet, 80)) {
             1 => Event::Completed,
             2 => Event::Started,
             3 => Event::Stopped,
             4 => Event::Paused,
             _ => Event::None,
         },
-        complete: field::<64, 8, _>(packet) == [0; 8],
+        complete: u64::from_be_bytes(field(packet, 64)) == 0,
         numwant: u32::try_from(numwant).ok(),
     })
 }
@@ -492,7 +491,7 @@ mod tests {
         fn id(&self, from: &str) -> u64 {
             let (outcome, answer) = self.respond(from, &connect());
             assert_eq!((outcome, answer.len()), (Outcome::Connected, 16));
-            u64::from_be_bytes(field::<8, _, 16>(answer.first_chunk().unwrap()))
+            u64::from_be_bytes(field(answer.first_chunk::<16>().unwrap(), 8))
         }
 
         /// Complete, downloaded, incomplete.
