@@ -25,10 +25,10 @@ use nix::sys::socket::{
     sendmmsg, setsockopt,
 };
 
-use crate::protocol::udp::{PACKET_MAX, Responder};
+use crate::protocol::udp::{PACKET_MAX, Responder, seek};
 use crate::server::counters::Counters;
 use crate::server::{Clock, http};
-use crate::tracker::Tracker;
+use crate::tracker::{Sought, Tracker};
 
 /// How many packets one system call takes at most.
 const BATCH: usize = 64;
@@ -176,6 +176,7 @@ impl RepliesFrom {
 struct Batch {
     received: MultiHeaders<SockaddrStorage>,
     input: Box<[[u8; SLOT]; BATCH]>,
+    sought: Vec<Sought>,
     replies: Vec<Reply>,
     output: Vec<u8>,
     sent: MultiHeaders<SockaddrStorage>,
@@ -211,6 +212,7 @@ impl Door {
         let batch = Batch {
             received: replies_from.receive_headers(),
             input: Box::new([[0; SLOT]; BATCH]),
+            sought: Vec::with_capacity(BATCH),
             replies: Vec::with_capacity(BATCH),
             output: Vec::new(),
             sent: replies_from.send_headers(),
@@ -264,8 +266,20 @@ impl Door {
             self.front.clock.at(instant),
             self.front.clock.unix_at(instant),
         );
+        batch.sought.clear();
         batch.replies.clear();
         batch.output.clear();
+        let messages: Vec<_> = messages.collect();
+        for message in &messages {
+            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
+                let packet = message.iovs().next().unwrap_or_default();
+                seek(packet, client.ip().to_canonical(), &mut batch.sought);
+            }
+        }
+        // One alone has no other to share its waits with.
+        if batch.sought.len() > 1 {
+            self.front.tracker.look_ahead(&mut batch.sought);
+        }
         let mut received = 0;
         let mut control_cut = false;
         for message in messages {
