@@ -61,3 +61,60 @@ impl Tracker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::{Announce, Event, PeerId, Random, Settings, Time};
+
+    /// An announce of a peer of either family, in a torrent that has many peers or few.
+    fn announce(random: &mut Random) -> Announce {
+        let torrent = random.below(20).saturating_sub(10) as u8;
+        let host = random.below(1000);
+        let v4 = IpAddr::from(host.to_be_bytes());
+        let v6 = IpAddr::from((0x2001_0db8_u128 << 96 | u128::from(host) << 64).to_be_bytes());
+        Announce {
+            info_hash: InfoHash([torrent; 20]),
+            peer_id: PeerId([host as u8; 20]),
+            key: None,
+            address: if random.below(2) == 0 { v4 } else { v6 },
+            port: NonZeroU16::MIN,
+            event: match random.below(8) {
+                0 => Event::Stopped,
+                _ => Event::None,
+            },
+            complete: random.below(2) == 0,
+            numwant: None,
+        }
+    }
+
+    #[test]
+    fn answers_are_the_same_with_and_without() {
+        let settings = Settings {
+            open: true,
+            ..Settings::default()
+        };
+        let with = Tracker::new(settings.clone(), 1);
+        let without = Tracker::new(settings, 1);
+        let mut random = Random::new(2);
+        for _ in 0..200 {
+            let batch: Vec<_> = (0..64).map(|_| announce(&mut random)).collect();
+            let mut sought = vec![Sought::new(InfoHash([0; 20]), None)];
+            sought.extend(batch.iter().map(|announce| {
+                Sought::new(announce.info_hash, Some((announce.address, announce.port)))
+            }));
+            with.look_ahead(&mut sought);
+            for announce in &batch {
+                let answers = [&with, &without].map(|tracker| {
+                    let mut peers = Vec::new();
+                    let answer = tracker.announce(Time(0), announce, &mut peers);
+                    (answer, peers)
+                });
+                assert_eq!(answers[0], answers[1]);
+            }
+            assert_eq!(with.totals(), without.totals());
+        }
+        let large = with.scrape(&InfoHash([0; 20])).unwrap();
+        assert!(large.complete + large.incomplete > 1000, "{large:?}");
+    }
+}
