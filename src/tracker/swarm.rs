@@ -4,6 +4,7 @@
 //! have an index; either way an announce costs the same however many peers there are.
 
 use std::hash::Hasher;
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::slice;
@@ -435,6 +436,9 @@ impl<const N: usize> Set<N> {
             };
             &self.records[at + usize::from(own.is_some_and(|own| at >= own))]
         };
+        // One of each run at first, so that the waits for them fall together.
+        let firsts = (0..chosen.div_ceil(run)).map(|nth| start + nth * (run + gap));
+        black_box(firsts.fold(0, |all, first| all ^ other(first).heard));
         let begin = out.len();
         out.resize(begin + chosen * N, 0);
         let mut slots = out[begin..].chunks_exact_mut(N);
