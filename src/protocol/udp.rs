@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
-use crate::tracker::{Announce, Event, InfoHash, Key, PeerId, Refusal, Time, Tracker, UnixTime};
+use crate::tracker::{
+    Announce, Event, InfoHash, Key, PeerId, Refusal, Sought, Time, Tracker, UnixTime,
+};
 
 /// The longest packet that may be answered; a server reads one byte more to know the others.
 pub const PACKET_MAX: usize = 2048;
@@ -230,7 +232,7 @@ impl Responder {
         packet: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Malformed> {
-        let mut announce = parse_announce(packet, from)?;
+        let mut announce = parse_announce(packet, from.address())?;
         // The field is IPv4's: an IPv6 packet is answered with IPv6 peers, whatever it says.
         if from.address().is_ipv4() && self.settings.believed.hold(from.address()) {
             announce.address = told_address(packet).unwrap_or(announce.address);
@@ -350,7 +352,7 @@ fn told_address(packet: &[u8]) -> Option<IpAddr> {
 ///
 /// What follows the 98 bytes changes nothing: [`url_data`] tells the path that was announced to, and all are served
 /// alike.
-fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
+fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, Malformed> {
     let packet: &[u8; 98] = packet.first_chunk().ok_or(Malformed::AnnounceTooShort)?;
     let key = u32::from_be_bytes(field(packet, 88));
     let numwant = i32::from_be_bytes(field(packet, 92));
@@ -359,7 +361,7 @@ fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
         info_hash: InfoHash(field(packet, 16)),
         peer_id: PeerId(field(packet, 36)),
         key: (key != 0).then_some(Key(key)),
-        address: from.address(),
+        address: from,
         port: NonZeroU16::new(port).ok_or(Malformed::PortZero)?,
         event: match u32::from_be_bytes(field(packet, 80)) {
             1 => Event::Completed,
@@ -371,6 +373,28 @@ fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
         complete: u64::from_be_bytes(field(packet, 64)) == 0,
         numwant: u32::try_from(numwant).ok(),
     })
+}
+
+/// Appends what a packet seems to ask about, for [`Tracker::look_ahead`]: whether it may, and whether all of it is good,
+/// is not looked at yet.
+pub fn seek(packet: &[u8], from: IpAddr, sought: &mut Vec<Sought>) {
+    let Ok(header) = Header::parse(packet) else {
+        return;
+    };
+    match header.action {
+        ANNOUNCE => {
+            if let Ok(announce) = parse_announce(packet, from) {
+                let peer = (announce.address, announce.port);
+                sought.push(Sought::new(announce.info_hash, Some(peer)));
+            }
+        }
+        SCRAPE => {
+            let hashes = packet[Header::LEN..].chunks_exact(20).take(SCRAPE_MAX);
+            let hashes = hashes.filter_map(|hash| hash.try_into().ok());
+            sought.extend(hashes.map(|hash| Sought::new(InfoHash(hash), None)));
+        }
+        _ => {}
+    }
 }
 
 /// The pieces of the path and query that an announce was sent to, to be read as one (BEP 41). Options of other kinds
