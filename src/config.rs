@@ -286,6 +286,14 @@ sections! {
 
         /// How many peers of one network a swarm keeps. More are answered, but not handed out.
         peers_per_network: u32 = 64, number(1..=1000, "peers");
+
+        /// How many peers are kept in all, at 14 to 100 bytes each. More are answered, but not handed
+        /// out, except that a torrent's first peer always is.
+        max_peers: u32 = 10_000_000, number(1..=1_000_000_000, "peers");
+
+        /// With how many torrents in all an open tracker refuses those that it has not met. Others that
+        /// a file lists are tracked all the same.
+        max_torrents: u32 = 1_000_000, number(1..=100_000_000, "torrents");
     }
 
     /// Reverse proxies in front of the tracker. Whoever connects over a Unix socket is one.
@@ -410,6 +418,8 @@ impl Loaded {
             numwant: tracker.numwant,
             max_numwant: tracker.max_numwant,
             max_peers_per_network: limits.peers_per_network as usize,
+            max_peers: limits.max_peers as usize,
+            max_torrents: limits.max_torrents as usize,
             warning: Some(tracker.warning.as_str())
                 .filter(|text| !text.is_empty())
                 .map(Into::into),
