@@ -40,7 +40,7 @@ use crate::tracker::Tracker;
 use crate::tracker::budget::Budget;
 
 /// The longest header that is read; a query of the longest kind fits twice.
-const HEADER_MAX: usize = 16 * 1024;
+pub(super) const HEADER_MAX: usize = 16 * 1024;
 
 /// How long a stop waits for requests that have begun to come in.
 const DRAIN: Duration = Duration::from_secs(2);

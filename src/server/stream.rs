@@ -155,6 +155,31 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
         Ok(most)
     }
 
+    /// Adds to what was given back until a request's head may be whole in it, or it is as long as [`Self::receive`] gives at
+    /// once; `false` at the connection's end.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) async fn receive_head(&mut self) -> io::Result<bool> {
+        loop {
+            let seen = self.pending.len();
+            let room = self.input.borrow().len().saturating_sub(seen);
+            if room == 0 {
+                return Ok(true);
+            }
+            let received = poll_fn(|cx| self.poll_receive(cx, room)).await?;
+            if received == 0 {
+                return Ok(false);
+            }
+            self.pending
+                .extend_from_slice(&self.input.borrow()[..received]);
+            // Each byte is looked at once, or whoever sends them one by one would have all looked at each time.
+            if has_empty_line(&self.pending[seen.saturating_sub(2)..]) {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Undoes a [`Self::receive`]: these bytes come again, for hyper.
     pub(super) fn give_back(&mut self, input: &[u8]) {
         self.pending.splice(..0, input.iter().copied());
@@ -246,6 +271,12 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Write for Stream<S> {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+}
+
+/// Ends a head; its line ends may lack their carriage return.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    let line_ends = bytes.windows(2).any(|pair| pair == b"\n\n");
+    line_ends || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// Known to the reactor only from the first time that it must wait.
