@@ -1,5 +1,6 @@
 """A daemon on a network of its own, what it holds, and clients that go on announcing whatever is done to it."""
 
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -20,7 +21,9 @@ PORT = 6969
 HERE = ("127.0.0.1", PORT)
 # From where those come whom the daemon serves all the while, none more often than the limits have it; nobody else does.
 GOOD = itertools.cycle(f"10.255.{number}.1" for number in range(250))
-TORRENT = b"a torrent's 20 bytes"
+# A torrent of one byte, and its id.
+INFO = b"d6:lengthi1e4:name4:good12:piece lengthi16384e6:pieces20:a piece's 20 bytes..e"
+TORRENT = hashlib.sha1(INFO).digest()
 MAGIC = 0x41727101980
 # How long anything is waited for: far more than a busy machine needs.
 PATIENCE = 60
@@ -47,7 +50,7 @@ def until(what, come, patience=PATIENCE):
 
 def enter():
     """Starts the script anew in namespaces of its own, which the kernel clears up however it ends: network, mounts, processes.
-    All of 10/8 and 2001:db8::/32 are this machine's addresses there."""
+    All of 10/8 and 2a00::/16 are this machine's addresses there."""
     if "INSIDE_NAMESPACES" not in os.environ:
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         os.environ["INSIDE_NAMESPACES"] = str(os.geteuid())
@@ -57,10 +60,10 @@ def enter():
         "mount -t tmpfs tmpfs /run",
         "ip link set lo up",
         "ip route add local 10.0.0.0/8 dev lo",
-        "ip -6 route add local 2001:db8::/32 dev lo",
-        "sysctl --quiet net.ipv6.ip_nonlocal_bind=1",
+        "ip -6 route add local 2a00::/16 dev lo",
     ]:
         subprocess.run(command.split(), check=True)
+    pathlib.Path("/proc/sys/net/ipv6/ip_nonlocal_bind").write_text("1")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -162,9 +165,7 @@ class Daemon:
             sock.settimeout(PATIENCE)
             sock.connect(str(self.place / "control"))
             sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode())
-            answer = b""
-            while more := sock.recv(65536):
-                answer += more
+            answer = rest(sock)
         head, _, body = answer.partition(b"\r\n\r\n")
         expect(head.startswith(b"HTTP/1.1 200 "), path, "is answered with", answer[:500])
         return json.loads(body)
@@ -174,6 +175,11 @@ class Daemon:
         told = self.ask("GET", "/status.json")
         totals = told["totals"]
         return told["counters"] | totals | {"peers": totals["peers_ipv4"] + totals["peers_ipv6"]}
+
+    def torrents(self):
+        """How many it has; some seconds old, but soon told however many they are."""
+        page = get("/metrics", "127.0.0.1", HERE)[1]
+        return int(re.search(rb"(?m)^tbtt_torrents (\d+)$", page)[1])
 
     def save(self):
         """Writes a snapshot; what it holds."""
@@ -188,13 +194,16 @@ def get(path, source, to, header=""):
     with connected(source, to) as sock:
         sock.settimeout(PATIENCE)
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{header}\r\n".encode())
-        answer = b""
-        while more := sock.recv(65536):
-            answer += more
+        answer = rest(sock)
     head, blank, body = answer.partition(b"\r\n\r\n")
     if not blank:
         raise ConnectionError("closed without an answer")
     return int(head.split(b" ")[1]), body
+
+
+def rest(sock):
+    """All that comes until the connection's end."""
+    return b"".join(iter(lambda: sock.recv(1 << 20), b""))
 
 
 def connected(source, to, wait=True):
@@ -265,18 +274,19 @@ class Good:
     # Seconds between two, of each protocol.
     PAUSE = 0.01
 
-    def __init__(self, to=HERE, udp=True):
+    def __init__(self, http=True):
         self.ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=self.work, args=(theirs, to, udp))
+        self.process = multiprocessing.Process(target=self.work, args=(theirs, http))
 
     @classmethod
-    def work(cls, pipe, to, udp):
+    def work(cls, pipe, http):
         times, failures = [], []
-        while not pipe.poll(cls.PAUSE):
-            for ask in (announce, udp_good)[: 1 + udp]:
+        # However soon it is over, some were asked for.
+        while not pipe.poll(cls.PAUSE) or len(times) + len(failures) < 20:
+            for ask in (udp_good, announce)[: 1 + http]:
                 begun = time.monotonic()
                 try:
-                    ask(to=to)
+                    ask()
                     times.append(time.monotonic() - begun)
                 except (OSError, Broken, struct.error) as error:
                     failures.append(f"{ask.__name__}: {error!r}")
@@ -309,7 +319,7 @@ class Good:
 
 
 class Faces:
-    """A UDP socket that sends from any address of 10/8, or of 2001:db8::/32 one for each /64, and knows which one is answered."""
+    """A UDP socket that sends from any address of 10/8, or of 2a00::/16 one for each /48."""
 
     def __init__(self, family=socket.AF_INET, to=None):
         self.v6 = family == socket.AF_INET6
@@ -321,7 +331,7 @@ class Faces:
 
     def control(self, number):
         if self.v6:
-            address = struct.pack(">IIQ", 0x20010DB8, number, 1)
+            address = struct.pack(">HIHQ", 0x2A00, number, 0, 1)
             return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, address + bytes(4))]
         address = struct.pack(">I", 0x0A000000 | number)
         return [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4))]
