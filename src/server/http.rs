@@ -387,7 +387,10 @@ async fn connection<S>(
         let (worker, settings, pace) = (&worker, &settings, &pace);
         let service = service_fn(|request| async move {
             let response = match view(worker, settings, sender, serves, &request) {
-                Some((views, asked)) => views.answer(&settings.views, asked).await,
+                Some((views, asked)) => {
+                    pace.heard();
+                    views.answer(&settings.views, asked).await
+                }
                 None => answer(worker, settings, sender, serves, &request),
             };
             pace.answered();

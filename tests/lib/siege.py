@@ -257,7 +257,10 @@ def udp_good(source=None, to=HERE, patience=10):
             for _ in range(patience):
                 sock.send(packet)
                 try:
-                    return sock.recv(4096)
+                    # What was sent twice is answered twice.
+                    while (answer := sock.recv(4096))[4:8] != packet[12:16]:
+                        pass
+                    return answer
                 except TimeoutError:
                     continue
             raise TimeoutError("no answer over UDP")
