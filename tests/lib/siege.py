@@ -81,7 +81,7 @@ class Daemon:
         self.place.mkdir(exist_ok=True)
         self.place.chmod(0o755)
         self.log = self.place / "log"
-        (self.place / "tbtt.toml").write_text(self.configuration(settings))
+        self.write(settings)
         self.command = [str(tbtt), "--config", str(self.place / "tbtt.toml")]
         # Root of a user namespace has nobody else to become, so there it starts as another.
         if os.environ["INSIDE_NAMESPACES"] != "0":
@@ -184,6 +184,14 @@ class Daemon:
     def save(self):
         """Writes a snapshot; what it holds."""
         return self.ask("POST", "/snapshot")
+
+    def configure(self, settings):
+        """Has it take other settings."""
+        self.write(settings)
+        self.reload()
+
+    def write(self, settings):
+        (self.place / "tbtt.toml").write_text(self.configuration(settings))
 
     def reload(self):
         return self.ask("POST", "/reload")
