@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::daemon::log;
+use crate::daemon::{log, privileges};
 use crate::protocol::http::{self as protocol, Paths};
 use crate::protocol::udp::{self, BadIds};
 use crate::server::http;
@@ -286,6 +286,14 @@ sections! {
 
         /// How many peers of one network a swarm keeps. More are answered, but not handed out.
         peers_per_network: u32 = 64, number(1..=1000, "peers");
+
+        /// How many peers are kept in all, at 14 to 100 bytes each. More are answered, but not handed
+        /// out, except that a torrent's first peer always is.
+        max_peers: u32 = 10_000_000, number(1..=1_000_000_000, "peers");
+
+        /// With how many torrents in all an open tracker refuses those that it has not met. Others that
+        /// a file lists are tracked all the same.
+        max_torrents: u32 = 1_000_000, number(1..=100_000_000, "torrents");
     }
 
     /// Reverse proxies in front of the tracker. Whoever connects over a Unix socket is one.
@@ -410,6 +418,8 @@ impl Loaded {
             numwant: tracker.numwant,
             max_numwant: tracker.max_numwant,
             max_peers_per_network: limits.peers_per_network as usize,
+            max_peers: limits.max_peers as usize,
+            max_torrents: limits.max_torrents as usize,
             warning: Some(tracker.warning.as_str())
                 .filter(|text| !text.is_empty())
                 .map(Into::into),
@@ -444,7 +454,7 @@ impl Loaded {
             },
             header_timeout: Duration::from_secs(http.header_timeout.into()),
             idle_timeout: Duration::from_secs(http.idle_timeout.into()),
-            max_connections: http.max_connections as usize,
+            max_connections: http.connections_that_fit(privileges::open_files()),
             max_connections_per_network: http.max_connections_per_network,
             proxies: proxy::Settings {
                 trusted: self.lists.trusted.clone(),
@@ -501,6 +511,20 @@ impl Loaded {
             settings,
             [seed, u64::from(per_minute)],
         )))
+    }
+}
+
+/// How many open files the daemon needs beside connections: sockets, directories, a snapshot, the configuration.
+pub const FILES_BESIDE: u64 = 64;
+
+impl Http {
+    /// Strangers shall not take what a snapshot or a reload needs, so the limit of open files limits connections as well.
+    fn connections_that_fit(&self, open_files: Option<u64>) -> usize {
+        let wanted = self.max_connections as usize;
+        let room = open_files.map(|files| files.saturating_sub(FILES_BESIDE).max(1));
+        room.map_or(wanted, |room| {
+            wanted.min(usize::try_from(room).unwrap_or(usize::MAX))
+        })
     }
 }
 
@@ -1213,6 +1237,21 @@ fn shorten(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_daemon() {
+        let http = Http::default();
+        for (open_files, fit) in [
+            (None, 16384),
+            (Some(1 << 20), 16384),
+            (Some(16384 + FILES_BESIDE), 16384),
+            (Some(16383 + FILES_BESIDE), 16383),
+            (Some(FILES_BESIDE), 1),
+            (Some(0), 1),
+        ] {
+            assert_eq!(http.connections_that_fit(open_files), fit, "{open_files:?}");
+        }
+    }
 
     use crate::tracker::Time;
 

@@ -189,6 +189,7 @@ fn announce(id: &Id, query: &str) -> String {
 const SERVED: &str = "served";
 const UNKNOWN: &str = "this torrent is not tracked here";
 const DENIED: &str = "this torrent is not welcome here";
+const NO_ROOM: &str = "no room for one more torrent here";
 const UNWELCOME: &str = "your address is not welcome here";
 const TOO_OFTEN: &str = "too many requests from your network";
 const NAMELESS: &str = "the proxy in front of the tracker did not tell your address";
@@ -203,6 +204,7 @@ fn verdict(answer: &Dictionary) -> String {
     let (retry, interval) = match reason {
         UNKNOWN => ("5", 300),
         TOO_OFTEN => ("1", 60),
+        NO_ROOM => ("30", 1800),
         NAMELESS => return reason.to_owned(),
         _ => ("never", 86_400),
     };
@@ -1084,6 +1086,45 @@ fn each_network_has_a_budget_for_connections() {
             "a proxy brings everyone's"
         );
     }
+}
+
+#[test]
+fn what_is_kept_in_all_is_bounded() {
+    let tracker = Tracker::open("[limits]\nmax_torrents = 2\nmax_peers = 2\npeers_per_network = 1");
+    let (first, second, third) = (some_id(), some_id(), some_id());
+    let hear = |from: &str, id: &Id, event| {
+        let query = format!("port=1&left=1&event={event}");
+        tracker.from(from).announce(id, &query)
+    };
+    hear("127.0.0.2", &first, "started");
+    let same_network = tracker
+        .from("127.0.0.2")
+        .announce(&first, "port=2&left=1&event=started");
+    assert_eq!(same_network.ports(), [1], "not kept, but answered in full");
+    hear("127.0.0.3", &first, "started");
+
+    let late = hear("127.0.0.4", &first, "started");
+    assert_eq!(verdict(&late), SERVED);
+    assert_eq!((late.ports().len(), late.number("incomplete")), (2, 2));
+    hear("127.0.0.2", &second, "started");
+    assert_eq!(
+        tracker.handed_to("127.0.0.4", &second),
+        ["127.0.0.2:1"],
+        "a torrent's first peer is kept"
+    );
+    assert_eq!(verdict(&hear("127.0.0.2", &third, "started")), NO_ROOM);
+    let (client, id) = tracker.udp_from("127.0.0.2");
+    assert_eq!(udp_verdict(&(client, id), &third), NO_ROOM);
+
+    // Whoever leaves makes room, for peers and with the last of a torrent for another.
+    hear("127.0.0.2", &second, "stopped");
+    hear("127.0.0.3", &first, "stopped");
+    assert_eq!(verdict(&hear("127.0.0.2", &third, "started")), SERVED);
+    assert_eq!(verdict(&hear("127.0.0.2", &second, "started")), NO_ROOM);
+
+    tracker.rewrite("max_torrents = 2", "max_torrents = 3");
+    tracker.reload();
+    assert_eq!(verdict(&hear("127.0.0.2", &second, "started")), SERVED);
 }
 
 #[test]

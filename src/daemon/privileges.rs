@@ -165,6 +165,13 @@ pub fn raise_open_files() -> Result<rlim_t, Errno> {
     }
 }
 
+/// How many files the process may open now; `None` if the system does not say.
+pub fn open_files() -> Option<rlim_t> {
+    getrlimit(Resource::RLIMIT_NOFILE)
+        .ok()
+        .map(|(soft, _)| soft)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,6 +62,7 @@ counters! {
     /// Announces that were refused, by reason.
     unknown_torrents,
     denied_torrents,
+    too_many_torrents,
     withdrawn_torrents,
     unwelcome_addresses,
     too_often,
@@ -162,6 +163,7 @@ impl Counters {
         let refusals = [
             &self.unknown_torrents,
             &self.denied_torrents,
+            &self.too_many_torrents,
             &self.withdrawn_torrents,
             &self.unwelcome_addresses,
             &self.too_often,
@@ -220,6 +222,7 @@ impl Counters {
         let counter = match refusal {
             Refusal::UnknownTorrent => &self.unknown_torrents,
             Refusal::DeniedTorrent => &self.denied_torrents,
+            Refusal::TooManyTorrents => &self.too_many_torrents,
             Refusal::Withdrawn(_) => &self.withdrawn_torrents,
             Refusal::Address => &self.unwelcome_addresses,
             Refusal::TooOften { .. } => &self.too_often,

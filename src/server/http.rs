@@ -40,7 +40,7 @@ use crate::tracker::Tracker;
 use crate::tracker::budget::Budget;
 
 /// The longest header that is read; a query of the longest kind fits twice.
-const HEADER_MAX: usize = 16 * 1024;
+pub(super) const HEADER_MAX: usize = 16 * 1024;
 
 /// How long a stop waits for requests that have begun to come in.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -387,7 +387,10 @@ async fn connection<S>(
         let (worker, settings, pace) = (&worker, &settings, &pace);
         let service = service_fn(|request| async move {
             let response = match view(worker, settings, sender, serves, &request) {
-                Some((views, asked)) => views.answer(&settings.views, asked).await,
+                Some((views, asked)) => {
+                    pace.heard();
+                    views.answer(&settings.views, asked).await
+                }
                 None => answer(worker, settings, sender, serves, &request),
             };
             pace.answered();

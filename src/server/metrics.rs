@@ -33,6 +33,7 @@ const GROUPS: &[Group] = &[
         &[
             ("unknown_torrents", "unknown_torrent"),
             ("denied_torrents", "denied_torrent"),
+            ("too_many_torrents", "too_many_torrents"),
             ("withdrawn_torrents", "withdrawn_torrent"),
             ("unwelcome_addresses", "unwelcome_address"),
             ("too_often", "too_often"),

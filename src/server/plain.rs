@@ -1,10 +1,11 @@
 //! A plain GET that came whole, as nearly every announce and scrape does, answered with one send and without hyper.
 //!
 //! Through hyper it takes an eighth more CPU time (benches/README.md). So each connection begins here, and stays as long as
-//! it brings one request at a time, each in one piece and with nothing about it that needs a second look: another
-//! method or path, a body, an upgrade, an odd `Connection`, more headers than any client sends. The first that is not so
-//! is handed to hyper unread, and all that follows with it: what must be rejected, and how, is decided there alone. The
-//! head is read by httparse, which is hyper's parser too, and is written as hyper writes it.
+//! it brings one request at a time, each with nothing about it that needs a second look: another method or path, a body, an
+//! upgrade, an odd `Connection`, more headers than any client sends. A head that comes in pieces is waited for here, as that
+//! takes less memory. The first that is not so is handed to hyper unread, and all that follows with it: what must be
+//! rejected, and how, is decided there alone. The head is read by httparse, which is hyper's parser too, and is written as
+//! hyper writes it.
 
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
@@ -14,7 +15,7 @@ use std::os::fd::AsRawFd;
 use httparse::{Header, Status};
 
 use crate::protocol::http::{Action, Paths};
-use crate::server::http::{Settings, Worker, client_of, track};
+use crate::server::http::{HEADER_MAX, Settings, Worker, client_of, track};
 use crate::server::stream::Stream;
 
 /// More than clients and their proxies send.
@@ -47,18 +48,32 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
         if received == 0 {
             return Ok(Next::Close);
         }
-        let (is_last, unsent) = {
+        let answered = {
             let input = &worker.input.borrow()[..received];
             let output = &mut *worker.output.borrow_mut();
             let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-            let Some(request) = Plain::parse(input, &mut lines, &settings.paths) else {
-                stream.give_back(input);
-                return Ok(Next::Hyper);
-            };
-            let is_last = answer(worker, settings, sender, &request, output);
-            stream.answered();
-            let sent = stream.try_send(output, is_last)?;
-            (is_last, output[sent..].to_vec())
+            match Plain::parse(input, &mut lines, &settings.paths) {
+                Some(request) => {
+                    let is_last = answer(worker, settings, sender, &request, output);
+                    stream.answered();
+                    let sent = stream.try_send(output, is_last)?;
+                    Some((is_last, output[sent..].to_vec()))
+                }
+                None => {
+                    stream.give_back(input);
+                    if received == HEADER_MAX || !is_begun(input) {
+                        return Ok(Next::Hyper);
+                    }
+                    None
+                }
+            }
+        };
+        let Some((is_last, unsent)) = answered else {
+            // Waiting here costs what has come; in hyper it would cost 16 KiB, of each of those who send a byte a second.
+            if !stream.receive_head().await? {
+                return Ok(Next::Close);
+            }
+            continue;
         };
         // Only a client that does not read leaves something here.
         stream.send_all(&unsent).await?;
@@ -166,6 +181,13 @@ impl<'h, 'i> Plain<'h, 'i> {
     }
 }
 
+/// Whether this is the beginning of a request's head, with more to come and nothing wrong so far.
+fn is_begun(input: &[u8]) -> bool {
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    request.parse_with_uninit_headers(input, &mut lines) == Ok(Status::Partial)
+}
+
 /// Has one meaning for everyone in a target: `#` begins what is no part of it, and of some bytes opinions differ.
 fn is_clear(byte: u8) -> bool {
     matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
@@ -233,6 +255,29 @@ mod tests {
                 (old, new),
                 "{headers}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_already_is_not_waited_for() {
+        for begun in [
+            "",
+            "G",
+            "GET /announce",
+            HEAD,
+            "\r\n\r\nGET /",
+            "PUT / HTTP/1.1\r\nA: b",
+        ] {
+            assert!(is_begun(begun.as_bytes()), "{begun}");
+        }
+        let whole = format!("{HEAD}\r\n");
+        for other in [
+            &whole,
+            "\x16\x03\x01",
+            "GET / HTTP/2.0\r\n",
+            "GET / HTTP/1.1\r\n: b",
+        ] {
+            assert!(!is_begun(other.as_bytes()), "{other}");
         }
     }
 

@@ -19,6 +19,9 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::server::proxy::Preamble;
 
+/// How long a view may take: 100,000 releases on a machine that has other things to do.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
 /// How many requests a worker has begun to receive and not answered yet.
 pub(super) type InRequests = Rc<Cell<usize>>;
 
@@ -52,6 +55,11 @@ impl Pace {
             self.in_requests.set(self.in_requests.get() + 1);
             self.deadline.set(Instant::now() + self.header_timeout);
         }
+    }
+
+    /// A request has come in whole, and its answer takes time that is not the client's.
+    pub(super) fn heard(&self) {
+        self.deadline.set(Instant::now() + ANSWERED_WITHIN);
     }
 
     /// A request has come in whole, and its answer is about to be written.
@@ -155,6 +163,31 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
         Ok(most)
     }
 
+    /// Adds to what was given back until a request's head may be whole in it, or it is as long as [`Self::receive`] gives at
+    /// once; `false` at the connection's end.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) async fn receive_head(&mut self) -> io::Result<bool> {
+        loop {
+            let seen = self.pending.len();
+            let room = self.input.borrow().len().saturating_sub(seen);
+            if room == 0 {
+                return Ok(true);
+            }
+            let received = poll_fn(|cx| self.poll_receive(cx, room)).await?;
+            if received == 0 {
+                return Ok(false);
+            }
+            self.pending
+                .extend_from_slice(&self.input.borrow()[..received]);
+            // Each byte is looked at once, or whoever sends them one by one would have all looked at each time.
+            if has_empty_line(&self.pending[seen.saturating_sub(2)..]) {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Undoes a [`Self::receive`]: these bytes come again, for hyper.
     pub(super) fn give_back(&mut self, input: &[u8]) {
         self.pending.splice(..0, input.iter().copied());
@@ -246,6 +279,12 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Write for Stream<S> {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+}
+
+/// Ends a head; its line ends may lack their carriage return.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    let line_ends = bytes.windows(2).any(|pair| pair == b"\n\n");
+    line_ends || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// Known to the reactor only from the first time that it must wait.
@@ -387,6 +426,46 @@ mod tests {
             assert_eq!(next(&mut stream).await, b"last");
             assert_eq!(next(&mut stream).await, b"", "the end is seen, too");
         });
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_waited_for_to_its_end_and_no_further() {
+        run(async |mut stream, mut client| {
+            stream.input.replace(vec![0; 12].into());
+            for (begun, more) in [
+                (&b"a\n"[..], &b"b\n\r\n"[..]),
+                (b"a\r\n", b"\r\n"),
+                (b"a\n\r", b"\n"),
+            ] {
+                stream.give_back(begun);
+                client.write_all(more).unwrap();
+                assert!(stream.receive_head().await.unwrap());
+                assert_eq!(next(&mut stream).await, [begun, more].concat());
+            }
+            stream.give_back(b"a\r\n");
+            client.write_all(b"far too long").unwrap();
+            assert!(stream.receive_head().await.unwrap(), "no room for more");
+            assert_eq!(next(&mut stream).await, b"a\r\nfar too l");
+            stream.give_back(b"a\r\n");
+            drop(client);
+            assert!(!stream.receive_head().await.unwrap(), "the end");
+        });
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_not_the_clients() {
+        let overdue = |pace: &Pace| {
+            let pace = poll_fn(|cx| Poll::Ready(pace.poll_overdue(&mut None, cx).is_ready()));
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(pace)
+        };
+        let pace = Pace::new(Duration::ZERO, Duration::ZERO, InRequests::default());
+        pace.received();
+        assert!(overdue(&pace), "for the rest of the request");
+        pace.heard();
+        assert!(!overdue(&pace), "while it is answered");
+        pace.answered();
+        assert!(overdue(&pace), "for the next request");
     }
 
     #[test]

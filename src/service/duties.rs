@@ -192,6 +192,10 @@ async fn tell_counted(front: Arc<Front>) {
             log_counted(&counted);
         }
         before = counted;
+        if front.tracker.is_full() {
+            let sentence = "full: further peers are not handed out, further torrents refused";
+            log::warning(sentence, &[("see", &"[limits] max_peers, max_torrents")]);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, FILES_BESIDE};
 use crate::daemon::privileges::{self, Privileges};
 use crate::daemon::{log, sandbox};
 
@@ -26,10 +26,10 @@ pub fn shut_in(config_file: &Path, trial: bool, config: &Config) -> Result<(), F
             &[("user", &user), ("uid", &uid), ("gid", &gid)],
         );
     }
-    let wanted = u64::from(config.http.max_connections) + 64;
+    let wanted = u64::from(config.http.max_connections) + FILES_BESIDE;
     if open_files < wanted {
         log::warning(
-            "fewer files may be open than max_connections asks for",
+            "fewer files may be open than max_connections asks for, so there will be fewer connections",
             &[("limit", &open_files), ("wanted", &wanted)],
         );
     }

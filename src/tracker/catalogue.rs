@@ -114,29 +114,41 @@ impl Catalogue {
 
     /// A file is no longer there, or no longer whole.
     pub fn remove_file(&mut self, path: &Path, now: Time) -> Vec<Change> {
-        let row = self
-            .by_file
-            .remove(path)
-            .and_then(|first| self.rows.get_mut(&first));
-        if let Some(row) = row {
-            row.files.remove(path);
-            if row.files.is_empty() {
-                row.gone_at = Some(Time(now.0.saturating_add(self.grace_secs)));
-            }
+        let Some(first) = self.by_file.remove(path) else {
+            return Vec::new();
+        };
+        let Some(row) = self.rows.get_mut(&first) else {
+            return Vec::new();
+        };
+        row.files.remove(path);
+        if !row.files.is_empty() {
+            return Vec::new();
         }
-        self.expire(now)
+        row.gone_at = Some(Time(now.0.saturating_add(self.grace_secs)));
+        // Others wait for the next look at every row: with one for each file, a directory of 100,000 took minutes to go.
+        match self.grace_secs {
+            0 => self.drop_rows([first]),
+            _ => Vec::new(),
+        }
     }
 
     /// Drops the torrents whose grace is over. Looks at every row: to be called about once a second, not on an announce.
     pub fn expire(&mut self, now: Time) -> Vec<Change> {
-        let mut over = Vec::new();
-        self.rows.retain(|_, row| {
+        let over = self.rows.iter().filter(|(_, row)| {
             let stays = row.gone_at.is_none_or(|gone_at| now < gone_at);
-            if !stays {
+            !stays
+        });
+        let over: Vec<_> = over.map(|(first, _)| *first).collect();
+        self.drop_rows(over)
+    }
+
+    fn drop_rows(&mut self, firsts: impl IntoIterator<Item = InfoHash>) -> Vec<Change> {
+        let mut over = Vec::new();
+        for first in firsts {
+            if let Some(row) = self.rows.remove(&first) {
                 over.extend(row.torrent.ids());
             }
-            stays
-        });
+        }
         for id in &over {
             self.by_id.remove(id);
         }
@@ -348,6 +360,17 @@ mod tests {
         add(&mut catalogue, "/a", v1(1), 5);
         assert_eq!(remove(&mut catalogue, "/a", 5), [unnamed(1)]);
         assert_eq!(remove(&mut catalogue, "/a", 5), []);
+    }
+
+    #[test]
+    fn a_file_that_goes_takes_no_look_at_all_others() {
+        let mut catalogue = Catalogue::new(GRACE);
+        add(&mut catalogue, "/a", v1(1), 0);
+        add(&mut catalogue, "/b", v1(2), 0);
+        remove(&mut catalogue, "/a", 0);
+        assert_eq!(remove(&mut catalogue, "/b", GRACE), []);
+        assert_eq!(catalogue.expire(Time(GRACE)), [unnamed(1)]);
+        assert_eq!(catalogue.expire(Time(2 * GRACE)), [unnamed(2)]);
     }
 
     #[test]

@@ -16,7 +16,8 @@ mod types;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
@@ -31,9 +32,10 @@ pub use types::{
     ScrapeEntry, Time, UnixTime,
 };
 
+use access::Localities;
 use catalogue::Notice;
 use remembered::Remembered;
-use swarm::{Peer, Swarm};
+use swarm::{Joined, Peer, Swarm};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.
 const SHARDS: usize = 1024;
@@ -45,8 +47,16 @@ const SWEPT_AT_ONCE: usize = 4096;
 pub struct Tracker {
     settings: RwLock<Settings>,
     shards: Box<[Mutex<Shard>]>,
+    held: Held,
     /// Keyed, so that no stranger can choose hashes or addresses that fall on one spot.
     keyed: SipHasher13,
+}
+
+/// What all shards hold together, which the limits are compared with: known without a look at each.
+#[derive(Default)]
+struct Held {
+    torrents: AtomicUsize,
+    peers: AtomicUsize,
 }
 
 /// A part of the torrents, by their hash.
@@ -80,6 +90,7 @@ impl Tracker {
         Self {
             settings: RwLock::new(settings),
             shards,
+            held: Held::default(),
             keyed,
         }
     }
@@ -130,10 +141,32 @@ impl Tracker {
         let peer = Peer::new(announce, &settings, &self.keyed);
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
-        let at = shard.admitted(&announce.info_hash, hash, settings.open, &self.keyed)?;
+        let unknown = match settings.open {
+            true if self.held.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
+                Err(Refusal::TooManyTorrents)
+            }
+            true => Ok(()),
+            false => Err(Refusal::UnknownTorrent),
+        };
+        let at = shard.admitted(
+            &announce.info_hash,
+            hash,
+            settings.open,
+            unknown,
+            &self.keyed,
+        )?;
         let counts = match announce.event {
             Event::Stopped => shard.leave(at, &peer, &self.keyed),
-            _ => shard.join(at, now, &peer, &settings, &self.keyed, peers),
+            _ => {
+                let has_room = self.held.peers.load(Ordering::Relaxed) < settings.max_peers;
+                let most = if has_room {
+                    settings.max_peers_per_network
+                } else {
+                    0
+                };
+                let joined = shard.join(at, now, &peer, most, &self.keyed);
+                shard.choose(at, &peer, &joined, &settings.localities, peers)
+            }
         };
         drop(shard);
         Ok(Answer {
@@ -238,7 +271,8 @@ impl Tracker {
         {
             let mut next = Some((0, 0));
             while let Some(from) = next {
-                next = lock(shard).expire(now, timeout_minutes, from, &self.keyed);
+                let mut shard = self.locked(shard);
+                next = shard.expire(now, timeout_minutes, from, &self.keyed);
             }
         }
     }
@@ -256,6 +290,14 @@ impl Tracker {
             totals.peers_v6 += shard.peers[1];
         }
         totals
+    }
+
+    /// Whether it keeps as many torrents or peers as it may.
+    pub fn is_full(&self) -> bool {
+        let settings = self.settings();
+        let torrents = self.held.torrents.load(Ordering::Relaxed);
+        let peers = self.held.peers.load(Ordering::Relaxed);
+        settings.open && torrents >= settings.max_torrents || peers >= settings.max_peers
     }
 
     /// How many of the endpoints are seeders: IPv4, IPv6. Looks at every torrent, so it is for the operator's views.
@@ -278,8 +320,53 @@ impl Tracker {
         self.keyed.hash(&info_hash.0)
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[hash as usize % SHARDS])
+    fn shard(&self, hash: u64) -> Locked<'_> {
+        self.locked(&self.shards[hash as usize % SHARDS])
+    }
+
+    fn locked<'a>(&'a self, shard: &'a Mutex<Shard>) -> Locked<'a> {
+        let shard = lock(shard);
+        Locked {
+            before: shard.held(),
+            shard,
+            held: &self.held,
+        }
+    }
+}
+
+/// A shard to change: what it then holds more or less is told to those who count all.
+struct Locked<'a> {
+    shard: MutexGuard<'a, Shard>,
+    /// Torrents, peers.
+    before: [usize; 2],
+    held: &'a Held,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let totals = [&self.held.torrents, &self.held.peers];
+        let changes = self.shard.held().into_iter().zip(self.before);
+        for (total, (after, before)) in totals.into_iter().zip(changes) {
+            // Most announces change neither, and all workers share the line.
+            if after != before {
+                // Wraps around when it is less, as the sum does then.
+                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -312,6 +399,11 @@ impl Shard {
         }
     }
 
+    /// Torrents, peers.
+    fn held(&self) -> [usize; 2] {
+        [self.torrents.len(), self.peers[0] + self.peers[1]]
+    }
+
     fn find(&self, info_hash: &InfoHash, hash: u64) -> Option<usize> {
         self.index
             .find(hash, |&at| {
@@ -320,18 +412,18 @@ impl Shard {
             .map(|&at| at as usize)
     }
 
-    /// Where a torrent is, if it may be served; an open tracker makes room for one that it has not met.
+    /// Where a torrent is, if it may be served; room is made for one that it has not met if `unknown` allows that.
     fn admitted(
         &mut self,
         info_hash: &InfoHash,
         hash: u64,
         open: bool,
+        unknown: Result<(), Refusal>,
         keyed: &SipHasher13,
     ) -> Result<usize, Refusal> {
         match self.find(info_hash, hash) {
             Some(at) => self.torrents[at].admitted(open).map(|()| at),
-            None if open => Ok(self.add(info_hash, hash, keyed)),
-            None => Err(Refusal::UnknownTorrent),
+            None => unknown.map(|()| self.add(info_hash, hash, keyed)),
         }
     }
 
@@ -340,25 +432,33 @@ impl Shard {
         at: usize,
         now: Time,
         peer: &Peer,
-        settings: &Settings,
+        most: usize,
         keyed: &SipHasher13,
-        peers: &mut Vec<u8>,
-    ) -> ScrapeEntry {
-        let random = self.random.next_u32();
+    ) -> Joined {
         let torrent = &mut self.torrents[at];
         let before = torrent.swarm.len();
-        let joined = torrent
-            .swarm
-            .join(now, peer, settings.max_peers_per_network, keyed);
+        let joined = torrent.swarm.join(now, peer, most, keyed);
         torrent.downloaded = torrent
             .downloaded
             .saturating_add(joined.first_completed.into());
+        self.settle(at, before, keyed);
+        joined
+    }
+
+    fn choose(
+        &mut self,
+        at: usize,
+        peer: &Peer,
+        joined: &Joined,
+        localities: &Localities,
+        peers: &mut Vec<u8>,
+    ) -> ScrapeEntry {
+        let random = self.random.next_u32();
+        let torrent = &self.torrents[at];
         torrent
             .swarm
-            .choose(peer, &joined, random, &settings.localities, peers);
-        let counts = torrent.counts();
-        self.settle(at, before, keyed);
-        counts
+            .choose(peer, joined, random, localities, peers);
+        torrent.counts()
     }
 
     fn leave(&mut self, at: usize, peer: &Peer, keyed: &SipHasher13) -> ScrapeEntry {
@@ -605,5 +705,53 @@ mod tests {
             ..at("198.51.100.1", 4)
         };
         assert_eq!(given(&tracker, &outside), 12, "others stand in");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_makes_room_again() {
+        let tracker = Tracker::new(
+            Settings {
+                open: true,
+                max_peers: 3,
+                max_torrents: 2,
+                ..Settings::default()
+            },
+            1,
+        );
+        let at = |torrent, host: u8| {
+            let address = format!("192.0.2.{host}");
+            announce(torrent, &address, host, Event::Started, false)
+        };
+        let hear = |announce: &Announce| tracker.announce(Time(0), announce, &mut Vec::new());
+        for host in 1..=3 {
+            assert!(!tracker.is_full());
+            hear(&at(1, host)).unwrap();
+        }
+        assert!(tracker.is_full());
+        assert_eq!(given(&tracker, &at(1, 4)), 3, "answered in full");
+        assert_eq!(hear(&at(1, 1)).unwrap().counts.incomplete, 3, "not kept");
+
+        hear(&at(2, 5)).unwrap();
+        assert_eq!(given(&tracker, &at(2, 6)), 1, "the first of a torrent is");
+        assert_eq!(given(&tracker, &at(2, 7)), 1);
+        assert_eq!(hear(&at(3, 1)), Err(Refusal::TooManyTorrents));
+        let stopped = announce(3, "192.0.2.1", 1, Event::Stopped, false);
+        assert_eq!(hear(&stopped), Err(Refusal::TooManyTorrents));
+        hear(&at(1, 1)).unwrap();
+        tracker.admit(&InfoHash([4; 20]), Admission::Listed);
+        hear(&at(4, 8)).expect("a listed one is tracked");
+
+        tracker.admit(&InfoHash([4; 20]), Admission::Denied);
+        tracker.admit(&InfoHash([4; 20]), Admission::Unnamed);
+        tracker.admit(&InfoHash([1; 20]), Admission::Denied);
+        tracker.admit(&InfoHash([1; 20]), Admission::Unnamed);
+        assert!(!tracker.is_full());
+        hear(&at(3, 1)).expect("there is room again");
+        for slice in 0..Tracker::SLICES {
+            tracker.expire(Time(4000), slice);
+        }
+        let held = &tracker.held;
+        let held = [&held.torrents, &held.peers].map(|total| total.load(Ordering::Relaxed));
+        assert_eq!(held, [0, 0]);
     }
 }

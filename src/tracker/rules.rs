@@ -27,6 +27,10 @@ pub struct Settings {
     pub max_numwant: u32,
     /// How many peers of one IPv4 address or IPv6 /64 a swarm keeps; the others are answered, but not handed out.
     pub max_peers_per_network: usize,
+    /// How many peers are kept in all; the others are answered, but not handed out. A torrent's first is kept all the same.
+    pub max_peers: usize,
+    /// With how many torrents in all an open tracker takes no further one that nobody has named.
+    pub max_torrents: usize,
     /// Sent with every answer, for the client's user to read.
     pub warning: Option<Arc<str>>,
     /// What single torrents' clients are told.
@@ -47,6 +51,8 @@ impl Default for Settings {
             numwant: 50,
             max_numwant: 200,
             max_peers_per_network: 64,
+            max_peers: usize::MAX,
+            max_torrents: usize::MAX,
             warning: None,
             notices: HashMap::new(),
             announces: Gate::default(),

@@ -161,6 +161,8 @@ pub enum Refusal {
     UnknownTorrent,
     /// The torrent shall not be tracked here.
     DeniedTorrent,
+    /// An open tracker has no room for one more that nobody has named.
+    TooManyTorrents,
     /// The operator says why.
     Withdrawn(Arc<str>),
     /// The access list does not admit the client.
@@ -186,6 +188,7 @@ impl Refusal {
         match self {
             Self::UnknownTorrent => "this torrent is not tracked here",
             Self::DeniedTorrent => "this torrent is not welcome here",
+            Self::TooManyTorrents => "no room for one more torrent here",
             Self::Withdrawn(text) => text,
             Self::Address => "your address is not welcome here",
             Self::TooOften { .. } => "too many requests from your network",
@@ -196,6 +199,8 @@ impl Refusal {
     pub fn retry(&self) -> Retry {
         match self {
             Self::UnknownTorrent => Retry::Minutes(5),
+            // Room comes as others' peers fall silent.
+            Self::TooManyTorrents => Retry::Minutes(30),
             Self::DeniedTorrent | Self::Withdrawn(_) | Self::Address => Retry::Never,
             Self::TooOften { retry_secs } => Retry::Minutes(retry_secs.div_ceil(60).max(1)),
         }

@@ -10,9 +10,10 @@ use super::text::{Style, ago, count, duration};
 const NAMED: usize = 10;
 
 /// Counters of what was refused, and what to call it.
-const REFUSALS: [(&str, &str); 6] = [
+const REFUSALS: [(&str, &str); 7] = [
     ("unknown_torrents", "unknown torrent"),
     ("denied_torrents", "denied torrent"),
+    ("too_many_torrents", "too many torrents"),
     ("withdrawn_torrents", "withdrawn torrent"),
     ("unwelcome_addresses", "unwelcome address"),
     ("too_often", "too often"),
