@@ -215,6 +215,16 @@ impl<const N: usize> Record<N> {
         self.mark().0
     }
 
+    /// As [`Set::choose`] does of more. The asker is another only if its network's one place is taken by this one.
+    fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
+        let mark = self.mark();
+        let fits = asker.class != Class::Seeder || mark.class() != Class::Seeder;
+        let reached = !mark.local() || reaches(address(&self.endpoint));
+        if asker.at.is_none() && asker.want > 0 && fits && reached {
+            out.extend_from_slice(&self.endpoint);
+        }
+    }
+
     fn is_silent(&self, now: Time, timeout_minutes: u8) -> bool {
         now.minute().wrapping_sub(self.heard) > timeout_minutes
     }
@@ -871,6 +881,8 @@ impl Swarm {
         };
         let reaches = |address| localities.holds(peer.locality, address);
         match (self, peer.endpoint) {
+            (Self::OneV4(record), Endpoint::V4(_)) => record.choose(&asker, reaches, out),
+            (Self::OneV6(record), Endpoint::V6(_)) => record.choose(&asker, reaches, out),
             (Self::V4(v4), Endpoint::V4(_)) => v4.choose(&asker, reaches, out),
             (Self::Both(families), Endpoint::V4(_)) => families.v4.choose(&asker, reaches, out),
             (Self::Both(families), Endpoint::V6(_)) => families.v6.choose(&asker, reaches, out),
