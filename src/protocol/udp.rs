@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
-use crate::tracker::{Announce, Event, InfoHash, Key, PeerId, Refusal, Time, Tracker, UnixTime};
+use crate::tracker::{
+    Announce, Event, InfoHash, Key, PeerId, Refusal, Sought, Time, Tracker, UnixTime,
+};
 
 /// The longest packet that may be answered; a server reads one byte more to know the others.
 pub const PACKET_MAX: usize = 2048;
@@ -230,7 +232,7 @@ impl Responder {
         packet: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Malformed> {
-        let mut announce = parse_announce(packet, from)?;
+        let mut announce = parse_announce(packet, from.address())?;
         // The field is IPv4's: an IPv6 packet is answered with IPv6 peers, whatever it says.
         if from.address().is_ipv4() && self.settings.believed.hold(from.address()) {
             announce.address = told_address(packet).unwrap_or(announce.address);
@@ -317,9 +319,9 @@ impl Header {
             return Err(Silence::Length);
         }
         let header = Self {
-            id: u64::from_be_bytes(field::<0, _, _>(head)),
-            action: u32::from_be_bytes(field::<8, _, _>(head)),
-            transaction: u32::from_be_bytes(field::<12, _, _>(head)),
+            id: u64::from_be_bytes(field(head, 0)),
+            action: u32::from_be_bytes(field(head, 8)),
+            transaction: u32::from_be_bytes(field(head, 12)),
         };
         match header.action {
             CONNECT | ANNOUNCE | SCRAPE => Ok(header),
@@ -328,10 +330,9 @@ impl Header {
     }
 }
 
-/// The bytes of a packet's first `LEN` from `AT` on.
-fn field<const AT: usize, const N: usize, const LEN: usize>(packet: &[u8; LEN]) -> [u8; N] {
-    const { assert!(AT + N <= LEN) };
-    std::array::from_fn(|i| packet[AT + i])
+/// The bytes from `at` on.
+fn field<const N: usize, const LEN: usize>(packet: &[u8; LEN], at: usize) -> [u8; N] {
+    std::array::from_fn(|i| packet[at + i])
 }
 
 /// Whether a packet from this address can be one client's, and an answer to it reach no one else.
@@ -351,27 +352,49 @@ fn told_address(packet: &[u8]) -> Option<IpAddr> {
 ///
 /// What follows the 98 bytes changes nothing: [`url_data`] tells the path that was announced to, and all are served
 /// alike.
-fn parse_announce(packet: &[u8], from: Proven) -> Result<Announce, Malformed> {
+fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, Malformed> {
     let packet: &[u8; 98] = packet.first_chunk().ok_or(Malformed::AnnounceTooShort)?;
-    let key = u32::from_be_bytes(field::<88, _, _>(packet));
-    let numwant = i32::from_be_bytes(field::<92, _, _>(packet));
-    let port = u16::from_be_bytes(field::<96, _, _>(packet));
+    let key = u32::from_be_bytes(field(packet, 88));
+    let numwant = i32::from_be_bytes(field(packet, 92));
+    let port = u16::from_be_bytes(field(packet, 96));
     Ok(Announce {
-        info_hash: InfoHash(field::<16, _, _>(packet)),
-        peer_id: PeerId(field::<36, _, _>(packet)),
+        info_hash: InfoHash(field(packet, 16)),
+        peer_id: PeerId(field(packet, 36)),
         key: (key != 0).then_some(Key(key)),
-        address: from.address(),
+        address: from,
         port: NonZeroU16::new(port).ok_or(Malformed::PortZero)?,
-        event: match u32::from_be_bytes(field::<80, _, _>(packet)) {
+        event: match u32::from_be_bytes(field(packet, 80)) {
             1 => Event::Completed,
             2 => Event::Started,
             3 => Event::Stopped,
             4 => Event::Paused,
             _ => Event::None,
         },
-        complete: field::<64, 8, _>(packet) == [0; 8],
+        complete: u64::from_be_bytes(field(packet, 64)) == 0,
         numwant: u32::try_from(numwant).ok(),
     })
+}
+
+/// Appends what a packet seems to ask about, for [`Tracker::look_ahead`]: whether it may, and whether all of it is good,
+/// is not looked at yet.
+pub fn seek(packet: &[u8], from: IpAddr, sought: &mut Vec<Sought>) {
+    let Ok(header) = Header::parse(packet) else {
+        return;
+    };
+    match header.action {
+        ANNOUNCE => {
+            if let Ok(announce) = parse_announce(packet, from) {
+                let peer = (announce.address, announce.port);
+                sought.push(Sought::new(announce.info_hash, Some(peer)));
+            }
+        }
+        SCRAPE => {
+            let hashes = packet[Header::LEN..].chunks_exact(20).take(SCRAPE_MAX);
+            let hashes = hashes.filter_map(|hash| hash.try_into().ok());
+            sought.extend(hashes.map(|hash| Sought::new(InfoHash(hash), None)));
+        }
+        _ => {}
+    }
 }
 
 /// The pieces of the path and query that an announce was sent to, to be read as one (BEP 41). Options of other kinds
@@ -492,7 +515,7 @@ mod tests {
         fn id(&self, from: &str) -> u64 {
             let (outcome, answer) = self.respond(from, &connect());
             assert_eq!((outcome, answer.len()), (Outcome::Connected, 16));
-            u64::from_be_bytes(field::<8, _, 16>(answer.first_chunk().unwrap()))
+            u64::from_be_bytes(field(answer.first_chunk::<16>().unwrap(), 8))
         }
 
         /// Complete, downloaded, incomplete.

@@ -1,6 +1,6 @@
 //! HTTP/1 over TCP: accepts, times out and limits connections. What is plain is answered in [`plain`], the rest by hyper.
 //!
-//! One worker is one thread with a runtime of its own, and a connection stays where it was accepted. Most clients bring
+//! Each worker has one thread for this, with a runtime of its own, and a connection stays where it was accepted. Most clients bring
 //! one request and go: such a connection costs four system calls, accept4, recv, send, close, since it meets the reactor
 //! only if it must wait.
 

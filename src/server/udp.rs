@@ -2,34 +2,33 @@
 //!
 //! One socket is read by one worker. Several workers share the load of an address through a socket each, bound to it
 //! with SO_REUSEPORT: the kernel deals the clients out, and none is woken for another's packet.
+//!
+//! A thread of its own waits for a worker's sockets with poll(2), which looks at a socket only while it waits. A reactor's epoll
+//! would be called back by the kernel for each packet that is sent, to learn that it does not care.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
     sendmmsg, setsockopt,
 };
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
-use tokio::task::{spawn_local, yield_now};
-use tokio::time::sleep;
 
-use crate::protocol::udp::{PACKET_MAX, Responder};
+use crate::protocol::udp::{PACKET_MAX, Responder, seek};
 use crate::server::counters::Counters;
 use crate::server::{Clock, http};
-use crate::tracker::Tracker;
+use crate::tracker::{Sought, Tracker};
 
 /// How many packets one system call takes at most.
 const BATCH: usize = 64;
@@ -39,6 +38,9 @@ const SLOT: usize = PACKET_MAX + 1;
 
 /// How many batches are still answered when the stop comes: more than a socket's usual buffer holds.
 const LAST_BATCHES: usize = 64;
+
+/// How long a thread waits for packets before it shows that it is alive.
+const ALIVE_MS: u16 = 1000;
 
 /// How long nothing is received after the system had no memory for it.
 const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
@@ -71,25 +73,42 @@ impl Front {
     }
 }
 
-/// Serves on the calling thread until `stop` says so; then what has come in already is answered.
-pub async fn serve(
-    front: Arc<Front>,
+/// Serves on the calling thread until the other end of `stop` is closed; then what has come in already is answered. Calls
+/// `alive` at least once a second, unless a batch takes longer.
+pub fn serve(
+    front: &Arc<Front>,
     sockets: Vec<UdpSocket>,
-    stop: watch::Receiver<bool>,
+    stop: &OwnedFd,
+    alive: impl Fn(),
 ) -> io::Result<()> {
-    let mut stop = stop;
-    let mut doors = Vec::new();
-    for socket in sockets {
-        doors.push(Rc::new(Door::new(front.clone(), socket)?));
-    }
-    let receiving: Vec<_> = doors
+    let doors = sockets
+        .into_iter()
+        .map(|socket| Door::new(front.clone(), socket))
+        .collect::<io::Result<Vec<_>>>()?;
+    let fds = doors
         .iter()
-        .map(|door| spawn_local(receive(door.clone())))
-        .collect();
-    // A sender that is gone means the same.
-    let _ = stop.wait_for(|&stop| stop).await;
-    receiving.iter().for_each(|task| task.abort());
-    for door in doors {
+        .map(|door| door.socket.as_fd())
+        .chain([stop.as_fd()]);
+    let mut waiting: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+    loop {
+        alive();
+        match poll(&mut waiting, ALIVE_MS) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        // One batch each: there may be more, but other sockets have waited.
+        for (door, fd) in doors.iter().zip(&waiting) {
+            if is_ready(fd) {
+                door.answer_ready();
+            }
+        }
+        if waiting.last().is_none_or(is_ready) {
+            break;
+        }
+    }
+    for door in &doors {
         for _ in 0..LAST_BATCHES {
             if door.answer_batch() != Ok(BATCH) {
                 break;
@@ -102,7 +121,7 @@ pub async fn serve(
 /// One socket, and what its packets need on their way.
 struct Door {
     front: Arc<Front>,
-    socket: AsyncFd<UdpSocket>,
+    socket: UdpSocket,
     replies_from: RepliesFrom,
     batch: RefCell<Batch>,
 }
@@ -157,6 +176,7 @@ impl RepliesFrom {
 struct Batch {
     received: MultiHeaders<SockaddrStorage>,
     input: Box<[[u8; SLOT]; BATCH]>,
+    sought: Vec<Sought>,
     replies: Vec<Reply>,
     output: Vec<u8>,
     sent: MultiHeaders<SockaddrStorage>,
@@ -192,21 +212,29 @@ impl Door {
         let batch = Batch {
             received: replies_from.receive_headers(),
             input: Box::new([[0; SLOT]; BATCH]),
+            sought: Vec::with_capacity(BATCH),
             replies: Vec::with_capacity(BATCH),
             output: Vec::new(),
             sent: replies_from.send_headers(),
             to: Vec::with_capacity(BATCH),
             drops: 0,
         };
-        // With an interest in room to send, each answer would wake this again.
-        #[allow(deprecated, reason = "what replaces it is younger than Debian's tokio")]
-        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
         Ok(Self {
             front,
             socket,
             replies_from,
             batch: RefCell::new(batch),
         })
+    }
+
+    fn answer_ready(&self) {
+        match self.answer_batch() {
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => {
+                self.front.counters.udp_receive_errors.add_one();
+                thread::sleep(RECEIVE_BACKOFF);
+            }
+        }
     }
 
     /// Answers what has come in, up to a batch, and tells how many packets that was.
@@ -238,8 +266,20 @@ impl Door {
             self.front.clock.at(instant),
             self.front.clock.unix_at(instant),
         );
+        batch.sought.clear();
         batch.replies.clear();
         batch.output.clear();
+        let messages: Vec<_> = messages.collect();
+        for message in &messages {
+            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
+                let packet = message.iovs().next().unwrap_or_default();
+                seek(packet, client.ip().to_canonical(), &mut batch.sought);
+            }
+        }
+        // One alone has no other to share its waits with.
+        if batch.sought.len() > 1 {
+            self.front.tracker.look_ahead(&mut batch.sought);
+        }
         let mut received = 0;
         let mut control_cut = false;
         for message in messages {
@@ -354,25 +394,6 @@ impl Door {
     }
 }
 
-async fn receive(door: Rc<Door>) {
-    loop {
-        // An error here is the runtime's end.
-        let Ok(mut ready) = door.socket.readable().await else {
-            return;
-        };
-        match door.answer_batch() {
-            // There may be more, but others on this thread have waited.
-            Ok(BATCH) => yield_now().await,
-            Ok(_) | Err(Errno::EAGAIN) => ready.clear_ready(),
-            Err(Errno::EINTR) => {}
-            Err(_) => {
-                door.front.counters.udp_receive_errors.add_one();
-                sleep(RECEIVE_BACKOFF).await;
-            }
-        }
-    }
-}
-
 fn with_socket_addr(address: SockaddrStorage) -> Option<(SockaddrStorage, SocketAddr)> {
     let v4 = address
         .as_sockaddr_in()
@@ -436,11 +457,8 @@ impl Local {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use nix::sys::socket::sockopt::RcvBuf;
-    use tokio::runtime::Builder;
-    use tokio::task::LocalSet;
+    use nix::unistd::pipe;
 
     use super::*;
     use crate::protocol::connection_id::Secret;
@@ -454,25 +472,28 @@ mod tests {
         socket: Option<UdpSocket>,
         at: SocketAddr,
         counters: Arc<Counters>,
-        stop: watch::Sender<bool>,
+        stop: Option<OwnedFd>,
+        stopped: Option<OwnedFd>,
         thread: Option<thread::JoinHandle<io::Result<()>>>,
     }
 
     impl Served {
         fn bound(address: &str) -> Self {
             let socket = UdpSocket::bind(address).unwrap();
+            let (stopped, stop) = pipe().unwrap();
             Self {
                 at: socket.local_addr().unwrap(),
                 socket: Some(socket),
                 counters: Arc::default(),
-                stop: watch::channel(false).0,
+                stop: Some(stop),
+                stopped: Some(stopped),
                 thread: None,
             }
         }
 
         fn start(mut self) -> Self {
             let socket = self.socket.take().unwrap();
-            let (counters, stop) = (self.counters.clone(), self.stop.subscribe());
+            let (counters, stopped) = (self.counters.clone(), self.stopped.take().unwrap());
             self.thread = Some(thread::spawn(move || {
                 let responder = Responder::new(Settings::default(), &Secret([7; 16]));
                 let front = Arc::new(Front {
@@ -481,15 +502,14 @@ mod tests {
                     clock: Clock::start(),
                     counters,
                 });
-                let runtime = Builder::new_current_thread().enable_all().build()?;
-                LocalSet::new().block_on(&runtime, serve(front, vec![socket], stop))
+                serve(&front, vec![socket], &stopped, || {})
             }));
             self
         }
 
         fn stop(mut self) {
-            self.stop.send_replace(true);
-            self.thread.take().unwrap().join().unwrap().unwrap();
+            self.stop = None;
+            self.thread.unwrap().join().unwrap().unwrap();
         }
 
         /// A client that takes answers from `address` alone, at the served port.
@@ -552,12 +572,12 @@ mod tests {
 
     #[test]
     fn a_stop_answers_what_has_come_in() {
-        let served = Served::bound("127.0.0.1:0");
+        let mut served = Served::bound("127.0.0.1:0");
         let client = served.client("127.0.0.1");
         for _ in 0..3 * BATCH + 1 {
             client.send(CONNECT).unwrap();
         }
-        served.stop.send_replace(true);
+        served.stop = None;
         let counters = served.counters.clone();
         served.start().stop();
         assert_eq!(counters.udp_connects.get(), 3 * BATCH as u64 + 1);

@@ -1,13 +1,15 @@
-//! The threads that serve: one runtime each, and no connection ever leaves its own.
+//! The threads that serve, and no connection or packet ever leaves its own.
 
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use nix::unistd::pipe;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::daemon::notify;
@@ -17,9 +19,11 @@ use crate::server::udp;
 use super::open::Sockets;
 use super::{Exit, Failed, failed};
 
-/// The threads that serve.
+/// The threads that serve: each worker has one for HTTP, and one for UDP where that is served.
 pub struct Workers {
     threads: Vec<JoinHandle<io::Result<()>>>,
+    /// While it is open, UDP is served.
+    udp: OwnedFd,
     pub seen: Arc<notify::Workers>,
 }
 
@@ -31,14 +35,24 @@ impl Workers {
         sockets: &Sockets,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
+        let no_worker = |error| failed(Exit::Internal, "cannot start a worker", &error);
         let count = config.worker_count();
-        let seen = Arc::new(notify::Workers::new(count));
-        let start = |number: usize| {
+        let udp_count = if sockets.udp.is_empty() { 0 } else { count };
+        let seen = Arc::new(notify::Workers::new(count + udp_count));
+        let (udp_stopped, udp) = pipe().map_err(|error| no_worker(error.into()))?;
+        let start_http = |number: usize| {
             let listeners = sockets
                 .http
                 .iter()
                 .map(Door::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
+            let (front, stopped, seen) = (front.clone(), stopped.clone(), seen.clone());
+            spawn(format!("worker-{number}"), move || {
+                let alive = move || seen.seen(number);
+                LocalSet::new().block_on(&runtime()?, http::serve(front, listeners, stopped, alive))
+            })
+        };
+        let start_udp = |number: usize| {
             let udp_sockets = sockets
                 .udp
                 .iter()
@@ -46,25 +60,23 @@ impl Workers {
                 .step_by(count)
                 .map(UdpSocket::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (front, stopped, seen) = (front.clone(), stopped.clone(), seen.clone());
-            let udp_front = udp_front.clone();
-            thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || {
-                    LocalSet::new().block_on(&runtime()?, async {
-                        let udp = spawn_local(udp::serve(udp_front, udp_sockets, stopped.clone()));
-                        http::serve(front, listeners, stopped, move || seen.seen(number)).await?;
-                        udp.await?
-                    })
-                })
+            let (front, stopped, seen) =
+                (udp_front.clone(), udp_stopped.try_clone()?, seen.clone());
+            spawn(format!("worker-{number}-udp"), move || {
+                udp::serve(&front, udp_sockets, &stopped, || seen.seen(count + number))
+            })
         };
-        let threads = (0..count).map(start).collect::<io::Result<_>>();
-        let threads =
-            threads.map_err(|error| failed(Exit::Internal, "cannot start a worker", &error))?;
-        Ok(Self { threads, seen })
+        let threads = (0..count)
+            .map(start_http)
+            .chain((0..udp_count).map(start_udp))
+            .collect::<io::Result<_>>()
+            .map_err(no_worker)?;
+        Ok(Self { threads, udp, seen })
     }
 
+    /// Stops UDP, and waits for the end of all.
     pub fn join(self) -> Result<(), Failed> {
+        drop(self.udp);
         for thread in self.threads {
             let served = thread
                 .join()
@@ -73,6 +85,13 @@ impl Workers {
         }
         Ok(())
     }
+}
+
+fn spawn(
+    name: String,
+    serve: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    thread::Builder::new().name(name).spawn(serve)
 }
 
 pub fn runtime() -> io::Result<Runtime> {

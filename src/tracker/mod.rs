@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod ahead;
 pub mod budget;
 pub mod catalogue;
 pub mod health;
@@ -21,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+pub use ahead::Sought;
 pub use random::Random;
 pub use rules::{Gate, Settings};
 pub use saved::{Malformed, Restore, Restored, Walk};

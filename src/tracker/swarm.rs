@@ -4,6 +4,7 @@
 //! have an index; either way an announce costs the same however many peers there are.
 
 use std::hash::Hasher;
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::slice;
@@ -299,6 +300,20 @@ impl<const N: usize> Set<N> {
         }
     }
 
+    /// How many peers are in the index.
+    fn indexed(&self) -> usize {
+        self.index.as_ref().map_or(0, |index| index.len())
+    }
+
+    /// When the first was heard that shares a [`spot`], or that stands first where there is no index.
+    fn heard_at(&self, spot: u64) -> Option<u8> {
+        let first = match &self.index {
+            None => 0,
+            Some(index) => *index.iter_hash(spot).next()? as usize,
+        };
+        self.records.get(first).map(|record| record.heard)
+    }
+
     /// How many peers share the endpoint's network.
     fn neighbours(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> usize {
         let near = |record: &Record<N>| network(&record.endpoint) == network(endpoint);
@@ -431,6 +446,9 @@ impl<const N: usize> Set<N> {
             };
             &self.records[at + usize::from(own.is_some_and(|own| at >= own))]
         };
+        // One of each run at first, so that the waits for them fall together.
+        let firsts = (0..chosen.div_ceil(run)).map(|nth| start + nth * (run + gap));
+        black_box(firsts.fold(0, |all, first| all ^ other(first).heard));
         let begin = out.len();
         out.resize(begin + chosen * N, 0);
         let mut slots = out[begin..].chunks_exact_mut(N);
@@ -678,6 +696,28 @@ const fn family<const N: usize>() -> usize {
     if N == 6 { 0 } else { 1 }
 }
 
+/// Where an index has a peer, if it has it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    is_v4: bool,
+    spot: u64,
+}
+
+impl Place {
+    pub(super) fn new(address: IpAddr, port: NonZeroU16, keyed: &SipHasher13) -> Self {
+        match Endpoint::new(address, port) {
+            Endpoint::V4(endpoint) => Self {
+                is_v4: true,
+                spot: spot(&endpoint, keyed),
+            },
+            Endpoint::V6(endpoint) => Self {
+                is_v4: false,
+                spot: spot(&endpoint, keyed),
+            },
+        }
+    }
+}
+
 /// A peer as it announces itself.
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
@@ -757,6 +797,25 @@ impl Swarm {
             Self::OneV6(_) => [0, 1],
             Self::V4(set) => [set.records.len(), 0],
             Self::Both(families) => [families.v4.records.len(), families.v6.records.len()],
+        }
+    }
+
+    /// How many of them are in an index.
+    pub(super) fn indexed(&self) -> usize {
+        match self {
+            Self::V4(v4) => v4.indexed(),
+            Self::Both(families) => families.v4.indexed() + families.v6.indexed(),
+            _ => 0,
+        }
+    }
+
+    /// When one was heard that is at this place, or near.
+    pub(super) fn heard_at(&self, place: &Place) -> Option<u8> {
+        match self {
+            Self::V4(v4) if place.is_v4 => v4.heard_at(place.spot),
+            Self::Both(families) if place.is_v4 => families.v4.heard_at(place.spot),
+            Self::Both(families) => families.v6.heard_at(place.spot),
+            _ => None,
         }
     }
 

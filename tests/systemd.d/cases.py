@@ -430,7 +430,7 @@ def _():
     group = "/sys/fs/cgroup/system.slice/tbtt.service/stuck"
 
     def halt(pid):
-        worker = inside("sh", "-c", f"grep -l ^worker-1 /proc/{pid}/task/*/comm").stdout.split("/")[4]
+        worker = inside("sh", "-c", f"grep -lx worker-1 /proc/{pid}/task/*/comm").stdout.split("/")[4]
         inside(
             "sh", "-ec",
             f"mkdir {group}; echo threaded >{group}/cgroup.type; echo {worker} >{group}/cgroup.threads;"

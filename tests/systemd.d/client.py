@@ -93,7 +93,7 @@ def announce(torrent, source=None, port=6881, left=1, to=None):
         "compact": 1,
         "event": "started",
     }
-    answer = get(f"/announce?{urllib.parse.urlencode(query)}", source, to)
+    answer = get(f"/announce?{urllib.parse.urlencode(query, quote_via=urllib.parse.quote)}", source, to)
     if b"peers" not in answer:
         raise Refused(f"no peers: {answer!r}")
     return answer
