@@ -332,6 +332,79 @@ fn no_packet_of_any_length_gets_more_than_it_sent() {
     }
 }
 
+/// Bytes out for each byte in, by what is sent: the figures in SECURITY.md. What travels around them, the headers of UDP
+/// and IP, is the same for both.
+#[test]
+fn who_has_not_proven_that_he_hears_is_sent_no_more_than_he_sent() {
+    for (bad_ids, for_a_forged) in [("silence", 0.0), ("error", 14.0)] {
+        let tracker = Tracker::open(&format!("bad_ids = '{bad_ids}'"));
+        // An id that is good for another address, and peers and torrents that would make long answers.
+        let other = tracker.client("127.0.0.2");
+        let stolen = other.id();
+        for port in 1..100u16 {
+            let packet = with(leecher(stolen), 96, port.to_be_bytes());
+            assert_eq!(other.ask(&packet)[..4], 1u32.to_be_bytes());
+        }
+        assert_eq!(other.ask(&leecher(stolen)).len(), 20 + 6 * 50);
+        let hashes = [TORRENT; 74];
+        let longer = |len| {
+            let mut packet = connect(9);
+            packet.resize(len, 0);
+            packet
+        };
+        let actions = (0..32).map(|bit| with(announce(stolen), 8, (1u32 << bit).to_be_bytes()));
+        let cases: [(&str, Vec<Vec<u8>>, f64); 7] = [
+            ("connect", vec![connect(9); 50], 1.0),
+            (
+                "connect with more behind it",
+                vec![longer(98), longer(PACKET_MAX)],
+                32.0 / 2146.0,
+            ),
+            (
+                "connect without its number",
+                vec![with(connect(9), 0, stolen.to_be_bytes())],
+                0.0,
+            ),
+            (
+                "announce",
+                vec![
+                    announce(stolen),
+                    leecher(stolen),
+                    announce(MAGIC),
+                    announce(0),
+                ],
+                for_a_forged / 98.0,
+            ),
+            (
+                "scrape of 74",
+                vec![scrape(stolen, &hashes)],
+                for_a_forged / 1496.0,
+            ),
+            (
+                "scrape of none",
+                vec![scrape(stolen, &[])],
+                for_a_forged / 16.0,
+            ),
+            // One of them is an announce, one a scrape.
+            (
+                "any action",
+                actions.collect(),
+                2.0 * for_a_forged / (32.0 * 98.0),
+            ),
+        ];
+        for (what, packets, expected) in cases {
+            let stranger = tracker.client("127.0.0.1");
+            let sent: usize = packets.iter().map(Vec::len).sum();
+            let answers = stranger.answers(&packets);
+            let received: usize = answers.iter().map(Vec::len).sum();
+            let ratio = received as f64 / sent as f64;
+            println!("bad_ids = {bad_ids}, {what}: {sent} bytes in, {received} out, {ratio:.3}");
+            assert_eq!(ratio, expected, "{what}");
+            assert!(ratio <= 1.0);
+        }
+    }
+}
+
 #[test]
 fn peers_of_one_protocol_are_given_over_the_other() {
     let tracker = Tracker::open("");

@@ -43,6 +43,9 @@ const SHARDS: usize = 1024;
 /// How many peers a sweep looks at before it lets waiting announces in.
 const SWEPT_AT_ONCE: usize = 4096;
 
+/// Minutes within which a sweep comes round to every shard.
+const SWEEP_ROUND: u8 = 2;
+
 /// Every torrent and its swarm. Shared by all workers; each call takes one short lock.
 pub struct Tracker {
     settings: RwLock<Settings>,
@@ -68,6 +71,8 @@ struct Shard {
     /// IPv4, IPv6.
     peers: [usize; 2],
     remembered: Remembered,
+    /// In which minute it was swept last.
+    swept_minute: Option<u32>,
 }
 
 struct Torrent {
@@ -260,6 +265,9 @@ impl Tracker {
 
     /// Forgets silent peers in one slice of all: called for each slice in turn, every peer is seen once a round, and no
     /// announce waits for more than a part of a slice.
+    ///
+    /// A process that was stopped for hours finds everyone too old but those that have come since, and forgets them, though
+    /// ages wrap: only who happens to seem new, a minute or two in 256, stays for one more timeout.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
         for shard in self
@@ -269,6 +277,7 @@ impl Tracker {
             .into_iter()
             .flatten()
         {
+            let timeout_minutes = lock(shard).begin_sweep(now, timeout_minutes);
             let mut next = Some((0, 0));
             while let Some(from) = next {
                 let mut shard = self.locked(shard);
@@ -396,6 +405,7 @@ impl Shard {
             random,
             peers: [0, 0],
             remembered: Remembered::default(),
+            swept_minute: None,
         }
     }
 
@@ -468,6 +478,17 @@ impl Shard {
         let counts = torrent.counts();
         self.settle(at, before, keyed);
         counts
+    }
+
+    /// How old a peer may seem to be in this sweep, in minutes.
+    fn begin_sweep(&mut self, now: Time, timeout_minutes: u8) -> u8 {
+        let minute = now.0 / 60;
+        let before = self.swept_minute.replace(minute).unwrap_or(minute);
+        // Whoever came before the last sweep is too old by now, and may not seem so.
+        match minute.saturating_sub(before) > timeout_minutes.into() {
+            true => timeout_minutes.min(SWEEP_ROUND),
+            false => timeout_minutes,
+        }
     }
 
     /// Sweeps on from a torrent and a peer in it, and tells where to go on.
@@ -657,6 +678,35 @@ mod tests {
             tracker.counts_together([InfoHash([9; 20])]),
             ScrapeEntry::default()
         );
+    }
+
+    #[test]
+    fn who_was_there_before_hours_of_standstill_is_forgotten() {
+        let settings = Settings {
+            open: true,
+            ..Settings::default()
+        };
+        let tracker = Tracker::new(settings, 1);
+        let hear = |now, host: u8| {
+            let announce = announce(1, &format!("192.0.2.{host}"), host, Event::Started, false);
+            tracker.announce(now, &announce, &mut Vec::new()).unwrap();
+        };
+        let sweep = |now| {
+            (0..Tracker::SLICES).for_each(|slice| tracker.expire(now, slice));
+            tracker.totals().peers_v4
+        };
+        let begin = Time(1000 * 60);
+        let minutes = |minutes: u32| Time(begin.0 + minutes * 60);
+        assert_eq!(sweep(begin), 0);
+        hear(minutes(0), 1);
+        // Its age seems to be 10 minutes.
+        hear(minutes(266), 2);
+        assert_eq!(sweep(minutes(266)), 1);
+        // Without a standstill each stays for as long as it may.
+        for minute in 267..=311 {
+            assert_eq!(sweep(minutes(minute)), 1);
+        }
+        assert_eq!(sweep(minutes(312)), 0);
     }
 
     fn given(tracker: &Tracker, announce: &Announce) -> usize {

@@ -216,12 +216,12 @@ impl<const N: usize> Record<N> {
         self.mark().0
     }
 
-    /// Appends the endpoint if an asker who is not kept is to be given it.
-    fn offer(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
+    /// As [`Set::choose`] does of more. An asker who is not kept is given this one.
+    fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
         let mark = self.mark();
-        let of_use = asker.class != Class::Seeder || mark.class() != Class::Seeder;
+        let fits = asker.class != Class::Seeder || mark.class() != Class::Seeder;
         let reached = !mark.local() || reaches(address(&self.endpoint));
-        if asker.want > 0 && of_use && reached {
+        if asker.at.is_none() && asker.want > 0 && fits && reached {
             out.extend_from_slice(&self.endpoint);
         }
     }
@@ -940,16 +940,11 @@ impl Swarm {
         };
         let reaches = |address| localities.holds(peer.locality, address);
         match (self, peer.endpoint) {
+            (Self::OneV4(record), Endpoint::V4(_)) => record.choose(&asker, reaches, out),
+            (Self::OneV6(record), Endpoint::V6(_)) => record.choose(&asker, reaches, out),
             (Self::V4(v4), Endpoint::V4(_)) => v4.choose(&asker, reaches, out),
             (Self::Both(families), Endpoint::V4(_)) => families.v4.choose(&asker, reaches, out),
             (Self::Both(families), Endpoint::V6(_)) => families.v6.choose(&asker, reaches, out),
-            // Who is kept alone has nobody else to be given; who is not kept is given who is there.
-            (Self::OneV4(one), Endpoint::V4(_)) if joined.at.is_none() => {
-                one.offer(&asker, reaches, out);
-            }
-            (Self::OneV6(one), Endpoint::V6(_)) if joined.at.is_none() => {
-                one.offer(&asker, reaches, out);
-            }
             _ => {}
         }
     }
