@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::libc::{self, MSG_DONTWAIT, MSG_NOSIGNAL, O_NOCTTY, O_NONBLOCK, c_int};
+use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, O_NOCTTY, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{getpid, gettid};
+use syslog::{LogFormat, Severity};
 
 /// The longest line in bytes, its prefix and newline included: `PIPE_BUF`, the most that a pipe takes whole or not
 /// at all (pipe(7)). A longer one is cut and ends in `cut=yes`.
@@ -140,6 +141,18 @@ words!(
     Debug = "debug"
 );
 
+impl Level {
+    fn severity(self) -> Severity {
+        match self {
+            Self::Error => Severity::LOG_ERR,
+            Self::Warning => Severity::LOG_WARNING,
+            Self::Notice => Severity::LOG_NOTICE,
+            Self::Info => Severity::LOG_INFO,
+            Self::Debug => Severity::LOG_DEBUG,
+        }
+    }
+}
+
 /// How much of a client's address a line may show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -198,49 +211,30 @@ impl Display for ShownAddress {
 }
 
 /// A syslog facility: `daemon`, `local0` to `local7` and the others of syslog(3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Facility {
-    name: &'static str,
-    /// Its number, where a priority has it.
-    bits: c_int,
-}
-
-/// But for `kern`, which the receiver takes from the kernel alone.
-const FACILITIES: [(&str, c_int); 19] = [
-    ("daemon", libc::LOG_DAEMON),
-    ("local0", libc::LOG_LOCAL0),
-    ("local1", libc::LOG_LOCAL1),
-    ("local2", libc::LOG_LOCAL2),
-    ("local3", libc::LOG_LOCAL3),
-    ("local4", libc::LOG_LOCAL4),
-    ("local5", libc::LOG_LOCAL5),
-    ("local6", libc::LOG_LOCAL6),
-    ("local7", libc::LOG_LOCAL7),
-    ("user", libc::LOG_USER),
-    ("auth", libc::LOG_AUTH),
-    ("authpriv", libc::LOG_AUTHPRIV),
-    ("cron", libc::LOG_CRON),
-    ("ftp", libc::LOG_FTP),
-    ("lpr", libc::LOG_LPR),
-    ("mail", libc::LOG_MAIL),
-    ("news", libc::LOG_NEWS),
-    ("syslog", libc::LOG_SYSLOG),
-    ("uucp", libc::LOG_UUCP),
-];
+#[derive(Clone, Copy, Debug)]
+pub struct Facility(syslog::Facility);
 
 impl Default for Facility {
     fn default() -> Self {
-        let (name, bits) = FACILITIES[0];
-        Self { name, bits }
+        Self(syslog::Facility::LOG_DAEMON)
     }
 }
+
+impl PartialEq for Facility {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 as u8 == other.0 as u8
+    }
+}
+
+impl Eq for Facility {}
 
 impl FromStr for Facility {
     type Err = UnknownWord;
 
+    /// Refuses `kern`, which the receiver takes from the kernel alone.
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        let known = FACILITIES.iter().find(|(name, _)| *name == word);
-        known.map(|&(name, bits)| Self { name, bits }).ok_or_else(|| UnknownWord {
+        let known = word.parse().map(Self).ok();
+        known.filter(|facility| facility.to_string() == word && word != "kern").ok_or_else(|| UnknownWord {
             word: word.to_owned(),
             allowed: "daemon, local0 to local7, user, auth, authpriv, cron, ftp, lpr, mail, news, syslog, uucp",
         })
@@ -249,7 +243,8 @@ impl FromStr for Facility {
 
 impl Display for Facility {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        let name = format!("{:?}", self.0);
+        f.write_str(&name.trim_start_matches("LOG_").to_ascii_lowercase())
     }
 }
 
@@ -543,36 +538,38 @@ impl Sink {
     }
 }
 
-/// Syslog's local socket: one line, one datagram, `<30>tbtt[123]: sentence key=value`.
+/// Syslog's local socket: one line, one datagram.
 ///
-/// By hand, for there is little to it: the syslog crate's socket blocks when the receiver is slow and is connected once, so
-/// that a syslogd restarted is a syslogd lost; its format stamps UTC where receivers that believe the stamp (syslog-ng,
-/// busybox) read local time, and without a stamp each of them takes the time at which the line came; and it brings
-/// eleven other crates, of which one has had no release since 2020.
+/// From the syslog crate come the facilities, severities and the trait of a format; not its socket, which blocks when the
+/// receiver is slow and is connected once, so that a syslogd restarted is a syslogd lost; nor its format, which
+/// stamps UTC where receivers that believe the stamp (syslog-ng, busybox) read local time. Without a stamp each of them takes the
+/// time at which the line came.
 struct Syslog {
     socket: UnixDatagram,
     path: PathBuf,
-    facility: Facility,
-    pid: u32,
+    header: Header,
 }
 
 impl Syslog {
     fn open(path: &Path, facility: Facility) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
+        let header = Header {
+            facility,
+            pid: std::process::id(),
+        };
         Ok(Self {
             socket,
             path: path.to_owned(),
-            facility,
-            pid: std::process::id(),
+            header,
         })
     }
 
     fn write(&self, level: Level, text: &str) -> io::Result<()> {
-        let priority = self.facility.bits | level as c_int;
-        let mut datagram = String::with_capacity(text.len() + PREFIX_MAX);
-        // Writing to a String cannot fail.
-        let _ = write!(datagram, "<{priority}>{NAME}[{}]: {text}", self.pid);
+        let mut datagram = Vec::with_capacity(text.len() + PREFIX_MAX);
+        self.header
+            .format(&mut datagram, level.severity(), text)
+            .map_err(|_| ErrorKind::InvalidData)?;
         match self.send(&datagram) {
             // A full queue is a receiver that lives: connecting again would not help.
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
@@ -583,8 +580,27 @@ impl Syslog {
         }
     }
 
-    fn send(&self, datagram: &str) -> io::Result<()> {
-        retry_interrupted(|| self.socket.send(datagram.as_bytes())).map(drop)
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        retry_interrupted(|| self.socket.send(datagram)).map(drop)
+    }
+}
+
+/// `<30>tbtt[123]: sentence key=value`
+struct Header {
+    facility: Facility,
+    pid: u32,
+}
+
+impl LogFormat<&str> for Header {
+    fn format<W: io::Write>(
+        &self,
+        line: &mut W,
+        severity: Severity,
+        text: &str,
+    ) -> syslog::Result<()> {
+        let priority = self.facility.0 as u8 | severity as u8;
+        write!(line, "<{priority}>{NAME}[{}]: {text}", self.pid)?;
+        Ok(())
     }
 }
 
