@@ -424,6 +424,7 @@ impl Loaded {
             localities: self.lists.localities.clone(),
             // The catalogue knows which ids they are for.
             notices: HashMap::new(),
+            host_key: None,
         }
     }
 

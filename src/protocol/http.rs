@@ -1063,6 +1063,8 @@ mod tests {
                 interval: number(),
                 min_interval: number(),
                 warning: warning.map(Into::into),
+                change: None,
+                counted: false,
             };
             let compact = random.below(2) == 0;
             let mut body = Vec::new();

@@ -3,6 +3,7 @@
 
 pub mod author;
 pub mod bencode;
+pub mod changes;
 pub mod connection_id;
 pub mod http;
 pub mod merkle;
