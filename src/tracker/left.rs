@@ -68,7 +68,7 @@ impl Left {
         part.note(hash, now, age_secs);
     }
 
-    /// Whether a peer has left since `age_secs` ago, or then.
+    /// Whether a peer has left later than `age_secs` ago.
     pub(super) fn since(
         &self,
         info_hash: &InfoHash,
@@ -80,7 +80,7 @@ impl Left {
         let hash = hash(info_hash, endpoint, keyed);
         let part = lock(self.part(hash));
         part.find(hash)
-            .is_some_and(|leave| leave.age_secs(now) <= age_secs)
+            .is_some_and(|leave| leave.age_secs(now) < age_secs)
     }
 
     /// Forgets in one part those of longer ago than `lifetime_secs`, some later.
@@ -132,9 +132,10 @@ impl Part {
     }
 }
 
-/// Where a leave is in a table, by the part of the hash that it keeps: a table takes its places from the lower bits.
+/// Where a leave is in a table, by the part of the hash that it keeps: a table takes a place from the lower bits, and tells
+/// neighbours apart by the upper ones.
 fn place(hash: u64) -> u64 {
-    (hash & !Leave::TIME).rotate_left(40)
+    hash & !Leave::TIME | hash >> 40
 }
 
 fn hash(info_hash: &InfoHash, endpoint: &[u8], keyed: &SipHasher13) -> u64 {
@@ -142,4 +143,102 @@ fn hash(info_hash: &InfoHash, endpoint: &[u8], keyed: &SipHasher13) -> u64 {
     hasher.write(&info_hash.0);
     hasher.write(endpoint);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFETIME: u32 = 2700;
+
+    fn keyed() -> SipHasher13 {
+        SipHasher13::new_with_keys(1, 2)
+    }
+
+    fn endpoint(number: u32) -> [u8; 6] {
+        let mut endpoint = [0; 6];
+        endpoint[..4].copy_from_slice(&number.to_be_bytes());
+        endpoint
+    }
+
+    fn note(left: &Left, number: u32, at: u32, age_secs: u32) {
+        let id = InfoHash([7; 20]);
+        left.note(&id, &endpoint(number), Time(at), age_secs, &keyed());
+    }
+
+    fn since(left: &Left, number: u32, at: u32, age_secs: u32) -> bool {
+        let id = InfoHash([7; 20]);
+        left.since(&id, &endpoint(number), Time(at), age_secs, &keyed())
+    }
+
+    fn expire(left: &Left, at: u32) {
+        (0..PARTS).for_each(|slice| left.expire(Time(at), slice, LIFETIME));
+    }
+
+    #[test]
+    fn who_left_is_known_to_the_second() {
+        let left = Left::new();
+        note(&left, 1, 1000, 10);
+        assert!(since(&left, 1, 1000, 11), "came before");
+        assert!(!since(&left, 1, 1000, 10), "came then");
+        assert!(!since(&left, 1, 1000, 9), "came after");
+        assert!(!since(&left, 2, 1000, 11), "another");
+        let other = InfoHash([8; 20]);
+        assert!(!left.since(&other, &endpoint(1), Time(1000), 11, &keyed()));
+        note(&left, 1, 1001, 20);
+        assert!(!since(&left, 1, 1001, 11), "an older leave is no news");
+        note(&left, 1, 1001, 0);
+        assert!(since(&left, 1, 1005, 5));
+        assert!(!since(&left, 1, 1005, 4));
+    }
+
+    #[test]
+    fn it_may_have_been_before_time_0() {
+        let left = Left::new();
+        note(&left, 1, 5, 600);
+        assert!(since(&left, 1, 5, 601));
+        assert!(!since(&left, 1, 5, 600));
+        // The clock of another thread may be a second behind.
+        note(&left, 2, 6, 0);
+        assert!(since(&left, 2, 5, 1));
+        assert!(!since(&left, 2, 5, 0));
+    }
+
+    #[test]
+    fn they_are_known_for_one_lifetime_at_least_and_two_at_most() {
+        let left = Left::new();
+        for minute in 0..200 {
+            note(&left, minute, minute * 60, 0);
+            expire(&left, minute * 60);
+            for past in 0..=minute {
+                let age_secs = (minute - past) * 60;
+                let known = since(&left, past, minute * 60, age_secs + 1);
+                assert!(known || age_secs > LIFETIME, "{past} in {minute}");
+                assert!(
+                    !known || age_secs <= 2 * LIFETIME + 120,
+                    "{past} in {minute}"
+                );
+            }
+        }
+        expire(&left, 1_000_000);
+        expire(&left, 2_000_000);
+        assert!(left.0.iter().all(|part| lock(part).find(0).is_none()));
+    }
+
+    #[test]
+    fn a_flood_of_leaves_is_bounded_and_the_latest_are_known() {
+        let left = Left::new();
+        let many = 3 * MOST as u32 * PARTS as u32;
+        (0..many).for_each(|number| note(&left, number, 100, 0));
+        for part in &left.0 {
+            let part = lock(part);
+            assert!(part.younger.len() <= MOST && part.older.len() <= MOST);
+            assert!(part.older.capacity() <= 16_384);
+        }
+        let known = (0..many).filter(|&number| since(&left, number, 100, 1));
+        let known = known.count();
+        assert!(known > MOST * PARTS, "{known}");
+        let latest = many - MOST as u32 * PARTS as u32 / 2;
+        assert!((latest..many).all(|number| since(&left, number, 100, 1)));
+    }
 }
