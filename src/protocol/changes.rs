@@ -29,7 +29,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use crate::tracker::downloads::{Counter, NodeId};
-use crate::tracker::{Change, Class, InfoHash, Told};
+use crate::tracker::{Answer, Change, Class, InfoHash, Told};
 
 const VERSION: u8 = 1;
 const HEAD: usize = 1 + 8 + 4;
@@ -53,6 +53,24 @@ pub struct Sender {
     pub node: NodeId,
     /// Another at each start: a node that comes back empty needs what its former self told.
     pub run: u32,
+}
+
+/// What an announce did that other trackers are to hear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct News {
+    /// `None`: nothing changed.
+    pub change: Option<Change>,
+    /// It made a new download.
+    pub counted: bool,
+}
+
+impl News {
+    pub(super) fn of(answer: &Answer) -> Self {
+        Self {
+            change: answer.change,
+            counted: answer.counted,
+        }
+    }
 }
 
 /// One record of a batch.
