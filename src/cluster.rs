@@ -324,7 +324,7 @@ impl<'n> Writer<'n> {
             self.look(line, now)?;
             self.looked = Some(at);
         }
-        self.take_changes(line, now)?;
+        self.take_changes(line, now, at)?;
         if self.batches.is_empty() && due(self.appended, at, HEARTBEAT) {
             let mut batch = Vec::new();
             changes::write_head(node.own, &mut batch);
@@ -377,7 +377,12 @@ impl<'n> Writer<'n> {
     }
 
     /// Packs what has come into the outbox.
-    fn take_changes<L: Line>(&mut self, line: &mut L, now: Time) -> Result<(), L::Lost> {
+    fn take_changes<L: Line>(
+        &mut self,
+        line: &mut L,
+        now: Time,
+        at: Instant,
+    ) -> Result<(), L::Lost> {
         let node = self.node;
         let own = node.own.node;
         let mut counted = Vec::new();
@@ -406,6 +411,7 @@ impl<'n> Writer<'n> {
         }
         if let Some(since) = node.outbox.take_dropped_since() {
             lock(&node.member).dropped(since);
+            node.standing.dropped(at);
         }
         self.tell_counters(line, &counted)
     }

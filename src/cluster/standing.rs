@@ -82,6 +82,8 @@ struct Now {
     /// Others, and when they were last heard of.
     nodes: HashMap<NodeId, Instant>,
     doubled: bool,
+    /// When the queue was last seen to have been full.
+    dropped: Option<Instant>,
 }
 
 impl Standing {
@@ -95,6 +97,7 @@ impl Standing {
                 told: false,
                 nodes: HashMap::new(),
                 doubled: false,
+                dropped: None,
             }),
             tally: Tally::default(),
             late_ms: AtomicU64::new(0),
@@ -170,6 +173,10 @@ impl Standing {
         }
     }
 
+    pub(super) fn dropped(&self, at: Instant) {
+        self.now().dropped = Some(at);
+    }
+
     pub(super) fn late(&self, ms: u64) {
         self.late_ms.store(ms, Ordering::Relaxed);
     }
@@ -203,6 +210,9 @@ impl Standing {
             refused: tally.refused.get(),
             malformed: tally.malformed.get(),
             dropped: 0,
+            last_dropped: now
+                .dropped
+                .map(|at| unix.saturating_sub(at.elapsed().as_secs())),
             reconnects: tally.reconnects.get(),
         }
     }
