@@ -42,7 +42,7 @@ use crate::protocol::member::{EntryId, Found, Member, REPLICA_LAG_SECS};
 use crate::server::outbox::{Outbox, PARTITIONS, Waiting, partition};
 use crate::server::{Clock, figures};
 use crate::tracker::downloads::{Counter, Downloads, NodeId};
-use crate::tracker::{Heard, Time, Told, Tracker, Walk};
+use crate::tracker::{Heard, InfoHash, Time, Told, Tracker, Walk};
 use engine::Engine;
 use kept::Kept;
 use standing::{Of, Standing};
@@ -154,7 +154,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// `kept` is what [`Node::kept`] gave before a restart; `random` is unlike at any other start.
+    /// `kept` is what [`Node::keep`] gave before a restart; `random` is unlike at any other start. The tracker shows what was
+    /// counted so far, and serves nobody yet.
     pub fn new(
         kept: &[u8],
         random: [u64; 2],
@@ -167,13 +168,17 @@ impl Node {
             node: kept.as_ref().map_or(NodeId(random[0]), |kept| kept.node),
             run: random[1] as u32,
         };
-        let (member, downloads, read) = match kept {
+        let (member, mut downloads, read) = match kept {
             None => (Member::new(own), Downloads::default(), Default::default()),
             Some(kept) => {
                 let member = Member::resume(own, kept.owed_since, kept.epoch);
                 (member, kept.downloads, kept.read)
             }
         };
+        // It may have counted alone.
+        tracker.for_each_torrent(|info_hash, counts| {
+            downloads.adopt(*info_hash, counts.downloaded, own.node);
+        });
         Self {
             own,
             outbox,
@@ -188,16 +193,18 @@ impl Node {
         }
     }
 
-    /// For the snapshot, to go on from there after a restart: to be taken before the tracker is written, which then holds
-    /// all that has been read.
-    pub fn kept(&self) -> Vec<u8> {
+    /// For the snapshot, to go on from there after a restart. To be called before the tracker is written, which then holds
+    /// all that has been read; the bytes are to be asked for after that.
+    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
         let read = *lock(&self.read);
         let (owed_since, epoch) = {
             let member = lock(&self.member);
             (member.owed_since(), member.epoch())
         };
-        let downloads = &lock(&self.downloads);
-        kept::bytes(self.own.node, owed_since, epoch, &read, downloads)
+        move || {
+            let downloads = &lock(&self.downloads);
+            kept::bytes(self.own.node, owed_since, epoch, &read, downloads)
+        }
     }
 
     /// `unix` is the time now, as operators see it.
@@ -219,6 +226,14 @@ impl Node {
         let total = lock(&self.downloads).hear(counter);
         if let Some(total) = total {
             self.tracker.show_downloads(&counter.info_hash, total);
+        }
+    }
+
+    /// Has the tracker show what all have counted; it forgets what it shows with a torrent's last peer, if it is open.
+    fn show_downloads(&self, info_hash: &InfoHash) {
+        let total = lock(&self.downloads).total(info_hash);
+        if total > 0 {
+            self.tracker.show_downloads(info_hash, total);
         }
     }
 
@@ -391,13 +406,11 @@ impl<'n> Writer<'n> {
             for waiting in taken.iter_mut().filter(|waiting| waiting.counted) {
                 // Once, whatever becomes of it on the way.
                 waiting.counted = false;
-                let info_hash = waiting.change.info_hash;
-                let mut downloads = lock(&node.downloads);
-                counted.extend(downloads.count(info_hash, own));
-                let total = downloads.total(&info_hash);
-                drop(downloads);
-                // The tracker's own count may have gone under in what others told meanwhile.
-                node.tracker.show_downloads(&info_hash, total);
+                counted.extend(lock(&node.downloads).count(waiting.change.info_hash, own));
+            }
+            for waiting in &*taken {
+                // It may be new here, or the tracker's own count may have gone under in what others told meanwhile.
+                node.show_downloads(&waiting.change.info_hash);
             }
             let told = taken.iter().map(|waiting| {
                 Record::Peer(Told {
@@ -452,23 +465,11 @@ impl<'n> Writer<'n> {
             }
             node.hear_counter(&counter);
         })?;
-        let mut totals = Vec::new();
-        node.tracker.for_each_torrent(|info_hash, counts| {
-            if counts.downloaded > 0 {
-                totals.push((*info_hash, counts.downloaded));
-            }
-        });
-        let new: Vec<_> = {
-            let mut downloads = lock(&node.downloads);
-            for (info_hash, total) in totals {
-                downloads.adopt(info_hash, total, own);
-            }
-            let is_new = |counter: &Counter| {
-                let known = known.get(&counter.info_hash).copied().unwrap_or(0);
-                counter.node == own && counter.downloads > known
-            };
-            downloads.counters().filter(is_new).collect()
+        let is_new = |counter: &Counter| {
+            let known = known.get(&counter.info_hash).copied().unwrap_or(0);
+            counter.node == own && counter.downloads > known
         };
+        let new: Vec<_> = lock(&node.downloads).counters().filter(is_new).collect();
         self.tell_counters(line, &new)
     }
 
@@ -698,7 +699,10 @@ fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -
             Record::Peer(told) => {
                 received += 1;
                 match node.tracker.hear(now, passed_secs, &told) {
-                    Heard::Taken => applied += 1,
+                    Heard::Taken => {
+                        applied += 1;
+                        node.show_downloads(&told.change.info_hash);
+                    }
                     Heard::Older => older += 1,
                     Heard::Refused => refused += 1,
                 }
@@ -727,7 +731,7 @@ struct Joint {
 }
 
 impl Cluster {
-    /// Begins to tell others, and to hear them. `kept` is what [`Cluster::kept`] gave before a restart.
+    /// Begins to tell others, and to hear them. `kept` is what [`Cluster::keep`] gave before a restart.
     ///
     /// # Errors
     /// If the certificates cannot be used, or the system has no threads to give.
@@ -772,9 +776,9 @@ impl Cluster {
         self.joint.node.figures(unix)
     }
 
-    /// As [`Node::kept`] has it.
-    pub fn kept(&self) -> Vec<u8> {
-        self.joint.node.kept()
+    /// As [`Node::keep`] has it.
+    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
+        self.joint.node.keep()
     }
 
     /// Has the last changes told, if the engine takes them in time. To be called when no worker changes anything any more.
