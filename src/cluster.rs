@@ -679,13 +679,14 @@ impl<'n> Reader<'n> {
 /// Takes in a batch that came into its stream `age_ms` ago, and tells whether it is this node's own.
 fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -> bool {
     let tally = &node.standing.tally;
+    let own = |sender| lock(&node.member).is_own(sender);
+    if changes::read_sender(&entry.batch).is_ok_and(own) {
+        return true;
+    }
     let Ok(batch) = Batch::parse(&entry.batch) else {
         tally.malformed.add_one();
         return false;
     };
-    if lock(&node.member).is_own(batch.sender) {
-        return true;
-    }
     if batch.sender.node != node.own.node {
         node.standing.heard_of(batch.sender, at);
     } else if entry.id.ms > node.began_ms.load(Ordering::Relaxed) + DOUBLED_MS {
