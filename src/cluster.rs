@@ -116,6 +116,9 @@ pub trait Line {
     /// Whether this node is to fill the streams: no other is about it. That holds for a minute.
     fn may_refill(&mut self, node: &str) -> Result<bool, Self::Lost>;
 
+    /// Forgets what came into the streams before `ms`, by its own clock.
+    fn forget_before(&mut self, ms: u64) -> Result<(), Self::Lost>;
+
     /// For another minute.
     fn keep_refilling(&mut self, node: &str) -> Result<(), Self::Lost>;
 
@@ -144,6 +147,12 @@ pub struct Node {
     downloads: Mutex<Downloads>,
     /// How far each stream has been read.
     read: Mutex<[EntryId; PARTITIONS]>,
+    /// How often the writer has appended something.
+    appended: AtomicU64,
+    /// The reader asks for something to be appended.
+    nudged: AtomicBool,
+    /// [`Node::appended`] when the reader was lost: it goes on once the writer has proven that the engine is there.
+    reader_lost: AtomicU64,
     /// How often the writer has reached an engine that takes something. The reader follows it: were they connected to two
     /// engines, one that was replaced might still answer, and nothing new come from it.
     connected: AtomicU64,
@@ -187,6 +196,9 @@ impl Node {
             member: Mutex::new(member),
             downloads: Mutex::new(downloads),
             read: Mutex::new(read),
+            appended: AtomicU64::new(0),
+            nudged: AtomicBool::new(false),
+            reader_lost: AtomicU64::new(0),
             connected: AtomicU64::new(0),
             read_anew: AtomicBool::new(false),
             began_ms: AtomicU64::new(0),
@@ -340,7 +352,8 @@ impl<'n> Writer<'n> {
             self.looked = Some(at);
         }
         self.take_changes(line, now, at)?;
-        if self.batches.is_empty() && due(self.appended, at, HEARTBEAT) {
+        let nudged = node.nudged.swap(false, Ordering::Relaxed);
+        if self.batches.is_empty() && (nudged || due(self.appended, at, HEARTBEAT)) {
             let mut batch = Vec::new();
             changes::write_head(node.own, &mut batch);
             self.batches.push((0, batch));
@@ -451,6 +464,7 @@ impl<'n> Writer<'n> {
     fn append<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
         line.append(&self.batches)?;
         self.batches.clear();
+        self.node.appended.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -487,6 +501,10 @@ impl<'n> Writer<'n> {
             Found::Same => return Ok(()),
             Found::Refilled => node.read_anew.store(true, Ordering::Relaxed),
             Found::Wanting if line.may_refill(&node.name())? => {
+                // An engine that is back after another has stood in for it holds peers that have left since: nobody is to learn
+                // of them. What others tell it at the moment stays.
+                let recent_ms = 1000 * u64::from(REPLICA_LAG_SECS);
+                line.forget_before(line.now_ms().saturating_sub(recent_ms))?;
                 // All is told, so nothing more is owed.
                 lock(&node.member).settle();
                 self.recount = Some(Recount::new(None));
@@ -599,10 +617,12 @@ pub enum Reading {
 }
 
 impl<'n> Reader<'n> {
-    /// `None` while the writer has no connection: there is nothing to follow.
+    /// `None` while the writer has no connection, or has not appended anything since the last reader was lost.
     pub fn new(node: &'n Node, at: Instant) -> Option<Self> {
         let connected = node.connected.load(Ordering::Relaxed);
-        node.standing.is_up(Of::Writer).then(|| Self {
+        let proven =
+            node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
+        (proven && node.standing.is_up(Of::Writer)).then(|| Self {
             node,
             connected,
             from: *lock(&node.read),
@@ -661,7 +681,11 @@ impl<'n> Reader<'n> {
 
     /// To be called when a step has failed, or was deaf.
     pub fn lost(self, reason: &dyn ToString) {
-        self.node.standing.down(Of::Reader, reason);
+        let node = self.node;
+        let appended = node.appended.load(Ordering::Relaxed);
+        node.reader_lost.store(appended, Ordering::Relaxed);
+        node.nudged.store(true, Ordering::Relaxed);
+        node.standing.down(Of::Reader, reason);
     }
 
     fn begin<L: Line>(&mut self, line: &mut L) -> Result<[EntryId; PARTITIONS], L::Lost> {

@@ -230,6 +230,13 @@ impl Line for Wire {
         })
     }
 
+    fn forget_before(&mut self, ms: u64) -> Result<(), Lost> {
+        self.ask(|net| {
+            let streams = &mut net.engine.streams;
+            (streams.iter_mut()).for_each(|stream| stream.retain(|(id, _)| id.ms >= ms));
+        })
+    }
+
     fn keep_refilling(&mut self, node: &str) -> Result<(), Lost> {
         self.ask(|net| net.engine.refill = Some((node.to_owned(), net.engine_ms() + 60_000)))
     }
