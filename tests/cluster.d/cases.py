@@ -19,7 +19,7 @@ import urllib.parse
 
 from engine import Engine, Wire, await_
 from tracker import (
-    COMPLETED, STARTED, STOPPED, TBTT, Beside, Node, Udp, announce_http, changes, fill, http_client, percentile, pulse, torrents,
+    COMPLETED, REAL_ROOT, STARTED, STOPPED, TBTT, Beside, Node, Udp, announce_http, changes, fill, http_client, percentile, pulse, torrents,
 )
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -572,11 +572,35 @@ def advice(first):
     raise AssertionError(f"the manual has nothing that begins with {first}")
 
 
-def certify(directory):
-    """By the manual's commands, but for another address."""
-    script = re.sub(r"^# cd .*$|^# ch.*$", "", advice("# cd /etc/valkey"), flags=re.M).replace("\n# ", "\n").replace("192.0.2.1", "127.0.0.1")
+def certify(directory, address, authority=None):
+    """By the manual's commands, but for another address, and with the authority of another directory if there is one."""
+    script = re.sub(r"^# cd .*$|^# ch.*$", "", advice("# cd /etc/valkey"), flags=re.M).replace("\n# ", "\n").replace("192.0.2.1", address)
     directory.mkdir()
+    if authority:
+        script = script[script.index("openssl req -x509 -CA") :]
+        for file in ("ca.pem", "ca.key"):
+            (directory / file).write_bytes((authority / file).read_bytes())
     subprocess.run(["sh", "-euc", script], cwd=directory, check=True, capture_output=True)
+
+
+def secured(work, name, address, passwords):
+    """An engine as the manual has it, with users who have these passwords; its certificate is in a directory beside it."""
+    users = advice("user default off") + advice("user check")
+    for user, password in passwords.items():
+        digest = subprocess.run(["sha256sum"], input=password.encode(), capture_output=True, check=True).stdout.split()[0].decode()
+        users, times = re.subn(rf"^(user {user} on #)\.\.\.", rf"\g<1>{digest}", users, flags=re.M)
+        expect(f"lines for {user}", times, 1)
+    (work / "users.acl").write_text(users)
+    lines = advice("bind 192.0.2.1")
+    for of_the_manual, here in (
+        ("192.0.2.1", address),
+        ("/etc/valkey/users.acl", f"{work}/users.acl"),
+        ("/etc/valkey/", f"{work}/{name}-tls/"),
+        ("unixsocket /run/valkey/valkey-server.sock", f"unixsocket {work}/{name}/engine.sock"),
+    ):
+        assert of_the_manual in lines, f"{of_the_manual} is not in the manual's {lines}"
+        lines = lines.replace(of_the_manual, here)
+    return Engine(work / name, 0, *lines.splitlines(), password=passwords["admin"])
 
 
 def shown(node):
@@ -601,28 +625,19 @@ def forms(password):
 def _():
     work = WORK / "secret"
     work.mkdir(parents=True)
-    certify(work / "tls")
-    certify(work / "others")
-    passwords = {user: secrets.token_hex(32) for user in ("admin", "tbtt")}
-    users = advice("user default off")
-    for user, password in passwords.items():
-        digest = subprocess.run(["sha256sum"], input=password.encode(), capture_output=True, check=True).stdout.split()[0].decode()
-        users, times = re.subn(rf"^(user {user} on #)\.\.\.", rf"\g<1>{digest}", users, flags=re.M)
-        expect(f"lines for {user}", times, 1)
-    (work / "users.acl").write_text(users)
+    certify(work / "engine-tls", "127.0.0.1")
+    certify(work / "others-tls", "127.0.0.1")
+    passwords = {user: secrets.token_hex(32) for user in ("admin", "tbtt", "check")}
     for name, password in {"password": passwords["tbtt"], "wrong": "wrong-" + secrets.token_hex(16)}.items():
         (work / name).write_text(password + "\n")
         (work / name).chmod(0o600)
-    lines = advice("bind 192.0.2.1").replace("192.0.2.1", "127.0.0.1").replace("/etc/valkey/users.acl", f"{work}/users.acl")
-    lines = lines.replace("/etc/valkey/", f"{work}/tls/").replace("unixsocket /run/valkey/valkey-server.sock", f"unixsocket {work}/engine/engine.sock")
-    assert str(work) in lines
-    engine = Engine(work / "engine", 0, *lines.splitlines(), password=passwords["admin"])
+    engine = secured(work, "engine", "127.0.0.1", passwords)
     nodes = []
 
-    def node(name, port, url, password="password", authority="tls"):
+    def node(name, port, url, password="password", authority="engine"):
         cluster = f'url = "{url}"\nuser = "tbtt"\npassword_file = "{work}/{password}"\n'
         if url.startswith("rediss"):
-            cluster += f'ca_file = "{work}/{authority}/ca.pem"\n'
+            cluster += f'ca_file = "{work}/{authority}-tls/ca.pem"\n'
         nodes.append(Node(work / name, port, cluster))
         return nodes[-1]
 
@@ -645,7 +660,7 @@ def _():
         refused = engine.ask("ACL", "LOG")
         # Who is not who he should be is not believed, and clients are served alone.
         reasons = []
-        for name, port, password, authority in (("d", 6972, "wrong", "tls"), ("e", 6973, "password", "others")):
+        for name, port, password, authority in (("d", 6972, "wrong", "engine"), ("e", 6973, "password", "others")):
             one = node(name, port, tls, password, authority)
             await_("its word", one.told)
             time.sleep(2.5)
@@ -679,6 +694,76 @@ def _():
         for one in nodes:
             one.kill()
         engine.stop()
+
+
+@case("haproxy leads to the second engine and back, as the manual has it")
+def _():
+    work = WORK / "haproxy"
+    work.mkdir(parents=True)
+    passwords = {user: secrets.token_hex(32) for user in ("admin", "tbtt", "check")}
+    (work / "password").write_text(passwords["tbtt"] + "\n")
+    certify(work / "one-tls", "127.0.0.1")
+    certify(work / "two-tls", "127.0.0.2", work / "one-tls")
+    engines = [secured(work, "one", "127.0.0.1", passwords), secured(work, "two", "127.0.0.2", passwords)]
+    lines = advice("listen valkey")
+    for of_the_manual, here in (
+        ("192.0.2.1", "127.0.0.1"),
+        ("192.0.2.2", "127.0.0.2"),
+        ("/run/haproxy/valkey.sock", f"{work}/valkey.sock"),
+        ("user _tbtt", f"user {'nobody' if REAL_ROOT else 'root'}"),
+        ("/etc/haproxy/cluster-ca.pem", f"{work}/one-tls/ca.pem"),
+        ("PASSWORD", passwords["check"]),
+    ):
+        assert of_the_manual in lines, f"{of_the_manual} is not in the manual's {lines}"
+        lines = lines.replace(of_the_manual, here)
+    (work / "haproxy.cfg").write_text(lines)
+    (work / "password").chmod(0o600)
+    haproxy = subprocess.Popen(["haproxy", "-db", "-f", work / "haproxy.cfg"], stdout=open(work / "haproxy.log", "wb"), stderr=subprocess.STDOUT)
+    nodes = []
+
+    def node(name, port):
+        return Node(work / name, port, f'url = "redis+unix://{work}/valkey.sock"\nuser = "tbtt"\npassword_file = "{work}/password"')
+
+    try:
+        await_("haproxy", (work / "valkey.sock").exists)
+        for name, port in (("a", 6969), ("b", 6970)):
+            nodes.append(node(name, port))
+        peers, told = 0, []
+
+        def share(what):
+            """A peer that announces to one is at the other, and so is who was there before."""
+            nonlocal peers
+            for port in (6969, 6970):
+                peers += 1
+                Udp(port).announce(b"through haproxy".ljust(20, b"."), peers)
+            begin = time.monotonic()
+            await_(what, lambda: all(Udp(port).scrape([b"through haproxy".ljust(20, b".")]) == [(0, 0, peers)] for port in (6969, 6970)), 30)
+            told.append(f"{what} after {time.monotonic() - begin:.1f} s")
+
+        def keys(engine):
+            return engine.ask("DBSIZE") > 0
+
+        share("the first")
+        expect("whether the second has anything", keys(engines[1]), False)
+        engines[0].kill()
+        share("the second")
+        engines[0].start()
+        await_("haproxy to lead back", lambda: keys(engines[0]))
+        share("the first again")
+        nodes.append(node("c", 6971))
+        await_("a third to know all", lambda: Udp(6971).scrape([b"through haproxy".ljust(20, b".")]) == [(0, 0, peers)], 20)
+        return ", ".join(told)
+    except BaseException:
+        for log in [work / "haproxy.log", *sorted(work.glob("*/*.log"))]:
+            print(f"--- {log.relative_to(work)}\n{log.read_text()[-3000:]}")
+        raise
+    finally:
+        for one in nodes:
+            one.kill()
+        haproxy.kill()
+        haproxy.wait()
+        for engine in engines:
+            engine.kill()
 
 
 @case("the examples ask for figures that a node has")
