@@ -439,25 +439,25 @@ def _():
         return told
 
 
-@case("a node that was away goes on from where it was")
+@case("a node that was away learns what it missed")
 def _():
     with three("away") as cluster:
         ledger = Ledger(cluster)
         ledger.act()
         ledger.agree(10)
         node = cluster.nodes[1]
-        received = node.cluster()["received"]
         fill(cluster.ports[0], torrents("before", 50), 100)
-        await_("the peers", lambda: node.cluster()["received"] >= received + 5000)
+        cluster.agree(torrents("before", 50), [(0, 0, 100)] * 50)
         node.stop()
+        # What it knew is in its snapshot, and may be gone from the engine.
+        for key in streams(cluster.engine):
+            cluster.engine.ask("XTRIM", key, "MAXLEN", 0)
         fill(cluster.ports[0], torrents("meanwhile", 10), 100)
+        fill(cluster.ports[2], torrents("before", 25), 100, event=STOPPED)
         node.start()
         cluster.agree(torrents("meanwhile", 10), [(0, 0, 100)] * 10)
-        cluster.agree(torrents("before", 50), [(0, 0, 100)] * 50)
+        cluster.agree(torrents("before", 50), [(0, 0, 0)] * 25 + [(0, 0, 100)] * 25)
         ledger.agree(10)
-        heard = node.cluster()["received"]
-        assert heard < 5000, f"it read {heard} changes again"
-        return f"{heard} changes read"
 
 
 # What is not from a friend.
