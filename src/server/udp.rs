@@ -26,8 +26,9 @@ use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use crate::protocol::udp::{PACKET_MAX, Responder};
+use crate::protocol::udp::{Outcome, PACKET_MAX, Responder};
 use crate::server::counters::Counters;
+use crate::server::outbox::Outbox;
 use crate::server::{Clock, http};
 use crate::tracker::Tracker;
 
@@ -49,6 +50,7 @@ pub struct Front {
     tracker: Arc<Tracker>,
     clock: Clock,
     counters: Arc<Counters>,
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl Front {
@@ -59,6 +61,7 @@ impl Front {
             tracker: http.tracker.clone(),
             clock: http.clock,
             counters: http.counters.clone(),
+            outbox: http.outbox.clone(),
         }
     }
 
@@ -278,6 +281,9 @@ impl Door {
                 &mut batch.output,
             );
             counters.count_udp(client.ip(), &outcome);
+            if let (Some(outbox), Outcome::Announced(_, news)) = (&self.front.outbox, &outcome) {
+                outbox.push_news(news, now);
+            }
             let bytes = start..batch.output.len();
             if !bytes.is_empty() {
                 batch.replies.push(Reply { to, from, bytes });

@@ -4,7 +4,10 @@
 pub mod access;
 pub mod budget;
 pub mod catalogue;
+mod change;
+pub mod downloads;
 pub mod health;
+mod left;
 pub mod list;
 mod random;
 mod remembered;
@@ -21,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+pub use change::{Change, Heard, HostKey, Told};
 pub use random::Random;
 pub use rules::{Gate, Settings};
 pub use saved::{Malformed, Restore, Restored, Walk};
@@ -30,8 +34,9 @@ pub use types::{
 };
 
 use catalogue::Notice;
+use left::Left;
 use remembered::Remembered;
-use swarm::{Peer, Swarm};
+use swarm::{Joined, Peer, Swarm};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.
 const SHARDS: usize = 1024;
@@ -45,6 +50,8 @@ pub struct Tracker {
     shards: Box<[Mutex<Shard>]>,
     /// Keyed, so that no stranger can choose hashes or addresses that fall on one spot.
     keyed: SipHasher13,
+    /// Locked, if at all, within a shard's lock. Empty unless there is a [`HostKey`].
+    left: Left,
 }
 
 /// A part of the torrents, by their hash.
@@ -79,6 +86,7 @@ impl Tracker {
             settings: RwLock::new(settings),
             shards,
             keyed,
+            left: Left::new(),
         }
     }
 
@@ -129,9 +137,18 @@ impl Tracker {
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
         let at = shard.admitted(&announce.info_hash, hash, settings.open, &self.keyed)?;
-        let counts = match announce.event {
-            Event::Stopped => shard.leave(at, &peer, &self.keyed),
-            _ => shard.join(at, now, &peer, &settings, &self.keyed, peers),
+        let (counts, joined) = match announce.event {
+            Event::Stopped => {
+                if settings.host_key.is_some() {
+                    let endpoint = peer.endpoint();
+                    (self.left).note(&announce.info_hash, endpoint, now, 0, &self.keyed);
+                }
+                (shard.leave(at, &peer, &self.keyed), None)
+            }
+            _ => {
+                let (counts, joined) = shard.join(at, now, &peer, &settings, &self.keyed, peers);
+                (counts, Some(joined))
+            }
         };
         drop(shard);
         Ok(Answer {
@@ -139,6 +156,8 @@ impl Tracker {
             interval: settings.interval,
             min_interval: settings.min_interval,
             warning: settings.warning(&announce.info_hash),
+            change: peer.change(announce, joined.as_ref()),
+            counted: joined.is_some_and(|joined| joined.first_completed),
         })
     }
 
@@ -161,6 +180,22 @@ impl Tracker {
                 downloaded: shard.remembered.get(info_hash, hash).unwrap_or(0),
                 ..ScrapeEntry::default()
             }),
+        }
+    }
+
+    /// Shows no fewer downloads of a torrent than `downloads`, which others may have counted. Where it is not tracked, that is
+    /// remembered for when it is, unless the tracker is open.
+    pub fn show_downloads(&self, info_hash: &InfoHash, downloads: u32) {
+        let open = self.settings().open;
+        let hash = self.hash(info_hash);
+        let mut shard = self.shard(hash);
+        match shard.find(info_hash, hash) {
+            Some(at) => {
+                let shown = &mut shard.torrents[at].downloaded;
+                *shown = downloads.max(*shown);
+            }
+            None if !open => shard.remembered.put(*info_hash, downloads, &self.keyed),
+            None => {}
         }
     }
 
@@ -227,6 +262,8 @@ impl Tracker {
     /// announce waits for more than a part of a slice.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
+        self.left
+            .expire(now, slice, 60 * u32::from(timeout_minutes));
         for shard in self
             .shards
             .chunks(SHARDS / Self::SLICES)
@@ -341,13 +378,13 @@ impl Shard {
         settings: &Settings,
         keyed: &SipHasher13,
         peers: &mut Vec<u8>,
-    ) -> ScrapeEntry {
+    ) -> (ScrapeEntry, Joined) {
         let random = self.random.next_u32();
         let torrent = &mut self.torrents[at];
         let before = torrent.swarm.len();
         let joined = torrent
             .swarm
-            .join(now, peer, settings.max_peers_per_network, keyed);
+            .join(now.minute(), peer, settings.max_peers_per_network, keyed);
         torrent.downloaded = torrent
             .downloaded
             .saturating_add(joined.first_completed.into());
@@ -356,7 +393,7 @@ impl Shard {
             .choose(peer, &joined, random, &settings.localities, peers);
         let counts = torrent.counts();
         self.settle(at, before, keyed);
-        counts
+        (counts, joined)
     }
 
     fn leave(&mut self, at: usize, peer: &Peer, keyed: &SipHasher13) -> ScrapeEntry {
