@@ -58,7 +58,6 @@ class Cluster:
         self.nodes = []
         for which, port, url, environment in zip("abc", self.ports, urls, environments):
             self.nodes.append(Node(self.work / which, port, f'url = "{url}"\n{more}', environment=environment))
-        self.join()
 
     def join(self, seconds=30):
         for node in self.nodes:
@@ -77,16 +76,14 @@ class Cluster:
         try:
             await_("", lambda: all(counts == wanted for counts in self.counts(swarms)), seconds, 0.05)
         except AssertionError:
+            told = [f"after {seconds} s, of {len(swarms)} torrents"]
             for node, counts in zip(self.nodes, self.counts(swarms)):
-                wrong = [(torrent, seen, due) for torrent, seen, due in zip(swarms, counts, wanted) if seen != due]
-                if wrong:
-                    sums = [tuple(map(sum, zip(*some))) for some in (counts, wanted)]
-                    raise AssertionError(
-                        f"after {seconds} s {node.directory.name} counts {wrong[0][1]} instead of {wrong[0][2]} of {wrong[0][0]!r}, and of"
-                        f" {len(wrong)} of {len(swarms)} torrents otherwise than due; in all {sums[0]} instead of {sums[1]};"
-                        f" {node.cluster()}"
-                    ) from None
-            raise
+                wrong = [(seen, due, torrent) for torrent, seen, due in zip(swarms, counts, wanted) if seen != due]
+                sums = [tuple(map(sum, zip(*some))) for some in (counts, wanted)]
+                told.append(
+                    f"{node.directory.name} counts {len(wrong)} otherwise than due, in all {sums[0]} instead of {sums[1]}, first (seen, due): {wrong[:3]}"
+                )
+            raise AssertionError("\n   ".join(told)) from None
         return time.monotonic() - begin
 
     def close(self):
@@ -114,6 +111,7 @@ class Cluster:
 def three(name, **options):
     cluster = Cluster(name, **options)
     try:
+        cluster.join()
         yield cluster
     except BaseException:
         cluster.report()
@@ -135,17 +133,19 @@ def _():
         announce_http(http_client(c), torrent, 1003)
         cluster.agree([torrent], [(1, 0, 2)], 5)
         v4 = {bytes([127, 0, 0, 2]) + (1001).to_bytes(2, "big"), bytes([127, 0, 0, 1]) + (1003).to_bytes(2, "big")}
-        for port in cluster.ports:
-            answer = Udp(port, "127.0.0.9").announce(torrent, 9, left=1, event=STARTED, numwant=50)
-            given = {answer[at : at + 6] for at in range(0, len(answer), 6)} - {bytes([127, 0, 0, 9, 0, 9])}
+        for number, port in enumerate(cluster.ports):
+            answer = Udp(port, "127.0.0.9").announce(torrent, 10 + number, numwant=50)
+            given = {answer[at : at + 6] for at in range(0, len(answer), 6) if answer[at + 3] != 9}
             expect("IPv4 peers", given, v4)
-            answer = Udp(port, "::1").announce(torrent, 10, left=1, event=STARTED, numwant=50)
-            given = {int.from_bytes(answer[at + 16 : at + 18], "big") for at in range(0, len(answer), 18)} - {10}
-            expect("ports of IPv6 peers", given, {1002})
+            answer = Udp(port, "::1").announce(torrent, 20 + number, numwant=50)
+            given = {int.from_bytes(answer[at + 16 : at + 18], "big") for at in range(0, len(answer), 18)}
+            expect("ports of IPv6 peers", given & {1002}, {1002})
+        cluster.agree([torrent], [(1, 0, 8)], 5)
         # Who leaves one has left all.
+        for number, port in enumerate(cluster.ports[1:] + cluster.ports[:1]):
+            Udp(port, "127.0.0.9").announce(torrent, 10 + number, event=STOPPED)
+            Udp(port, "::1").announce(torrent, 20 + number, event=STOPPED)
         Udp(c, "127.0.0.2").announce(torrent, 1001, event=STOPPED)
-        Udp(a, "127.0.0.9").announce(torrent, 9, event=STOPPED)
-        Udp(a, "::1").announce(torrent, 10, event=STOPPED)
         cluster.agree([torrent], [(1, 0, 1)], 5)
 
 
@@ -199,7 +199,7 @@ def delays(ports, count):
         under_way[torrent] = (step, time.monotonic(), set(range(len(others))))
         first.announce(torrent, 7000, left, event)
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 45
     while waiting or under_way:
         assert time.monotonic() < deadline, f"{len(under_way)} changes did not come through: {list(under_way.items())[:3]}"
         while waiting and len(under_way) < 60:
@@ -230,7 +230,7 @@ def _():
             sent = [node.cluster()["sent"] for node in cluster.nodes]
             load = Beside(changes, cluster.ports, 5000, 200, 3000, f"load{attempt}")
             time.sleep(1)
-            took = delays(cluster.ports, 1000)
+            took = delays(cluster.ports, 500)
             answered, seconds = load.result()
             changed = sum(node.cluster()["sent"] for node in cluster.nodes) - sum(sent)
             every = [one for some in took.values() for one in some]
@@ -318,7 +318,9 @@ def outage(cluster, ledger, name, begin, end, expected="lone", who=(0, 1, 2), se
     for number, (node, mark) in enumerate(zip(cluster.nodes, marks)):
         lines = [line for line in node.told(mark) if "engine was empty" not in line]
         changes_of_state = ["lost", "reached", "joined"] if expected and number in who else []
-        expect(f"log of {node.directory.name} ({lines})", [line.split()[2].strip(",") for line in lines], changes_of_state)
+        told = [line.split()[2].strip(",") for line in lines]
+        # What only becomes a replica may be reached once more before it says so.
+        expect(f"log of {node.directory.name} ({lines})", told[2:] if told[:4] == ["lost", "reached"] * 2 else told, changes_of_state)
     worst, usual = percentile(during, 99), percentile(calm, 99)
     assert worst < max(4 * usual, 0.1), f"{name}: announces took {worst * 1000:.1f} ms (p99) instead of {usual * 1000:.1f} ms"
     assert grown < 64, f"{name}: it grew by {grown:.0f} MiB"
@@ -728,16 +730,16 @@ def _():
         await_("haproxy", (work / "valkey.sock").exists)
         for name, port in (("a", 6969), ("b", 6970)):
             nodes.append(node(name, port))
-        peers, told = 0, []
+        (torrent,), peers, told = torrents("haproxy", 1), 0, []
 
         def share(what):
             """A peer that announces to one is at the other, and so is who was there before."""
             nonlocal peers
             for port in (6969, 6970):
                 peers += 1
-                Udp(port).announce(b"through haproxy".ljust(20, b"."), peers)
+                Udp(port).announce(torrent, peers)
             begin = time.monotonic()
-            await_(what, lambda: all(Udp(port).scrape([b"through haproxy".ljust(20, b".")]) == [(0, 0, peers)] for port in (6969, 6970)), 30)
+            await_(what, lambda: all(Udp(port).scrape([torrent]) == [(0, 0, peers)] for port in (6969, 6970)), 30)
             told.append(f"{what} after {time.monotonic() - begin:.1f} s")
 
         def keys(engine):
@@ -751,7 +753,7 @@ def _():
         await_("haproxy to lead back", lambda: keys(engines[0]))
         share("the first again")
         nodes.append(node("c", 6971))
-        await_("a third to know all", lambda: Udp(6971).scrape([b"through haproxy".ljust(20, b".")]) == [(0, 0, peers)], 20)
+        await_("a third to know all", lambda: Udp(6971).scrape([torrent]) == [(0, 0, peers)], 20)
         return ", ".join(told)
     except BaseException:
         for log in [work / "haproxy.log", *sorted(work.glob("*/*.log"))]:

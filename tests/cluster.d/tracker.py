@@ -1,6 +1,7 @@
 """A node, and clients that announce to it: one at a time, many at once, or all the time with the time that it takes."""
 
 import contextlib
+import hashlib
 import http.client
 import itertools
 import json
@@ -44,6 +45,7 @@ directory = "{directory}/state"
 listen = "{directory}/control"
 [daemon]
 user = "{user}"
+sandbox = false
 [log]
 target = "stderr"
 level = "info"
@@ -208,7 +210,7 @@ class Udp:
 
 
 def torrents(name, count):
-    return [f"{name}-{number}".encode().ljust(20, b".")[:20] for number in range(count)]
+    return [hashlib.sha1(f"{name} {number}".encode()).digest() for number in range(count)]
 
 
 COMPLETED, STARTED, STOPPED = 1, 2, 3
