@@ -11,6 +11,7 @@ import pathlib
 import re
 import secrets
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -499,6 +500,15 @@ def _():
         ledger.agree(5)
         ledger.act()
         ledger.agree(5)
+        # What a later version tells besides is passed over, and the rest taken: here, of a node that nobody knows.
+        (torrent,) = torrents("later", 1)
+        peer = b"\4" + torrent + bytes([127, 0, 0, 77]) + struct.pack(">HIH", 1077, 0x12345670, 0)
+        later = batch[:1] + secrets.token_bytes(12) + b"\xc8\5later" + peer
+        before = [node.cluster()["malformed"] for node in cluster.nodes]
+        engine.ask("XADD", b"tbtt:{%d}:changes" % (torrent[0] & 15), "*", name, later)
+        cluster.agree([torrent], [(0, 0, 1)], 5)
+        expect("malformed", [node.cluster()["malformed"] for node in cluster.nodes], before)
+        expect("nodes that are heard", [len(node.cluster()["nodes"]) for node in cluster.nodes], [3, 3, 3])
         # Nor is it undone by keys of another kind, where the streams and the counters are.
         for key in engine.ask("KEYS", "tbtt:*"):
             engine.ask("DEL", key)
