@@ -1,35 +1,39 @@
 //! Several trackers, one swarm: how a change travels from an announce on one host to an answer on another.
 //!
-//! 1. A worker answers an announce from its own memory, as ever. What that changed ([`Change`]: joined, refreshed, completed,
-//!    left) it puts into the [`Outbox`], which never makes it wait: [`crate::server`] does both.
-//! 2. [`write`] takes the outbox's changes five times a second, packs them into batches ([`changes`]) and appends these to
-//!    streams in the engine, Valkey or Redis, one for each sixteenth of all info-hashes. The engine forgets what is
-//!    older than a peer may be ([`engine`]).
-//! 3. [`read`] of every other node waits for what comes next in the streams, and gives each record to
+//! 1. A worker answers an announce from its own memory, as ever. What that changed (a [`Change`](crate::tracker::Change):
+//!    joined, refreshed, completed, left) it puts into the [`Outbox`], which never makes it wait; [`crate::server`] does
+//!    both.
+//! 2. Five times a second the [`Writer`] takes what has come, packs it into batches ([`changes`]), and appends these to
+//!    streams in the engine, Valkey or Redis: one stream for each sixteenth of all info-hashes. The engine forgets what
+//!    is older than a peer may be.
+//! 3. The [`Reader`] of every other node waits for what comes next in the streams, and gives each record to
 //!    [`Tracker::hear`], which checks it like any stranger's and lets nothing older undo what is newer.
 //! 4. The next announce there is answered with the peer among the others.
 //!
-//! No node waits for another, or for the engine: without it each serves alone. What it must do when the engine is back,
-//! or comes back empty, [`Member`] decides; a stream holds a peer's whole lifetime, so who begins at its start soon knows
-//! everybody. Downloads are counted by each node for itself, and what is shown is the sum ([`Downloads`]).
+//! No node waits for another, or for the engine: without it each serves alone. What it owes the others when the engine is
+//! back, or comes back empty, [`Member`] decides. A stream holds a peer's whole lifetime, so who begins at its start soon
+//! knows everybody. Downloads are counted by each node for itself, and what is shown is the sum ([`Downloads`]).
+//!
+//! [`Writer`] and [`Reader`] go in steps, are handed the time, and know the engine as a [`Line`]: the simulation plays
+//! them with one of its own. The threads that turn them are at the end of this file.
 #![forbid(unsafe_code)]
 
 #[cfg_attr(not(feature = "cluster"), path = "cluster/no_engine.rs")]
 mod engine;
 mod kept;
+mod settings;
 mod standing;
 mod url;
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use settings::{Credentials, PasswordFile, Settings};
 pub use standing::{Event, Tell};
 pub use url::{Place, Url, Wrong};
 
@@ -38,8 +42,8 @@ use crate::protocol::member::{EntryId, Found, Member, REPLICA_LAG_SECS};
 use crate::server::outbox::{Outbox, PARTITIONS, Waiting, partition};
 use crate::server::{Clock, figures};
 use crate::tracker::downloads::{Counter, Downloads, NodeId};
-use crate::tracker::{Heard, Time, Told, Tracker, Walk};
-use engine::{Connection, Engine, Entry, Lost};
+use crate::tracker::{Heard, InfoHash, Time, Told, Tracker, Walk};
+use engine::Engine;
 use kept::Kept;
 use standing::{Of, Standing};
 
@@ -71,210 +75,114 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// clock is not the same. To hear a change twice does no harm.
 const REREAD_MS: u64 = 60_000;
 
-/// What a node has written must come back to it in this time, or it is connected to an engine that no longer gets what others write.
+/// What a node has written must come back to it in this time, or it is connected to an engine that no longer gets what
+/// others write.
 const ECHO_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long after a node's start its former self may still be seen to tell something, by a clock that is not the same
 /// after a failover.
 const DOUBLED_MS: u64 = 60_000;
 
-/// How much longer than a peer lives an entry is kept: no two clocks are one.
-const SLACK: Duration = Duration::from_secs(120);
-
 /// How long the stop waits for the last changes to be told.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where a password is.
+/// A connection to the engine, and each thing that is asked of it. After an error it must not be used again.
+pub trait Line {
+    /// Why it is no more.
+    type Lost;
+
+    /// The engine's time, which all nodes share: their own clocks may say what they want. Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+
+    /// Appends batches, each to its partition's stream, and forgets there what is too old.
+    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Self::Lost>;
+
+    /// What comes after `from` in each stream, in its order, but only so much; waits for up to `wait` if that is nothing.
+    fn read(
+        &mut self,
+        from: &[EntryId; PARTITIONS],
+        wait: Duration,
+    ) -> Result<Vec<Entry>, Self::Lost>;
+
+    /// The last id that each stream has given out; 0 where there is no stream.
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Self::Lost>;
+
+    /// What [`Line::set_filled`] last said; `None` if the engine has been emptied since, or is new.
+    fn filled(&mut self) -> Result<Option<String>, Self::Lost>;
+
+    /// Says that the streams hold all that this node knows, and lets others fill them.
+    fn set_filled(&mut self, marker: &str) -> Result<(), Self::Lost>;
+
+    /// Whether this node is to fill the streams: no other is about it. That holds for a minute.
+    fn may_refill(&mut self, node: &str) -> Result<bool, Self::Lost>;
+
+    /// For another minute.
+    fn keep_refilling(&mut self, node: &str) -> Result<(), Self::Lost>;
+
+    /// Calls `each` with what each node has counted.
+    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Self::Lost>;
+
+    /// Says what nodes have counted: what `own` has replaces what it had, of others only what was not there is taken.
+    fn set_downloads(&mut self, own: NodeId, counters: &[Counter]) -> Result<(), Self::Lost>;
+}
+
+/// An entry read from a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PasswordFile {
-    At(PathBuf),
-    /// Of the service manager, by this name.
-    Credential(String),
+pub struct Entry {
+    pub partition: usize,
+    pub id: EntryId,
+    pub batch: Vec<u8>,
 }
 
-/// What never changes while the daemon runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub url: Url,
-    /// What the engine's keys begin with.
-    pub name: String,
-    /// Empty for the engine's default user.
-    pub user: String,
-    pub password_file: Option<PasswordFile>,
-    pub ca_file: Option<PathBuf>,
-    /// How long a peer is remembered.
-    pub peer_timeout: Duration,
-    /// How many changes may wait.
-    pub queue: usize,
-}
-
-impl Settings {
-    fn lifetime(&self) -> Duration {
-        self.peer_timeout + SLACK
-    }
-}
-
-/// What the engine is shown, and what it must show.
-pub struct Credentials {
-    password: Option<String>,
-    /// In PEM.
-    certificates: Option<Vec<u8>>,
-    /// Unlike at any other start: a node's id, if it has none yet, and its run.
-    random: [u64; 2],
-}
-
-/// The longest file of either.
-const CREDENTIALS_MAX: u64 = 1 << 20;
-
-impl Credentials {
-    /// To be called before root and the file system are given up.
-    ///
-    /// # Errors
-    /// Names the file that cannot be used, and says why.
-    pub fn read(settings: &Settings) -> Result<Self, String> {
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let password = match &settings.password_file {
-            None => None,
-            Some(PasswordFile::At(path)) => Some(read_password(path)?),
-            Some(PasswordFile::Credential(name)) => match credentials {
-                Some(directory) => Some(read_password(&directory.join(name))?),
-                None => {
-                    return Err(format!(
-                        "credential {name}: the service manager gave none; \
-                         add LoadCredential={name}:/path to the unit"
-                    ));
-                }
-            },
-        };
-        let certificates = match &settings.ca_file {
-            None => None,
-            Some(path) => {
-                let pem = read_file(path)?;
-                let some = pem.windows(CERTIFICATE.len()).any(|at| at == CERTIFICATE);
-                some.then_some(())
-                    .ok_or_else(|| format!("{}: holds no certificate (PEM)", path.display()))?;
-                Some(pem)
-            }
-        };
-        let random = || {
-            let mut random = [0; 8];
-            File::open(RANDOM)
-                .and_then(|mut file| file.read_exact(&mut random))
-                .map(|()| u64::from_be_bytes(random))
-                .map_err(|error| format!("{RANDOM}: {error}"))
-        };
-        Ok(Self {
-            password,
-            certificates,
-            random: [random()?, random()?],
-        })
-    }
-}
-
-const RANDOM: &str = "/dev/urandom";
-
-const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
-
-fn read_password(path: &Path) -> Result<String, String> {
-    let text = String::from_utf8(read_file(path)?)
-        .map_err(|_| format!("{}: is not text in UTF-8", path.display()))?;
-    match text.lines().next() {
-        Some(password) if !password.is_empty() => Ok(password.to_owned()),
-        _ => Err(format!("{}: its first line is empty", path.display())),
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CREDENTIALS_MAX).read_to_end(&mut bytes))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(bytes)
-}
-
-/// A node and its two threads.
-pub struct Cluster {
-    shared: Arc<Shared>,
-    /// Closed when the writing thread has ended.
-    written: Mutex<Receiver<()>>,
-}
-
-/// Leaves that were told a moment ago. If a replica takes over that lags behind, they must be told again, and memory has them no
-/// more.
-#[derive(Default)]
-struct Left(VecDeque<Waiting>);
-
-impl Left {
-    fn note(&mut self, told: &[Waiting], now: Time, most: usize) {
-        let recent = |waiting: &Waiting| now.0.saturating_sub(waiting.at.0) <= REPLICA_LAG_SECS;
-        while self.0.front().is_some_and(|first| !recent(first)) {
-            self.0.pop_front();
-        }
-        let left = told.iter().filter(|told| told.change.class.is_none());
-        self.0.extend(left);
-        let over = self.0.len().saturating_sub(most);
-        self.0.drain(..over);
-    }
-}
-
-/// What both threads use.
-struct Shared {
-    engine: Engine,
+/// A tracker among others: what its writer and its reader share.
+pub struct Node {
     own: Sender,
     outbox: Arc<Outbox>,
     tracker: Arc<Tracker>,
-    clock: Clock,
     standing: Standing,
     member: Mutex<Member>,
     downloads: Mutex<Downloads>,
     /// How far each stream has been read.
     read: Mutex<[EntryId; PARTITIONS]>,
-    /// How often the writing thread has connected. The other follows it: were they connected to two engines, one that was
-    /// replaced might still answer, and nothing new come from it.
+    /// How often the writer has reached an engine that takes something. The reader follows it: were they connected to two
+    /// engines, one that was replaced might still answer, and nothing new come from it.
     connected: AtomicU64,
     /// The engine is another: all of its streams are to be read.
     read_anew: AtomicBool,
     /// The engine's time when this process first reached it, in milliseconds since 1970; 0 before.
     began_ms: AtomicU64,
-    stop: AtomicBool,
 }
 
-impl Cluster {
-    /// Begins to tell others, and to hear them. `kept` is what [`Cluster::kept`] gave before a restart.
-    ///
-    /// # Errors
-    /// If the certificates cannot be used, or the system has no threads to give.
-    pub fn start(
-        settings: &Settings,
-        credentials: &Credentials,
+impl Node {
+    /// `kept` is what [`Node::keep`] gave before a restart; `random` is unlike at any other start. The tracker shows what was
+    /// counted so far, and serves nobody yet.
+    pub fn new(
         kept: &[u8],
-        outbox: Arc<Outbox>,
+        random: [u64; 2],
         tracker: Arc<Tracker>,
-        clock: Clock,
+        outbox: Arc<Outbox>,
         tell: Tell,
-    ) -> io::Result<Self> {
-        let engine = Engine::new(settings, credentials)
-            .map_err(|error| io::Error::other(error.to_string()))?;
+    ) -> Self {
         let kept = Kept::read(kept);
         let own = Sender {
-            node: kept
-                .as_ref()
-                .map_or(NodeId(credentials.random[0]), |kept| kept.node),
-            run: credentials.random[1] as u32,
+            node: kept.as_ref().map_or(NodeId(random[0]), |kept| kept.node),
+            run: random[1] as u32,
         };
-        let (member, downloads, read) = match kept {
+        let (member, mut downloads, read) = match kept {
             None => (Member::new(own), Downloads::default(), Default::default()),
             Some(kept) => {
                 let member = Member::resume(own, kept.owed_since, kept.epoch);
                 (member, kept.downloads, kept.read)
             }
         };
-        let shared = Arc::new(Shared {
-            engine,
+        // It may have counted alone.
+        tracker.for_each_torrent(|info_hash, counts| {
+            downloads.adopt(*info_hash, counts.downloaded, own.node);
+        });
+        Self {
             own,
             outbox,
             tracker,
-            clock,
             standing: Standing::new(tell),
             member: Mutex::new(member),
             downloads: Mutex::new(downloads),
@@ -282,69 +190,30 @@ impl Cluster {
             connected: AtomicU64::new(0),
             read_anew: AtomicBool::new(false),
             began_ms: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-        });
-        let (ended, written) = mpsc::channel();
-        let writer = shared.clone();
-        let thread = thread::Builder::new()
-            .name("cluster-write".to_owned())
-            .spawn(move || {
-                self::write(&writer);
-                drop(ended);
-            })?;
-        shared.outbox.set_writer(thread.thread().clone());
-        let reader = shared.clone();
-        thread::Builder::new()
-            .name("cluster-read".to_owned())
-            .spawn(move || self::read(&reader))?;
-        Ok(Self {
-            shared,
-            written: Mutex::new(written),
-        })
-    }
-
-    pub fn figures(&self) -> figures::Cluster {
-        let shared = &self.shared;
-        let unix = shared.clock.unix_at(Instant::now()).0;
-        figures::Cluster {
-            queue_length: shared.outbox.len() as u64,
-            dropped: shared.outbox.dropped.get(),
-            ..shared.standing.figures(shared.own.node, unix)
         }
     }
 
-    /// For the snapshot, to go on from there after a restart: to be taken before the tracker is written, which then holds
-    /// all that has been read.
-    pub fn kept(&self) -> Vec<u8> {
-        let shared = &self.shared;
+    /// For the snapshot, to go on from there after a restart. To be called before the tracker is written, which then holds
+    /// all that has been read; the bytes are to be asked for after that.
+    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
+        let read = *lock(&self.read);
         let (owed_since, epoch) = {
-            let member = lock(&shared.member);
+            let member = lock(&self.member);
             (member.owed_since(), member.epoch())
         };
-        let mut kept = Kept {
-            node: shared.own.node,
-            owed_since,
-            epoch,
-            read: *lock(&shared.read),
-            downloads: Downloads::default(),
+        move || {
+            let downloads = &lock(&self.downloads);
+            kept::bytes(self.own.node, owed_since, epoch, &read, downloads)
         }
-        .bytes();
-        kept.extend(lock(&shared.downloads).save());
-        kept
     }
 
-    /// Has the last changes told, if the engine takes them in time. To be called when no worker changes anything any more.
-    pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.outbox.wake_writer();
-        // It answers by being closed.
-        let _ = lock(&self.written).recv_timeout(STOP_PATIENCE);
-    }
-}
-
-impl Shared {
-    fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// `unix` is the time now, as operators see it.
+    pub fn figures(&self, unix: figures::Unix) -> figures::Cluster {
+        figures::Cluster {
+            queue_length: self.outbox.len() as u64,
+            dropped: self.outbox.dropped.get(),
+            ..self.standing.figures(self.own.node, unix)
+        }
     }
 
     fn peers(&self) -> u64 {
@@ -359,167 +228,189 @@ impl Shared {
             self.tracker.show_downloads(&counter.info_hash, total);
         }
     }
-}
 
-/// The writing thread: connects again and again until the stop.
-fn write(shared: &Shared) {
-    let mut pause = FIRST_PAUSE;
-    while !shared.stopping() {
-        let lost = match shared.engine.connect() {
-            Ok(connection) => {
-                let before = shared.connected.load(Ordering::Relaxed);
-                let result = Writer::new(shared, connection).run();
-                if shared.connected.load(Ordering::Relaxed) > before {
-                    pause = FIRST_PAUSE;
-                }
-                match result {
-                    Ok(()) => return,
-                    Err(lost) => lost,
-                }
-            }
-            Err(lost) => lost,
-        };
-        shared.standing.down(Of::Writer, &lost);
-        thread::park_timeout(pause);
-        pause = (2 * pause).min(LONGEST_PAUSE);
+    /// Has the tracker show what all have counted; it forgets what it shows with a torrent's last peer, if it is open.
+    fn show_downloads(&self, info_hash: &InfoHash) {
+        let total = lock(&self.downloads).total(info_hash);
+        if total > 0 {
+            self.tracker.show_downloads(info_hash, total);
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{:016x}", self.own.node.0)
     }
 }
 
-/// One connection's writing.
-struct Writer<'s> {
-    shared: &'s Shared,
-    connection: Connection<'s>,
+/// One connection's writing, step by step.
+pub struct Writer<'n> {
+    node: &'n Node,
+    /// From the outbox, and not surely told yet.
+    taken: [Vec<Waiting>; PARTITIONS],
     /// Packed, and to be appended next.
     batches: Vec<(usize, Vec<u8>)>,
-    /// A walk over all peers to tell again those heard in the last so many seconds.
+    left: Left,
+    /// All was well then.
+    last: Time,
+    learned: bool,
+    looked: Option<Instant>,
+    appended: Option<Instant>,
+    /// A walk over all peers to tell again those that others may not know.
     recount: Option<Recount>,
     /// When the last such walk ended.
     recounted: Option<Instant>,
-    left: Left,
-    /// When the engine was last seen to be the one it was.
-    same: Time,
 }
 
 struct Recount {
     walk: Walk,
-    since_secs: u32,
-    /// It fills an emptied engine.
-    refill: bool,
+    /// Who was heard before has been told. `None`: the engine was emptied, and is told of all.
+    since: Option<Time>,
     /// Told, but not yet packed, by partition.
     told: [Vec<Told>; PARTITIONS],
     sent: u64,
 }
 
-impl<'s> Writer<'s> {
-    fn new(shared: &'s Shared, connection: Connection<'s>) -> Self {
+impl Recount {
+    fn new(since: Option<Time>) -> Self {
         Self {
-            shared,
-            connection,
+            walk: Walk::default(),
+            since,
+            told: Default::default(),
+            sent: 0,
+        }
+    }
+}
+
+/// Leaves that were told a moment ago. If a replica takes over that lags behind, they must be told again, and memory has them no
+/// more.
+#[derive(Default)]
+struct Left(VecDeque<Waiting>);
+
+impl Left {
+    fn note(&mut self, told: &[Waiting], now: Time, most: usize) {
+        let recent = |waiting: &Waiting| now.0.saturating_sub(waiting.at.0) <= REPLICA_LAG_SECS;
+        while self.0.front().is_some_and(|first| !recent(first)) {
+            self.0.pop_front();
+        }
+        self.0
+            .extend(told.iter().filter(|told| told.change.class.is_none()));
+        let over = self.0.len().saturating_sub(most);
+        self.0.drain(..over);
+    }
+}
+
+impl<'n> Writer<'n> {
+    pub fn new(node: &'n Node, now: Time) -> Self {
+        Self {
+            node,
+            taken: Default::default(),
             batches: Vec::new(),
+            left: Left::default(),
+            last: now,
+            learned: false,
+            looked: None,
+            appended: None,
             recount: None,
             recounted: None,
-            left: Left::default(),
-            same: shared.clock.now(),
         }
     }
 
-    /// Tells what changes until the stop.
+    /// Whether the engine has taken anything.
+    pub fn proven(&self) -> bool {
+        self.appended.is_some()
+    }
+
+    /// Tells what has changed by now. Says whether there is more to do at once; else the next step is due a [`TICK`] later.
     ///
     /// # Errors
-    /// When the engine is lost. What has not been told is owed, or waits in the outbox again.
-    fn run(mut self) -> Result<(), Lost> {
-        let shared = self.shared;
-        let mut taken: [Vec<Waiting>; PARTITIONS] = Default::default();
-        let mut last = shared.clock.now();
-        let result = self.tell(&mut taken, &mut last);
-        if result.is_err() {
-            shared.outbox.set_away(true);
-            lock(&shared.member).lost(last);
-            if let Some(recount) = &self.recount {
-                let since = last.0.saturating_sub(recount.since_secs);
-                lock(&shared.member).dropped(Time(since));
-            }
-            // Those whose batches were not taken, perhaps; of these only what memory cannot tell is kept.
-            for waiting in self.left.0.iter().chain(taken.iter().flatten()) {
-                let Waiting {
-                    change,
-                    at,
-                    counted,
-                } = *waiting;
-                shared.outbox.push(change, counted, at);
-            }
+    /// When the engine is lost: see [`Writer::lost`].
+    pub fn step<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<bool, L::Lost> {
+        let node = self.node;
+        if !self.learned {
+            let began_ms = &node.began_ms;
+            // Another is no news.
+            let _ =
+                began_ms.compare_exchange(0, line.now_ms(), Ordering::Relaxed, Ordering::Relaxed);
+            self.learn_downloads(line)?;
+            node.outbox.set_away(false);
+            self.learned = true;
         }
-        result
+        if due(self.looked, at, LOOK) {
+            self.look(line, now)?;
+            self.looked = Some(at);
+        }
+        self.take_changes(line, now, at)?;
+        if self.batches.is_empty() && due(self.appended, at, HEARTBEAT) {
+            let mut batch = Vec::new();
+            changes::write_head(node.own, &mut batch);
+            self.batches.push((0, batch));
+        }
+        if !self.batches.is_empty() {
+            self.append(line)?;
+            // An engine that can be reached, but takes nothing, is none.
+            if self.appended.is_none() {
+                node.standing.behind(Of::Writer);
+                let before = node.connected.fetch_add(1, Ordering::Relaxed);
+                node.standing.tally.reconnects.add(u64::from(before > 0));
+            }
+            self.appended = Some(at);
+        }
+        for taken in &mut self.taken {
+            self.left.note(taken, now, node.outbox.most());
+            taken.clear();
+        }
+        self.last = now;
+        self.tell_again(line, now, at)?;
+        let more = self.recount.is_some();
+        if !more {
+            node.standing.level(Of::Writer);
+        }
+        Ok(more)
     }
 
-    fn tell(
-        &mut self,
-        taken: &mut [Vec<Waiting>; PARTITIONS],
-        last: &mut Time,
-    ) -> Result<(), Lost> {
-        let shared = self.shared;
-        if shared.began_ms.load(Ordering::Relaxed) == 0 {
-            let began = self.connection.clock.now();
-            shared.began_ms.store(began, Ordering::Relaxed);
-        }
-        self.learn_downloads()?;
-        shared.outbox.set_away(false);
-        let (mut looked, mut beaten) = (None::<Instant>, None::<Instant>);
-        loop {
-            let stopping = shared.stopping();
-            let begun = Instant::now();
-            let now = shared.clock.now();
-            if looked.is_none_or(|at| at.elapsed() >= LOOK) {
-                self.look(now)?;
-                looked = Some(begun);
-            }
-            self.take_changes(now, taken)?;
-            if self.batches.is_empty() && beaten.is_none_or(|at| at.elapsed() >= HEARTBEAT) {
-                let mut batch = Vec::new();
-                changes::write_head(shared.own, &mut batch);
-                self.batches.push((0, batch));
-            }
-            if !self.batches.is_empty() {
-                self.append()?;
-                // An engine that can be reached, but takes nothing, is none.
-                if beaten.is_none() {
-                    shared.standing.behind(Of::Writer);
-                    let before = shared.connected.fetch_add(1, Ordering::Relaxed);
-                    shared.standing.tally.reconnects.add(u64::from(before > 0));
-                }
-                beaten = Some(begun);
-            }
-            for taken in &mut *taken {
-                self.left.note(taken, now, shared.outbox.most());
-                taken.clear();
-            }
-            *last = now;
-            if stopping {
-                return Ok(());
-            }
-            self.tell_again(now)?;
-            if self.recount.is_none() {
-                shared.standing.level(Of::Writer);
-                thread::park_timeout(TICK.saturating_sub(begun.elapsed()));
+    /// To be called when a step has failed: what has not surely been told is owed, or waits in the outbox again.
+    pub fn lost(self, reason: &dyn ToString) {
+        let node = self.node;
+        node.outbox.set_away(true);
+        {
+            let mut member = lock(&node.member);
+            member.lost(self.last);
+            if let Some(recount) = &self.recount {
+                member.dropped(recount.since.unwrap_or(Time(0)));
             }
         }
+        // Of these only what memory cannot tell is kept.
+        for waiting in self.left.0.iter().chain(self.taken.iter().flatten()) {
+            let Waiting {
+                change,
+                at,
+                counted,
+            } = *waiting;
+            node.outbox.push(change, counted, at);
+        }
+        node.standing.down(Of::Writer, reason);
     }
 
     /// Packs what has come into the outbox.
-    fn take_changes(
+    fn take_changes<L: Line>(
         &mut self,
+        line: &mut L,
         now: Time,
-        taken: &mut [Vec<Waiting>; PARTITIONS],
-    ) -> Result<(), Lost> {
-        let shared = self.shared;
+        at: Instant,
+    ) -> Result<(), L::Lost> {
+        let node = self.node;
+        let own = node.own.node;
         let mut counted = Vec::new();
-        for (partition, taken) in taken.iter_mut().enumerate() {
-            shared.outbox.take(partition, taken);
-            let own = shared.own.node;
+        for (partition, taken) in self.taken.iter_mut().enumerate() {
+            node.outbox.take(partition, taken);
             for waiting in taken.iter_mut().filter(|waiting| waiting.counted) {
                 // Once, whatever becomes of it on the way.
                 waiting.counted = false;
-                counted.extend(lock(&shared.downloads).count(waiting.change.info_hash, own));
+                counted.extend(lock(&node.downloads).count(waiting.change.info_hash, own));
+            }
+            for waiting in &*taken {
+                // It may be new here, or the tracker's own count may have gone under in what others told meanwhile.
+                node.show_downloads(&waiting.change.info_hash);
             }
             let told = taken.iter().map(|waiting| {
                 Record::Peer(Told {
@@ -528,152 +419,135 @@ impl<'s> Writer<'s> {
                     again: false,
                 })
             });
-            pack(shared.own, partition, told, &mut self.batches);
-            shared.standing.tally.sent.add(taken.len() as u64);
+            pack(node.own, partition, told, &mut self.batches);
+            node.standing.tally.sent.add(taken.len() as u64);
         }
-        if let Some(since) = shared.outbox.take_dropped_since() {
-            lock(&shared.member).dropped(since);
+        if let Some(since) = node.outbox.take_dropped_since() {
+            lock(&node.member).dropped(since);
+            node.standing.dropped(at);
         }
-        self.tell_counters(&counted)
+        self.tell_counters(line, &counted)
     }
 
-    /// Others hear of new counts in the streams, and whoever is away learns of them later.
-    fn tell_counters(&mut self, counters: &[Counter]) -> Result<(), Lost> {
-        let shared = self.shared;
+    /// Others hear of new counts in the streams, and who is away learns of them later.
+    fn tell_counters<L: Line>(
+        &mut self,
+        line: &mut L,
+        counters: &[Counter],
+    ) -> Result<(), L::Lost> {
+        let own = self.node.own;
         for counter in counters {
-            let partition = partition(&counter.info_hash);
             let record = std::iter::once(Record::Counter(*counter));
-            pack(shared.own, partition, record, &mut self.batches);
+            pack(
+                own,
+                partition(&counter.info_hash),
+                record,
+                &mut self.batches,
+            );
         }
-        self.connection.set_downloads(shared.own.node, counters)
+        line.set_downloads(own.node, counters)
     }
 
-    fn append(&mut self) -> Result<(), Lost> {
-        self.connection.append(&self.batches)?;
+    fn append<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+        line.append(&self.batches)?;
         self.batches.clear();
         Ok(())
     }
 
     /// Learns what all nodes have counted, and tells what this one has counted that is not known there.
-    fn learn_downloads(&mut self) -> Result<(), Lost> {
-        let shared = self.shared;
-        let own = shared.own.node;
+    fn learn_downloads<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+        let node = self.node;
+        let own = node.own.node;
         let mut known = HashMap::new();
-        self.connection.downloads(|counter| {
+        line.downloads(&mut |counter| {
             if counter.node == own {
                 known.insert(counter.info_hash, counter.downloads);
             }
-            shared.hear_counter(&counter);
+            node.hear_counter(&counter);
         })?;
-        let mut totals = Vec::new();
-        shared.tracker.for_each_torrent(|info_hash, counts| {
-            if counts.downloaded > 0 {
-                totals.push((*info_hash, counts.downloaded));
-            }
-        });
-        let new: Vec<_> = {
-            let mut downloads = lock(&shared.downloads);
-            for (info_hash, total) in totals {
-                downloads.adopt(info_hash, total, own);
-            }
-            let is_new = |counter: &Counter| {
-                let known = known.get(&counter.info_hash).copied().unwrap_or(0);
-                counter.node == own && counter.downloads > known
-            };
-            downloads.counters().filter(is_new).collect()
+        let is_new = |counter: &Counter| {
+            let known = known.get(&counter.info_hash).copied().unwrap_or(0);
+            counter.node == own && counter.downloads > known
         };
-        self.tell_counters(&new)
+        let new: Vec<_> = lock(&node.downloads).counters().filter(is_new).collect();
+        self.tell_counters(line, &new)
     }
 
     /// Looks whether the engine has been emptied, or was filled again by another.
-    fn look(&mut self, now: Time) -> Result<(), Lost> {
-        let shared = self.shared;
-        let marker = self.connection.filled()?;
-        let marker = marker.and_then(|marker| marker.parse().ok());
-        let found = lock(&shared.member).look(marker, shared.peers());
-        match found {
-            Found::Same => self.same = now,
-            Found::Refilled => {
-                // Who filled it may not have heard what was told to it as it was before.
-                lock(&shared.member).lost(self.same);
-                shared.read_anew.store(true, Ordering::Relaxed);
-                self.same = now;
-                self.tell_all_counters()?;
-            }
-            Found::Wanting => {
-                let refilling = self.recount.as_ref().is_some_and(|recount| recount.refill);
-                let node = format!("{:016x}", shared.own.node.0);
-                if !refilling && self.connection.may_refill(&node)? {
-                    self.tell_all_counters()?;
-                    self.recount = Some(Recount::new(u32::MAX, true));
-                }
-            }
+    fn look<L: Line>(&mut self, line: &mut L, now: Time) -> Result<(), L::Lost> {
+        let node = self.node;
+        let filling = matches!(self.recount, Some(Recount { since: None, .. }));
+        if filling {
+            return line.keep_refilling(&node.name());
         }
-        Ok(())
-    }
-
-    fn tell_all_counters(&mut self) -> Result<(), Lost> {
-        let shared = self.shared;
-        let counters: Vec<_> = lock(&shared.downloads).counters().collect();
-        self.connection.set_downloads(shared.own.node, &counters)
+        let marker = line.filled()?;
+        let marker = marker.and_then(|marker| marker.parse().ok());
+        let found = lock(&node.member).look(now, marker, node.peers());
+        match found {
+            Found::Same => return Ok(()),
+            Found::Refilled => node.read_anew.store(true, Ordering::Relaxed),
+            Found::Wanting if line.may_refill(&node.name())? => {
+                // All is told, so nothing more is owed.
+                lock(&node.member).settle();
+                self.recount = Some(Recount::new(None));
+            }
+            Found::Wanting => return Ok(()),
+        }
+        let counters: Vec<_> = lock(&node.downloads).counters().collect();
+        line.set_downloads(node.own.node, &counters)
     }
 
     /// Goes a step further in telling from memory what others may not know, if there is something.
-    fn tell_again(&mut self, now: Time) -> Result<(), Lost> {
-        let shared = self.shared;
-        let rested = self.recounted.is_none_or(|at| at.elapsed() >= RECOUNT_REST);
-        if self.recount.is_none() && rested {
-            let owed = lock(&shared.member).settle(now);
-            self.recount = owed.map(|since_secs| Recount::new(since_secs, false));
+    fn tell_again<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<(), L::Lost> {
+        let node = self.node;
+        if self.recount.is_none() && due(self.recounted, at, RECOUNT_REST) {
+            let owed = lock(&node.member).settle();
+            self.recount = owed.map(|since| Recount::new(Some(since)));
         }
         let Some(recount) = &mut self.recount else {
             return Ok(());
         };
+        let since_secs = match recount.since {
+            Some(since) => now.0.saturating_sub(since.0),
+            None => u32::MAX,
+        };
         let mut told = Vec::new();
-        let more = shared
-            .tracker
-            .recount(now, recount.since_secs, &mut recount.walk, &mut told);
+        let more = (node.tracker).recount(now, since_secs, &mut recount.walk, &mut told);
         for told in told {
             recount.told[partition(&told.change.info_hash)].push(told);
         }
         for (partition, told) in recount.told.iter_mut().enumerate() {
             // Whole batches, while more may come.
-            let whole = match more {
+            let ready = match more {
                 true => told.len() / BATCH_RECORDS * BATCH_RECORDS,
                 false => told.len(),
             };
-            let records = told.drain(..whole).map(Record::Peer);
-            pack(shared.own, partition, records, &mut self.batches);
-            recount.sent += whole as u64;
-            shared.standing.tally.sent.add(whole as u64);
+            let records = told.drain(..ready).map(Record::Peer);
+            pack(node.own, partition, records, &mut self.batches);
+            recount.sent += ready as u64;
+            node.standing.tally.sent.add(ready as u64);
         }
         if !self.batches.is_empty() {
-            self.append()?;
+            self.append(line)?;
         }
         if more {
             return Ok(());
         }
-        self.recounted = Some(Instant::now());
-        let done = self.recount.take();
-        if let Some(peers) = done.filter(|done| done.refill).map(|done| done.sent) {
-            let marker = lock(&shared.member).refilled(self.connection.clock.now(), peers);
-            self.connection.set_filled(&marker.to_string())?;
-            shared.standing.refilled(peers);
+        if let Some(Recount {
+            since: None, sent, ..
+        }) = self.recount
+        {
+            let marker = lock(&node.member).refilled(now, line.now_ms(), sent);
+            line.set_filled(&marker.to_string())?;
+            node.standing.refilled(sent);
         }
+        (self.recount, self.recounted) = (None, Some(at));
         Ok(())
     }
 }
 
-impl Recount {
-    fn new(since_secs: u32, refill: bool) -> Self {
-        Self {
-            walk: Walk::default(),
-            since_secs,
-            refill,
-            told: Default::default(),
-            sent: 0,
-        }
-    }
+fn due(last: Option<Instant>, at: Instant, every: Duration) -> bool {
+    last.is_none_or(|last| at.saturating_duration_since(last) >= every)
 }
 
 /// Appends batches of these records to those that are to be appended to streams.
@@ -701,94 +575,134 @@ fn pack(
     }
 }
 
-/// The reading thread: connects whenever the writing one has.
-fn read(shared: &Shared) {
-    let mut pause = FIRST_PAUSE;
-    while !shared.stopping() {
-        let connected = shared.connected.load(Ordering::Relaxed);
-        if connected > 0 && shared.standing.is_up(Of::Writer) {
-            let begun = Instant::now();
-            let result = shared
-                .engine
-                .connect()
-                .and_then(|connection| hear(shared, connection, connected));
-            if let Err(lost) = result {
-                shared.standing.down(Of::Reader, &lost);
-            }
-            pause = match begun.elapsed() < LONGEST_PAUSE {
-                true => (2 * pause).min(LONGEST_PAUSE),
-                false => FIRST_PAUSE,
-            };
-        }
-        thread::sleep(pause);
-    }
+/// One connection's reading, step by step.
+pub struct Reader<'n> {
+    node: &'n Node,
+    /// [`Node::connected`], as this follows it.
+    connected: u64,
+    from: [EntryId; PARTITIONS],
+    /// Where the streams ended at the connection.
+    last: Option<[EntryId; PARTITIONS]>,
+    level: bool,
+    /// When something that this node wrote was last read.
+    echoed: Instant,
 }
 
-/// One connection's reading, until the writing thread has another.
-fn hear(shared: &Shared, mut connection: Connection<'_>, connected: u64) -> Result<(), Lost> {
-    let follows = || shared.connected.load(Ordering::Relaxed) == connected;
-    shared.standing.behind(Of::Reader);
-    let last = connection.last_ids()?;
-    let mut from = *lock(&shared.read);
-    for (from, last) in from.iter_mut().zip(last) {
-        *from = (*from).min(last);
-        from.ms = from.ms.saturating_sub(REREAD_MS);
+/// What has become of a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    GoesOn,
+    /// The writer has another connection.
+    Over,
+    /// What the writer wrote does not come back: this engine no longer gets what others write.
+    Deaf,
+}
+
+impl<'n> Reader<'n> {
+    /// `None` while the writer has no connection: there is nothing to follow.
+    pub fn new(node: &'n Node, at: Instant) -> Option<Self> {
+        let connected = node.connected.load(Ordering::Relaxed);
+        node.standing.is_up(Of::Writer).then(|| Self {
+            node,
+            connected,
+            from: *lock(&node.read),
+            last: None,
+            level: false,
+            echoed: at,
+        })
     }
-    let (mut level, mut echoed) = (false, Instant::now());
-    while !shared.stopping() && follows() {
-        if shared.read_anew.swap(false, Ordering::Relaxed) {
-            from = Default::default();
+
+    /// Reads what has come, or waits a while for it, and hears it.
+    ///
+    /// # Errors
+    /// When the engine is lost.
+    pub fn step<L: Line>(
+        &mut self,
+        line: &mut L,
+        now: Time,
+        at: Instant,
+    ) -> Result<Reading, L::Lost> {
+        let node = self.node;
+        if node.connected.load(Ordering::Relaxed) != self.connected {
+            return Ok(Reading::Over);
         }
-        let entries = connection.read(&from, READ_WAIT)?;
+        let last = match self.last {
+            Some(last) => last,
+            None => self.begin(line)?,
+        };
+        if node.read_anew.swap(false, Ordering::Relaxed) {
+            self.from = Default::default();
+        }
+        let entries = line.read(&self.from, READ_WAIT)?;
         let mut late_ms = 0;
         for entry in &entries {
-            from[entry.partition] = entry.id;
-            late_ms = connection.clock.age(entry.id);
-            if hear_batch(shared, entry, late_ms) {
-                echoed = Instant::now();
+            self.from[entry.partition] = entry.id;
+            late_ms = line.now_ms().saturating_sub(entry.id.ms);
+            if hear_batch(node, entry, late_ms, now, at) {
+                self.echoed = at;
             }
         }
-        *lock(&shared.read) = from;
-        shared.standing.late(late_ms);
-        if !level {
-            level = entries.is_empty() || from.iter().zip(last).all(|(from, last)| *from >= last);
-            echoed = Instant::now();
+        *lock(&node.read) = self.from;
+        node.standing.late(late_ms);
+        if !self.level {
+            let reached = |(from, last): (&EntryId, EntryId)| *from >= last;
+            self.level = entries.is_empty() || self.from.iter().zip(last).all(reached);
+            self.echoed = at;
         }
-        if level && follows() {
-            shared.standing.level(Of::Reader);
+        // Else the writer may have lost its connection meanwhile, and all is to begin again.
+        if self.level && node.connected.load(Ordering::Relaxed) == self.connected {
+            node.standing.level(Of::Reader);
         }
-        if echoed.elapsed() > ECHO_PATIENCE {
-            return Err(Lost::deaf());
+        match at.saturating_duration_since(self.echoed) > ECHO_PATIENCE {
+            true => Ok(Reading::Deaf),
+            false => Ok(Reading::GoesOn),
         }
     }
-    Ok(())
+
+    /// To be called when a step has failed, or was deaf.
+    pub fn lost(self, reason: &dyn ToString) {
+        self.node.standing.down(Of::Reader, reason);
+    }
+
+    fn begin<L: Line>(&mut self, line: &mut L) -> Result<[EntryId; PARTITIONS], L::Lost> {
+        self.node.standing.behind(Of::Reader);
+        let last = line.last_ids()?;
+        for (from, last) in self.from.iter_mut().zip(last) {
+            *from = (*from).min(last);
+            from.ms = from.ms.saturating_sub(REREAD_MS);
+        }
+        self.last = Some(last);
+        Ok(last)
+    }
 }
 
-/// Takes in a batch, and tells whether it is this node's own.
-fn hear_batch(shared: &Shared, entry: &Entry, age_ms: u64) -> bool {
-    let tally = &shared.standing.tally;
+/// Takes in a batch that came into its stream `age_ms` ago, and tells whether it is this node's own.
+fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -> bool {
+    let tally = &node.standing.tally;
     let Ok(batch) = Batch::parse(&entry.batch) else {
         tally.malformed.add_one();
         return false;
     };
-    if lock(&shared.member).is_own(batch.sender) {
+    if lock(&node.member).is_own(batch.sender) {
         return true;
     }
-    let unix = shared.clock.unix_at(Instant::now()).0;
-    if batch.sender.node != shared.own.node {
-        shared.standing.heard_of(batch.sender, unix);
-    } else if entry.id.ms > shared.began_ms.load(Ordering::Relaxed) + DOUBLED_MS {
-        shared.standing.doubled();
+    if batch.sender.node != node.own.node {
+        node.standing.heard_of(batch.sender, at);
+    } else if entry.id.ms > node.began_ms.load(Ordering::Relaxed) + DOUBLED_MS {
+        node.standing.doubled();
     }
-    let (now, passed_secs) = (shared.clock.now(), (age_ms / 1000) as u32);
+    let passed_secs = u32::try_from(age_ms / 1000).unwrap_or(u32::MAX);
     let (mut received, mut applied, mut older, mut refused) = (0, 0, 0, 0);
     for record in batch.records() {
         match record {
-            Record::Counter(counter) => shared.hear_counter(&counter),
+            Record::Counter(counter) => node.hear_counter(&counter),
             Record::Peer(told) => {
                 received += 1;
-                match shared.tracker.hear(now, passed_secs, &told) {
-                    Heard::Taken => applied += 1,
+                match node.tracker.hear(now, passed_secs, &told) {
+                    Heard::Taken => {
+                        applied += 1;
+                        node.show_downloads(&told.change.info_hash);
+                    }
                     Heard::Older => older += 1,
                     Heard::Refused => refused += 1,
                 }
@@ -800,6 +714,147 @@ fn hear_batch(shared: &Shared, entry: &Entry, age_ms: u64) -> bool {
     tally.older.add(older);
     tally.refused.add(refused);
     false
+}
+
+/// A node, its engine, and the two threads between them.
+pub struct Cluster {
+    joint: Arc<Joint>,
+    /// Closed when the writing thread has ended.
+    written: Mutex<Receiver<()>>,
+}
+
+struct Joint {
+    node: Node,
+    engine: Engine,
+    clock: Clock,
+    stop: AtomicBool,
+}
+
+impl Cluster {
+    /// Begins to tell others, and to hear them. `kept` is what [`Cluster::keep`] gave before a restart.
+    ///
+    /// # Errors
+    /// If the certificates cannot be used, or the system has no threads to give.
+    pub fn start(
+        settings: &Settings,
+        credentials: &Credentials,
+        kept: &[u8],
+        outbox: Arc<Outbox>,
+        tracker: Arc<Tracker>,
+        clock: Clock,
+        tell: Tell,
+    ) -> io::Result<Self> {
+        let engine = Engine::new(settings, credentials)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let joint = Arc::new(Joint {
+            node: Node::new(kept, credentials.random, tracker, outbox, tell),
+            engine,
+            clock,
+            stop: AtomicBool::new(false),
+        });
+        let (ended, written) = mpsc::channel();
+        let writer = joint.clone();
+        let thread = thread::Builder::new()
+            .name("cluster-write".to_owned())
+            .spawn(move || {
+                write(&writer);
+                drop(ended);
+            })?;
+        joint.node.outbox.set_writer(thread.thread().clone());
+        let reader = joint.clone();
+        thread::Builder::new()
+            .name("cluster-read".to_owned())
+            .spawn(move || read(&reader))?;
+        Ok(Self {
+            joint,
+            written: Mutex::new(written),
+        })
+    }
+
+    pub fn figures(&self) -> figures::Cluster {
+        let unix = self.joint.clock.unix_at(Instant::now()).0;
+        self.joint.node.figures(unix)
+    }
+
+    /// As [`Node::keep`] has it.
+    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
+        self.joint.node.keep()
+    }
+
+    /// Has the last changes told, if the engine takes them in time. To be called when no worker changes anything any more.
+    pub fn stop(&self) {
+        self.joint.stop.store(true, Ordering::Relaxed);
+        self.joint.node.outbox.wake_writer();
+        // It answers by being closed.
+        let _ = lock(&self.written).recv_timeout(STOP_PATIENCE);
+    }
+}
+
+impl Joint {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The writing thread: connects again and again until the stop.
+fn write(joint: &Joint) {
+    let mut pause = FIRST_PAUSE;
+    while !joint.stopping() {
+        let mut writer = Writer::new(&joint.node, joint.clock.now());
+        let lost = match joint.engine.connect() {
+            Err(lost) => lost,
+            Ok(mut line) => loop {
+                // Once more after the stop has come, for what was changed until then.
+                let stopping = joint.stopping();
+                let at = Instant::now();
+                match writer.step(&mut line, joint.clock.at(at), at) {
+                    Err(lost) => break lost,
+                    Ok(_) if stopping => return,
+                    Ok(true) => {}
+                    Ok(false) => thread::park_timeout(TICK.saturating_sub(at.elapsed())),
+                }
+            },
+        };
+        if writer.proven() {
+            pause = FIRST_PAUSE;
+        }
+        writer.lost(&lost);
+        thread::park_timeout(pause);
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+/// The reading thread: connects whenever the writing one has.
+fn read(joint: &Joint) {
+    let mut pause = FIRST_PAUSE;
+    while !joint.stopping() {
+        let begun = Instant::now();
+        if let Some(mut reader) = Reader::new(&joint.node, begun) {
+            let lost = match joint.engine.connect() {
+                Err(lost) => Some(lost.to_string()),
+                Ok(mut line) => loop {
+                    let at = Instant::now();
+                    match reader.step(&mut line, joint.clock.at(at), at) {
+                        Err(lost) => break Some(lost.to_string()),
+                        Ok(Reading::Deaf) => {
+                            break Some("it no longer passes on what is written to it".to_owned());
+                        }
+                        Ok(Reading::Over) => break None,
+                        Ok(Reading::GoesOn) if joint.stopping() => return,
+                        Ok(Reading::GoesOn) => {}
+                    }
+                },
+            };
+            if let Some(lost) = lost {
+                reader.lost(&lost);
+            }
+            pause = match begun.elapsed() < LONGEST_PAUSE {
+                true => (2 * pause).min(LONGEST_PAUSE),
+                false => FIRST_PAUSE,
+            };
+        }
+        thread::sleep(pause);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -228,12 +228,12 @@ pub enum Pace {
 }
 
 /// What a snapshot holds beside the tracker.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Beside<'a> {
     /// As [`Health::save`] gives it.
     pub health: &'a [u8],
-    /// What a cluster's node keeps, of which nothing is known here.
-    pub cluster: &'a [u8],
+    /// What a cluster's node keeps, of which nothing is known here; asked for once the tracker is written.
+    pub cluster: Option<&'a dyn Fn() -> Vec<u8>>,
 }
 
 /// Replaces the snapshot in `directory` by one of what `tracker` holds, and of what is beside it. `now` is the tracker's
@@ -323,7 +323,8 @@ fn write(
         }
     }
     let health = beside.health.chunks(HEALTH_FULL).map(|part| (HEALTH, part));
-    let cluster = beside.cluster.chunks(CLUSTER_FULL);
+    let cluster = beside.cluster.map(|cluster| cluster()).unwrap_or_default();
+    let cluster = cluster.chunks(CLUSTER_FULL);
     for (kind, part) in health.chain(cluster.map(|part| (CLUSTER, part))) {
         bytes += write_frame(&mut file, number, kind, part)?;
         number += 1;

@@ -488,7 +488,7 @@ fn helper() {
     let saved = snapshot::save(
         Path::new(&directory),
         &busy(),
-        &[],
+        Beside::default(),
         NOW,
         at(0),
         &SECRETS,
@@ -569,7 +569,7 @@ fn it_is_whole_while_announces_go_on() {
             let saved = snapshot::save(
                 &directory.0,
                 &tracker,
-                &[],
+                Beside::default(),
                 NOW,
                 at(0),
                 &SECRETS,

@@ -19,7 +19,7 @@ use redis::{
 };
 
 use super::url::Place;
-use super::{Credentials, Settings};
+use super::{Credentials, Entry, Line, Settings};
 use crate::protocol::member::EntryId;
 use crate::server::outbox::PARTITIONS;
 use crate::tracker::InfoHash;
@@ -33,13 +33,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 const BATCH: &str = "b";
 
 /// How many entries of each stream one read gives at most.
-pub(super) const READ_AT_ONCE: usize = 64;
+const READ_AT_ONCE: usize = 64;
 
 /// How many counters one command reads, or one round trip writes.
 const DOWNLOADS_AT_ONCE: usize = 1000;
 
 /// For how long one node alone fills an emptied engine, in seconds: then it is thought to have died.
-const REFILL_SECS: u32 = 60;
+const REFILL_SECS: u64 = 60;
 
 /// What is said to an engine after it could not be reached, or did not do what it should: the reason.
 #[derive(Debug)]
@@ -51,24 +51,10 @@ impl fmt::Display for Lost {
     }
 }
 
-impl Lost {
-    /// What was written does not come back to be read.
-    pub(super) fn deaf() -> Self {
-        Self("it no longer passes on what is written to it".to_owned())
-    }
-}
-
 impl From<RedisError> for Lost {
     fn from(error: RedisError) -> Self {
         Self(error.to_string())
     }
-}
-
-/// An entry read from a stream.
-pub(super) struct Entry {
-    pub(super) partition: usize,
-    pub(super) id: EntryId,
-    pub(super) batch: Vec<u8>,
 }
 
 /// What never changes between two connections.
@@ -149,36 +135,28 @@ impl Engine {
     }
 }
 
-/// The engine's time, which all nodes share: their own clocks may say what they want.
+/// What the engine's clock said when it was asked.
 #[derive(Clone, Copy)]
-pub(super) struct Clock {
+struct Clock {
     at: Instant,
     ms: u64,
 }
 
-impl Clock {
-    /// In milliseconds since 1970.
-    pub(super) fn now(self) -> u64 {
-        self.ms + self.at.elapsed().as_millis() as u64
-    }
-
-    /// For how long an entry has been there, in milliseconds.
-    pub(super) fn age(self, id: EntryId) -> u64 {
-        self.now().saturating_sub(id.ms)
-    }
-}
-
-/// After any error it must not be used again.
 pub(super) struct Connection<'e> {
     engine: &'e Engine,
     connection: redis::Connection,
-    pub(super) clock: Clock,
+    clock: Clock,
 }
 
-impl Connection<'_> {
-    /// Appends batches, each to its partition's stream, forgets there what is too old, and tells the last one's id.
-    pub(super) fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<EntryId, Lost> {
-        let oldest = self.clock.now().saturating_sub(self.engine.lifetime_ms);
+impl Line for Connection<'_> {
+    type Lost = Lost;
+
+    fn now_ms(&self) -> u64 {
+        self.clock.ms + self.clock.at.elapsed().as_millis() as u64
+    }
+
+    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Lost> {
+        let oldest = self.now_ms().saturating_sub(self.engine.lifetime_ms);
         let mut pipeline = Pipeline::with_capacity(batches.len());
         for (partition, batch) in batches {
             pipeline
@@ -187,20 +165,13 @@ impl Connection<'_> {
                 .arg(&["MINID", "~"])
                 .arg(oldest)
                 .arg(&["*", BATCH])
-                .arg(batch);
+                .arg(batch)
+                .ignore();
         }
-        let ids: Vec<String> = pipeline.query(&mut self.connection)?;
-        let ids = ids.iter().filter_map(|id| id.parse().ok());
-        Ok(ids.max().unwrap_or_default())
+        Ok(pipeline.query(&mut self.connection)?)
     }
 
-    /// What comes after `from` in each stream, in its order; waits for up to `wait` if that is nothing.
-    pub(super) fn read(
-        &mut self,
-        from: &[EntryId; PARTITIONS],
-        wait: Duration,
-    ) -> Result<Vec<Entry>, Lost> {
-        let ids = from.map(|id| id.to_string());
+    fn read(&mut self, from: &[EntryId; PARTITIONS], wait: Duration) -> Result<Vec<Entry>, Lost> {
         let reply = Cmd::new()
             .arg("XREAD")
             .arg("COUNT")
@@ -209,17 +180,16 @@ impl Connection<'_> {
             .arg(wait.as_millis() as u64)
             .arg("STREAMS")
             .arg(&self.engine.streams)
-            .arg(&ids)
+            .arg(&from.map(|id| id.to_string()))
             .query::<Value>(&mut self.connection)?;
         let mut entries = Vec::new();
         for stream in list(reply) {
-            let [key, of_key] = pair(stream)?;
-            let key = String::from_owned_redis_value(key)?;
-            let partition = self.engine.streams.iter().position(|name| *name == key);
+            let [name, content] = pair(stream)?;
+            let name = String::from_owned_redis_value(name)?;
+            let partition = self.engine.streams.iter().position(|own| *own == name);
             let partition = partition.ok_or_else(odd)?;
-            for entry in list(of_key) {
+            for entry in list(content) {
                 let [id, fields] = pair(entry)?;
-                let id = String::from_owned_redis_value(id)?;
                 // Whatever else someone has put there is no batch, and will be seen to be none.
                 let batch = match list(fields).into_iter().nth(1) {
                     Some(Value::BulkString(batch)) => batch,
@@ -227,7 +197,7 @@ impl Connection<'_> {
                 };
                 entries.push(Entry {
                     partition,
-                    id: id.parse().map_err(|()| odd())?,
+                    id: entry_id(id)?,
                     batch,
                 });
             }
@@ -235,41 +205,35 @@ impl Connection<'_> {
         Ok(entries)
     }
 
-    /// The last id that each stream has given out; 0 where there is no stream.
-    pub(super) fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Lost> {
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Lost> {
         let mut ids = [EntryId::default(); PARTITIONS];
         for (id, stream) in ids.iter_mut().zip(&self.engine.streams) {
             let info = Cmd::new()
                 .arg(&["XINFO", "STREAM", stream])
                 .query::<Value>(&mut self.connection);
+            let no_such_key = |error: &RedisError| {
+                let why = error.detail().unwrap_or_default();
+                why.contains("no such key")
+            };
             let info = match info {
-                Err(error)
-                    if error
-                        .detail()
-                        .is_some_and(|why| why.contains("no such key")) =>
-                {
-                    continue;
-                }
+                Err(error) if no_such_key(&error) => continue,
                 info => info?,
             };
             let mut fields = list(info).into_iter();
             while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
                 if matches!(&name, Value::BulkString(name) if name == b"last-generated-id") {
-                    let last = String::from_owned_redis_value(value)?;
-                    *id = last.parse().map_err(|()| odd())?;
+                    *id = entry_id(value)?;
                 }
             }
         }
         Ok(ids)
     }
 
-    /// What [`Connection::set_filled`] last said; `None` if the engine has been emptied since, or is new.
-    pub(super) fn filled(&mut self) -> Result<Option<String>, Lost> {
+    fn filled(&mut self) -> Result<Option<String>, Lost> {
         Ok(self.connection.get(self.engine.key("filled"))?)
     }
 
-    /// Says that the streams hold all that this node knows, and lets others fill them.
-    pub(super) fn set_filled(&mut self, marker: &str) -> Result<(), Lost> {
+    fn set_filled(&mut self, marker: &str) -> Result<(), Lost> {
         let mut pipeline = Pipeline::new();
         pipeline
             .set(self.engine.key("filled"), marker)
@@ -279,55 +243,7 @@ impl Connection<'_> {
         Ok(pipeline.query(&mut self.connection)?)
     }
 
-    /// What all nodes have counted.
-    pub(super) fn downloads(&mut self, mut hear: impl FnMut(Counter)) -> Result<(), Lost> {
-        let mut cursor = "0".to_owned();
-        loop {
-            let (next, fields): (String, Vec<(Vec<u8>, Vec<u8>)>) = Cmd::new()
-                .arg("HSCAN")
-                .arg(self.engine.key("downloads"))
-                .arg(&cursor)
-                .arg("COUNT")
-                .arg(DOWNLOADS_AT_ONCE)
-                .query(&mut self.connection)?;
-            for (field, count) in fields {
-                // What someone else put there counts nothing.
-                if let Some(counter) = counter(&field, &count) {
-                    hear(counter);
-                }
-            }
-            if next == "0" {
-                return Ok(());
-            }
-            cursor = next;
-        }
-    }
-
-    /// Says what nodes have counted: what `own` has replaces what it had, of others only what was not there.
-    pub(super) fn set_downloads(&mut self, own: NodeId, counters: &[Counter]) -> Result<(), Lost> {
-        let key = self.engine.key("downloads");
-        for counters in counters.chunks(DOWNLOADS_AT_ONCE) {
-            let mut pipeline = Pipeline::with_capacity(counters.len());
-            for counter in counters {
-                let field = [&counter.node.0.to_be_bytes()[..], &counter.info_hash.0].concat();
-                pipeline
-                    .cmd(if counter.node == own {
-                        "HSET"
-                    } else {
-                        "HSETNX"
-                    })
-                    .arg(&key)
-                    .arg(field)
-                    .arg(counter.downloads)
-                    .ignore();
-            }
-            pipeline.query::<()>(&mut self.connection)?;
-        }
-        Ok(())
-    }
-
-    /// Whether this node is to fill the streams: no other is about it.
-    pub(super) fn may_refill(&mut self, node: &str) -> Result<bool, Lost> {
+    fn may_refill(&mut self, node: &str) -> Result<bool, Lost> {
         let locked = Cmd::new()
             .arg("SET")
             .arg(self.engine.key("refill"))
@@ -337,6 +253,65 @@ impl Connection<'_> {
             .query::<Value>(&mut self.connection)?;
         Ok(locked == Value::Okay)
     }
+
+    fn keep_refilling(&mut self, node: &str) -> Result<(), Lost> {
+        Ok(Cmd::new()
+            .arg("SET")
+            .arg(self.engine.key("refill"))
+            .arg(node)
+            .arg("EX")
+            .arg(REFILL_SECS)
+            .query(&mut self.connection)?)
+    }
+
+    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Lost> {
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, fields): (String, Vec<(Vec<u8>, Vec<u8>)>) = Cmd::new()
+                .arg("HSCAN")
+                .arg(self.engine.key("downloads"))
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(DOWNLOADS_AT_ONCE)
+                .query(&mut self.connection)?;
+            // What someone else put there counts nothing.
+            let counters = fields
+                .iter()
+                .filter_map(|(field, count)| counter(field, count));
+            counters.for_each(&mut *each);
+            if next == "0" {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    fn set_downloads(&mut self, own: NodeId, counters: &[Counter]) -> Result<(), Lost> {
+        let key = self.engine.key("downloads");
+        for counters in counters.chunks(DOWNLOADS_AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(counters.len());
+            for counter in counters {
+                let field = [&counter.node.0.to_be_bytes()[..], &counter.info_hash.0].concat();
+                let set = match counter.node == own {
+                    true => "HSET",
+                    false => "HSETNX",
+                };
+                pipeline
+                    .cmd(set)
+                    .arg(&key)
+                    .arg(field)
+                    .arg(counter.downloads)
+                    .ignore();
+            }
+            pipeline.query::<()>(&mut self.connection)?;
+        }
+        Ok(())
+    }
+}
+
+fn entry_id(value: Value) -> Result<EntryId, Lost> {
+    let id = String::from_owned_redis_value(value)?;
+    id.parse().map_err(|()| odd())
 }
 
 /// Of a field and its value in the hash of downloads.

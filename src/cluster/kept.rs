@@ -22,30 +22,36 @@ pub(super) struct Kept {
     pub(super) downloads: Downloads,
 }
 
-impl Kept {
-    /// Numbers are big-endian.
-    ///
-    /// ```text
-    /// version     1 byte    1
-    /// node        u64
-    /// owed_since  u32       the tracker's time; 2^32 - 1: nothing is owed
-    /// epoch       u64       0: unknown
-    /// read        u64, u64  of each of 16 streams
-    /// downloads             as their owner writes them
-    /// ```
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.extend_from_slice(&self.node.0.to_be_bytes());
-        bytes.extend_from_slice(&self.owed_since.map_or(NONE, |owed| owed.0).to_be_bytes());
-        bytes.extend_from_slice(&self.epoch.unwrap_or(0).to_be_bytes());
-        for id in self.read {
-            bytes.extend_from_slice(&id.ms.to_be_bytes());
-            bytes.extend_from_slice(&id.number.to_be_bytes());
-        }
-        bytes.extend_from_slice(&self.downloads.save());
-        bytes
+/// What [`Kept::read`] reads. Numbers are big-endian.
+///
+/// ```text
+/// version     1 byte    1
+/// node        u64
+/// owed_since  u32       the tracker's time; 2^32 - 1: nothing is owed
+/// epoch       u64       0: unknown
+/// read        u64, u64  of each of 16 streams
+/// downloads             as their owner writes them
+/// ```
+pub(super) fn bytes(
+    node: NodeId,
+    owed_since: Option<Time>,
+    epoch: Option<u64>,
+    read: &[EntryId; PARTITIONS],
+    downloads: &Downloads,
+) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bytes.extend_from_slice(&node.0.to_be_bytes());
+    bytes.extend_from_slice(&owed_since.map_or(NONE, |owed| owed.0).to_be_bytes());
+    bytes.extend_from_slice(&epoch.unwrap_or(0).to_be_bytes());
+    for id in read {
+        bytes.extend_from_slice(&id.ms.to_be_bytes());
+        bytes.extend_from_slice(&id.number.to_be_bytes());
     }
+    bytes.extend_from_slice(&downloads.save());
+    bytes
+}
 
+impl Kept {
     /// `None` for what another version wrote.
     pub(super) fn read(mut bytes: &[u8]) -> Option<Self> {
         let rest = &mut bytes;
@@ -81,43 +87,29 @@ mod tests {
     use super::*;
     use crate::tracker::InfoHash;
 
+    const NODE: NodeId = NodeId(7);
+
     #[test]
     fn what_is_kept_comes_back() {
         let mut downloads = Downloads::default();
-        downloads.count(InfoHash([1; 20]), NodeId(7));
-        let kept = Kept {
-            node: NodeId(7),
-            owed_since: None,
-            epoch: Some(3),
-            read: std::array::from_fn(|at| EntryId {
-                ms: 1000 + at as u64,
-                number: 2,
-            }),
-            downloads,
-        };
-        let bytes = kept.bytes();
-        let back = Kept::read(&bytes).unwrap();
-        assert_eq!(back.bytes(), bytes);
-        assert_eq!(back.downloads.total(&InfoHash([1; 20])), 1);
-        let owing = Kept {
-            owed_since: Some(Time(9)),
-            epoch: None,
-            ..kept
-        };
-        let back = Kept::read(&owing.bytes()).unwrap();
-        assert_eq!((back.owed_since, back.epoch), (Some(Time(9)), None));
+        downloads.count(InfoHash([1; 20]), NODE);
+        let read = std::array::from_fn(|at| EntryId {
+            ms: 1000 + at as u64,
+            number: 2,
+        });
+        for (owed_since, epoch) in [(None, Some(3)), (Some(Time(9)), None)] {
+            let bytes = bytes(NODE, owed_since, epoch, &read, &downloads);
+            let back = Kept::read(&bytes).unwrap();
+            assert_eq!((back.node, back.read), (NODE, read));
+            assert_eq!((back.owed_since, back.epoch), (owed_since, epoch));
+            assert_eq!(back.downloads.total(&InfoHash([1; 20])), 1);
+        }
     }
 
     #[test]
     fn what_is_torn_or_another_versions_is_none() {
-        let kept = Kept {
-            node: NodeId(7),
-            owed_since: None,
-            epoch: None,
-            read: Default::default(),
-            downloads: Downloads::default(),
-        };
-        let mut bytes = kept.bytes();
+        let nothing = Downloads::default();
+        let mut bytes = bytes(NODE, None, None, &Default::default(), &nothing);
         assert!(Kept::read(&bytes).is_some());
         assert!(Kept::read(&bytes[..bytes.len() - 1]).is_none());
         assert!(Kept::read(&[]).is_none());

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Credentials, Settings};
+use super::{Credentials, Entry, Line, Settings};
 use crate::protocol::member::EntryId;
 use crate::server::outbox::PARTITIONS;
 use crate::tracker::downloads::{Counter, NodeId};
@@ -12,88 +12,70 @@ use crate::tracker::downloads::{Counter, NodeId};
 #[derive(Debug)]
 pub(super) struct Lost;
 
-impl Lost {
-    pub(super) fn deaf() -> Self {
-        Self
-    }
-}
-
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("built without clusters")
     }
 }
 
-pub(super) struct Entry {
-    pub(super) partition: usize,
-    pub(super) id: EntryId,
-    pub(super) batch: Vec<u8>,
-}
-
+/// There never is one.
 pub(super) struct Engine(Infallible);
 
 impl Engine {
-    pub(super) fn new(_: &Settings, _: &Credentials) -> Result<Self, Lost> {
+    pub(super) fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, Lost> {
+        let _ = (
+            settings.lifetime(),
+            &credentials.password,
+            &credentials.certificates,
+        );
         Err(Lost)
     }
 
-    pub(super) fn connect(&self) -> Result<Connection<'_>, Lost> {
+    pub(super) fn connect(&self) -> Result<Infallible, Lost> {
         match self.0 {}
     }
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Clock(Infallible);
+impl Line for Infallible {
+    type Lost = Lost;
 
-impl Clock {
-    pub(super) fn now(self) -> u64 {
-        match self.0 {}
+    fn now_ms(&self) -> u64 {
+        match *self {}
     }
 
-    pub(super) fn age(self, _: EntryId) -> u64 {
-        match self.0 {}
-    }
-}
-
-pub(super) struct Connection<'e> {
-    engine: &'e Engine,
-    pub(super) clock: Clock,
-}
-
-impl Connection<'_> {
-    pub(super) fn append(&mut self, _: &[(usize, Vec<u8>)]) -> Result<EntryId, Lost> {
-        match self.engine.0 {}
+    fn append(&mut self, _: &[(usize, Vec<u8>)]) -> Result<(), Lost> {
+        match *self {}
     }
 
-    pub(super) fn read(
-        &mut self,
-        _: &[EntryId; PARTITIONS],
-        _: Duration,
-    ) -> Result<Vec<Entry>, Lost> {
-        match self.engine.0 {}
+    fn read(&mut self, _: &[EntryId; PARTITIONS], _: Duration) -> Result<Vec<Entry>, Lost> {
+        match *self {}
     }
 
-    pub(super) fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Lost> {
-        match self.engine.0 {}
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Lost> {
+        match *self {}
     }
 
-    pub(super) fn filled(&mut self) -> Result<Option<String>, Lost> {
-        match self.engine.0 {}
+    fn filled(&mut self) -> Result<Option<String>, Lost> {
+        match *self {}
     }
 
-    pub(super) fn set_filled(&mut self, _: &str) -> Result<(), Lost> {
-        match self.engine.0 {}
+    fn set_filled(&mut self, _: &str) -> Result<(), Lost> {
+        match *self {}
     }
 
-    pub(super) fn may_refill(&mut self, _: &str) -> Result<bool, Lost> {
-        match self.engine.0 {}
+    fn may_refill(&mut self, _: &str) -> Result<bool, Lost> {
+        match *self {}
     }
 
-    pub(super) fn downloads(&mut self, _: impl FnMut(Counter)) -> Result<(), Lost> {
-        match self.engine.0 {}
+    fn keep_refilling(&mut self, _: &str) -> Result<(), Lost> {
+        match *self {}
     }
 
-    pub(super) fn set_downloads(&mut self, _: NodeId, _: &[Counter]) -> Result<(), Lost> {
-        match self.engine.0 {}
+    fn downloads(&mut self, _: &mut dyn FnMut(Counter)) -> Result<(), Lost> {
+        match *self {}
+    }
+
+    fn set_downloads(&mut self, _: NodeId, _: &[Counter]) -> Result<(), Lost> {
+        match *self {}
     }
 }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::protocol::changes::Sender;
 use crate::server::counters::Counter;
 use crate::server::figures::{self, ClusterState, Unix};
 use crate::tracker::downloads::NodeId;
 
-/// A node not heard of for so long is not counted, in seconds. Each tells something every ten.
-const NODE_SECS: u64 = 60;
+/// A node not heard of for so long is not counted. Each tells something every ten seconds.
+const NODE_GONE: Duration = Duration::from_secs(60);
 
 /// How many others are remembered: who may write to the engine could make up any number.
 const MOST_NODES: usize = 1024;
@@ -80,8 +80,10 @@ struct Now {
     /// Before the first connection there is nothing to have been lost.
     told: bool,
     /// Others, and when they were last heard of.
-    nodes: HashMap<NodeId, Unix>,
+    nodes: HashMap<NodeId, Instant>,
     doubled: bool,
+    /// When the queue was last seen to have been full.
+    dropped: Option<Instant>,
 }
 
 impl Standing {
@@ -95,6 +97,7 @@ impl Standing {
                 told: false,
                 nodes: HashMap::new(),
                 doubled: false,
+                dropped: None,
             }),
             tally: Tally::default(),
             late_ms: AtomicU64::new(0),
@@ -151,16 +154,16 @@ impl Standing {
         (self.tell)(&Event::Refilled { peers });
     }
 
-    /// A batch of another node was read at `unix`.
-    pub(super) fn heard_of(&self, sender: Sender, unix: Unix) {
+    /// A batch of another node was read.
+    pub(super) fn heard_of(&self, sender: Sender, at: Instant) {
         let nodes = &mut self.now().nodes;
         if nodes.len() >= MOST_NODES && !nodes.contains_key(&sender.node) {
-            nodes.retain(|_, last| *last + NODE_SECS > unix);
+            nodes.retain(|_, last| at.saturating_duration_since(*last) < NODE_GONE);
             if nodes.len() >= MOST_NODES {
                 return;
             }
         }
-        nodes.insert(sender.node, unix);
+        nodes.insert(sender.node, at);
     }
 
     pub(super) fn doubled(&self) {
@@ -170,20 +173,22 @@ impl Standing {
         }
     }
 
+    pub(super) fn dropped(&self, at: Instant) {
+        self.now().dropped = Some(at);
+    }
+
     pub(super) fn late(&self, ms: u64) {
         self.late_ms.store(ms, Ordering::Relaxed);
     }
 
     pub(super) fn figures(&self, own: NodeId, unix: Unix) -> figures::Cluster {
         let now = self.now();
-        let recent = now
-            .nodes
-            .iter()
-            .filter(|(_, last)| **last + NODE_SECS > unix);
-        let mut nodes: Vec<_> = recent
-            .map(|(node, &last_heard)| figures::Node {
+        let ages = now.nodes.iter().map(|(node, last)| (node, last.elapsed()));
+        let mut nodes: Vec<_> = ages
+            .filter(|(_, age)| *age < NODE_GONE)
+            .map(|(node, age)| figures::Node {
                 node: shown(*node),
-                last_heard,
+                last_heard: unix.saturating_sub(age.as_secs()),
             })
             .collect();
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
@@ -205,6 +210,9 @@ impl Standing {
             refused: tally.refused.get(),
             malformed: tally.malformed.get(),
             dropped: 0,
+            last_dropped: now
+                .dropped
+                .map(|at| unix.saturating_sub(at.elapsed().as_secs())),
             reconnects: tally.reconnects.get(),
         }
     }
@@ -267,14 +275,17 @@ mod tests {
             node: NodeId(node),
             run: 1,
         };
-        standing.heard_of(sender(1), 100);
-        standing.heard_of(sender(2), 140);
-        let nodes = |at| standing.figures(NodeId(9), at).nodes;
-        assert_eq!(nodes(150).len(), 2);
-        assert_eq!(nodes(170)[0].node, "0000000000000002");
-        assert_eq!(nodes(200), []);
-        (0..5000).for_each(|node| standing.heard_of(sender(node), 300));
-        assert_eq!(nodes(300).len(), MOST_NODES);
+        let now = Instant::now();
+        standing.heard_of(sender(1), now - NODE_GONE);
+        standing.heard_of(sender(2), now);
+        let nodes = || standing.figures(NodeId(9), 1000).nodes;
+        let two = figures::Node {
+            node: "0000000000000002".to_owned(),
+            last_heard: 1000,
+        };
+        assert_eq!(nodes(), [two]);
+        (0..5000).for_each(|node| standing.heard_of(sender(node), now));
+        assert_eq!(nodes().len(), MOST_NODES);
         standing.doubled();
         standing.doubled();
         assert_eq!(*told.lock().unwrap(), [Event::Doubled]);

@@ -251,3 +251,225 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
     *rest = after;
     Ok(*first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::Random;
+
+    const SENDER: Sender = Sender {
+        node: NodeId(0x0123_4567_89ab_cdef),
+        run: 0x1122_3344,
+    };
+
+    fn some_record(random: &mut Random) -> Record {
+        let mut info_hash = InfoHash([0; 20]);
+        info_hash.0.fill_with(|| random.next_u32() as u8);
+        if random.below(4) == 0 {
+            return Record::Counter(Counter {
+                info_hash,
+                node: NodeId(random.next_u64()),
+                downloads: random.next_u32(),
+            });
+        }
+        let address = match random.below(2) {
+            0 => IpAddr::from(random.next_u32().to_be_bytes()),
+            _ => {
+                let upper = u128::from(random.next_u64() | 1 << 63) << 64;
+                Ipv6Addr::from(upper | u128::from(random.next_u64())).into()
+            }
+        };
+        let classes = [
+            None,
+            Some(Class::Leecher),
+            Some(Class::Partial),
+            Some(Class::Seeder),
+        ];
+        Record::Peer(Told {
+            change: Change {
+                info_hash,
+                address,
+                port: NonZeroU16::new(random.next_u32() as u16 | 1).unwrap(),
+                host: random.next_u32() & HOST,
+                class: classes[random.below(4) as usize],
+                completed: random.below(2) == 0,
+            },
+            age_secs: random.below(1 << 16),
+            again: random.below(2) == 0,
+        })
+    }
+
+    fn batch(records: &[Record]) -> Vec<u8> {
+        let mut bytes = vec![9; 3];
+        write_head(SENDER, &mut bytes);
+        for record in records {
+            let before = bytes.len();
+            write_record(record, &mut bytes);
+            assert!(bytes.len() - before <= MAX_RECORD);
+        }
+        bytes
+    }
+
+    fn parsed(bytes: &[u8]) -> Vec<Record> {
+        let batch = Batch::parse(bytes).unwrap();
+        assert_eq!(batch.sender, SENDER);
+        batch.records().collect()
+    }
+
+    #[test]
+    fn the_format_is_the_same_on_every_machine() {
+        let told = Told {
+            change: Change {
+                info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
+                address: "192.0.2.1".parse().unwrap(),
+                port: NonZeroU16::new(6881).unwrap(),
+                host: 0xabcd_ef10,
+                class: Some(Class::Seeder),
+                completed: true,
+            },
+            age_secs: 258,
+            again: false,
+        };
+        let left = Told {
+            change: Change {
+                address: "2001:db8::1".parse().unwrap(),
+                class: None,
+                completed: false,
+                ..told.change
+            },
+            age_secs: 70_000,
+            again: true,
+        };
+        let counter = Counter {
+            info_hash: told.change.info_hash,
+            node: NodeId(3),
+            downloads: 4,
+        };
+        let records = [
+            Record::Peer(told),
+            Record::Peer(left),
+            Record::Counter(counter),
+        ];
+        let expected = [
+            b"\x01\x01\x23\x45\x67\x89\xab\xcd\xef\x11\x22\x33\x44".as_slice(),
+            b"\x04aaaaabbbbbcccccddddd\xc0\0\x02\x01\x1a\xe1\xab\xcd\xef\x16\x01\x02",
+            b"\x06aaaaabbbbbcccccddddd\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1\xab\xcd\xef\x1b\xff\xff",
+            b"\x01aaaaabbbbbcccccddddd\0\0\0\0\0\0\0\x03\0\0\0\x04",
+        ];
+        assert_eq!(batch(&records), expected.concat());
+        let oldest = Told {
+            age_secs: 65_535,
+            ..left
+        };
+        let read = [records[0], Record::Peer(oldest), records[2]];
+        assert_eq!(parsed(&expected.concat()), read);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut random = Random::new(1);
+        for _ in 0..2000 {
+            let records: Vec<_> = (0..random.below(20))
+                .map(|_| some_record(&mut random))
+                .collect();
+            assert_eq!(parsed(&batch(&records)), records);
+        }
+    }
+
+    #[test]
+    fn a_torn_batch_is_refused_as_a_whole() {
+        let mut random = Random::new(2);
+        let records: Vec<_> = (0..50).map(|_| some_record(&mut random)).collect();
+        let whole = batch(&records);
+        // Where a record ends, the batch may as well.
+        let ends: Vec<_> = (0..=records.len())
+            .map(|count| batch(&records[..count]).len())
+            .collect();
+        for len in 0..whole.len() {
+            match ends.iter().position(|&end| end == len) {
+                Some(count) => assert_eq!(parsed(&whole[..len]), records[..count]),
+                None => {
+                    assert_eq!(
+                        Batch::parse(&whole[..len]).unwrap_err(),
+                        Malformed::Torn,
+                        "{len}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        let mut random = Random::new(3);
+        let records = [some_record(&mut random), some_record(&mut random)];
+        let between = batch(&records[..1]).len();
+        for unknown in [&b"\x80\x00"[..], b"\xff\x05hello", b"\x90\x01\x04\x91\x00"] {
+            for place in [HEAD, between, batch(&records).len()] {
+                let mut bytes = batch(&records);
+                bytes.splice(place..place, unknown.iter().copied());
+                assert_eq!(parsed(&bytes), records);
+            }
+            let mut torn = batch(&records);
+            torn.extend_from_slice(&unknown[..unknown.len() - 1]);
+            assert_eq!(Batch::parse(&torn).unwrap_err(), Malformed::Torn);
+        }
+        let mut bytes = batch(&records);
+        bytes[0] = 2;
+        assert_eq!(Batch::parse(&bytes).unwrap_err(), Malformed::Version(2));
+        assert_eq!(Batch::parse(b"\x02").unwrap_err(), Malformed::Version(2));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let mut random = Random::new(4);
+        let peer = loop {
+            match some_record(&mut random) {
+                Record::Peer(told) if told.change.address.is_ipv6() => break told,
+                _ => {}
+            }
+        };
+        let good = batch(&[Record::Peer(peer)]);
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = good.clone();
+            change(&mut bytes);
+            Batch::parse(&bytes).map(|_| ()).unwrap_err()
+        };
+        let address = HEAD + 1 + 20;
+        let port = address + 16;
+        assert_eq!(
+            with(&|bytes| bytes[port..port + 2].fill(0)),
+            Malformed::Endpoint
+        );
+        let mapped = |bytes: &mut Vec<u8>| {
+            bytes[address..address + 10].fill(0);
+            bytes[address + 10..address + 12].fill(0xff);
+        };
+        assert_eq!(with(&mapped), Malformed::Endpoint);
+        for kind in [0, 2, 3, 5, 7, 127] {
+            assert_eq!(with(&|bytes| bytes[HEAD] = kind), Malformed::Kind(kind));
+        }
+    }
+
+    #[test]
+    fn no_bytes_do_harm() {
+        let mut random = Random::new(5);
+        let mut understood = 0;
+        for round in 0..50_000 {
+            let records = [some_record(&mut random), some_record(&mut random)];
+            let mut bytes = batch(&records);
+            if round % 2 == 0 {
+                let at = random.below(bytes.len() as u32) as usize;
+                bytes[at] = random.next_u32() as u8;
+            } else {
+                bytes[1..].fill_with(|| random.next_u32() as u8);
+                bytes.truncate(random.below(100) as usize);
+            }
+            if let Ok(batch) = Batch::parse(&bytes) {
+                understood += 1;
+                assert!(batch.records().count() <= bytes.len() / 33);
+            }
+        }
+        assert!(understood > 10_000, "{understood}");
+    }
+}

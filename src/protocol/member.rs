@@ -86,6 +86,8 @@ pub struct Member {
     owed_since: Option<Time>,
     /// The marker's, when last seen.
     epoch: Option<u64>,
+    /// When that was seen in this run.
+    same: Option<Time>,
 }
 
 impl Member {
@@ -100,6 +102,7 @@ impl Member {
             own,
             owed_since,
             epoch,
+            same: None,
         }
     }
 
@@ -123,19 +126,18 @@ impl Member {
         self.owed_since = Some(self.owed_since.map_or(since, |owed| owed.min(since)));
     }
 
-    /// Takes what is owed, to tell it now: all that was heard in so many seconds until `now`. If telling fails,
-    /// [`Member::dropped`] owes it again.
-    pub fn settle(&mut self, now: Time) -> Option<u32> {
-        let since = self.owed_since.take()?;
-        Some(now.0.saturating_sub(since.0))
+    /// Takes what is owed, to tell it now: all that was heard since then. If telling fails, [`Member::dropped`] owes it again.
+    pub fn settle(&mut self) -> Option<Time> {
+        self.owed_since.take()
     }
 
     /// Looks at the marker in the engine, knowing `peers` oneself.
-    pub fn look(&mut self, marker: Option<Marker>, peers: u64) -> Found {
+    pub fn look(&mut self, now: Time, marker: Option<Marker>, peers: u64) -> Found {
         let Some(marker) = marker else {
             return Found::Wanting;
         };
         if self.epoch == Some(marker.epoch) {
+            self.same = Some(now);
             return Found::Same;
         }
         // An earlier one: an engine is back that was replaced meanwhile, and has missed what its substitute was told.
@@ -143,14 +145,19 @@ impl Member {
         if earlier || marker.peers < peers.saturating_mul(ENOUGH) / 100 {
             return Found::Wanting;
         }
-        self.epoch = Some(marker.epoch);
+        // Who filled it may not have heard what this node told the engine before it was emptied.
+        match self.same {
+            Some(same) => self.lost(same),
+            None => self.dropped(Time(0)),
+        }
+        (self.epoch, self.same) = (Some(marker.epoch), Some(now));
         Found::Refilled
     }
 
     /// It has told all `peers` that it knows, at `now_ms` of the engine; gives the marker to say so.
-    pub fn refilled(&mut self, now_ms: u64, peers: u64) -> Marker {
+    pub fn refilled(&mut self, now: Time, now_ms: u64, peers: u64) -> Marker {
         let epoch = self.epoch.map_or(now_ms, |seen| now_ms.max(seen + 1));
-        self.epoch = Some(epoch);
+        (self.epoch, self.same) = (Some(epoch), Some(now));
         Marker { epoch, peers }
     }
 
@@ -179,37 +186,45 @@ mod tests {
     #[test]
     fn a_debt_goes_back_to_the_earliest_loss_and_is_paid_once() {
         let mut member = Member::new(own());
-        assert_eq!(member.settle(Time(50)), Some(50), "all, at first");
-        assert_eq!(member.settle(Time(51)), None);
+        assert_eq!(member.settle(), Some(Time(0)), "all, at first");
+        assert_eq!(member.settle(), None);
         member.lost(Time(100));
         member.dropped(Time(95));
-        assert_eq!(member.settle(Time(150)), Some(60));
+        assert_eq!(member.settle(), Some(Time(90)));
         member.lost(Time(3));
         assert_eq!(member.owed_since(), Some(Time(0)));
     }
 
     #[test]
     fn an_engine_that_lost_its_marker_is_filled_again_and_by_one_alone() {
-        let (mut one, mut other) = (Member::new(own()), Member::new(own()));
-        assert_eq!(one.look(None, 100), Found::Wanting);
-        let filled = Some(one.refilled(1, 100));
+        let mut one = Member::resume(own(), None, None);
+        let mut other = one.clone();
+        assert_eq!(one.look(Time(50), None, 100), Found::Wanting);
+        let filled = Some(one.refilled(Time(51), 1, 100));
         assert_eq!(filled, marker(1, 100));
-        assert_eq!(one.look(filled, 1000), Found::Same);
-        assert_eq!(other.look(filled, 111), Found::Refilled);
-        assert_eq!(other.look(filled, 1000), Found::Same);
+        assert_eq!(one.look(Time(52), filled, 1000), Found::Same);
+        assert_eq!(one.settle(), None);
+        assert_eq!(other.look(Time(50), filled, 111), Found::Refilled);
+        assert_eq!(other.settle(), Some(Time(0)), "first seen in this run");
+        assert_eq!(other.look(Time(60), filled, 1000), Found::Same);
         // By one that had just started.
-        assert_eq!(other.look(marker(2, 10), 100), Found::Wanting);
-        assert_eq!(other.look(marker(2, 90), 100), Found::Refilled);
+        assert_eq!(other.look(Time(70), marker(2, 10), 100), Found::Wanting);
+        assert_eq!(other.look(Time(71), marker(2, 90), 100), Found::Refilled);
+        assert_eq!(
+            other.settle(),
+            Some(Time(50)),
+            "since it was last seen as before"
+        );
     }
 
     #[test]
     fn an_engine_that_comes_back_with_what_it_had_is_filled_again() {
         let mut member = Member::new(own());
-        let first = member.refilled(1000, 100);
-        assert_eq!(member.look(None, 100), Found::Wanting, "its substitute");
-        let second = member.refilled(900, 100);
-        assert_eq!(second.epoch, 1001, "whose clock is behind");
-        assert_eq!(member.look(Some(first), 100), Found::Wanting);
+        let first = member.refilled(Time(0), 1000, 100);
+        assert_eq!(member.look(Time(1), None, 100), Found::Wanting, "a new one");
+        let second = member.refilled(Time(2), 900, 100);
+        assert_eq!(second.epoch, 1001, "its clock is behind");
+        assert_eq!(member.look(Time(3), Some(first), 100), Found::Wanting);
     }
 
     #[test]

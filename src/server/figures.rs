@@ -104,6 +104,8 @@ pub struct Cluster {
     pub malformed: u64,
     /// Those that found the queue full; they are told later, from memory.
     pub dropped: u64,
+    /// When that last happened.
+    pub last_dropped: Option<Unix>,
     /// How often the engine was reached again.
     pub reconnects: u64,
 }

@@ -486,6 +486,7 @@ mod tests {
                     tracker: Arc::new(Tracker::new(tracker::Settings::default(), 7)),
                     clock: Clock::start(),
                     counters,
+                    outbox: None,
                 });
                 let runtime = Builder::new_current_thread().enable_all().build()?;
                 LocalSet::new().block_on(&runtime, serve(front, vec![socket], stop))

@@ -160,13 +160,16 @@ impl Keeper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .save();
-        let cluster = match self.cluster.get() {
-            Some(cluster) => cluster.kept(),
+        // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
+        // missed, or counted twice, by who goes on from there.
+        let cluster = self.cluster.get().map(|cluster| cluster.keep());
+        let cluster = || match &cluster {
+            Some(keep) => keep(),
             None => self.kept.clone(),
         };
         let beside = Beside {
             health: &health,
-            cluster: &cluster,
+            cluster: Some(&cluster),
         };
         let secrets = &self.secrets;
         match snapshot::save(directory, &self.tracker, beside, now, at, secrets, pace) {

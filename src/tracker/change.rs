@@ -14,6 +14,12 @@ use super::{Shard, Tracker, Walk};
 /// that is met across a network. Who stops here and starts there a moment later shall not be taken for gone.
 const SLACK_SECS: u32 = 2;
 
+/// How many peers a part of a recount has at least: enough to fill a few batches for each stream.
+const RECOUNTED_AT_ONCE: usize = 16_384;
+
+/// How many parts of a tracker it is made of at most.
+const BLOCKS_AT_ONCE: usize = 128;
+
 /// What an announce changed, as other trackers are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change {
@@ -138,8 +144,9 @@ impl Tracker {
     }
 
     /// Appends the walk's next part of all peers that were heard in the last `since_secs`, as they are told again, and tells
-    /// whether that was not the end. A part is of some ten thousands, and may be empty; one shard is locked while its part is
-    /// copied. While announces go on, a few of a large swarm may be told twice, or not before their next announce.
+    /// whether that was not the end. A part is of some ten thousands, or takes some ten milliseconds to find less; one shard is
+    /// locked while its peers are copied. While announces go on, a few of a large swarm may be told twice, or not before their
+    /// next announce.
     pub fn recount(
         &self,
         now: Time,
@@ -147,18 +154,24 @@ impl Tracker {
         walk: &mut Walk,
         told: &mut Vec<Told>,
     ) -> bool {
-        let mut block = Vec::new();
-        if self.save(now, walk, &mut block).is_none() {
-            return false;
-        }
         let timeout = self.settings().timeout_minutes();
         // The age is known to the minute begun.
         let oldest = u8::try_from(since_secs / 60 + 1).unwrap_or(u8::MAX);
-        let read = saved::for_each_swarm(&block, now, oldest.min(timeout), |info_hash, v4, v6| {
-            told.extend(v4.iter().filter_map(|record| record.told(info_hash, now)));
-            told.extend(v6.iter().filter_map(|record| record.told(info_hash, now)));
-        });
-        debug_assert_eq!(read, Ok(()), "as it was just written");
+        let enough = told.len() + RECOUNTED_AT_ONCE;
+        let mut block = Vec::new();
+        for _ in 0..BLOCKS_AT_ONCE {
+            if told.len() >= enough {
+                break;
+            }
+            if self.save(now, walk, &mut block).is_none() {
+                return false;
+            }
+            let read = saved::for_each_swarm(&block, now, oldest.min(timeout), |id, v4, v6| {
+                told.extend(v4.iter().filter_map(|record| record.told(id, now)));
+                told.extend(v6.iter().filter_map(|record| record.told(id, now)));
+            });
+            debug_assert_eq!(read, Ok(()), "as it was just written");
+        }
         true
     }
 }

@@ -137,3 +137,141 @@ impl Downloads {
         own.map_or(0, |(_, downloads)| *downloads)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::Random;
+
+    const ONE: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(u64::MAX);
+
+    fn id(number: u32) -> InfoHash {
+        let mut id = InfoHash([0; 20]);
+        id.0[..4].copy_from_slice(&number.to_be_bytes());
+        id
+    }
+
+    fn counter(number: u32, node: NodeId, downloads: u32) -> Counter {
+        Counter {
+            info_hash: id(number),
+            node,
+            downloads,
+        }
+    }
+
+    #[test]
+    fn each_counts_its_own_and_all_show_the_sum() {
+        let (mut one, mut other) = (Downloads::default(), Downloads::default());
+        assert_eq!(one.count(id(7), ONE), Some(counter(7, ONE, 1)));
+        let second = one.count(id(7), ONE).unwrap();
+        assert_eq!(second, counter(7, ONE, 2));
+        assert_eq!(other.hear(&second), Some(2));
+        assert_eq!(other.hear(&second), None, "known");
+        assert_eq!(other.hear(&counter(7, ONE, 1)), None, "older");
+        assert_eq!(other.hear(&counter(8, ONE, 0)), None, "nothing");
+        let third = other.count(id(7), OTHER).unwrap();
+        assert_eq!(third, counter(7, OTHER, 1));
+        assert_eq!(one.hear(&third), Some(3));
+        assert_eq!((one.total(&id(7)), other.total(&id(7))), (3, 3));
+        assert_eq!(one.total(&id(8)), 0);
+        assert_eq!(one.counters().count(), 2);
+    }
+
+    /// Whatever order the counters come in, however often, and through however many restarts.
+    #[test]
+    fn all_agree_in_the_end() {
+        let mut random = Random::new(1);
+        let nodes: Vec<_> = (0..4).map(NodeId).collect();
+        let mut tables: Vec<_> = nodes.iter().map(|_| Downloads::default()).collect();
+        let (mut told, mut counted) = (Vec::new(), [0; 3]);
+        for _ in 0..5000 {
+            let at = random.below(4) as usize;
+            match random.below(4) {
+                0 => {
+                    let torrent = random.below(3);
+                    told.extend(tables[at].count(id(torrent), nodes[at]));
+                    counted[torrent as usize] += 1;
+                }
+                1 if random.below(20) == 0 => {
+                    let bytes = tables[at].save();
+                    tables[at] = Downloads::default();
+                    for part in bytes.chunks(Downloads::SAVED) {
+                        tables[at].restore(part).unwrap();
+                    }
+                }
+                _ if told.is_empty() => {}
+                _ => {
+                    let one = told[random.below(told.len() as u32) as usize];
+                    tables[at].hear(&one);
+                }
+            }
+        }
+        for table in &mut tables {
+            for counter in &told {
+                table.hear(counter);
+            }
+            for (torrent, counted) in (0..).zip(counted) {
+                assert_eq!(table.total(&id(torrent)), counted);
+            }
+        }
+        assert!(counted.iter().all(|&counted| counted > 100));
+    }
+
+    #[test]
+    fn what_was_counted_alone_is_ones_own() {
+        let mut downloads = Downloads::default();
+        assert_eq!(downloads.adopt(id(1), 0, ONE), None);
+        assert_eq!(downloads.adopt(id(1), 5, ONE), Some(counter(1, ONE, 5)));
+        assert_eq!(downloads.adopt(id(1), 5, ONE), None);
+        assert_eq!(downloads.hear(&counter(1, OTHER, 3)), Some(8));
+        // The tracker shows 8 now, and 9 after it has counted one alone.
+        assert_eq!(downloads.adopt(id(1), 8, ONE), None);
+        assert_eq!(downloads.adopt(id(1), 9, ONE), Some(counter(1, ONE, 6)));
+        assert_eq!(downloads.adopt(id(1), 2, ONE), None, "never back");
+        assert_eq!(downloads.total(&id(1)), 9);
+    }
+
+    #[test]
+    fn what_is_saved_is_the_same_on_every_machine() {
+        let mut downloads = Downloads::default();
+        downloads.hear(&Counter {
+            info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
+            node: NodeId(0x0102_0304_0506_0708),
+            downloads: 0x0a0b_0c0d,
+        });
+        let expected = b"aaaaabbbbbcccccddddd\x01\x02\x03\x04\x05\x06\x07\x08\x0a\x0b\x0c\x0d";
+        let bytes = downloads.save();
+        assert_eq!(bytes, expected);
+        let mut back = Downloads::default();
+        back.restore(&bytes).unwrap();
+        assert_eq!(back.save(), bytes);
+        for len in 1..bytes.len() {
+            assert_eq!(Downloads::default().restore(&bytes[..len]), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn it_is_bounded_and_the_forgotten_make_room() {
+        let mut downloads = Downloads::default();
+        for node in 0..=MOST_NODES as u64 {
+            downloads.hear(&counter(0, NodeId(node), 1));
+        }
+        assert_eq!(downloads.total(&id(0)), MOST_NODES as u32);
+        for torrent in 0..=MOST as u32 {
+            downloads.hear(&counter(torrent, NodeId(0), 2));
+        }
+        assert_eq!(downloads.0.len(), MOST);
+        assert_eq!(downloads.count(id(MOST as u32), ONE), None);
+        assert_eq!(
+            downloads.hear(&counter(1, ONE, 5)),
+            Some(7),
+            "known torrents count on"
+        );
+        downloads.retain(|known| *known != id(2));
+        assert_eq!(downloads.total(&id(2)), 0);
+        assert!(downloads.count(id(MOST as u32), ONE).is_some());
+        downloads.hear(&counter(3, ONE, u32::MAX));
+        assert_eq!(downloads.total(&id(3)), u32::MAX);
+    }
+}

@@ -227,18 +227,19 @@ mod tests {
 
     #[test]
     fn a_flood_of_leaves_is_bounded_and_the_latest_are_known() {
-        let left = Left::new();
-        let many = 3 * MOST as u32 * PARTS as u32;
-        (0..many).for_each(|number| note(&left, number, 100, 0));
-        for part in &left.0 {
-            let part = lock(part);
-            assert!(part.younger.len() <= MOST && part.older.len() <= MOST);
-            assert!(part.older.capacity() <= 16_384);
+        let mut part = Part::default();
+        let hash = |number: usize| {
+            let number = (number as u32).to_be_bytes();
+            hash(&InfoHash([7; 20]), &number, &keyed())
+        };
+        let many = 5 * MOST / 2;
+        for number in 0..many {
+            part.note(hash(number), Time(100), 0);
         }
-        let known = (0..many).filter(|&number| since(&left, number, 100, 1));
-        let known = known.count();
-        assert!(known > MOST * PARTS, "{known}");
-        let latest = many - MOST as u32 * PARTS as u32 / 2;
-        assert!((latest..many).all(|number| since(&left, number, 100, 1)));
+        assert_eq!((part.older.len(), part.younger.len()), (MOST, MOST / 2));
+        assert!(part.older.capacity() <= 16_384);
+        let known = |number: &usize| part.find(hash(*number)).is_some();
+        assert!((MOST..many).all(|number| known(&number)));
+        assert_eq!((0..MOST).filter(known).count(), 0);
     }
 }
