@@ -45,7 +45,6 @@ directory = "{directory}/state"
 listen = "{directory}/control"
 [daemon]
 user = "{user}"
-sandbox = false
 [log]
 target = "stderr"
 level = "info"
