@@ -1190,7 +1190,11 @@ fn why_unreadable(error: &io::Error) -> String {
 }
 
 fn explain(section: &Section, name: &str, text: &str, wrong: &Wrong) -> String {
-    let value = text.get(wrong.span.clone()).unwrap_or_default();
+    let mut value = text.get(wrong.span.clone()).unwrap_or_default().to_owned();
+    // Before the @ of a URL stands a password, which is not for a log to show.
+    if let (true, Some((_, host))) = (name == "url", value.rsplit_once('@')) {
+        value = format!("\"...@{host}");
+    }
     let key = section.keys.iter().find(|key| key.name == name);
     let (allowed, default) = key.map_or(("", ""), |key| (&key.allowed, &key.value));
     let advice = match &wrong.advice {
@@ -1200,7 +1204,7 @@ fn explain(section: &Section, name: &str, text: &str, wrong: &Wrong) -> String {
     format!(
         "[{}] {name}: {} {}; allowed: {allowed}; {advice}",
         section.name,
-        shorten(value),
+        shorten(&value),
         wrong.what
     )
 }
@@ -1369,6 +1373,15 @@ mod tests {
             [Path::new("/srv/a"), Path::new("/srv/b")]
         );
         assert_eq!(config.log.level, log::Level::Debug);
+    }
+
+    #[test]
+    fn no_fault_shows_a_password() {
+        for url in ["redis://tbtt:secret@192.0.2.1/", "rediss:tbtt:secret@x"] {
+            let told = faults(&format!("[cluster]\nurl = '{url}'\n"));
+            assert!(told.contains("[cluster] url: \"...@"), "{told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
     }
 
     #[test]
