@@ -309,6 +309,13 @@ impl Left {
         let over = self.0.len().saturating_sub(most);
         self.0.drain(..over);
     }
+
+    /// The engine may have forgotten them, too.
+    fn put_back(&mut self, outbox: &Outbox) {
+        self.0
+            .drain(..)
+            .for_each(|waiting| outbox.put_back(&waiting));
+    }
 }
 
 impl<'n> Writer<'n> {
@@ -385,22 +392,10 @@ impl<'n> Writer<'n> {
     pub fn lost(self, reason: &dyn ToString) {
         let node = self.node;
         node.outbox.set_away(true);
-        {
-            let mut member = lock(&node.member);
-            member.lost(self.last);
-            if let Some(recount) = &self.recount {
-                member.dropped(recount.since.unwrap_or(Time(0)));
-            }
-        }
+        lock(&node.member).lost(self.last);
         // Of these only what memory cannot tell is kept.
-        for waiting in self.left.0.iter().chain(self.taken.iter().flatten()) {
-            let Waiting {
-                change,
-                at,
-                counted,
-            } = *waiting;
-            node.outbox.push(change, counted, at);
-        }
+        (self.left.0.iter().chain(self.taken.iter().flatten()))
+            .for_each(|waiting| node.outbox.put_back(waiting));
         node.standing.down(Of::Writer, reason);
     }
 
@@ -499,15 +494,18 @@ impl<'n> Writer<'n> {
         let found = lock(&node.member).look(now, marker, node.peers());
         match found {
             Found::Same => return Ok(()),
-            Found::Refilled => node.read_anew.store(true, Ordering::Relaxed),
+            Found::Refilled => {
+                node.read_anew.store(true, Ordering::Relaxed);
+                self.left.put_back(&node.outbox);
+            }
             Found::Wanting if line.may_refill(&node.name())? => {
                 // An engine that is back after another has stood in for it holds peers that have left since: nobody is to learn
                 // of them. What others tell it at the moment stays.
                 let recent_ms = 1000 * u64::from(REPLICA_LAG_SECS);
                 line.forget_before(line.now_ms().saturating_sub(recent_ms))?;
-                // All is told, so nothing more is owed.
-                lock(&node.member).settle();
+                lock(&node.member).settle_all();
                 self.recount = Some(Recount::new(None));
+                self.left.put_back(&node.outbox);
             }
             Found::Wanting => return Ok(()),
         }
@@ -559,6 +557,7 @@ impl<'n> Writer<'n> {
             line.set_filled(&marker.to_string())?;
             node.standing.refilled(sent);
         }
+        lock(&node.member).settled();
         (self.recount, self.recounted) = (None, Some(at));
         Ok(())
     }
