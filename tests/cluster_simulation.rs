@@ -402,7 +402,7 @@ impl Process {
 
     fn save(&mut self, ms: u64) {
         let time = self.now(ms);
-        let kept = self.node.kept();
+        let kept = self.node.keep()();
         let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
         while self.tracker.save(time, &mut walk, &mut block).is_some() {
             blocks.extend((!block.is_empty()).then(|| block.clone()));
@@ -417,7 +417,7 @@ impl Process {
 
     /// Whether there is something that the others were not told, as its snapshot would say.
     fn owes(&self) -> bool {
-        !self.outbox.is_empty() || self.node.kept()[9..13] != [0xff; 4]
+        !self.outbox.is_empty() || self.node.keep()()[9..13] != [0xff; 4]
     }
 
     /// Every peer that it knows.
@@ -649,7 +649,8 @@ impl World {
         let kind = self.random.below(12);
         let elsewhere = 1_700_000_000_000 + u64::from(self.random.below(120_000)) - 60_000;
         let ms = self.ms();
-        let net = &mut *self.net.borrow_mut();
+        let mut state = self.net.borrow_mut();
+        let net = &mut *state;
         match kind {
             0..3 => net.cut[node] ^= true,
             3 | 4 => {
@@ -673,7 +674,7 @@ impl World {
             10 | 11 => {
                 let how = [Restart::Orderly, Restart::Crash, Restart::Empty];
                 let how = how[self.random.below(3) as usize];
-                let _ = net;
+                drop(state);
                 self.restart(node, how);
             }
             _ => {}

@@ -280,7 +280,7 @@ impl Line for Connection<'_> {
     fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Lost> {
         let mut cursor = "0".to_owned();
         loop {
-            let (next, fields): (String, Vec<(Vec<u8>, Vec<u8>)>) = Cmd::new()
+            let (next, fields): (String, Fields) = Cmd::new()
                 .arg("HSCAN")
                 .arg(self.engine.key("downloads"))
                 .arg(&cursor)
@@ -326,6 +326,9 @@ fn entry_id(value: Value) -> Result<EntryId, Lost> {
     let id = String::from_owned_redis_value(value)?;
     id.parse().map_err(|()| odd())
 }
+
+/// Of a hash, with their values.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Of a field and its value in the hash of downloads.
 fn counter(field: &[u8], count: &[u8]) -> Option<Counter> {
