@@ -10,7 +10,7 @@ use crate::server::outbox::PARTITIONS;
 use crate::tracker::downloads::{Counter, NodeId};
 
 #[derive(Debug)]
-pub(super) struct Lost;
+pub struct Lost;
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
