@@ -312,12 +312,14 @@ impl Model {
         for last in self.peers.values_mut() {
             last.open |= last.node == node && last.at_ms >= since_ms;
         }
-        for (_, _, info_hash) in self
-            .recent
-            .extract_if(.., |(by, at_ms, _)| *by == node && *at_ms >= since_ms)
-        {
-            self.counted.entry(info_hash).or_default().1 += 1;
-        }
+        let counted = &mut self.counted;
+        self.recent.retain(|(by, at_ms, info_hash)| {
+            let lost = *by == node && *at_ms >= since_ms;
+            if lost {
+                counted.entry(*info_hash).or_default().1 += 1;
+            }
+            !lost
+        });
     }
 }
 
