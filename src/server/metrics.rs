@@ -508,6 +508,7 @@ mod tests {
                 last: Some(1),
                 ..Snapshot::default()
             },
+            cluster: Some(Cluster::default()),
             ..Figures::default()
         };
         let text = text(&figures, true);
