@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use tbtt::snapshot::{self, Pace, Secrets};
+use tbtt::snapshot::{self, Beside, Pace, Secrets};
 use tbtt::tracker::{
     Announce, Event, InfoHash, Key, PeerId, Random, Settings, Time, Tracker, Walk,
 };
@@ -58,8 +58,16 @@ fn measure(directory: &Path, spread: Spread) {
     };
     let save = |pace| {
         let at = SystemTime::now();
-        snapshot::save(directory, &tracker, &[], NOW, at, &secrets, pace)
-            .expect("room for a snapshot")
+        snapshot::save(
+            directory,
+            &tracker,
+            Beside::default(),
+            NOW,
+            at,
+            &secrets,
+            pace,
+        )
+        .expect("room for a snapshot")
     };
 
     let (saved, took) = timed(|| save(Pace::AtTheStop));

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,16 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use crate::cluster::{self, PasswordFile, Url};
 use crate::daemon::{log, privileges};
 use crate::protocol::http::{self as protocol, Paths};
 use crate::protocol::udp::{self, BadIds};
 use crate::server::http;
 use crate::server::proxy::{self, ForwardingHeader};
 use crate::server::views;
-use crate::tracker;
 use crate::tracker::access::parse_network;
 use crate::tracker::budget::{self, Budget, Rate};
+use crate::tracker::{self, HostKey};
 
 mod given;
 mod lists;
@@ -35,8 +36,9 @@ pub use rule::{Listen, Source};
 
 use given::Given;
 use rule::{
-    AbsolutePath, AnnouncePath, List, ListenAddress, NetworkOrFile, OrEmpty, PagePath, Rule,
-    Switch, UdpAddress, Wrong, number, overlap, seconds, text, words,
+    AbsolutePath, AnnouncePath, ClusterName, EngineUrl, List, ListenAddress, NetworkOrFile,
+    OrEmpty, PagePath, PasswordPlace, Rule, Switch, UdpAddress, Wrong, number, overlap, seconds,
+    text, words,
 };
 
 /// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
@@ -345,6 +347,31 @@ sections! {
         interval: u32 = 300, seconds(10..=86400);
     }
 
+    /// Other trackers with the same swarms, through a Valkey or Redis engine that all of them reach.
+    [cluster] Cluster {
+        /// The engine: redis://HOST:PORT/DATABASE, rediss:// with TLS, or redis+unix:///PATH. Empty
+        /// for a tracker that stands alone.
+        url: Option<Url> = None, OrEmpty(EngineUrl);
+
+        /// What the engine's keys begin with. Trackers of one name share their swarms.
+        name: String = "tbtt".to_owned(), ClusterName;
+
+        /// The engine's user (ACL). Empty for its default user.
+        user: String = String::new(), text(64);
+
+        /// The file whose first line is the user's password, or credential: and the name of a
+        /// credential of the service manager. Empty for none. Read at the start, before root is
+        /// given up.
+        password_file: Option<PasswordFile> = None, OrEmpty(PasswordPlace);
+
+        /// The certificates (PEM) that vouch for the engine of a rediss:// URL. Empty for those that
+        /// the system trusts.
+        ca_file: Option<PathBuf> = None, OrEmpty(AbsolutePath);
+
+        /// How many changes may wait for the engine. What does not fit is told later, from memory.
+        queue: u32 = 65_536, number(1024..=4_194_304, "changes");
+    }
+
     /// Where tbttctl reaches the running daemon.
     [control] Control {
         /// The Unix socket for it. Empty for none. One that the service manager hands over replaces it.
@@ -407,6 +434,7 @@ impl Loaded {
             tracker,
             torrents,
             limits,
+            cluster,
             ..
         } = &self.config;
         let budget = |per_minute, burst| self.budget(per_minute, burst, seed);
@@ -434,6 +462,7 @@ impl Loaded {
             localities: self.lists.localities.clone(),
             // The catalogue knows which ids they are for.
             notices: HashMap::new(),
+            host_key: (cluster.url.as_ref()).map(|_| HostKey::new(&cluster.name)),
         }
     }
 
@@ -535,6 +564,27 @@ fn networks(texts: &[&str]) -> Vec<Source> {
 }
 
 impl Config {
+    /// `None` for a tracker that stands alone.
+    pub fn cluster_settings(&self) -> Option<cluster::Settings> {
+        let Cluster {
+            url,
+            name,
+            user,
+            password_file,
+            ca_file,
+            queue,
+        } = &self.cluster;
+        Some(cluster::Settings {
+            url: url.clone()?,
+            name: name.clone(),
+            user: user.clone(),
+            password_file: password_file.clone(),
+            ca_file: ca_file.clone(),
+            peer_timeout: Duration::from_secs(self.tracker.peer_timeout.into()),
+            queue: *queue as usize,
+        })
+    }
+
     /// How long a torrent may be without a seed, in seconds.
     pub fn seedless_after(&self) -> u32 {
         match self.torrents.seedless_after {
@@ -606,6 +656,7 @@ impl Config {
                 "state.directory",
                 self.state.directory != new.state.directory,
             ),
+            ("cluster", self.cluster != new.cluster),
             ("control", self.control != new.control),
             ("daemon", self.daemon != new.daemon),
         ];
@@ -663,6 +714,10 @@ impl Config {
             let keys = &["tracker.numwant", "tracker.max_numwant"];
             found.push(Finding::new(keys, text));
         }
+        if self.cluster.url.is_some() && !cfg!(feature = "cluster") {
+            let text = "this tbtt was built without clusters; leave it empty, or install one that was built with them";
+            found.push(Finding::new(&["cluster.url"], text));
+        }
         found
     }
 
@@ -694,6 +749,7 @@ impl Config {
             tracker,
             torrents,
             proxy,
+            cluster,
             ..
         } = self;
         let mut found = Vec::new();
@@ -750,7 +806,29 @@ impl Config {
                  set it to false",
             ));
         }
+        found.extend(cluster.advice());
         found
+    }
+}
+
+impl Cluster {
+    fn advice(&self) -> Option<Finding> {
+        let url = self.url.as_ref();
+        if self.ca_file.is_some() && !url.is_some_and(Url::tls) {
+            let text = "has no effect without TLS; make url begin with rediss://, or leave it out";
+            return Some(Finding::new(&["cluster.ca_file", "cluster.url"], text));
+        }
+        let url = url?;
+        let open = url.host().is_some_and(|host| {
+            let address = host.parse::<IpAddr>();
+            !url.tls() && !address.is_ok_and(|address| address.is_loopback())
+        });
+        let secret = open && self.password_file.is_some();
+        secret.then(|| {
+            let text = "the password and all that the trackers know cross the network in the clear; \
+                 use rediss:// unless that network is yours alone";
+            Finding::new(&["cluster.url", "cluster.password_file"], text)
+        })
     }
 }
 
@@ -1136,7 +1214,11 @@ fn why_unreadable(error: &io::Error) -> String {
 }
 
 fn explain(section: &Section, name: &str, text: &str, wrong: &Wrong) -> String {
-    let value = text.get(wrong.span.clone()).unwrap_or_default();
+    let mut value = text.get(wrong.span.clone()).unwrap_or_default().to_owned();
+    // Before the @ of a URL stands a password, which is not for a log to show.
+    if let (true, Some((_, host))) = (name == "url", value.rsplit_once('@')) {
+        value = format!("\"...@{host}");
+    }
     let key = section.keys.iter().find(|key| key.name == name);
     let (allowed, default) = key.map_or(("", ""), |key| (&key.allowed, &key.value));
     let advice = match &wrong.advice {
@@ -1146,7 +1228,7 @@ fn explain(section: &Section, name: &str, text: &str, wrong: &Wrong) -> String {
     format!(
         "[{}] {name}: {} {}; allowed: {allowed}; {advice}",
         section.name,
-        shorten(value),
+        shorten(&value),
         wrong.what
     )
 }
@@ -1330,6 +1412,15 @@ mod tests {
             [Path::new("/srv/a"), Path::new("/srv/b")]
         );
         assert_eq!(config.log.level, log::Level::Debug);
+    }
+
+    #[test]
+    fn no_fault_shows_a_password() {
+        for url in ["redis://tbtt:secret@192.0.2.1/", "rediss:tbtt:secret@x"] {
+            let told = faults(&format!("[cluster]\nurl = '{url}'\n"));
+            assert!(told.contains("[cluster] url: \"...@"), "{told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
     }
 
     #[test]
@@ -1640,7 +1731,7 @@ mod tests {
             (
                 "\n[database]\n",
                 "t:2: [database]: unknown section; \
-                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [status], [metrics], [state], [control], [daemon], [log]",
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [status], [metrics], [state], [cluster], [control], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",

@@ -15,6 +15,9 @@ pub mod publish;
 /// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
 pub mod daemon;
 
+/// Swarms across machines: through an engine, and never waiting for it.
+pub mod cluster;
+
 /// Swarms, counters and secrets across a restart.
 pub mod snapshot;
 

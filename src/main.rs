@@ -19,6 +19,7 @@ use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
 use tbtt::server::views::Views;
+use tbtt::service::clustering::Joining;
 use tbtt::service::control;
 use tbtt::service::duties::{Site, Source, log_counted, open_access_log, told};
 use tbtt::service::health::Seedwatch;
@@ -117,6 +118,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let mut sockets = open_sockets(config)?;
     let fresh =
         Secrets::new().map_err(|error| failed(Exit::Internal, "cannot draw secrets", &error))?;
+    let joining = Joining::prepare(config)?;
     shut_in(
         &source.file,
         arguments.open && arguments.config.is_none(),
@@ -129,14 +131,13 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         health,
         clock,
         secrets,
+        cluster: kept,
         ..
     } = state;
     let seedwatch = Seedwatch::new(config, health, clock);
-    let front = Arc::new(Front::new(
-        loaded.http_settings(secrets.seed),
-        tracker,
-        clock,
-    ));
+    let mut front = Front::new(loaded.http_settings(secrets.seed), tracker, clock);
+    front.outbox = joining.as_ref().map(|joining| joining.outbox.clone());
+    let front = Arc::new(front);
     let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
     let udp = Arc::new(udp::Front::new(responder, &front));
     let no_signals = |error| failed(Exit::Internal, "cannot wait for signals", &error);
@@ -153,6 +154,11 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
             &error,
         )
     })?;
+    if let Some(joining) = joining {
+        let cluster = joining.start(&kept, &front.tracker, front.clock)?;
+        // Set here alone.
+        let _ = keeper.cluster.set(cluster);
+    }
     let survey = Survey::new(&front, &listing, &seedwatch, &keeper);
     let figures = survey.clone();
     let views = Views::start(Box::new(move || figures.figures()))
@@ -185,6 +191,9 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     workers.join()?;
     // It has told what it could not do.
     drop(control.map(JoinHandle::join));
+    if let Some(cluster) = site.keeper.cluster.get() {
+        cluster.stop();
+    }
     // Told, if it fails.
     let _ = site.keeper.save(Pace::AtTheStop);
     log_counted(&site.front.counters.all());

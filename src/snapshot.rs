@@ -11,7 +11,8 @@
 //! secret      16 bytes  of UDP's connection ids
 //! checksum    u64       of all before
 //!
-//! kind        1 byte    B: a block of torrents; H: seeds of listed torrents, if any; E: the end
+//! kind        1 byte    B: a block of torrents; H: seeds of listed torrents, if any; C: a part of what is kept of the cluster,
+//!                       if it is in one; E: the end
 //! length      u32       of the content
 //! checksum    u64       of kind, length and content
 //! content               as the tracker writes it; at the end the numbers of blocks, torrents and peers over IPv4 and
@@ -55,7 +56,11 @@ const HEADER: usize = 8 + 4 + 8 + 4 + 8 + 16;
 
 const BLOCK: u8 = b'B';
 const HEALTH: u8 = b'H';
+const CLUSTER: u8 = b'C';
 const END: u8 = b'E';
+
+/// How much of what is kept of the cluster goes into a frame.
+const CLUSTER_FULL: usize = 1 << 20;
 
 /// How much of the seeds goes into a frame: whole torrents.
 const HEALTH_FULL: usize = 10_000 * Health::SAVED;
@@ -101,6 +106,8 @@ impl fmt::Debug for Secrets {
 pub struct Loaded {
     pub tracker: Tracker,
     pub health: Health,
+    /// As it was given to [`save`].
+    pub cluster: Vec<u8>,
     pub secrets: Secrets,
     /// What the time is now for the tracker: its clock has to go on from here, or ages would be wrong.
     pub now: Time,
@@ -172,12 +179,16 @@ fn read(
 
     let tracker = make(header.secrets.seed);
     let mut restore = tracker.restore(now, passed_minutes);
-    let mut health = Health::default();
+    let (mut health, mut cluster) = (Health::default(), Vec::new());
     let (mut blocks, mut content) = (0, Vec::new());
     for number in 1.. {
         let taken = match read_frame(&mut file, number, &mut content)? {
             END => break,
             HEALTH => health.restore(&content),
+            CLUSTER => {
+                cluster.extend_from_slice(&content);
+                Ok(())
+            }
             _ => {
                 blocks += 1;
                 restore.take_in(&content)
@@ -199,6 +210,7 @@ fn read(
     Ok(Loaded {
         tracker,
         health,
+        cluster,
         secrets: header.secrets,
         now,
         passed,
@@ -215,8 +227,17 @@ pub enum Pace {
     AtTheStop,
 }
 
-/// Replaces the snapshot in `directory` by one of what `tracker` holds, and of `health`, as [`Health::save`] gives it. `now` is the tracker's time and `at` the system's, both
-/// from before the call. Two calls for one directory must not overlap.
+/// What a snapshot holds beside the tracker.
+#[derive(Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// As [`Health::save`] gives it.
+    pub health: &'a [u8],
+    /// What a cluster's node keeps, of which nothing is known here; asked for once the tracker is written.
+    pub cluster: Option<&'a dyn Fn() -> Vec<u8>>,
+}
+
+/// Replaces the snapshot in `directory` by one of what `tracker` holds, and of what is beside it. `now` is the tracker's
+/// time and `at` the system's, both from before the call. Two calls for one directory must not overlap.
 ///
 /// Waits for the disk: not to be called where announces are served. Meanwhile they are, and what they change may be in the
 /// snapshot or not.
@@ -226,7 +247,7 @@ pub enum Pace {
 pub fn save(
     directory: &Path,
     tracker: &Tracker,
-    health: &[u8],
+    beside: Beside<'_>,
     now: Time,
     at: SystemTime,
     secrets: &Secrets,
@@ -261,7 +282,7 @@ pub fn save(
         time: now,
         secrets: secrets.clone(),
     };
-    let saved = write(&file, &header, tracker, health, pace)
+    let saved = write(&file, &header, tracker, beside, pace)
         .and_then(|saved| file.sync_all().map(|()| saved))
         .map_err(failed("written"))
         .and_then(|saved| {
@@ -280,7 +301,7 @@ fn write(
     file: &File,
     header: &Header,
     tracker: &Tracker,
-    health: &[u8],
+    beside: Beside<'_>,
     pace: Pace,
 ) -> io::Result<Saved> {
     let mut file = BufWriter::with_capacity(64 * 1024, file);
@@ -301,8 +322,11 @@ fn write(
             }
         }
     }
-    for part in health.chunks(HEALTH_FULL) {
-        bytes += write_frame(&mut file, number, HEALTH, part)?;
+    let health = beside.health.chunks(HEALTH_FULL).map(|part| (HEALTH, part));
+    let cluster = beside.cluster.map(|cluster| cluster()).unwrap_or_default();
+    let cluster = cluster.chunks(CLUSTER_FULL);
+    for (kind, part) in health.chain(cluster.map(|part| (CLUSTER, part))) {
+        bytes += write_frame(&mut file, number, kind, part)?;
         number += 1;
     }
     bytes += write_frame(&mut file, number, END, &end.content())?;
@@ -426,7 +450,7 @@ fn read_frame(file: &mut impl Read, number: u64, content: &mut Vec<u8>) -> Resul
         return Err(Fault::Damaged("a checksum is wrong"));
     }
     match kind {
-        BLOCK | HEALTH | END => Ok(kind),
+        BLOCK | HEALTH | CLUSTER | END => Ok(kind),
         _ => Err(Fault::Damaged("a block is of no known kind")),
     }
 }

@@ -39,7 +39,10 @@ fn the_shipped_configuration_is_the_sample_made_ready() {
             "\ndirectories = [\"/srv/torrents\"]\n",
         ),
         ("\n#directory = \"\"\n", "\ndirectory = \"/var/lib/tbtt\"\n"),
-        ("\n#user = \"\"\n", "\nuser = \"_tbtt\"\n"),
+        (
+            "\n# Allowed: one line of text, up to 32 bytes.\n#user = \"\"\n",
+            "\n# Allowed: one line of text, up to 32 bytes.\nuser = \"_tbtt\"\n",
+        ),
     ] {
         assert_eq!(ready.matches(default).count(), 1, "{default}");
         ready = ready.replace(default, set);

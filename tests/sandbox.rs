@@ -38,7 +38,7 @@ fn helper() {
         ],
         write: vec![root.join("state")],
         bind_tcp: may_tcp,
-        connect_tcp: may_tcp,
+        connect_tcp: may_tcp.then_some(address.port()),
     })
     .unwrap();
     if let Reached::Nothing(why) = &restricted.reached {

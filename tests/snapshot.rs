@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
-use tbtt::snapshot::{self, LoadError, Loaded, Pace, SaveError, Saved, Secrets};
+use tbtt::snapshot::{self, Beside, LoadError, Loaded, Pace, SaveError, Saved, Secrets};
 use tbtt::tracker::{
     Admission, Announce, Event, InfoHash, Key, PeerId, Random, ScrapeEntry, Settings, Time, Tracker,
 };
@@ -48,7 +48,15 @@ impl Directory {
     }
 
     fn save(&self, tracker: &Tracker) -> Result<Saved, SaveError> {
-        snapshot::save(&self.0, tracker, &[], NOW, at(0), &SECRETS, Pace::AtTheStop)
+        snapshot::save(
+            &self.0,
+            tracker,
+            Beside::default(),
+            NOW,
+            at(0),
+            &SECRETS,
+            Pace::AtTheStop,
+        )
     }
 
     fn load(&self, passed_secs: u64) -> Result<Option<Loaded>, LoadError> {
@@ -255,7 +263,7 @@ fn restarts_in_quick_succession_neither_age_nor_rejuvenate() {
         snapshot::save(
             &directory.0,
             &tracker,
-            &[],
+            Beside::default(),
             now,
             at(elapsed),
             &SECRETS,
@@ -440,7 +448,15 @@ fn a_directory_that_is_not_there_is_told_at_the_start() {
     fs::write(&absent, "").unwrap();
     let told = snapshot::load(&absent, at(0), tracker).err().unwrap();
     assert!(told.to_string().contains("ot a directory"), "{told}");
-    let told = snapshot::save(&absent, &few(), &[], NOW, at(0), &SECRETS, Pace::AtTheStop);
+    let told = snapshot::save(
+        &absent,
+        &few(),
+        Beside::default(),
+        NOW,
+        at(0),
+        &SECRETS,
+        Pace::AtTheStop,
+    );
     assert!(told.unwrap_err().to_string().contains("ot a directory"));
 }
 
@@ -472,7 +488,7 @@ fn helper() {
     let saved = snapshot::save(
         Path::new(&directory),
         &busy(),
-        &[],
+        Beside::default(),
         NOW,
         at(0),
         &SECRETS,
@@ -553,7 +569,7 @@ fn it_is_whole_while_announces_go_on() {
             let saved = snapshot::save(
                 &directory.0,
                 &tracker,
-                &[],
+                Beside::default(),
                 NOW,
                 at(0),
                 &SECRETS,

@@ -11,11 +11,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("snapshot", &["tracker"]),
     ("publish", &["protocol", "tracker"]),
     ("server", &["protocol", "tracker"]),
-    ("config", &["daemon", "protocol", "server", "tracker"]),
+    ("cluster", &["protocol", "server", "tracker"]),
+    (
+        "config",
+        &["cluster", "daemon", "protocol", "server", "tracker"],
+    ),
     (
         "service",
         &[
-            "config", "daemon", "protocol", "publish", "server", "snapshot", "tracker",
+            "cluster", "config", "daemon", "protocol", "publish", "server", "snapshot", "tracker",
         ],
     ),
 ];

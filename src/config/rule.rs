@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::given::Given;
 use super::nearest;
+use crate::cluster::{PasswordFile, Url};
 use crate::tracker::access::parse_network;
 
 /// One kind of value. The table in `config.rs` names one for each key.
@@ -250,6 +251,86 @@ impl Rule for AbsolutePath {
         quoted(&value.to_string_lossy())
     }
 }
+
+/// Where a cluster's engine is.
+pub(super) struct EngineUrl;
+
+impl Rule for EngineUrl {
+    type Value = Url;
+
+    fn allowed(&self) -> String {
+        "the URL of an engine".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Url, Vec<Wrong>> {
+        let url = text_of(given)?.parse::<Url>();
+        url.map_err(|wrong| Wrong::one(given, wrong.what, Some(wrong.advice.to_owned())))
+    }
+
+    fn write(&self, value: &Url) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// What a cluster's keys begin with.
+pub(super) struct ClusterName;
+
+impl Rule for ClusterName {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "letters, digits, dots, dashes and underscores, 1 to 32 of them".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let name = text_of(given)?;
+        let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
+        if name.is_empty() {
+            Err(Wrong::one(given, "is empty", None))
+        } else if name.len() > 32 {
+            Err(Wrong::one(given, "is too long", None))
+        } else if let Some(c) = name.chars().find(|&c| odd(c)) {
+            Err(Wrong::one(given, format!("has {c:?}"), None))
+        } else {
+            Ok(name.to_owned())
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// Where a password is.
+pub(super) struct PasswordPlace;
+
+impl Rule for PasswordPlace {
+    type Value = PasswordFile;
+
+    fn allowed(&self) -> String {
+        "an absolute path, \"credential:NAME\"".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<PasswordFile, Vec<Wrong>> {
+        let Some(name) = text_of(given)?.strip_prefix(CREDENTIAL) else {
+            return AbsolutePath.read(given).map(PasswordFile::At);
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        match name.starts_with(|c: char| c != '.') && name.chars().all(plain) {
+            true => Ok(PasswordFile::Credential(name.to_owned())),
+            false => Err(Wrong::one(given, "names no credential", None)),
+        }
+    }
+
+    fn write(&self, value: &PasswordFile) -> String {
+        match value {
+            PasswordFile::At(path) => AbsolutePath.write(path),
+            PasswordFile::Credential(name) => quoted(&format!("{CREDENTIAL}{name}")),
+        }
+    }
+}
+
+const CREDENTIAL: &str = "credential:";
 
 /// A value, or empty text for none.
 pub(super) struct OrEmpty<R>(pub(super) R);

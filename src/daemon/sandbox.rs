@@ -16,8 +16,8 @@ pub struct Settings {
     pub write: Vec<PathBuf>,
     /// TCP listeners will still be made (not those inherited or bound by now).
     pub bind_tcp: bool,
-    /// TCP connections will be made.
-    pub connect_tcp: bool,
+    /// TCP connections will be made to this port, and no other.
+    pub connect_tcp: Option<u16>,
 }
 
 /// How far the sandbox came.
@@ -93,7 +93,7 @@ mod imp {
     use std::path::{Path, PathBuf};
 
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd,
+        ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd,
         RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
         RulesetStatus, Scope, make_bitflags,
     };
@@ -130,10 +130,11 @@ mod imp {
         if !settings.bind_tcp {
             handled = handled.handle_access(AccessNet::BindTcp)?;
         }
-        if !settings.connect_tcp {
-            handled = handled.handle_access(AccessNet::ConnectTcp)?;
-        }
+        handled = handled.handle_access(AccessNet::ConnectTcp)?;
         let mut rules = handled.create()?;
+        if let Some(port) = settings.connect_tcp {
+            rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+        }
         for (paths, access) in [(&settings.read, READ), (&settings.write, WRITE)] {
             for path in paths {
                 rules = allow(rules, path, access, absent)?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
+use crate::protocol::changes::News;
 use crate::tracker::access::Networks;
 use crate::tracker::{
     Announce, Answer, Event, InfoHash, Key, PeerId, Refusal, Retry, ScrapeEntry, Time, Tracker,
@@ -69,7 +70,7 @@ pub struct Settings {
 /// What was made of a request, for the server to count.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    Announced(Announce),
+    Announced(Announce, News),
     Scraped,
     Refused(Refusal),
     Malformed(Malformed),
@@ -163,7 +164,7 @@ fn announce(
                     &reply.peers,
                     request.compact,
                 );
-                Outcome::Announced(request.announce)
+                Outcome::Announced(request.announce, News::of(&answer))
             }
             Err(refusal) => {
                 write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
@@ -843,7 +844,7 @@ mod tests {
             query += &"x".repeat(8192 - query.len());
             let (outcome, _) = ask(&tracker, V4, action, query.as_bytes());
             assert!(
-                matches!(outcome, Outcome::Announced(_) | Outcome::Scraped),
+                matches!(outcome, Outcome::Announced(..) | Outcome::Scraped),
                 "{outcome:?}"
             );
             query += "x";
@@ -1063,6 +1064,8 @@ mod tests {
                 interval: number(),
                 min_interval: number(),
                 warning: warning.map(Into::into),
+                change: None,
+                counted: false,
             };
             let compact = random.below(2) == 0;
             let mut body = Vec::new();
@@ -1284,7 +1287,7 @@ mod tests {
                 let from = [V4, V6][random.below(2) as usize];
                 let (outcome, answer) = ask(&tracker, from, action, &query);
                 let key: &[u8] = match &outcome {
-                    Outcome::Announced(_) => b"peers",
+                    Outcome::Announced(..) => b"peers",
                     Outcome::Scraped => b"files",
                     Outcome::Refused(_) | Outcome::Malformed(_) => b"failure reason",
                 };
@@ -1294,7 +1297,7 @@ mod tests {
                     query.escape_ascii()
                 );
                 let kind = match outcome {
-                    Outcome::Announced(_) => "Announced".to_owned(),
+                    Outcome::Announced(..) => "Announced".to_owned(),
                     other => format!("{other:?}"),
                 };
                 *seen.entry(kind).or_default() += 1;

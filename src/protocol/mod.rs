@@ -3,8 +3,10 @@
 
 pub mod author;
 pub mod bencode;
+pub mod changes;
 pub mod connection_id;
 pub mod http;
+pub mod member;
 pub mod merkle;
 pub mod metainfo;
 pub mod pieces;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
+use crate::protocol::changes::News;
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
 use crate::tracker::{
@@ -106,7 +107,7 @@ pub struct UnknownWord;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Connected,
-    Announced(Announce),
+    Announced(Announce, News),
     Scraped,
     Refused(Refusal),
     Malformed(Malformed),
@@ -256,7 +257,7 @@ impl Responder {
                 for (place, field) in out[start..].chunks_exact_mut(4).zip(fields) {
                     place.copy_from_slice(&field.to_be_bytes());
                 }
-                Ok(Outcome::Announced(announce))
+                Ok(Outcome::Announced(announce, News::of(&answer)))
             }
             Err(refusal) => {
                 out.truncate(start);
@@ -450,6 +451,11 @@ mod tests {
     const MAPPED: &str = "[::ffff:192.0.2.1]:1001";
 
     /// What was announced is seen in what the tracker does: the tests' outcomes all carry this.
+    const ANNOUNCED: Outcome = Outcome::Announced(ANY, NOTHING);
+    const NOTHING: News = News {
+        change: None,
+        counted: false,
+    };
     const ANY: Announce = Announce {
         info_hash: InfoHash(TORRENT),
         peer_id: PeerId([0; 20]),
@@ -501,7 +507,7 @@ mod tests {
                 .to_vec();
             assert_eq!(answer.is_empty(), matches!(outcome, Outcome::Silent(_)));
             let outcome = match outcome {
-                Outcome::Announced(_) => Outcome::Announced(ANY),
+                Outcome::Announced(..) => ANNOUNCED,
                 same => same,
             };
             (outcome, answer)
@@ -650,17 +656,13 @@ mod tests {
         ] {
             let site = Site::new();
             let first = site.ask(other, announce);
-            assert_eq!(first, (Outcome::Announced(ANY), announced(0, 1, b"")));
+            assert_eq!(first, (ANNOUNCED, announced(0, 1, b"")));
             let second = site.ask(from, leecher);
-            assert_eq!(
-                second,
-                (Outcome::Announced(ANY), announced(1, 1, peer)),
-                "{from}"
-            );
+            assert_eq!(second, (ANNOUNCED, announced(1, 1, peer)), "{from}");
             // The other family is told of both, and given neither.
             let third_from = if from == V6 { V4 } else { V6 };
             let third = site.ask(third_from, leecher);
-            assert_eq!(third, (Outcome::Announced(ANY), announced(2, 1, b"")));
+            assert_eq!(third, (ANNOUNCED, announced(2, 1, b"")));
         }
     }
 
@@ -681,7 +683,7 @@ mod tests {
             let outcome = site.ask(V4, |id| with(announce(id), at, bytes)).0;
             assert_eq!(
                 (outcome, site.counts()),
-                (Outcome::Announced(ANY), counts),
+                (ANNOUNCED, counts),
                 "{at} {bytes:?}"
             );
         }
@@ -698,7 +700,7 @@ mod tests {
                     left.to_be_bytes(),
                 )
             };
-            assert_eq!(site.ask(V4, request).0, Outcome::Announced(ANY));
+            assert_eq!(site.ask(V4, request).0, ANNOUNCED);
             let partial = site.tracker.scrape(&InfoHash(TORRENT)).unwrap().partial;
             (site.counts(), partial)
         };
@@ -915,7 +917,7 @@ mod tests {
             query,
             &mut http::Reply::default(),
         );
-        assert!(matches!(outcome, http::Outcome::Announced(_)));
+        assert!(matches!(outcome, http::Outcome::Announced(..)));
         let keyed = |id| with(announce(id), 88, 0x00ab_cdef_u32.to_be_bytes());
         let (_, answer) = site.ask(V4, keyed);
         assert_eq!(answer, announced(0, 1, b""));
@@ -963,10 +965,10 @@ mod tests {
         let site = Site::new();
         let id = site.id(V4);
         for (seconds, port, outcome) in [
-            (0, 1, Outcome::Announced(ANY)),
-            (60, 2, Outcome::Announced(ANY)),
-            (119, 65535, Outcome::Announced(ANY)),
-            (120, 1001, Outcome::Announced(ANY)),
+            (0, 1, ANNOUNCED),
+            (60, 2, ANNOUNCED),
+            (119, 65535, ANNOUNCED),
+            (120, 1001, ANNOUNCED),
             (121, 1001, Outcome::Silent(Silence::BadId)),
         ] {
             let from = (Ipv4Addr::new(192, 0, 2, 1), port).into();

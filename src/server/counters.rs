@@ -191,7 +191,7 @@ impl Counters {
     /// `from` is `None` where a proxy did not tell whom it asks for.
     pub fn count_http(&self, from: Option<IpAddr>, outcome: &http::Outcome) {
         match outcome {
-            http::Outcome::Announced(announce) => {
+            http::Outcome::Announced(announce, _) => {
                 self.http_announces.add_one();
                 self.tell("http", from, Ok(announce));
             }
@@ -204,7 +204,7 @@ impl Counters {
     pub fn count_udp(&self, from: IpAddr, outcome: &udp::Outcome) {
         match outcome {
             udp::Outcome::Connected => self.udp_connects.add_one(),
-            udp::Outcome::Announced(announce) => {
+            udp::Outcome::Announced(announce, _) => {
                 self.udp_announces.add_one();
                 self.tell("udp", Some(from), Ok(announce));
             }

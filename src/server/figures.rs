@@ -34,6 +34,8 @@ pub struct Figures {
     pub handling: BTreeMap<String, Handling>,
     pub snapshot: Snapshot,
     pub history: History,
+    /// `None` where there is none.
+    pub cluster: Option<Cluster>,
     /// In the order of their names.
     pub releases: Vec<Release>,
 }
@@ -74,6 +76,70 @@ pub struct Snapshot {
     pub last: Option<Unix>,
     /// Seconds between two; `None` if no state is kept.
     pub interval: Option<u32>,
+}
+
+/// The other trackers with the same swarms, and how far this one keeps up with them. Counts are of changes since the start.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Cluster {
+    pub state: ClusterState,
+    pub state_since: Unix,
+    /// 16 hexadecimal digits.
+    pub node: String,
+    /// Others that were heard of in the last minute.
+    pub nodes: Vec<Node>,
+    /// How old what was read last was then; alone, for how long it has been that.
+    pub lag_seconds: f64,
+    /// Changes that wait for the engine.
+    pub queue_length: u64,
+    pub sent: u64,
+    pub received: u64,
+    /// Of the received, those that were news.
+    pub applied: u64,
+    /// Those that were not, or came too late.
+    pub older: u64,
+    /// Those of torrents or addresses that are not welcome here.
+    pub refused: u64,
+    /// Batches of changes that could not be read.
+    pub malformed: u64,
+    /// Those that found the queue full; they are told later, from memory.
+    pub dropped: u64,
+    /// When that last happened.
+    pub last_dropped: Option<Unix>,
+    /// How often the engine was reached again.
+    pub reconnects: u64,
+}
+
+/// Another tracker of the cluster.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct Node {
+    /// 16 hexadecimal digits.
+    pub node: String,
+    pub last_heard: Unix,
+}
+
+/// Whether a tracker and its cluster know of each other's peers.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterState {
+    /// The engine is out of reach.
+    #[default]
+    Lone,
+    #[serde(rename = "catching up")]
+    CatchingUp,
+    Joined,
+}
+
+impl ClusterState {
+    /// As JSON has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lone => "lone",
+            Self::CatchingUp => "catching up",
+            Self::Joined => "joined",
+        }
+    }
 }
 
 /// The last day, oldest first; each list has one value for each sample, and they are equally long.
@@ -208,6 +274,10 @@ mod tests {
                 .map(|of| (of.to_owned(), Handling::default()))
                 .into(),
             releases: vec![Release::default()],
+            cluster: Some(Cluster {
+                nodes: vec![Node::default()],
+                ..Cluster::default()
+            }),
             ..Figures::default()
         };
         let mut shown = BTreeSet::new();

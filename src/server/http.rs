@@ -28,10 +28,11 @@ use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use crate::protocol::http::{self as protocol, Action, Paths, Reply, respond};
+use crate::protocol::http::{self as protocol, Action, Outcome, Paths, Reply, respond};
 use crate::server::Clock;
 use crate::server::connections::{Connections, Place};
 use crate::server::counters::Counters;
+use crate::server::outbox::Outbox;
 use crate::server::plain;
 use crate::server::proxy::{self, client_address};
 use crate::server::stream::{InRequests, Pace, Stream, register};
@@ -80,12 +81,15 @@ pub struct Front {
     pub connections: Arc<Connections>,
     /// Once started: what comes before is told that nothing is there.
     pub views: OnceLock<Views>,
+    /// Where other trackers are told from; `None` where there are none.
+    pub outbox: Option<Arc<Outbox>>,
 }
 
 impl Front {
     pub fn new(settings: Settings, tracker: Arc<Tracker>, clock: Clock) -> Self {
         Self {
             views: OnceLock::new(),
+            outbox: None,
             tracker,
             clock,
             counters: Arc::default(),
@@ -528,6 +532,9 @@ pub(super) fn track<'w>(
         front.counters.http_handling.note(begun.elapsed());
     }
     front.counters.count_http(from, &outcome);
+    if let (Some(outbox), Outcome::Announced(_, news)) = (&front.outbox, &outcome) {
+        outbox.push_news(news, front.clock.at(begun));
+    }
     worker.reply.borrow()
 }
 

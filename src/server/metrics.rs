@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
-use super::figures::{Figures, Handling, Health, Release};
+use super::figures::{Cluster, ClusterState, Figures, Handling, Health, Release};
 
 /// Counters that are one metric: the metric, its help, its label, and the label's value for each counter.
 type Group = (
@@ -177,6 +177,9 @@ pub fn text(figures: &Figures, per_torrent: bool) -> String {
     );
 
     text.counters(&figures.counters);
+    if let Some(cluster) = &figures.cluster {
+        text.cluster(cluster);
+    }
     text.handling(&figures.handling);
     if per_torrent {
         text.releases(&figures.releases);
@@ -188,6 +191,69 @@ pub fn text(figures: &Figures, per_torrent: bool) -> String {
 struct Text(String);
 
 impl Text {
+    fn cluster(&mut self, cluster: &Cluster) {
+        let joined = u8::from(cluster.state == ClusterState::Joined);
+        let nodes = cluster.nodes.len();
+        let gauges: [(&str, &str, &dyn Display); 4] = [
+            (
+                "joined",
+                "Whether this tracker and its cluster know each other's peers.",
+                &joined,
+            ),
+            (
+                "nodes",
+                "Other trackers heard of in the last minute.",
+                &nodes,
+            ),
+            (
+                "lag_seconds",
+                "How old what was last read was; alone, for how long.",
+                &cluster.lag_seconds,
+            ),
+            (
+                "queue_length",
+                "Changes that wait for the engine.",
+                &cluster.queue_length,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            self.one(&format!("tbtt_cluster_{name}"), "gauge", help, &[], value);
+        }
+        for (name, help, count) in [
+            ("sent", "Changes told to others.", cluster.sent),
+            ("received", "Changes told by others.", cluster.received),
+            (
+                "applied",
+                "Of these, those that were news.",
+                cluster.applied,
+            ),
+            ("older", "Of these, those that were not.", cluster.older),
+            (
+                "refused",
+                "Of these, those of torrents or addresses not welcome here.",
+                cluster.refused,
+            ),
+            (
+                "malformed",
+                "Batches that could not be read.",
+                cluster.malformed,
+            ),
+            (
+                "dropped",
+                "Changes that found the queue full.",
+                cluster.dropped,
+            ),
+            (
+                "reconnects",
+                "Times that the engine was reached again.",
+                cluster.reconnects,
+            ),
+        ] {
+            let name = format!("tbtt_cluster_{name}_total");
+            self.one(&name, "counter", help, &[], count);
+        }
+    }
+
     /// What every metric begins with; the samples follow.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
@@ -443,6 +509,7 @@ mod tests {
                 last: Some(1),
                 ..Snapshot::default()
             },
+            cluster: Some(Cluster::default()),
             ..Figures::default()
         };
         let text = text(&figures, true);

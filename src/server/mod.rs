@@ -22,6 +22,9 @@ pub mod metrics;
 /// Plain requests, without hyper.
 mod plain;
 
+/// What announces changed, for other trackers.
+pub mod outbox;
+
 /// Who a request is from when a proxy hands it on.
 pub mod proxy;
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fmt::{self, Display, Write};
 
-use super::figures::{Figures, Health, History, Release, Unix};
+use super::figures::{ClusterState, Figures, Health, History, Release, Unix};
 use super::views::{Settings, file_id};
 
 /// The page's own style, beside it so that nothing inline need be allowed.
@@ -196,6 +196,7 @@ impl Display for Page<'_> {
             time(figures.started),
         )?;
         self.totals(f)?;
+        self.cluster(f)?;
         self.health(f)?;
         plots(f, figures)?;
         self.releases(f)?;
@@ -251,6 +252,24 @@ impl Page<'_> {
             &since("http_announces", "udp_announces"),
         )?;
         f.write_str("</dl>\n")
+    }
+
+    fn cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(cluster) = &self.figures.cluster else {
+            return Ok(());
+        };
+        let alarm = match cluster.state {
+            ClusterState::Lone => " class=\"alarm\"",
+            ClusterState::CatchingUp | ClusterState::Joined => "",
+        };
+        writeln!(
+            f,
+            "<p{alarm}>Cluster: {}, {} other trackers, {:.1} s behind, {} changes waiting.</p>",
+            cluster.state.as_str(),
+            cluster.nodes.len(),
+            cluster.lag_seconds,
+            Grouped(cluster.queue_length)
+        )
     }
 
     fn health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -25,8 +25,9 @@ use nix::sys::socket::{
     sendmmsg, setsockopt,
 };
 
-use crate::protocol::udp::{PACKET_MAX, Responder, seek};
+use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, seek};
 use crate::server::counters::Counters;
+use crate::server::outbox::Outbox;
 use crate::server::{Clock, http};
 use crate::tracker::{Sought, Tracker};
 
@@ -51,6 +52,7 @@ pub struct Front {
     tracker: Arc<Tracker>,
     clock: Clock,
     counters: Arc<Counters>,
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl Front {
@@ -61,6 +63,7 @@ impl Front {
             tracker: http.tracker.clone(),
             clock: http.clock,
             counters: http.counters.clone(),
+            outbox: http.outbox.clone(),
         }
     }
 
@@ -318,6 +321,9 @@ impl Door {
                 &mut batch.output,
             );
             counters.count_udp(client.ip(), &outcome);
+            if let (Some(outbox), Outcome::Announced(_, news)) = (&self.front.outbox, &outcome) {
+                outbox.push_news(news, now);
+            }
             let bytes = start..batch.output.len();
             if !bytes.is_empty() {
                 batch.replies.push(Reply { to, from, bytes });
@@ -501,6 +507,7 @@ mod tests {
                     tracker: Arc::new(Tracker::new(tracker::Settings::default(), 7)),
                     clock: Clock::start(),
                     counters,
+                    outbox: None,
                 });
                 serve(&front, vec![socket], &stopped, || {})
             }));

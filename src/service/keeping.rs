@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::cluster::Cluster;
 use crate::config::{Config, Loaded};
 use crate::daemon::log;
 use crate::server::Clock;
-use crate::snapshot::{self, Pace, SaveError, Saved, Secrets};
+use crate::snapshot::{self, Beside, Pace, SaveError, Saved, Secrets};
 use crate::tracker::Tracker;
 use crate::tracker::health::Health;
 
@@ -21,6 +22,8 @@ pub struct State {
     pub health: Arc<Mutex<Health>>,
     pub clock: Clock,
     pub secrets: Secrets,
+    /// What a cluster's node has kept.
+    pub cluster: Vec<u8>,
     /// When the snapshot was written that it is from.
     pub saved: Option<SystemTime>,
 }
@@ -41,6 +44,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
     if let Some(snapshot::Loaded {
         tracker,
         health,
+        cluster,
         secrets,
         now,
         passed,
@@ -60,6 +64,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
             health: Arc::new(Mutex::new(health)),
             clock: Clock::resume(now),
             secrets,
+            cluster,
             saved: SystemTime::now().checked_sub(passed),
         };
     }
@@ -68,6 +73,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
         health: Arc::default(),
         clock: Clock::start(),
         secrets: fresh,
+        cluster: Vec::new(),
         saved: None,
     }
 }
@@ -80,6 +86,9 @@ pub struct Keeper {
     health: Arc<Mutex<Health>>,
     clock: Clock,
     secrets: Secrets,
+    /// What was kept of the cluster, for as long as there is none.
+    kept: Vec<u8>,
+    pub cluster: OnceLock<Arc<Cluster>>,
     writing: Mutex<()>,
     last: Mutex<Option<SystemTime>>,
 }
@@ -93,6 +102,8 @@ impl Keeper {
             health: state.health.clone(),
             clock: state.clock,
             secrets: state.secrets.clone(),
+            kept: state.cluster.clone(),
+            cluster: OnceLock::new(),
             writing: Mutex::new(()),
             last: Mutex::new(state.saved),
         })
@@ -149,8 +160,19 @@ impl Keeper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .save();
+        // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
+        // missed, or counted twice, by who goes on from there.
+        let cluster = self.cluster.get().map(|cluster| cluster.keep());
+        let cluster = || match &cluster {
+            Some(keep) => keep(),
+            None => self.kept.clone(),
+        };
+        let beside = Beside {
+            health: &health,
+            cluster: Some(&cluster),
+        };
         let secrets = &self.secrets;
-        match snapshot::save(directory, &self.tracker, &health, now, at, secrets, pace) {
+        match snapshot::save(directory, &self.tracker, beside, now, at, secrets, pace) {
             Ok(saved) => {
                 let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
                 let fields: log::Fields<'_> = &[

@@ -1,6 +1,9 @@
 //! What `main` puts together: the process, its sockets, the workers, and the duties beside serving.
 #![forbid(unsafe_code)]
 
+/// Other trackers with the same swarms.
+pub mod clustering;
+
 /// What the operator asks over the control socket.
 pub mod control;
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cluster::Url;
 use crate::config::{Config, FILES_BESIDE};
 use crate::daemon::privileges::{self, Privileges};
 use crate::daemon::{log, sandbox};
@@ -62,10 +63,34 @@ fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
         read: of_files
             .filter(|path| path.is_dir())
             .chain(directories)
+            .chain(for_engine(config))
             .collect(),
         write: config.state.directory.iter().cloned().collect(),
+        connect_tcp: config.cluster.url.as_ref().and_then(Url::tcp_port),
         ..sandbox::Settings::default()
     }
+}
+
+/// Where the system keeps whom it trusts, and how it finds out what address a name has: files that come and go by renaming.
+const TRUST: &[&str] = &[
+    "/etc/ssl",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+];
+const NAMES: &[&str] = &[
+    "/etc",
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/run/NetworkManager",
+];
+
+/// What must be read at each connection to a cluster's engine.
+fn for_engine(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let url = config.cluster.url.as_ref();
+    let trust = url.is_some_and(Url::tls).then_some(TRUST);
+    let names = url.and_then(Url::name).map(|_| NAMES);
+    let paths = trust.into_iter().chain(names).flatten();
+    paths.map(PathBuf::from).filter(|path| path.exists())
 }
 
 /// A path, and where symbolic links lead from it now: a rule for one does not hold for the other.
@@ -121,5 +146,22 @@ mod tests {
         assert_eq!(settings.read, [Path::new(".")]);
         let settings = sandbox_settings(Path::new("/usr/tbtt.toml"), &Config::default());
         assert_eq!(settings.read, [Path::new("/usr")]);
+    }
+
+    #[test]
+    fn the_engine_is_reached_and_nothing_else() {
+        let settings = |url: &str| {
+            let mut config = Config::default();
+            config.cluster.url = Some(url.parse().unwrap());
+            sandbox_settings(Path::new("/usr/tbtt.toml"), &config)
+        };
+        let (unix, tcp) = (
+            settings("redis+unix:///a"),
+            settings("redis://192.0.2.1:7000"),
+        );
+        assert_eq!((unix.connect_tcp, tcp.connect_tcp), (None, Some(7000)));
+        assert_eq!(unix.read, [Path::new("/usr")]);
+        assert_eq!(tcp.read, [Path::new("/usr")]);
+        assert!(settings("redis://valkey").read.contains(&"/etc".into()));
     }
 }

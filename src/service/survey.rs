@@ -118,6 +118,7 @@ impl Survey {
                 interval: self.keeper.interval(),
             },
             history: self.samples().history(self.sample()),
+            cluster: (self.keeper.cluster.get()).map(|cluster| cluster.figures()),
             releases,
         }
     }

@@ -5,7 +5,10 @@ pub mod access;
 mod ahead;
 pub mod budget;
 pub mod catalogue;
+mod change;
+pub mod downloads;
 pub mod health;
+mod left;
 pub mod list;
 mod random;
 mod remembered;
@@ -24,6 +27,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 pub use ahead::Sought;
+pub use change::{Change, Heard, HostKey, Told};
 pub use random::Random;
 pub use rules::{Gate, Settings};
 pub use saved::{Malformed, Restore, Restored, Walk};
@@ -34,6 +38,7 @@ pub use types::{
 
 use access::Localities;
 use catalogue::Notice;
+use left::Left;
 use remembered::Remembered;
 use swarm::{Joined, Peer, Swarm};
 
@@ -53,6 +58,8 @@ pub struct Tracker {
     held: Held,
     /// Keyed, so that no stranger can choose hashes or addresses that fall on one spot.
     keyed: SipHasher13,
+    /// Locked, if at all, within a shard's lock. Empty unless there is a [`HostKey`].
+    left: Left,
 }
 
 /// What all shards hold together, which the limits are compared with: known without a look at each.
@@ -97,6 +104,7 @@ impl Tracker {
             shards,
             held: Held::default(),
             keyed,
+            left: Left::new(),
         }
     }
 
@@ -146,13 +154,7 @@ impl Tracker {
         let peer = Peer::new(announce, &settings, &self.keyed);
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
-        let unknown = match settings.open {
-            true if self.held.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
-                Err(Refusal::TooManyTorrents)
-            }
-            true => Ok(()),
-            false => Err(Refusal::UnknownTorrent),
-        };
+        let unknown = self.room_for_torrent(&settings);
         let at = shard.admitted(
             &announce.info_hash,
             hash,
@@ -160,17 +162,19 @@ impl Tracker {
             unknown,
             &self.keyed,
         )?;
-        let counts = match announce.event {
-            Event::Stopped => shard.leave(at, &peer, &self.keyed),
+        let (counts, joined) = match announce.event {
+            Event::Stopped => {
+                if settings.host_key.is_some() {
+                    let endpoint = peer.endpoint();
+                    (self.left).note(&announce.info_hash, endpoint, now, 0, &self.keyed);
+                }
+                (shard.leave(at, &peer, &self.keyed), None)
+            }
             _ => {
-                let has_room = self.held.peers.load(Ordering::Relaxed) < settings.max_peers;
-                let most = if has_room {
-                    settings.max_peers_per_network
-                } else {
-                    0
-                };
+                let most = self.most_peers(&settings);
                 let joined = shard.join(at, now, &peer, most, &self.keyed);
-                shard.choose(at, &peer, &joined, &settings.localities, peers)
+                let counts = shard.choose(at, &peer, &joined, &settings.localities, peers);
+                (counts, Some(joined))
             }
         };
         drop(shard);
@@ -179,6 +183,8 @@ impl Tracker {
             interval: settings.interval,
             min_interval: settings.min_interval,
             warning: settings.warning(&announce.info_hash),
+            change: peer.change(announce, joined.as_ref()),
+            counted: joined.is_some_and(|joined| joined.first_completed),
         })
     }
 
@@ -201,6 +207,22 @@ impl Tracker {
                 downloaded: shard.remembered.get(info_hash, hash).unwrap_or(0),
                 ..ScrapeEntry::default()
             }),
+        }
+    }
+
+    /// Shows no fewer downloads of a torrent than `downloads`, which others may have counted. Where it is not tracked, that is
+    /// remembered for when it is, unless the tracker is open.
+    pub fn show_downloads(&self, info_hash: &InfoHash, downloads: u32) {
+        let open = self.settings().open;
+        let hash = self.hash(info_hash);
+        let mut shard = self.shard(hash);
+        match shard.find(info_hash, hash) {
+            Some(at) => {
+                let shown = &mut shard.torrents[at].downloaded;
+                *shown = downloads.max(*shown);
+            }
+            None if !open => shard.remembered.put(*info_hash, downloads, &self.keyed),
+            None => {}
         }
     }
 
@@ -270,6 +292,8 @@ impl Tracker {
     /// ages wrap: only who happens to seem new, a minute or two in 256, stays for one more timeout.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
+        self.left
+            .expire(now, slice, 60 * u32::from(timeout_minutes));
         for shard in self
             .shards
             .chunks(SHARDS / Self::SLICES)
@@ -319,6 +343,25 @@ impl Tracker {
             }
         }
         seeders
+    }
+
+    /// Whether a torrent that is not known yet may be kept.
+    fn room_for_torrent(&self, settings: &Settings) -> Result<(), Refusal> {
+        match settings.open {
+            true if self.held.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
+                Err(Refusal::TooManyTorrents)
+            }
+            true => Ok(()),
+            false => Err(Refusal::UnknownTorrent),
+        }
+    }
+
+    /// How many peers of a network a swarm may keep now: no new one where all swarms together are full.
+    fn most_peers(&self, settings: &Settings) -> usize {
+        match self.held.peers.load(Ordering::Relaxed) < settings.max_peers {
+            true => settings.max_peers_per_network,
+            false => 0,
+        }
     }
 
     fn settings(&self) -> RwLockReadGuard<'_, Settings> {
@@ -447,7 +490,7 @@ impl Shard {
     ) -> Joined {
         let torrent = &mut self.torrents[at];
         let before = torrent.swarm.len();
-        let joined = torrent.swarm.join(now, peer, most, keyed);
+        let joined = torrent.swarm.join(now.minute(), peer, most, keyed);
         torrent.downloaded = torrent
             .downloaded
             .saturating_add(joined.first_completed.into());

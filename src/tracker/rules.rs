@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::access::{AccessList, Localities};
 use super::budget::{Budget, Exhausted};
 use super::catalogue::Notice;
+use super::change::HostKey;
 use super::types::{InfoHash, Refusal, Time};
 
 /// Taken over as a whole by [`super::Tracker::set`].
@@ -39,6 +40,8 @@ pub struct Settings {
     pub scrapes: Gate,
     /// Peers in one of these are handed out only to askers in the same one.
     pub localities: Localities,
+    /// Of the trackers that tell each other of their peers. `None`: there are none, and who has left need not be remembered.
+    pub host_key: Option<HostKey>,
 }
 
 impl Default for Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             announces: Gate::default(),
             scrapes: Gate::default(),
             localities: Localities::default(),
+            host_key: None,
         }
     }
 }

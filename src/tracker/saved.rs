@@ -360,11 +360,36 @@ fn write_records<const N: usize>(records: &[Record<N>], now: Time, block: &mut V
 }
 
 /// How long ago a peer was heard. One that was heard since `now` was taken is not the oldest of all.
-fn age_minutes(now: Time, heard: u8) -> u8 {
+pub(super) fn age_minutes(now: Time, heard: u8) -> u8 {
     match now.minute().wrapping_sub(heard) {
         250.. => 0,
         age => age,
     }
+}
+
+/// Calls `each` with the torrents of a block and their peers over IPv4 and IPv6 that are no older than so many minutes.
+pub(super) fn for_each_swarm(
+    block: &[u8],
+    now: Time,
+    oldest_minutes: u8,
+    mut each: impl FnMut(InfoHash, &[Record<6>], &[Record<18>]),
+) -> Result<(), Malformed> {
+    let aging = Aging {
+        now,
+        passed_minutes: 0,
+        timeout_minutes: oldest_minutes,
+    };
+    let mut rest = block.get(4..).unwrap_or_default();
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    while !rest.is_empty() {
+        let head = Head::read(&mut rest)?;
+        v4.clear();
+        v6.clear();
+        aging.read(&mut rest, head.peers[0], &mut v4)?;
+        aging.read(&mut rest, head.peers[1], &mut v6)?;
+        each(head.info_hash, &v4, &v6);
+    }
+    Ok(())
 }
 
 /// What time has done to those who were in a block.

@@ -13,8 +13,10 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::access::Localities;
+use super::change::{Change, HostKey, Told};
 use super::rules::Settings;
-use super::types::{Announce, Class, Event, ScrapeEntry, Time};
+use super::saved::age_minutes;
+use super::types::{Announce, Class, Event, InfoHash, ScrapeEntry, Time};
 
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
 const SCANNED: usize = 128;
@@ -168,10 +170,10 @@ pub(super) struct Record<const N: usize> {
 }
 
 impl<const N: usize> Record<N> {
-    fn new(endpoint: [u8; N], now: Time, mark: Mark) -> Self {
+    fn new(endpoint: [u8; N], heard: u8, mark: Mark) -> Self {
         Self {
             endpoint,
-            heard: now.minute(),
+            heard,
             mark: mark.0.to_ne_bytes(),
         }
     }
@@ -209,6 +211,25 @@ impl<const N: usize> Record<N> {
     /// [`Time::minute`] of the last announce.
     pub(super) fn heard(&self) -> u8 {
         self.heard
+    }
+
+    /// As other trackers are told of it again. None but those whose port is not 0 are kept.
+    pub(super) fn told(&self, info_hash: InfoHash, now: Time) -> Option<Told> {
+        let mark = self.mark();
+        let port = u16::from_be_bytes([self.endpoint[N - 2], self.endpoint[N - 1]]);
+        let change = Change {
+            info_hash,
+            address: address(&self.endpoint),
+            port: NonZeroU16::new(port)?,
+            host: mark.0 & Mark::HOST,
+            class: Some(mark.class()),
+            completed: mark.completed(),
+        };
+        Some(Told {
+            change,
+            age_secs: 60 * u32::from(age_minutes(now, self.heard)) + now.0 % 60,
+            again: true,
+        })
     }
 
     /// Host, class and whether it has completed.
@@ -560,21 +581,25 @@ impl Census {
                 return Joined {
                     at: None,
                     first_completed: false,
+                    completed: false,
                 };
             }
             let (at, first_completed) = self.insert(record, mine, other, keyed);
             return Joined {
                 at: Some(at),
                 first_completed,
+                completed: record.mark().completed(),
             };
         };
         let mut renewed = mine.records[at];
         let completes = renewed.renew(record.heard, record.mark());
+        let completed = renewed.mark().completed();
         if renewed.mark() == mine.records[at].mark() {
             mine.records[at] = renewed;
             return Joined {
                 at: Some(at),
                 first_completed: false,
+                completed,
             };
         }
         self.remove(at, mine, other, keyed);
@@ -582,6 +607,7 @@ impl Census {
         Joined {
             at: Some(at),
             first_completed: first_completed && completes,
+            completed,
         }
     }
 
@@ -743,7 +769,7 @@ impl Peer {
             (false, _) => Class::Leecher,
         };
         let completed = announce.complete && announce.event == Event::Completed;
-        let mut hasher = *keyed;
+        let mut hasher = settings.host_key.map_or(*keyed, |HostKey(keyed)| keyed);
         match announce.key {
             Some(key) => {
                 hasher.write(&announce.peer_id.0);
@@ -760,6 +786,44 @@ impl Peer {
             want: want as usize,
         }
     }
+
+    /// As another tracker tells of it; one that has left is a leecher, as good as any.
+    pub(super) fn told(change: &Change, localities: &Localities) -> Self {
+        let locality = localities.of(change.address);
+        let class = change.class.unwrap_or(Class::Leecher);
+        Self {
+            endpoint: Endpoint::new(change.address, change.port),
+            mark: Mark::new(change.host, class, change.completed, locality.is_some()),
+            locality,
+            want: 0,
+        }
+    }
+
+    /// Address and port as the wire has them.
+    pub(super) fn endpoint(&self) -> &[u8] {
+        self.endpoint.bytes()
+    }
+
+    /// What its announce changed: it stands there now, or has left.
+    pub(super) fn change(&self, announce: &Announce, joined: Option<&Joined>) -> Option<Change> {
+        let change = Change {
+            info_hash: announce.info_hash,
+            address: announce.address,
+            port: announce.port,
+            host: self.mark.0 & Mark::HOST,
+            class: None,
+            completed: false,
+        };
+        match joined {
+            None => Some(change),
+            Some(Joined { at: None, .. }) => None,
+            Some(joined) => Some(Change {
+                class: Some(self.mark.class()),
+                completed: joined.completed,
+                ..change
+            }),
+        }
+    }
 }
 
 /// Where a peer stands after its announce, and whether that made a new download.
@@ -767,6 +831,8 @@ pub(super) struct Joined {
     /// `None`: not kept, as its network has too many peers here already.
     pub(super) at: Option<usize>,
     pub(super) first_completed: bool,
+    /// Its download has been counted, now or earlier.
+    pub(super) completed: bool,
 }
 
 /// The peers of one torrent. Most torrents of an open tracker have one peer: that one takes no memory of its own. Most others
@@ -858,37 +924,39 @@ impl Swarm {
         v6.iter().for_each(|record| tell(record.mark()));
     }
 
-    /// Adds or refreshes a peer.
+    /// Adds or refreshes a peer that was heard in this minute.
     pub(super) fn join(
         &mut self,
-        now: Time,
+        heard: u8,
         peer: &Peer,
         most: usize,
         keyed: &SipHasher13,
     ) -> Joined {
-        let first_completed = match (&mut *self, peer.endpoint) {
+        let (first_completed, completed) = match (&mut *self, peer.endpoint) {
             (Self::Empty, Endpoint::V4(endpoint)) => {
-                *self = Self::OneV4(Record::new(endpoint, now, peer.mark));
-                peer.mark.completed()
+                *self = Self::OneV4(Record::new(endpoint, heard, peer.mark));
+                (peer.mark.completed(), peer.mark.completed())
             }
             (Self::Empty, Endpoint::V6(endpoint)) => {
-                *self = Self::OneV6(Record::new(endpoint, now, peer.mark));
-                peer.mark.completed()
+                *self = Self::OneV6(Record::new(endpoint, heard, peer.mark));
+                (peer.mark.completed(), peer.mark.completed())
             }
             (Self::OneV4(record), Endpoint::V4(endpoint)) if record.endpoint == endpoint => {
-                record.renew(now.minute(), peer.mark)
+                let first = record.renew(heard, peer.mark);
+                (first, record.mark().completed())
             }
             (Self::OneV6(record), Endpoint::V6(endpoint)) if record.endpoint == endpoint => {
-                record.renew(now.minute(), peer.mark)
+                let first = record.renew(heard, peer.mark);
+                (first, record.mark().completed())
             }
             (_, Endpoint::V4(endpoint)) => {
-                let record = Record::new(endpoint, now, peer.mark);
+                let record = Record::new(endpoint, heard, peer.mark);
                 return self.change(keyed, |v4, v6, census| {
                     census.join(record, v4, v6, most, keyed)
                 });
             }
             (_, Endpoint::V6(endpoint)) => {
-                let record = Record::new(endpoint, now, peer.mark);
+                let record = Record::new(endpoint, heard, peer.mark);
                 return self.change(keyed, |v4, v6, census| {
                     census.join(record, v6, v4, most, keyed)
                 });
@@ -897,6 +965,27 @@ impl Swarm {
         Joined {
             at: Some(0),
             first_completed,
+            completed,
+        }
+    }
+
+    /// [`Time::minute`] of a peer's last announce; `None` if it is not there.
+    pub(super) fn heard(&self, peer: &Peer, keyed: &SipHasher13) -> Option<u8> {
+        let heard_v4 = |v4: &Set<6>, endpoint| Some(v4.records[v4.find(endpoint, keyed)?].heard);
+        match (self, &peer.endpoint) {
+            (Self::OneV4(record), Endpoint::V4(endpoint)) => {
+                (record.endpoint == *endpoint).then_some(record.heard)
+            }
+            (Self::OneV6(record), Endpoint::V6(endpoint)) => {
+                (record.endpoint == *endpoint).then_some(record.heard)
+            }
+            (Self::V4(v4), Endpoint::V4(endpoint)) => heard_v4(v4, endpoint),
+            (Self::Both(families), Endpoint::V4(endpoint)) => heard_v4(&families.v4, endpoint),
+            (Self::Both(families), Endpoint::V6(endpoint)) => {
+                let v6 = &families.v6;
+                Some(v6.records[v6.find(endpoint, keyed)?].heard)
+            }
+            _ => None,
         }
     }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use super::change::Change;
+
 /// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InfoHash(pub [u8; 20]);
@@ -152,6 +154,10 @@ pub struct Answer {
     pub min_interval: u32,
     /// For the client's user to read.
     pub warning: Option<Arc<str>>,
+    /// For other trackers to hear. `None`: nothing has changed, as the peer's network has too many in the swarm.
+    pub change: Option<Change>,
+    /// This announce made a new download.
+    pub counted: bool,
 }
 
 /// Why the tracker does not serve a client.

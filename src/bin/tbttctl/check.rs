@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tbtt::server::figures::{Figures, Health, Release};
+use tbtt::server::figures::{Cluster, ClusterState, Figures, Health, Release, Unix};
 
 use super::arguments::{Check, Thresholds};
 use super::client;
@@ -14,6 +14,15 @@ const NAMED: usize = 5;
 
 /// Refusals below this many a second are no sign of anything.
 const FEW_REFUSALS: f64 = 1.0;
+
+/// How long a tracker may be without its cluster's engine, in seconds: a failover takes as long.
+const ALONE_SECS: u64 = 60;
+
+/// How many seconds it may be behind the others.
+const LAG_MOST: f64 = 10.0;
+
+/// For how many seconds it is told that changes were dropped.
+const DROPPED_SECS: u64 = 300;
 
 /// What a plugin exits with.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -92,6 +101,10 @@ fn judge(figures: &Figures, thresholds: &Check) -> (String, State) {
         format!("{percent} % of all requests are refused")
     });
 
+    if let Some(cluster) = &figures.cluster {
+        verdict.cluster(cluster, figures.now);
+    }
+
     let said = match &verdict.said[..] {
         [] => format!(
             "{}, {}",
@@ -120,6 +133,13 @@ fn judge(figures: &Figures, thresholds: &Check) -> (String, State) {
         format!("leechers={}", figures.totals.leechers),
         format!("announces_per_second={answered:.1}"),
     ]);
+    if let Some(cluster) = &figures.cluster {
+        data.push(format!(
+            "cluster_lag={:.1}s;{LAG_MOST};;0",
+            cluster.lag_seconds
+        ));
+        data.push(format!("cluster_nodes={}", cluster.nodes.len()));
+    }
     let state = verdict.state;
     let word = format!("{state:?}").to_uppercase();
     // What follows the bar is read as figures.
@@ -148,6 +168,24 @@ impl Verdict {
     fn add(&mut self, state: State, what: String) {
         self.state = self.state.max(state);
         self.said.push(what);
+    }
+
+    fn cluster(&mut self, cluster: &Cluster, now: Unix) {
+        let for_secs = now.saturating_sub(cluster.state_since);
+        if cluster.state == ClusterState::Lone {
+            if for_secs > ALONE_SECS {
+                let alone = duration(for_secs);
+                self.add(State::Warning, format!("serving alone for {alone}"));
+            }
+        } else if cluster.lag_seconds > LAG_MOST {
+            let lag = cluster.lag_seconds;
+            self.add(State::Warning, format!("{lag:.0} s behind the cluster"));
+        }
+        let dropped = cluster.last_dropped;
+        if dropped.is_some_and(|last| now.saturating_sub(last) < DROPPED_SECS) {
+            let text = "the cluster's engine is too slow: changes are dropped";
+            self.add(State::Warning, text.to_owned());
+        }
     }
 
     fn measure(&mut self, value: u64, limits: Thresholds, what: impl Fn() -> String) {
@@ -296,6 +334,49 @@ mod tests {
             figures.refusals_per_second = refused;
             figures.announces_per_second = answered;
             assert_eq!(judged(&figures, &[]).1, state, "{refused} {answered}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_out_of_reach_or_too_slow_warns() {
+        let mut figures = figures();
+        let cluster = Cluster {
+            state: ClusterState::Joined,
+            state_since: 1_100,
+            lag_seconds: 0.25,
+            ..Cluster::default()
+        };
+        let judged = |of: Cluster| {
+            figures.cluster = Some(of);
+            judged(&figures, &[])
+        };
+        let mut judged = judged;
+        let (line, state) = judged(cluster.clone());
+        assert_eq!(state, State::Ok);
+        assert!(
+            line.ends_with(" cluster_lag=0.2s;10;;0 cluster_nodes=0\n"),
+            "{line}"
+        );
+        let lone = |state_since| Cluster {
+            state: ClusterState::Lone,
+            state_since,
+            ..cluster.clone()
+        };
+        assert_eq!(judged(lone(1_940)).1, State::Ok);
+        let (line, state) = judged(lone(1_939));
+        assert_eq!(state, State::Warning);
+        assert!(line.contains("WARNING - serving alone for 1 min"), "{line}");
+        let slow = Cluster {
+            lag_seconds: 11.0,
+            ..cluster.clone()
+        };
+        assert_eq!(judged(slow).1, State::Warning);
+        for (last, state) in [(1_700, State::Ok), (1_701, State::Warning)] {
+            let dropping = Cluster {
+                last_dropped: Some(last),
+                ..cluster.clone()
+            };
+            assert_eq!(judged(dropping).1, state);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tbtt::server::figures::{Figures, Health, Release};
+use tbtt::server::figures::{ClusterState, Figures, Health, Release};
 
 use super::text::{Style, ago, count, duration};
 
@@ -141,5 +141,26 @@ pub(super) fn head(figures: &Figures, style: Style) -> String {
             Some(_) => ago(*now, figures.snapshot.last),
         },
     );
+    if let Some(of) = &figures.cluster {
+        let since = duration(now.saturating_sub(of.state_since));
+        let state = format!("{} for {since}", of.state.as_str());
+        let state = match of.state {
+            ClusterState::Joined => style.green(&state),
+            ClusterState::CatchingUp => style.yellow(&state),
+            ClusterState::Lone => style.red(&state),
+        };
+        let others = count(of.nodes.len() as u64, "other tracker");
+        let lag = match of.state {
+            ClusterState::Lone => String::new(),
+            _ => format!(", {:.1} s behind", of.lag_seconds),
+        };
+        line(
+            "cluster",
+            &format!(
+                "{state}; {others}{lag}, {} waiting, {} dropped",
+                of.queue_length, of.dropped
+            ),
+        );
+    }
     text
 }

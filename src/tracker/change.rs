@@ -1,0 +1,605 @@
+//! How one tracker tells another of its peers: what an announce changed, what others changed, and all over again.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use siphasher::sip::SipHasher13;
+
+use super::saved::{self, age_minutes};
+use super::swarm::Peer;
+use super::types::{Class, InfoHash, Time};
+use super::{Shard, Tracker, Walk};
+
+/// How much younger than told a change may be: batches wait for tens of milliseconds, and ages are whole seconds of a clock
+/// that is met across a network. Who stops here and starts there a moment later shall not be taken for gone.
+const SLACK_SECS: u32 = 2;
+
+/// How many peers a part of a recount has at least: enough to fill a few batches for each stream.
+const RECOUNTED_AT_ONCE: usize = 16_384;
+
+/// How many parts of a tracker it is made of at most.
+const BLOCKS_AT_ONCE: usize = 128;
+
+/// What an announce changed, as other trackers are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    pub info_hash: InfoHash,
+    /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
+    pub address: IpAddr,
+    pub port: NonZeroU16,
+    /// The host's fingerprint, in the upper 28 bits; the others are 0. The same to all trackers with one [`HostKey`].
+    pub host: u32,
+    /// `None`: it has left.
+    pub class: Option<Class>,
+    /// Its download has been counted, now or earlier.
+    pub completed: bool,
+}
+
+/// A change and when it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    pub change: Change,
+    /// Seconds from the announce until this was told.
+    pub age_secs: u32,
+    /// Told from memory, by [`Tracker::recount`]: the age is known to the minute, and is the oldest that it can be. What was
+    /// heard from elsewhere in that minute may be newer, and stays.
+    pub again: bool,
+}
+
+/// What became of a change that another tracker told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    Taken,
+    /// What is known is as new or newer, or the peer has been silent for too long by now.
+    Older,
+    /// The torrent is not tracked here, the address is not welcome, or its network has too many peers in the swarm.
+    Refused,
+}
+
+/// Keys the hosts' fingerprints, for trackers that are to know each other's hosts. When a tracker gets another, the hosts that
+/// are on both families count twice until they have announced again.
+#[derive(Clone, Copy)]
+pub struct HostKey(pub(super) SipHasher13);
+
+impl HostKey {
+    /// The same for the same name. It may be known: that a client's own `key` is not keeps others from passing for it.
+    pub fn new(name: &str) -> Self {
+        let half = |number| SipHasher13::new_with_keys(0, number).hash(name.as_bytes());
+        Self(SipHasher13::new_with_keys(half(1), half(2)))
+    }
+}
+
+/// When another tracker's change was, as this one keeps time.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Time,
+    age_secs: u32,
+}
+
+impl Moment {
+    /// How many minutes were begun since; a peer heard in the same minute has the same.
+    fn age_minutes(self) -> u32 {
+        let then = i64::from(self.now.0) - i64::from(self.age_secs);
+        (i64::from(self.now.0 / 60) - then.div_euclid(60)) as u32
+    }
+
+    /// [`Time::minute`] of then, which may be before time 0.
+    fn minute(self) -> u8 {
+        self.now.minute().wrapping_sub(self.age_minutes() as u8)
+    }
+}
+
+impl Tracker {
+    /// Hears from another tracker what became of a peer, `passed_secs` after that was told. An older change undoes no newer
+    /// one, in whichever order they come, as far as their ages tell.
+    ///
+    /// No download is counted: the other tracker has done that. Admission, access list and cap hold as for an announce;
+    /// budgets do not.
+    pub fn hear(&self, now: Time, passed_secs: u32, told: &Told) -> Heard {
+        let settings = self.settings();
+        let change = &told.change;
+        let slack = if told.again { 0 } else { SLACK_SECS };
+        let age_secs = told.age_secs.saturating_add(passed_secs);
+        let at = Moment {
+            now,
+            age_secs: age_secs.saturating_sub(slack),
+        };
+        if at.age_minutes() > settings.timeout_minutes().into() {
+            return Heard::Older;
+        }
+        let peer = Peer::told(change, &settings.localities);
+        let hash = self.hash(&change.info_hash);
+        if change.class.is_none() {
+            return self.hear_leave(hash, change, &peer, at);
+        }
+        if !settings.announces.access.admits(change.address)
+            || settings.withdrawn(&change.info_hash).is_err()
+        {
+            return Heard::Refused;
+        }
+        let (endpoint, keyed) = (peer.endpoint(), &self.keyed);
+        let mut shard = self.shard(hash);
+        if (self.left).since(&change.info_hash, endpoint, now, at.age_secs, keyed) {
+            return Heard::Older;
+        }
+        let unknown = self.room_for_torrent(&settings);
+        match shard.admitted(&change.info_hash, hash, settings.open, unknown, keyed) {
+            Ok(torrent) => {
+                let most = self.most_peers(&settings);
+                shard.hear_join(torrent, &peer, at, told.again, most, keyed)
+            }
+            Err(_) => Heard::Refused,
+        }
+    }
+
+    fn hear_leave(&self, hash: u64, change: &Change, peer: &Peer, at: Moment) -> Heard {
+        let (info_hash, endpoint) = (&change.info_hash, peer.endpoint());
+        let mut shard = self.shard(hash);
+        // Also where it is not known: word of its coming may be on the way.
+        self.left
+            .note(info_hash, endpoint, at.now, at.age_secs, &self.keyed);
+        match shard.find(info_hash, hash) {
+            Some(torrent) => shard.hear_leave(torrent, peer, at, &self.keyed),
+            None => Heard::Older,
+        }
+    }
+
+    /// Appends the walk's next part of all peers that were heard in the last `since_secs`, as they are told again, and tells
+    /// whether that was not the end. A part is of some ten thousands, or takes some ten milliseconds to find less; one shard is
+    /// locked while its peers are copied. While announces go on, a few of a large swarm may be told twice, or not before their
+    /// next announce.
+    pub fn recount(
+        &self,
+        now: Time,
+        since_secs: u32,
+        walk: &mut Walk,
+        told: &mut Vec<Told>,
+    ) -> bool {
+        let timeout = self.settings().timeout_minutes();
+        // The age is known to the minute begun.
+        let oldest = u8::try_from(since_secs / 60 + 1).unwrap_or(u8::MAX);
+        let enough = told.len() + RECOUNTED_AT_ONCE;
+        let mut block = Vec::new();
+        for _ in 0..BLOCKS_AT_ONCE {
+            if told.len() >= enough {
+                break;
+            }
+            if self.save(now, walk, &mut block).is_none() {
+                return false;
+            }
+            let read = saved::for_each_swarm(&block, now, oldest.min(timeout), |id, v4, v6| {
+                told.extend(v4.iter().filter_map(|record| record.told(id, now)));
+                told.extend(v6.iter().filter_map(|record| record.told(id, now)));
+            });
+            debug_assert_eq!(read, Ok(()), "as it was just written");
+        }
+        true
+    }
+}
+
+impl Shard {
+    fn hear_join(
+        &mut self,
+        at: usize,
+        peer: &Peer,
+        moment: Moment,
+        again: bool,
+        most: usize,
+        keyed: &SipHasher13,
+    ) -> Heard {
+        let swarm = &mut self.torrents[at].swarm;
+        let before = swarm.len();
+        let told = moment.age_minutes();
+        let outdated = swarm.heard(peer, keyed).is_some_and(|heard| {
+            let known = u32::from(age_minutes(moment.now, heard));
+            known < told || again && known == told
+        });
+        let heard = if outdated {
+            Heard::Older
+        } else {
+            match swarm.join(moment.minute(), peer, most, keyed).at {
+                Some(_) => Heard::Taken,
+                None => Heard::Refused,
+            }
+        };
+        self.settle(at, before, keyed);
+        heard
+    }
+
+    fn hear_leave(&mut self, at: usize, peer: &Peer, moment: Moment, keyed: &SipHasher13) -> Heard {
+        let swarm = &mut self.torrents[at].swarm;
+        let before = swarm.len();
+        let heard = match swarm.heard(peer, keyed) {
+            Some(heard) if u32::from(age_minutes(moment.now, heard)) >= moment.age_minutes() => {
+                swarm.leave(peer, keyed);
+                Heard::Taken
+            }
+            _ => Heard::Older,
+        };
+        self.settle(at, before, keyed);
+        heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::tracker::{
+        Admission, Announce, Event, Key, PeerId, Refusal, ScrapeEntry, Settings, Totals,
+    };
+
+    /// The middle of a minute.
+    const NOW: Time = Time(100 * 60 + 30);
+    const ID: InfoHash = InfoHash([7; 20]);
+
+    fn settings() -> Settings {
+        Settings {
+            open: true,
+            max_peers_per_network: 3,
+            host_key: Some(HostKey::new("tbtt")),
+            ..Settings::default()
+        }
+    }
+
+    fn tracker(seed: u64) -> Tracker {
+        Tracker::new(settings(), seed)
+    }
+
+    fn from(address: &str, event: Event, complete: bool) -> Announce {
+        Announce {
+            info_hash: ID,
+            peer_id: PeerId([1; 20]),
+            key: Some(Key(1)),
+            address: address.parse().unwrap(),
+            port: NonZeroU16::new(6881).unwrap(),
+            event,
+            complete,
+            numwant: None,
+        }
+    }
+
+    fn announce(tracker: &Tracker, at: Time, announce: &Announce) -> Told {
+        let answer = tracker.announce(at, announce, &mut Vec::new()).unwrap();
+        Told {
+            change: answer.change.expect("it is kept"),
+            age_secs: 0,
+            again: false,
+        }
+    }
+
+    fn again(told: Told) -> Told {
+        Told {
+            again: true,
+            ..told
+        }
+    }
+
+    fn counts(tracker: &Tracker) -> (u32, u32) {
+        let entry = tracker.scrape(&ID).unwrap();
+        (entry.complete, entry.incomplete)
+    }
+
+    fn later(secs: u32) -> Time {
+        Time(NOW.0 + secs)
+    }
+
+    #[test]
+    fn what_one_tracker_answers_another_hears() {
+        let (one, other) = (tracker(1), tracker(2));
+        let steps = [
+            (Event::Started, false, (0, 1)),
+            (Event::Paused, false, (0, 1)),
+            (Event::Completed, true, (1, 0)),
+            (Event::None, true, (1, 0)),
+            (Event::Stopped, true, (0, 0)),
+        ];
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            for (number, (event, complete, expected)) in (0..).zip(steps) {
+                let told = announce(&one, later(number), &from(address, event, complete));
+                assert_eq!(
+                    other.hear(later(number), 0, &told),
+                    Heard::Taken,
+                    "{event:?}"
+                );
+                assert_eq!(counts(&other), expected, "{event:?}");
+                assert_eq!(counts(&one), expected, "{event:?}");
+            }
+        }
+        assert_eq!(
+            one.scrape(&ID),
+            other.scrape(&ID),
+            "each has forgotten the torrent"
+        );
+        assert_eq!(other.totals(), Totals::default());
+    }
+
+    #[test]
+    fn a_host_counts_once_whichever_trackers_its_families_announce_to() {
+        let (one, other) = (tracker(1), tracker(2));
+        let completed = |address| from(address, Event::Completed, true);
+        let answer = one
+            .announce(NOW, &completed("192.0.2.1"), &mut Vec::new())
+            .unwrap();
+        assert!(answer.counted);
+        let told = announce(&one, NOW, &completed("192.0.2.1"));
+        assert!(told.change.completed, "still");
+        assert_eq!(other.hear(NOW, 0, &told), Heard::Taken);
+        let answer = other.announce(NOW, &completed("2001:db8::1"), &mut Vec::new());
+        let answer = answer.unwrap();
+        assert!(!answer.counted, "its download is known");
+        let expected = ScrapeEntry {
+            complete: 1,
+            ..ScrapeEntry::default()
+        };
+        assert_eq!(answer.counts, expected, "no download is counted by hearsay");
+        // A tracker with another key takes them for two.
+        let stranger = Tracker::new(
+            Settings {
+                host_key: Some(HostKey::new("other")),
+                ..settings()
+            },
+            2,
+        );
+        stranger.hear(NOW, 0, &told);
+        announce(&stranger, NOW, &completed("2001:db8::1"));
+        assert_eq!(counts(&stranger), (2, 0));
+    }
+
+    #[test]
+    fn the_cap_yields_no_change() {
+        let tracker = tracker(1);
+        for port in 1..=3 {
+            let mut announce_from = from("192.0.2.1", Event::Started, false);
+            announce_from.port = NonZeroU16::new(port).unwrap();
+            announce(&tracker, NOW, &announce_from);
+        }
+        let fourth = from("192.0.2.1", Event::Started, false);
+        let answer = tracker.announce(NOW, &fourth, &mut Vec::new()).unwrap();
+        assert_eq!((answer.change, answer.counted), (None, false));
+    }
+
+    /// Two changes of one peer in both orders, and what remains.
+    #[test]
+    fn older_never_beats_newer() {
+        let join = |tracker: &Tracker, at: Time, complete| {
+            announce(tracker, at, &from("192.0.2.1", Event::Started, complete))
+        };
+        let leave = |tracker: &Tracker, at| {
+            announce(tracker, at, &from("192.0.2.1", Event::Stopped, false))
+        };
+        let source = tracker(1);
+        let (leecher, seeder) = (join(&source, NOW, false), join(&source, NOW, true));
+        let gone = leave(&source, NOW);
+        let cases = [
+            // First, its age, second, its age, what remains.
+            (leecher, 90, seeder, 5, (1, 0)),
+            (seeder, 90, leecher, 5, (0, 1)),
+            (leecher, 90, gone, 5, (0, 0)),
+            (gone, 90, leecher, 5, (0, 1)),
+        ];
+        for (first, first_age, second, second_age, expected) in cases {
+            for reversed in [false, true] {
+                let other = tracker(2);
+                let mut steps = [(first_age, first), (second_age, second)];
+                if reversed {
+                    steps.reverse();
+                }
+                for (passed, told) in steps {
+                    other.hear(NOW, passed, &told);
+                }
+                assert_eq!(counts(&other), expected, "{first:?} {second:?} {reversed}");
+                // And all over again, as often as you like.
+                for (passed, told) in steps {
+                    let heard = other.hear(NOW, passed, &told);
+                    assert!(passed == second_age || heard == Heard::Older, "{heard:?}");
+                }
+                assert_eq!(counts(&other), expected, "{first:?} {second:?} {reversed}");
+            }
+        }
+    }
+
+    #[test]
+    fn within_a_minute_the_later_word_wins_but_not_by_hearsay() {
+        let source = tracker(1);
+        let told = |complete| announce(&source, NOW, &from("192.0.2.1", Event::None, complete));
+        let (leecher, seeder) = (told(false), told(true));
+        let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
+        let other = tracker(2);
+        assert_eq!(other.hear(NOW, 10, &seeder), Heard::Taken);
+        assert_eq!(other.hear(NOW, 10, &leecher), Heard::Taken);
+        assert_eq!(counts(&other), (0, 1));
+        assert_eq!(other.hear(NOW, 10, &again(seeder)), Heard::Older);
+        assert_eq!(counts(&other), (0, 1));
+        assert_eq!(other.hear(NOW, 10, &gone), Heard::Taken);
+        assert_eq!(
+            other.hear(NOW, 10, &again(leecher)),
+            Heard::Older,
+            "it has left since that minute began"
+        );
+        assert_eq!(
+            other.hear(NOW, 10, &leecher),
+            Heard::Taken,
+            "stopped, and started within the second"
+        );
+        assert_eq!(counts(&other), (0, 1));
+    }
+
+    #[test]
+    fn a_local_announce_stands_against_what_is_late() {
+        let source = tracker(1);
+        let told = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
+        let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
+        let other = tracker(2);
+        announce(&other, later(60), &from("192.0.2.1", Event::Started, false));
+        for late in [told, gone] {
+            assert_eq!(other.hear(later(65), 65, &late), Heard::Older);
+        }
+        assert_eq!(counts(&other), (0, 1));
+        announce(&other, later(70), &from("192.0.2.1", Event::Stopped, false));
+        assert_eq!(other.hear(later(75), 75, &told), Heard::Older);
+        assert_eq!(counts(&other), (0, 0));
+        // Clocks across a network do not agree to the second.
+        assert_eq!(other.hear(later(75), 7, &told), Heard::Taken);
+        // Without a key nothing is told, and so nothing is remembered.
+        let lone = Tracker::new(
+            Settings {
+                host_key: None,
+                ..settings()
+            },
+            3,
+        );
+        announce(&lone, later(70), &from("192.0.2.1", Event::Stopped, false));
+        assert_eq!(lone.hear(later(75), 75, &told), Heard::Taken);
+    }
+
+    #[test]
+    fn ages_are_kept_and_the_silent_stay_away() {
+        let source = tracker(1);
+        let told = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
+        // Time 0 was a moment ago, and the change before it.
+        for now in [Time(0), Time(59), NOW, Time(u32::MAX - 10_000)] {
+            let other = tracker(2);
+            assert_eq!(other.hear(now, 2700, &told), Heard::Taken);
+            let expire =
+                |at: u32| (0..Tracker::SLICES).for_each(|slice| other.expire(Time(at), slice));
+            expire(now.0);
+            assert_eq!(counts(&other), (1, 0), "{now:?}");
+            expire(now.0 + 62);
+            assert_eq!(counts(&other), (0, 0), "{now:?}");
+            assert_eq!(other.hear(now, 2762, &told), Heard::Older, "{now:?}");
+            let ancient = Told {
+                age_secs: u32::MAX,
+                ..told
+            };
+            assert_eq!(other.hear(now, u32::MAX, &ancient), Heard::Older);
+        }
+    }
+
+    #[test]
+    fn hearsay_must_be_as_welcome_as_an_announce() {
+        let source = tracker(1);
+        let told = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
+        let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
+        let closed = Tracker::new(
+            Settings {
+                open: false,
+                ..settings()
+            },
+            2,
+        );
+        assert_eq!(closed.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(closed.hear(NOW, 0, &gone), Heard::Older);
+        assert_eq!(closed.totals(), Totals::default());
+        closed.admit(&ID, Admission::Listed);
+        assert_eq!(closed.hear(NOW, 0, &told), Heard::Taken);
+        closed.admit(&ID, Admission::Denied);
+        assert_eq!(closed.hear(NOW, 0, &told), Heard::Refused);
+
+        let mut unwelcome = settings();
+        let list = |text: &str| text.parse().unwrap();
+        unwelcome.announces.access =
+            crate::tracker::access::AccessList::new(Vec::new(), vec![list("192.0.2.0/24")]);
+        let picky = Tracker::new(unwelcome, 2);
+        assert_eq!(picky.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(picky.totals(), Totals::default());
+
+        let withdrawn = tracker(2);
+        let notice = crate::tracker::catalogue::Notice {
+            failure: Some("withdrawn".into()),
+            ..Default::default()
+        };
+        withdrawn.set_notice(ID, Some(notice));
+        assert_eq!(withdrawn.hear(NOW, 0, &told), Heard::Refused);
+        assert!(matches!(
+            withdrawn.announce(NOW, &from("192.0.2.1", Event::None, true), &mut Vec::new()),
+            Err(Refusal::Withdrawn(_))
+        ));
+
+        let full = tracker(2);
+        for port in 1..=3 {
+            let mut told = told;
+            told.change.port = NonZeroU16::new(port).unwrap();
+            assert_eq!(full.hear(NOW, 0, &told), Heard::Taken);
+        }
+        assert_eq!(full.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(counts(&full), (3, 0));
+    }
+
+    #[test]
+    fn a_recount_tells_everything_and_adds_nothing_twice() {
+        let (source, other) = (tracker(1), tracker(2));
+        let mut peers = 0;
+        for torrent in 0..50 {
+            for number in 0..torrent * torrent {
+                let address = Ipv4Addr::from(0x0a00_0000 + number);
+                let mut announce_from =
+                    from(&address.to_string(), Event::Completed, number % 2 == 0);
+                announce_from.info_hash = InfoHash([torrent as u8; 20]);
+                announce_from.key = Some(Key(number));
+                if number % 3 == 0 {
+                    let v6 =
+                        std::net::Ipv6Addr::from((0x2001_0db8 << 96) + (u128::from(number) << 64));
+                    announce_from.address = v6.into();
+                }
+                announce(&source, Time(NOW.0 - number % 600), &announce_from);
+                peers += 1;
+            }
+        }
+        // It comes to another a minute later, whose clock says something else.
+        let all = recounted(&source, later(0), u32::MAX);
+        assert_eq!(all.len(), peers);
+        let theirs = Time(7);
+        for told in &all {
+            assert_eq!(other.hear(theirs, 60, told), Heard::Taken, "{told:?}");
+        }
+        for torrent in 0..50 {
+            let id = InfoHash([torrent; 20]);
+            let without_downloads = |tracker: &Tracker| ScrapeEntry {
+                downloaded: 0,
+                ..tracker.scrape(&id).unwrap()
+            };
+            assert_eq!(without_downloads(&other), without_downloads(&source));
+        }
+        for told in &all {
+            assert_eq!(other.hear(theirs, 60, told), Heard::Older, "{told:?}");
+            assert_eq!(source.hear(later(60), 60, told), Heard::Older, "{told:?}");
+        }
+        // Back from the other, nothing has become younger.
+        for told in recounted(&other, theirs, u32::MAX) {
+            assert_eq!(source.hear(later(60), 0, &told), Heard::Older, "{told:?}");
+        }
+        // The last two minutes and the one begun before; each second as many peers as another.
+        let late = recounted(&source, later(0), 120);
+        assert!(late.iter().all(|told| told.age_secs < 240));
+        assert!(late.len() > all.len() / 5 && late.len() < all.len() * 2 / 3);
+    }
+
+    fn recounted(tracker: &Tracker, now: Time, since_secs: u32) -> Vec<Told> {
+        let (mut walk, mut told) = (Walk::default(), Vec::new());
+        while tracker.recount(now, since_secs, &mut walk, &mut told) {}
+        told
+    }
+
+    #[test]
+    fn the_highest_count_is_shown() {
+        let tracker = Tracker::new(
+            Settings {
+                open: false,
+                ..settings()
+            },
+            1,
+        );
+        let shown = || tracker.scrape(&ID).unwrap().downloaded;
+        tracker.show_downloads(&ID, 5);
+        assert_eq!(tracker.scrape(&ID), None);
+        tracker.admit(&ID, Admission::Listed);
+        assert_eq!(shown(), 5, "remembered until it was listed");
+        tracker.show_downloads(&ID, 4);
+        assert_eq!(shown(), 5);
+        announce(&tracker, NOW, &from("192.0.2.1", Event::Completed, true));
+        tracker.show_downloads(&ID, 7);
+        assert_eq!(shown(), 7);
+    }
+}
