@@ -116,6 +116,9 @@ pub trait Line {
     /// Whether this node is to fill the streams: no other is about it. That holds for a minute.
     fn may_refill(&mut self, node: &str) -> Result<bool, Self::Lost>;
 
+    /// Forgets what came into the streams before `ms`, by its own clock.
+    fn forget_before(&mut self, ms: u64) -> Result<(), Self::Lost>;
+
     /// For another minute.
     fn keep_refilling(&mut self, node: &str) -> Result<(), Self::Lost>;
 
@@ -144,6 +147,12 @@ pub struct Node {
     downloads: Mutex<Downloads>,
     /// How far each stream has been read.
     read: Mutex<[EntryId; PARTITIONS]>,
+    /// How often the writer has appended something.
+    appended: AtomicU64,
+    /// The reader asks for something to be appended.
+    nudged: AtomicBool,
+    /// [`Node::appended`] when the reader was lost: it goes on once the writer has proven that the engine is there.
+    reader_lost: AtomicU64,
     /// How often the writer has reached an engine that takes something. The reader follows it: were they connected to two
     /// engines, one that was replaced might still answer, and nothing new come from it.
     connected: AtomicU64,
@@ -187,6 +196,9 @@ impl Node {
             member: Mutex::new(member),
             downloads: Mutex::new(downloads),
             read: Mutex::new(read),
+            appended: AtomicU64::new(0),
+            nudged: AtomicBool::new(false),
+            reader_lost: AtomicU64::new(0),
             connected: AtomicU64::new(0),
             read_anew: AtomicBool::new(false),
             began_ms: AtomicU64::new(0),
@@ -297,6 +309,13 @@ impl Left {
         let over = self.0.len().saturating_sub(most);
         self.0.drain(..over);
     }
+
+    /// The engine may have forgotten them, too.
+    fn put_back(&mut self, outbox: &Outbox) {
+        self.0
+            .drain(..)
+            .for_each(|waiting| outbox.put_back(&waiting));
+    }
 }
 
 impl<'n> Writer<'n> {
@@ -340,7 +359,8 @@ impl<'n> Writer<'n> {
             self.looked = Some(at);
         }
         self.take_changes(line, now, at)?;
-        if self.batches.is_empty() && due(self.appended, at, HEARTBEAT) {
+        let nudged = node.nudged.swap(false, Ordering::Relaxed);
+        if self.batches.is_empty() && (nudged || due(self.appended, at, HEARTBEAT)) {
             let mut batch = Vec::new();
             changes::write_head(node.own, &mut batch);
             self.batches.push((0, batch));
@@ -372,22 +392,10 @@ impl<'n> Writer<'n> {
     pub fn lost(self, reason: &dyn ToString) {
         let node = self.node;
         node.outbox.set_away(true);
-        {
-            let mut member = lock(&node.member);
-            member.lost(self.last);
-            if let Some(recount) = &self.recount {
-                member.dropped(recount.since.unwrap_or(Time(0)));
-            }
-        }
+        lock(&node.member).lost(self.last);
         // Of these only what memory cannot tell is kept.
-        for waiting in self.left.0.iter().chain(self.taken.iter().flatten()) {
-            let Waiting {
-                change,
-                at,
-                counted,
-            } = *waiting;
-            node.outbox.push(change, counted, at);
-        }
+        (self.left.0.iter().chain(self.taken.iter().flatten()))
+            .for_each(|waiting| node.outbox.put_back(waiting));
         node.standing.down(Of::Writer, reason);
     }
 
@@ -451,6 +459,7 @@ impl<'n> Writer<'n> {
     fn append<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
         line.append(&self.batches)?;
         self.batches.clear();
+        self.node.appended.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -485,11 +494,18 @@ impl<'n> Writer<'n> {
         let found = lock(&node.member).look(now, marker, node.peers());
         match found {
             Found::Same => return Ok(()),
-            Found::Refilled => node.read_anew.store(true, Ordering::Relaxed),
+            Found::Refilled => {
+                node.read_anew.store(true, Ordering::Relaxed);
+                self.left.put_back(&node.outbox);
+            }
             Found::Wanting if line.may_refill(&node.name())? => {
-                // All is told, so nothing more is owed.
-                lock(&node.member).settle();
+                // An engine that is back after another has stood in for it holds peers that have left since: nobody is to learn
+                // of them. What others tell it at the moment stays.
+                let recent_ms = 1000 * u64::from(REPLICA_LAG_SECS);
+                line.forget_before(line.now_ms().saturating_sub(recent_ms))?;
+                lock(&node.member).settle_all();
                 self.recount = Some(Recount::new(None));
+                self.left.put_back(&node.outbox);
             }
             Found::Wanting => return Ok(()),
         }
@@ -541,6 +557,7 @@ impl<'n> Writer<'n> {
             line.set_filled(&marker.to_string())?;
             node.standing.refilled(sent);
         }
+        lock(&node.member).settled();
         (self.recount, self.recounted) = (None, Some(at));
         Ok(())
     }
@@ -599,10 +616,12 @@ pub enum Reading {
 }
 
 impl<'n> Reader<'n> {
-    /// `None` while the writer has no connection: there is nothing to follow.
+    /// `None` while the writer has no connection, or has not appended anything since the last reader was lost.
     pub fn new(node: &'n Node, at: Instant) -> Option<Self> {
         let connected = node.connected.load(Ordering::Relaxed);
-        node.standing.is_up(Of::Writer).then(|| Self {
+        let proven =
+            node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
+        (proven && node.standing.is_up(Of::Writer)).then(|| Self {
             node,
             connected,
             from: *lock(&node.read),
@@ -661,7 +680,11 @@ impl<'n> Reader<'n> {
 
     /// To be called when a step has failed, or was deaf.
     pub fn lost(self, reason: &dyn ToString) {
-        self.node.standing.down(Of::Reader, reason);
+        let node = self.node;
+        let appended = node.appended.load(Ordering::Relaxed);
+        node.reader_lost.store(appended, Ordering::Relaxed);
+        node.nudged.store(true, Ordering::Relaxed);
+        node.standing.down(Of::Reader, reason);
     }
 
     fn begin<L: Line>(&mut self, line: &mut L) -> Result<[EntryId; PARTITIONS], L::Lost> {
@@ -679,13 +702,14 @@ impl<'n> Reader<'n> {
 /// Takes in a batch that came into its stream `age_ms` ago, and tells whether it is this node's own.
 fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -> bool {
     let tally = &node.standing.tally;
+    let own = |sender| lock(&node.member).is_own(sender);
+    if changes::read_sender(&entry.batch).is_ok_and(own) {
+        return true;
+    }
     let Ok(batch) = Batch::parse(&entry.batch) else {
         tally.malformed.add_one();
         return false;
     };
-    if lock(&node.member).is_own(batch.sender) {
-        return true;
-    }
     if batch.sender.node != node.own.node {
         node.standing.heard_of(batch.sender, at);
     } else if entry.id.ms > node.began_ms.load(Ordering::Relaxed) + DOUBLED_MS {

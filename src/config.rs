@@ -1692,7 +1692,7 @@ mod tests {
             (
                 "\n[database]\n",
                 "t:2: [database]: unknown section; \
-                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [status], [metrics], [state], [control], [daemon], [log]",
+                 the sections are [http], [udp], [tracker], [torrents], [access], [limits], [proxy], [status], [metrics], [state], [cluster], [control], [daemon], [log]",
             ),
             (
                 "[tracker]\nintervall = 60",

@@ -254,6 +254,19 @@ impl Line for Connection<'_> {
         Ok(locked == Value::Okay)
     }
 
+    fn forget_before(&mut self, ms: u64) -> Result<(), Lost> {
+        let mut pipeline = Pipeline::with_capacity(PARTITIONS);
+        for stream in &self.engine.streams {
+            pipeline
+                .cmd("XTRIM")
+                .arg(stream)
+                .arg("MINID")
+                .arg(ms)
+                .ignore();
+        }
+        Ok(pipeline.query(&mut self.connection)?)
+    }
+
     fn keep_refilling(&mut self, node: &str) -> Result<(), Lost> {
         Ok(Cmd::new()
             .arg("SET")

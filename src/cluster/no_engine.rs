@@ -67,6 +67,10 @@ impl Line for Infallible {
         match *self {}
     }
 
+    fn forget_before(&mut self, _: u64) -> Result<(), Lost> {
+        match *self {}
+    }
+
     fn keep_refilling(&mut self, _: &str) -> Result<(), Lost> {
         match *self {}
     }

@@ -279,7 +279,7 @@ impl Rule for ClusterName {
     type Value = String;
 
     fn allowed(&self) -> String {
-        "1 to 32 letters, digits, dots, dashes and underscores".to_owned()
+        "letters, digits, dots, dashes and underscores, 1 to 32 of them".to_owned()
     }
 
     fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {

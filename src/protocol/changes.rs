@@ -165,16 +165,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// When it does not follow the format.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let (&version, _) = bytes.split_first().ok_or(Malformed::Torn)?;
-        if version != VERSION {
-            return Err(Malformed::Version(version));
-        }
-        let (head, records) = bytes.split_at_checked(HEAD).ok_or(Malformed::Torn)?;
-        let mut head = &head[1..];
-        let sender = Sender {
-            node: NodeId(u64::from_be_bytes(take(&mut head)?)),
-            run: u32::from_be_bytes(take(&mut head)?),
-        };
+        let (sender, records) = read_head(bytes)?;
         let mut rest = records;
         while read_record(&mut rest)?.is_some() {}
         Ok(Self { sender, records })
@@ -185,6 +176,28 @@ impl<'a> Batch<'a> {
         let mut rest = self.records;
         std::iter::from_fn(move || read_record(&mut rest).ok().flatten())
     }
+}
+
+/// Who tells a batch, whatever is in it.
+///
+/// # Errors
+/// When it does not begin as the format has it.
+pub fn read_sender(bytes: &[u8]) -> Result<Sender, Malformed> {
+    read_head(bytes).map(|(sender, _)| sender)
+}
+
+fn read_head(bytes: &[u8]) -> Result<(Sender, &[u8]), Malformed> {
+    let (&version, _) = bytes.split_first().ok_or(Malformed::Torn)?;
+    if version != VERSION {
+        return Err(Malformed::Version(version));
+    }
+    let (head, records) = bytes.split_at_checked(HEAD).ok_or(Malformed::Torn)?;
+    let mut head = &head[1..];
+    let sender = Sender {
+        node: NodeId(u64::from_be_bytes(take(&mut head)?)),
+        run: u32::from_be_bytes(take(&mut head)?),
+    };
+    Ok((sender, records))
 }
 
 /// Takes a record off the front, past those of later versions; `None` at the end.

@@ -13,6 +13,10 @@ pub const REPLICA_LAG_SECS: u32 = 10;
 /// Of how many hundredths of its own peers a node must find an engine filled with, or it fills it as well.
 const ENOUGH: u64 = 90;
 
+fn before_lag(last: Time) -> Time {
+    Time(last.0.saturating_sub(REPLICA_LAG_SECS))
+}
+
 /// The place of an entry in a stream, which also says when it came there by the engine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct EntryId {
@@ -84,6 +88,8 @@ pub struct Member {
     own: Sender,
     /// What was heard since then the others may not know.
     owed_since: Option<Time>,
+    /// What they are being told, from then on.
+    telling_since: Option<Time>,
     /// The marker's, when last seen.
     epoch: Option<u64>,
     /// When that was seen in this run.
@@ -101,6 +107,7 @@ impl Member {
         Self {
             own,
             owed_since,
+            telling_since: None,
             epoch,
             same: None,
         }
@@ -108,7 +115,8 @@ impl Member {
 
     /// For [`Member::resume`].
     pub fn owed_since(&self) -> Option<Time> {
-        self.owed_since
+        let both = self.owed_since.into_iter().chain(self.telling_since);
+        both.min()
     }
 
     /// For [`Member::resume`].
@@ -116,9 +124,12 @@ impl Member {
         self.epoch
     }
 
-    /// The engine was lost; at `last` it had last taken what it was given.
+    /// The engine was lost; at `last` it had last taken what it was given. What was being told is owed again.
     pub fn lost(&mut self, last: Time) {
-        self.dropped(Time(last.0.saturating_sub(REPLICA_LAG_SECS)));
+        if let Some(since) = self.telling_since.take() {
+            self.dropped(since);
+        }
+        self.dropped(before_lag(last));
     }
 
     /// What was heard from `since` on was not told.
@@ -126,9 +137,21 @@ impl Member {
         self.owed_since = Some(self.owed_since.map_or(since, |owed| owed.min(since)));
     }
 
-    /// Takes what is owed, to tell it now: all that was heard since then. If telling fails, [`Member::dropped`] owes it again.
+    /// Takes what is owed, to tell it now: all that was heard since then. [`Member::settled`] is the end of it.
     pub fn settle(&mut self) -> Option<Time> {
-        self.owed_since.take()
+        let since = self.owed_since.take()?;
+        self.telling_since = Some(self.telling_since.map_or(since, |told| told.min(since)));
+        Some(since)
+    }
+
+    /// Takes on to tell all.
+    pub fn settle_all(&mut self) {
+        (self.owed_since, self.telling_since) = (None, Some(Time(0)));
+    }
+
+    /// What was to be told has been.
+    pub fn settled(&mut self) {
+        self.telling_since = None;
     }
 
     /// Looks at the marker in the engine, knowing `peers` oneself.
@@ -147,7 +170,7 @@ impl Member {
         }
         // Who filled it may not have heard what this node told the engine before it was emptied.
         match self.same {
-            Some(same) => self.lost(same),
+            Some(same) => self.dropped(before_lag(same)),
             None => self.dropped(Time(0)),
         }
         (self.epoch, self.same) = (Some(marker.epoch), Some(now));
@@ -188,9 +211,15 @@ mod tests {
         let mut member = Member::new(own());
         assert_eq!(member.settle(), Some(Time(0)), "all, at first");
         assert_eq!(member.settle(), None);
+        assert_eq!(member.owed_since(), Some(Time(0)), "until it is told");
+        member.lost(Time(50));
+        assert_eq!(member.settle(), Some(Time(0)), "as it was not");
+        member.settled();
+        assert_eq!(member.owed_since(), None);
         member.lost(Time(100));
         member.dropped(Time(95));
         assert_eq!(member.settle(), Some(Time(90)));
+        member.settled();
         member.lost(Time(3));
         assert_eq!(member.owed_since(), Some(Time(0)));
     }

@@ -101,6 +101,11 @@ impl Outbox {
         }
     }
 
+    /// Keeps a change again that was taken.
+    pub fn put_back(&self, waiting: &Waiting) {
+        self.push(waiting.change, waiting.counted, waiting.at);
+    }
+
     /// How many it can hold.
     pub fn most(&self) -> usize {
         self.most
