@@ -260,9 +260,10 @@ class Ledger:
         self.cluster, self.number, self.wanted = cluster, 0, {}
         self.swarms = torrents("ledger", 30)
         self.peers = {torrent: set() for torrent in self.swarms}
+        self.known = {torrent: set() for torrent in self.swarms}
 
     def act(self):
-        """At each node, some join, and some leave that joined anywhere."""
+        """At each node, some join, and some leave that all nodes know."""
         for at, port in enumerate(self.cluster.ports):
             client = Udp(port, "127.40.0.1")
             for torrent in self.swarms:
@@ -270,13 +271,17 @@ class Ledger:
                 peer = 1 + self.number
                 client.announce(torrent, peer, event=STARTED)
                 self.peers[torrent].add(peer)
-                if self.number % 3 == at and len(self.peers[torrent]) > 4:
-                    gone = min(self.peers[torrent])
+                known = self.known[torrent]
+                if self.number % 3 == at and known:
+                    gone = min(known)
+                    known.remove(gone)
                     self.peers[torrent].remove(gone)
                     client.announce(torrent, gone, event=STOPPED)
 
     def agree(self, seconds):
-        return self.cluster.agree(self.swarms, [(0, 0, len(self.peers[torrent])) for torrent in self.swarms], seconds)
+        took = self.cluster.agree(self.swarms, [(0, 0, len(self.peers[torrent])) for torrent in self.swarms], seconds)
+        self.known = {torrent: set(peers) for torrent, peers in self.peers.items()}
+        return took
 
 
 def state(node):
@@ -557,9 +562,10 @@ def _():
         now = [node.figures()["now"] for node in cluster.nodes]
         assert 100 < now[0] - now[2] < 140, f"the clocks are not as they should be: {now}"
         ledger = Ledger(cluster)
+        took = 0.0
         for _ in range(6):
             ledger.act()
-        took = ledger.agree(10)
+            took = max(took, ledger.agree(10))
         (torrent,) = torrents("order", 1)
         # To and fro between the one before and the one behind; what comes last holds.
         for _ in range(5):
@@ -571,7 +577,7 @@ def _():
         for node in cluster.nodes:
             lag = node.cluster()["lag_seconds"]
             assert lag < 5, f"{node.directory.name} believes to be {lag} s behind"
-        return f"agreed after {took:.1f} s"
+        return f"agreed after at most {took:.1f} s"
 
 
 # Who may.
