@@ -190,8 +190,9 @@ def delays(ports, count):
     last of the others said so."""
     first, others = Udp(ports[0], "127.30.0.1"), [Udp(port, "127.30.0.1") for port in ports[1:]]
     waiting = list(torrents(f"probe{secrets.token_hex(3)}", count))
-    # Of each torrent: what it shall come to next, since when, and who has not said so yet.
-    acts = (((0, 0, 1), 1, STARTED), ((1, 1, 0), 0, COMPLETED), ((0, 1, 0), 0, STOPPED))
+    # Of each torrent: which step it is at, since when, and who has not said so yet. What a step comes to is seeders and leechers;
+    # an open tracker forgets a torrent without peers.
+    acts = (((0, 1), 1, STARTED), ((1, 0), 0, COMPLETED), ((0, 0), 0, STOPPED))
     under_way, took = {}, {"joined": [], "completed": [], "left": []}
     names = list(took)
 
@@ -207,9 +208,9 @@ def delays(ports, count):
             act(waiting.pop(), 0)
         for number, other in enumerate(others):
             asked = [torrent for torrent, (_, _, missing) in under_way.items() if number in missing]
-            for torrent, counts in zip(asked, other.scrape(asked)):
+            for torrent, (seeders, _, leechers) in zip(asked, other.scrape(asked)):
                 step, begin, missing = under_way[torrent]
-                if counts != acts[step][0]:
+                if (seeders, leechers) != acts[step][0]:
                     continue
                 missing.discard(number)
                 if missing:
@@ -259,9 +260,10 @@ class Ledger:
         self.cluster, self.number, self.wanted = cluster, 0, {}
         self.swarms = torrents("ledger", 30)
         self.peers = {torrent: set() for torrent in self.swarms}
+        self.known = {torrent: set() for torrent in self.swarms}
 
     def act(self):
-        """At each node, some join, and some leave that joined anywhere."""
+        """At each node, some join, and some leave that all nodes know."""
         for at, port in enumerate(self.cluster.ports):
             client = Udp(port, "127.40.0.1")
             for torrent in self.swarms:
@@ -269,13 +271,17 @@ class Ledger:
                 peer = 1 + self.number
                 client.announce(torrent, peer, event=STARTED)
                 self.peers[torrent].add(peer)
-                if self.number % 3 == at and len(self.peers[torrent]) > 4:
-                    gone = min(self.peers[torrent])
+                known = self.known[torrent]
+                if self.number % 3 == at and known:
+                    gone = min(known)
+                    known.remove(gone)
                     self.peers[torrent].remove(gone)
                     client.announce(torrent, gone, event=STOPPED)
 
     def agree(self, seconds):
-        return self.cluster.agree(self.swarms, [(0, 0, len(self.peers[torrent])) for torrent in self.swarms], seconds)
+        took = self.cluster.agree(self.swarms, [(0, 0, len(self.peers[torrent])) for torrent in self.swarms], seconds)
+        self.known = {torrent: set(peers) for torrent, peers in self.peers.items()}
+        return took
 
 
 def state(node):
@@ -434,9 +440,10 @@ def _():
         took = time.monotonic() - begin
         cluster.agree(swarms, [(0, 0, each)] * len(swarms), 30)
         used = int(cluster.engine.info("used_memory"))
+        busy = node.busy()
         told = (
             f"{PEERS:,} peers in {filled:.0f} s, all nodes had them {caught_up:.1f} s after; started anew, it answered after {first:.2f} s and knew"
-            f" 99.9 % after {took:.1f} s; the engine holds {used / PEERS:.0f} bytes for each in {before} keys; {node.resident():.0f} MiB resident"
+            f" 99.9 % after {took:.1f} s, of which it was busy for at most {busy:.1f} s; the engine holds {used / PEERS:.0f} bytes for each in {before} keys; {node.resident():.0f} MiB resident"
         )
         assert took < 5, told
         return told
@@ -555,9 +562,10 @@ def _():
         now = [node.figures()["now"] for node in cluster.nodes]
         assert 100 < now[0] - now[2] < 140, f"the clocks are not as they should be: {now}"
         ledger = Ledger(cluster)
+        took = 0.0
         for _ in range(6):
             ledger.act()
-        took = ledger.agree(10)
+            took = max(took, ledger.agree(10))
         (torrent,) = torrents("order", 1)
         # To and fro between the one before and the one behind; what comes last holds.
         for _ in range(5):
@@ -569,7 +577,7 @@ def _():
         for node in cluster.nodes:
             lag = node.cluster()["lag_seconds"]
             assert lag < 5, f"{node.directory.name} believes to be {lag} s behind"
-        return f"agreed after {took:.1f} s"
+        return f"agreed after at most {took:.1f} s"
 
 
 # Who may.

@@ -125,6 +125,11 @@ class Node:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s*(\d+) kB", status)[1]) / 1024
 
+    def busy(self):
+        """For how many seconds its threads had a processor."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def told(self, begin=0):
         """What it logged of the cluster, from that character on."""
         lines = self.log.read_text(errors="replace")[begin:].splitlines()
@@ -160,9 +165,12 @@ class Udp:
             raise Refused(answer[8:])
         return answer[8:]
 
+    def stale(self):
+        """Whether the id needs to be renewed, which is good for two minutes."""
+        return time.monotonic() > self.since + 60
+
     def id(self):
-        """Good for two minutes."""
-        if time.monotonic() > self.since + 60:
+        if self.stale():
             number = next(self.numbers)
             self.connection = self.ask(struct.pack(">QII", 0x41727101980, 0, number), 0, number)
             self.since = time.monotonic()
@@ -190,14 +198,15 @@ class Udp:
             found += struct.iter_unpack(">III", answer)
         return found
 
-    def many(self, requests):
+    def many(self, acts):
         """Announces, many under way at once; fails if one is not answered."""
         waiting = 0
-        for number, request in requests:
-            self.socket.send(request)
-            waiting += 1
-            if waiting == 32:
+        for act in acts:
+            # While the id is renewed, no other answer may be under way.
+            while waiting and (waiting == 32 or self.stale()):
                 waiting -= self.take()
+            self.socket.send(self.request(*act)[1])
+            waiting += 1
         while waiting:
             waiting -= self.take()
 
@@ -218,7 +227,7 @@ COMPLETED, STARTED, STOPPED = 1, 2, 3
 def fill(port, swarms, each, source="127.0.0.1", left=1, event=STARTED):
     """So many peers of one address for each torrent."""
     client = Udp(port, source)
-    client.many(client.request(torrent, 1 + number, left, event) for torrent in swarms for number in range(each))
+    client.many((torrent, 1 + number, left, event) for torrent in swarms for number in range(each))
 
 
 class Beside:
@@ -267,7 +276,7 @@ def changes(ended, ports, rate, swarms, peers, name="load"):
         # After a halt of this machine it does not make up for all of it at once.
         due = min(due, 1024)
         for client, act in zip(clients, acts):
-            client.many(client.request(*next(act)) for _ in range(due // len(clients)))
+            client.many(next(act) for _ in range(due // len(clients)))
         sent += due // len(clients) * len(clients)
     return sent, time.monotonic() - begin
 
