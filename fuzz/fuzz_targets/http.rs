@@ -54,7 +54,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(serde_bencode::to_bytes(&value).unwrap(), reply.body);
         let failed = matches!(outcome, Outcome::Refused(_) | Outcome::Malformed(_));
         assert_eq!(failed, answer.contains_key(&b"failure reason"[..]));
-        if let Outcome::Announced(_) = outcome {
+        if let Outcome::Announced(..) = outcome {
             assert!(answer.contains_key(&b"interval"[..]));
             assert!(answer.contains_key(&b"peers"[..]));
         }
