@@ -25,7 +25,7 @@ mod settings;
 mod standing;
 mod url;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -125,8 +125,8 @@ pub trait Line {
     /// Calls `each` with what each node has counted.
     fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Self::Lost>;
 
-    /// Says what nodes have counted: what `own` has replaces what it had, of others only what was not there is taken.
-    fn set_downloads(&mut self, own: NodeId, counters: &[Counter]) -> Result<(), Self::Lost>;
+    /// Says what nodes have counted, in place of what it had of these.
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Self::Lost>;
 }
 
 /// An entry read from a stream.
@@ -145,6 +145,8 @@ pub struct Node {
     standing: Standing,
     member: Mutex<Member>,
     downloads: Mutex<Downloads>,
+    /// Counters that the engine may have, but not in its streams yet: who stays connected would not learn of them.
+    untold: Mutex<HashSet<(NodeId, InfoHash)>>,
     /// How far each stream has been read.
     read: Mutex<[EntryId; PARTITIONS]>,
     /// How often the writer has appended something.
@@ -195,6 +197,7 @@ impl Node {
             standing: Standing::new(tell),
             member: Mutex::new(member),
             downloads: Mutex::new(downloads),
+            untold: Mutex::default(),
             read: Mutex::new(read),
             appended: AtomicU64::new(0),
             nudged: AtomicBool::new(false),
@@ -355,7 +358,7 @@ impl<'n> Writer<'n> {
             self.learned = true;
         }
         if due(self.looked, at, LOOK) {
-            self.look(line, now)?;
+            self.look(line)?;
             self.looked = Some(at);
         }
         self.take_changes(line, now, at)?;
@@ -409,13 +412,18 @@ impl<'n> Writer<'n> {
         let node = self.node;
         let own = node.own.node;
         let mut counted = Vec::new();
+        for (info_hash, times) in node.outbox.take_counts() {
+            let mut downloads = lock(&node.downloads);
+            let counter = (0..times)
+                .filter_map(|_| downloads.count(info_hash, own))
+                .last();
+            drop(downloads);
+            counted.extend(counter);
+            // The tracker's own count may have gone under in what others told meanwhile.
+            node.show_downloads(&info_hash);
+        }
         for (partition, taken) in self.taken.iter_mut().enumerate() {
             node.outbox.take(partition, taken);
-            for waiting in taken.iter_mut().filter(|waiting| waiting.counted) {
-                // Once, whatever becomes of it on the way.
-                waiting.counted = false;
-                counted.extend(lock(&node.downloads).count(waiting.change.info_hash, own));
-            }
             for waiting in &*taken {
                 // It may be new here, or the tracker's own count may have gone under in what others told meanwhile.
                 node.show_downloads(&waiting.change.info_hash);
@@ -444,6 +452,8 @@ impl<'n> Writer<'n> {
         counters: &[Counter],
     ) -> Result<(), L::Lost> {
         let own = self.node.own;
+        let key = |counter: &Counter| (counter.node, counter.info_hash);
+        lock(&self.node.untold).extend(counters.iter().map(key));
         for counter in counters {
             let record = std::iter::once(Record::Counter(*counter));
             pack(
@@ -453,37 +463,36 @@ impl<'n> Writer<'n> {
                 &mut self.batches,
             );
         }
-        line.set_downloads(own.node, counters)
+        line.set_downloads(counters)
     }
 
     fn append<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
         line.append(&self.batches)?;
         self.batches.clear();
+        lock(&self.node.untold).clear();
         self.node.appended.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Learns what all nodes have counted, and tells what this one has counted that is not known there.
+    /// Learns what all nodes have counted, and tells what is not known there, whoever counted it: that one may be no more.
     fn learn_downloads<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
         let node = self.node;
-        let own = node.own.node;
         let mut known = HashMap::new();
         line.downloads(&mut |counter| {
-            if counter.node == own {
-                known.insert(counter.info_hash, counter.downloads);
-            }
+            known.insert((counter.node, counter.info_hash), counter.downloads);
             node.hear_counter(&counter);
         })?;
         let is_new = |counter: &Counter| {
-            let known = known.get(&counter.info_hash).copied().unwrap_or(0);
-            counter.node == own && counter.downloads > known
+            let known = known.get(&(counter.node, counter.info_hash));
+            known.is_none_or(|known| counter.downloads > *known)
+                || lock(&node.untold).contains(&(counter.node, counter.info_hash))
         };
         let new: Vec<_> = lock(&node.downloads).counters().filter(is_new).collect();
         self.tell_counters(line, &new)
     }
 
     /// Looks whether the engine has been emptied, or was filled again by another.
-    fn look<L: Line>(&mut self, line: &mut L, now: Time) -> Result<(), L::Lost> {
+    fn look<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
         let node = self.node;
         let filling = matches!(self.recount, Some(Recount { since: None, .. }));
         if filling {
@@ -491,7 +500,7 @@ impl<'n> Writer<'n> {
         }
         let marker = line.filled()?;
         let marker = marker.and_then(|marker| marker.parse().ok());
-        let found = lock(&node.member).look(now, marker, node.peers());
+        let found = lock(&node.member).look(marker, node.peers());
         match found {
             Found::Same => return Ok(()),
             Found::Refilled => {
@@ -509,8 +518,7 @@ impl<'n> Writer<'n> {
             }
             Found::Wanting => return Ok(()),
         }
-        let counters: Vec<_> = lock(&node.downloads).counters().collect();
-        line.set_downloads(node.own.node, &counters)
+        self.learn_downloads(line)
     }
 
     /// Goes a step further in telling from memory what others may not know, if there is something.
@@ -553,11 +561,11 @@ impl<'n> Writer<'n> {
             since: None, sent, ..
         }) = self.recount
         {
-            let marker = lock(&node.member).refilled(now, line.now_ms(), sent);
+            let marker = lock(&node.member).refilled(line.now_ms(), sent);
             line.set_filled(&marker.to_string())?;
             node.standing.refilled(sent);
         }
-        lock(&node.member).settled();
+        lock(&node.member).settled(now);
         (self.recount, self.recounted) = (None, Some(at));
         Ok(())
     }

@@ -88,7 +88,7 @@ impl Engine {
     fn fail_over(&mut self, now_ms: u64, lag_ms: u64, ahead_ms: u64) {
         let got = now_ms - lag_ms;
         for (stream, last) in self.streams.iter_mut().zip(&mut self.last) {
-            stream.retain(|(id, _)| id.ms <= got);
+            stream.retain(|(id, _)| id.ms <= got + self.ahead_ms);
             *last = stream.last().map_or(EntryId::default(), |(id, _)| *id);
         }
         while let Some((at, key, before)) = self.before.pop() {
@@ -232,8 +232,9 @@ impl Line for Wire {
 
     fn forget_before(&mut self, ms: u64) -> Result<(), Lost> {
         self.ask(|net| {
-            let streams = &mut net.engine.streams;
-            (streams.iter_mut()).for_each(|stream| stream.retain(|(id, _)| id.ms >= ms));
+            for stream in &mut net.engine.streams {
+                stream.retain(|(id, _)| id.ms >= ms);
+            }
         })
     }
 
@@ -253,16 +254,14 @@ impl Line for Wire {
         Ok(())
     }
 
-    fn set_downloads(&mut self, own: NodeId, counters: &[Counter]) -> Result<(), Lost> {
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Lost> {
         self.ask(|net| {
             let now_ms = net.ms;
             for counter in counters {
                 let key = (counter.node, counter.info_hash);
                 let known = net.engine.downloads.get(&key).copied();
-                if counter.node == own || known.is_none() {
-                    net.engine.before.push((now_ms, key, known));
-                    net.engine.downloads.insert(key, counter.downloads);
-                }
+                net.engine.before.push((now_ms, key, known));
+                net.engine.downloads.insert(key, counter.downloads);
             }
         })
     }
@@ -307,6 +306,13 @@ impl Model {
         self.recent.push((node, at_ms, info_hash));
     }
 
+    /// Who has left since then may be taken to be there.
+    fn lose_leaves(&mut self, since_ms: u64) {
+        for last in self.peers.values_mut() {
+            last.open |= last.class.is_none() && last.at_ms >= since_ms;
+        }
+    }
+
     /// What a node heard since then may be lost.
     fn lose(&mut self, node: usize, since_ms: u64) {
         for last in self.peers.values_mut() {
@@ -330,6 +336,8 @@ struct Snapshot {
     kept: Vec<u8>,
     time: Time,
     at_ms: u64,
+    /// It had read everything by then.
+    read_ms: u64,
 }
 
 /// A node's process.
@@ -341,8 +349,9 @@ struct Process {
     node: &'static Node,
     writer: Option<(Writer<'static>, Wire)>,
     reader: Option<(Reader<'static>, Wire)>,
-    /// It had told everything that it heard before then.
+    /// It had told everything that it heard before then, and read everything that it was told.
     told_ms: u64,
+    read_ms: u64,
     snapshot: Option<Snapshot>,
 }
 
@@ -394,6 +403,7 @@ impl Process {
             writer: None,
             reader: None,
             told_ms: ms,
+            read_ms: ms,
             snapshot,
         }
     }
@@ -404,22 +414,34 @@ impl Process {
 
     fn save(&mut self, ms: u64) {
         let time = self.now(ms);
-        let kept = self.node.keep()();
+        let kept = self.node.keep();
         let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
         while self.tracker.save(time, &mut walk, &mut block).is_some() {
             blocks.extend((!block.is_empty()).then(|| block.clone()));
         }
         self.snapshot = Some(Snapshot {
             blocks,
-            kept,
+            kept: kept(),
             time,
             at_ms: ms,
+            read_ms: self.read_ms,
         });
     }
 
     /// Whether there is something that the others were not told, as its snapshot would say.
     fn owes(&self) -> bool {
         !self.outbox.is_empty() || self.node.keep()()[9..13] != [0xff; 4]
+    }
+
+    /// Whether it has read all streams to these ends.
+    fn has_read(&self, ends: &[EntryId; PARTITIONS]) -> bool {
+        let kept = self.node.keep()();
+        let number = |at: usize| u64::from_be_bytes(kept[at..at + 8].try_into().unwrap());
+        let read = (0..PARTITIONS).map(|partition| EntryId {
+            ms: number(21 + 16 * partition),
+            number: number(29 + 16 * partition),
+        });
+        read.zip(ends).all(|(read, end)| read >= *end)
     }
 
     /// Every peer that it knows.
@@ -453,8 +475,13 @@ struct World {
     nodes: Vec<Process>,
     model: Model,
     swept_ms: u64,
-    /// No replica takes over, and the engine is not emptied, soon after a node crashed: what that one told last would be lost.
-    crashed_ms: u64,
+    /// Since when all have been connected, and owed nothing.
+    whole_ms: Option<u64>,
+    /// A node or the engine has lost its memory, and not everybody has been whole since: were another to lose its own, what only
+    /// the two knew would be gone.
+    forgot: bool,
+    /// When the engine lost its memory.
+    emptied_ms: u64,
     /// An engine that was replaced, as it was then.
     replaced: Option<Engine>,
     /// How many peers were compared, and how many could not be.
@@ -484,7 +511,9 @@ impl World {
             nodes,
             model: Model::default(),
             swept_ms: ms,
-            crashed_ms: 0,
+            whole_ms: None,
+            forgot: false,
+            emptied_ms: 0,
             replaced: None,
             compared: [0, 0],
         }
@@ -504,6 +533,7 @@ impl World {
         for turn in 0..NODES {
             self.read((first + turn) % NODES);
         }
+        self.note_whole();
         if self.ms() - self.swept_ms >= 60_000 {
             self.swept_ms = self.ms();
             for process in &self.nodes {
@@ -511,6 +541,22 @@ impl World {
                 (0..Tracker::SLICES).for_each(|slice| process.tracker.expire(now, slice));
             }
         }
+    }
+
+    fn note_whole(&mut self) {
+        let ms = self.ms();
+        let last = self.net.borrow().engine.last;
+        for process in &mut self.nodes {
+            if process.reader.is_some() && process.has_read(&last) {
+                process.read_ms = ms;
+            }
+        }
+        let whole = |process: &Process| process.told_ms == ms && process.read_ms == ms;
+        match self.nodes.iter().all(whole) {
+            true => self.whole_ms = self.whole_ms.or(Some(ms)),
+            false => self.whole_ms = None,
+        }
+        self.forgot &= self.whole_ms.is_none_or(|since| ms - since < 20_000);
     }
 
     fn write(&mut self, number: usize) {
@@ -639,47 +685,58 @@ impl World {
             open: dropped && class.is_none(),
         };
         self.model.hear(peer, last);
-        if dropped && answer.counted {
-            self.model.counted.entry(peer.0).or_default().1 += 1;
-        }
     }
 
     /// Something goes wrong, or right again.
     fn trouble(&mut self) {
-        let calm = self.ms() - self.crashed_ms > 30_000;
         let node = self.random.below(NODES as u32) as usize;
         let kind = self.random.below(12);
-        let elsewhere = 1_700_000_000_000 + u64::from(self.random.below(120_000)) - 60_000;
         let ms = self.ms();
-        let mut state = self.net.borrow_mut();
-        let net = &mut *state;
-        match kind {
-            0..3 => net.cut[node] ^= true,
-            3 | 4 => {
-                net.engine.up ^= true;
-                net.engine_number += 1;
+        if kind < 5 {
+            let net = &mut *self.net.borrow_mut();
+            match kind {
+                0 | 1 => net.cut[node] ^= true,
+                2 => {
+                    net.engine.up ^= true;
+                    net.engine_number += 1;
+                }
+                3 => net.lossy = [0, 8, 40, 200][self.random.below(4) as usize],
+                _ => self.nodes[node].save(ms),
             }
-            5 if calm => {
-                net.engine_number += 1;
-                net.engine.fail_over(net.ms, LAG_MS, elsewhere);
+        } else if !self.forgot {
+            self.forgot = true;
+            match kind {
+                5..8 => self.lose_engine(),
+                8 | 9 => self.restart(node, Restart::Crash),
+                10 => self.restart(node, Restart::Empty),
+                _ => self.restart(node, Restart::Orderly),
             }
+        }
+    }
+
+    /// A replica takes over, or the engine is emptied, or another one, which may be an earlier one, takes its place.
+    fn lose_engine(&mut self) {
+        let elsewhere = 1_700_000_000_000 + u64::from(self.random.below(120_000)) - 60_000;
+        let kind = self.random.below(3);
+        let net = &mut *self.net.borrow_mut();
+        if kind == 0 {
+            net.engine_number += 1;
+            return net.engine.fail_over(net.ms, LAG_MS, elsewhere);
+        }
+        // That somebody left, only the streams can tell.
+        let unread = self.nodes.iter().map(|process| process.read_ms).min();
+        self.model
+            .lose_leaves(unread.unwrap_or(0).saturating_sub(UNSAFE_MS));
+        self.emptied_ms = net.ms;
+        if kind == 1 {
             // Its connections hold.
-            6 if calm => net.engine = Engine::empty(net.engine.ahead_ms),
-            7 if calm => {
-                net.engine_number += 1;
-                let other = self.replaced.take();
-                let other = other.unwrap_or_else(|| Engine::empty(elsewhere));
-                self.replaced = Some(std::mem::replace(&mut net.engine, other));
-            }
-            8 => net.lossy = [0, 8, 40, 200][self.random.below(4) as usize],
-            9 => self.nodes[node].save(ms),
-            10 | 11 => {
-                let how = [Restart::Orderly, Restart::Crash, Restart::Empty];
-                let how = how[self.random.below(3) as usize];
-                drop(state);
-                self.restart(node, how);
-            }
-            _ => {}
+            net.engine = Engine::empty(net.engine.ahead_ms);
+        } else {
+            net.engine_number += 1;
+            let other = self.replaced.take();
+            let other = other.unwrap_or_else(|| Engine::empty(elsewhere));
+            self.replaced = Some(std::mem::replace(&mut net.engine, other));
+            net.engine.up = true;
         }
     }
 
@@ -692,11 +749,17 @@ impl World {
         if how == Restart::Orderly {
             process.save(ms);
         }
-        self.crashed_ms = ms;
         // Told a moment before it ended, it may not have come to the others yet.
         let unsure = process.told_ms.saturating_sub(UNSAFE_MS);
         self.model.lose(number, unsure);
         let snapshot = process.snapshot.take().filter(|_| how != Restart::Empty);
+        if let Some(snapshot) = snapshot
+            .as_ref()
+            .filter(|snapshot| snapshot.read_ms < self.emptied_ms)
+        {
+            self.model
+                .lose_leaves(snapshot.read_ms.saturating_sub(UNSAFE_MS));
+        }
         let queue = [60, 1000][self.random.below(2) as usize];
         self.nodes[number] = Process::start(snapshot, ms, queue, &mut self.random);
     }
@@ -714,7 +777,9 @@ impl World {
         let ms = self.ms();
         let known: Vec<_> = self.nodes.iter().map(|process| process.peers(ms)).collect();
         let mut open_torrents = HashSet::new();
-        for (peer, last) in &self.model.peers {
+        let mut peers: Vec<_> = self.model.peers.iter().collect();
+        peers.sort_by_key(|(peer, _)| **peer);
+        for (peer, last) in peers {
             let age_secs = (ms - last.at_ms) / 1000;
             // Where it is told again, a minute may be lost.
             let ending = age_secs.abs_diff(TIMEOUT_SECS) < 400 && last.class.is_some();

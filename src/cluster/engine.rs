@@ -299,18 +299,14 @@ impl Line for Connection<'_> {
         }
     }
 
-    fn set_downloads(&mut self, own: NodeId, counters: &[Counter]) -> Result<(), Lost> {
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Lost> {
         let key = self.engine.key("downloads");
         for counters in counters.chunks(DOWNLOADS_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(counters.len());
             for counter in counters {
                 let field = [&counter.node.0.to_be_bytes()[..], &counter.info_hash.0].concat();
-                let set = match counter.node == own {
-                    true => "HSET",
-                    false => "HSETNX",
-                };
                 pipeline
-                    .cmd(set)
+                    .cmd("HSET")
                     .arg(&key)
                     .arg(field)
                     .arg(counter.downloads)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Credentials, Entry, Line, Settings};
 use crate::protocol::member::EntryId;
 use crate::server::outbox::PARTITIONS;
-use crate::tracker::downloads::{Counter, NodeId};
+use crate::tracker::downloads::Counter;
 
 #[derive(Debug)]
 pub struct Lost;
@@ -79,7 +79,7 @@ impl Line for Infallible {
         match *self {}
     }
 
-    fn set_downloads(&mut self, _: NodeId, _: &[Counter]) -> Result<(), Lost> {
+    fn set_downloads(&mut self, _: &[Counter]) -> Result<(), Lost> {
         match *self {}
     }
 }

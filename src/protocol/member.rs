@@ -13,10 +13,6 @@ pub const REPLICA_LAG_SECS: u32 = 10;
 /// Of how many hundredths of its own peers a node must find an engine filled with, or it fills it as well.
 const ENOUGH: u64 = 90;
 
-fn before_lag(last: Time) -> Time {
-    Time(last.0.saturating_sub(REPLICA_LAG_SECS))
-}
-
 /// The place of an entry in a stream, which also says when it came there by the engine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct EntryId {
@@ -90,10 +86,10 @@ pub struct Member {
     owed_since: Option<Time>,
     /// What they are being told, from then on.
     telling_since: Option<Time>,
+    /// What they were told last, from then on, and when the end of it was told: a replica may not have got it.
+    told: Option<(Time, Time)>,
     /// The marker's, when last seen.
     epoch: Option<u64>,
-    /// When that was seen in this run.
-    same: Option<Time>,
 }
 
 impl Member {
@@ -108,8 +104,8 @@ impl Member {
             own,
             owed_since,
             telling_since: None,
+            told: None,
             epoch,
-            same: None,
         }
     }
 
@@ -124,12 +120,13 @@ impl Member {
         self.epoch
     }
 
-    /// The engine was lost; at `last` it had last taken what it was given. What was being told is owed again.
+    /// The engine was lost; at `last` it had last taken what it was given. What was being told, or just had been, is owed again.
     pub fn lost(&mut self, last: Time) {
-        if let Some(since) = self.telling_since.take() {
-            self.dropped(since);
-        }
-        self.dropped(before_lag(last));
+        let taken = Time(last.0.saturating_sub(REPLICA_LAG_SECS));
+        let told = self.told.take().filter(|(_, at)| *at >= taken);
+        let since = [self.telling_since.take(), told.map(|(since, _)| since)];
+        let since = since.into_iter().flatten().fold(taken, Time::min);
+        self.dropped(since);
     }
 
     /// What was heard from `since` on was not told.
@@ -149,18 +146,17 @@ impl Member {
         (self.owed_since, self.telling_since) = (None, Some(Time(0)));
     }
 
-    /// What was to be told has been.
-    pub fn settled(&mut self) {
-        self.telling_since = None;
+    /// What was to be told has been, by now.
+    pub fn settled(&mut self, now: Time) {
+        self.told = self.telling_since.take().map(|since| (since, now));
     }
 
     /// Looks at the marker in the engine, knowing `peers` oneself.
-    pub fn look(&mut self, now: Time, marker: Option<Marker>, peers: u64) -> Found {
+    pub fn look(&mut self, marker: Option<Marker>, peers: u64) -> Found {
         let Some(marker) = marker else {
             return Found::Wanting;
         };
         if self.epoch == Some(marker.epoch) {
-            self.same = Some(now);
             return Found::Same;
         }
         // An earlier one: an engine is back that was replaced meanwhile, and has missed what its substitute was told.
@@ -168,19 +164,17 @@ impl Member {
         if earlier || marker.peers < peers.saturating_mul(ENOUGH) / 100 {
             return Found::Wanting;
         }
-        // Who filled it may not have heard what this node told the engine before it was emptied.
-        match self.same {
-            Some(same) => self.dropped(before_lag(same)),
-            None => self.dropped(Time(0)),
-        }
-        (self.epoch, self.same) = (Some(marker.epoch), Some(now));
+        // Who filled it may have been cut off from its like before, and know less than this node. To tell what is known does no
+        // harm.
+        self.dropped(Time(0));
+        self.epoch = Some(marker.epoch);
         Found::Refilled
     }
 
     /// It has told all `peers` that it knows, at `now_ms` of the engine; gives the marker to say so.
-    pub fn refilled(&mut self, now: Time, now_ms: u64, peers: u64) -> Marker {
+    pub fn refilled(&mut self, now_ms: u64, peers: u64) -> Marker {
         let epoch = self.epoch.map_or(now_ms, |seen| now_ms.max(seen + 1));
-        (self.epoch, self.same) = (Some(epoch), Some(now));
+        self.epoch = Some(epoch);
         Marker { epoch, peers }
     }
 
@@ -214,12 +208,17 @@ mod tests {
         assert_eq!(member.owed_since(), Some(Time(0)), "until it is told");
         member.lost(Time(50));
         assert_eq!(member.settle(), Some(Time(0)), "as it was not");
-        member.settled();
+        member.settled(Time(60));
         assert_eq!(member.owed_since(), None);
         member.lost(Time(100));
         member.dropped(Time(95));
         assert_eq!(member.settle(), Some(Time(90)));
-        member.settled();
+        member.settled(Time(110));
+        member.lost(Time(119));
+        assert_eq!(member.settle(), Some(Time(90)), "a replica may lag behind");
+        member.settled(Time(120));
+        member.lost(Time(131));
+        assert_eq!(member.owed_since(), Some(Time(121)));
         member.lost(Time(3));
         assert_eq!(member.owed_since(), Some(Time(0)));
     }
@@ -228,32 +227,28 @@ mod tests {
     fn an_engine_that_lost_its_marker_is_filled_again_and_by_one_alone() {
         let mut one = Member::resume(own(), None, None);
         let mut other = one.clone();
-        assert_eq!(one.look(Time(50), None, 100), Found::Wanting);
-        let filled = Some(one.refilled(Time(51), 1, 100));
+        assert_eq!(one.look(None, 100), Found::Wanting);
+        let filled = Some(one.refilled(1, 100));
         assert_eq!(filled, marker(1, 100));
-        assert_eq!(one.look(Time(52), filled, 1000), Found::Same);
+        assert_eq!(one.look(filled, 1000), Found::Same);
         assert_eq!(one.settle(), None);
-        assert_eq!(other.look(Time(50), filled, 111), Found::Refilled);
-        assert_eq!(other.settle(), Some(Time(0)), "first seen in this run");
-        assert_eq!(other.look(Time(60), filled, 1000), Found::Same);
+        assert_eq!(other.look(filled, 111), Found::Refilled);
+        assert_eq!(other.settle(), Some(Time(0)), "the other may know less");
+        assert_eq!(other.look(filled, 1000), Found::Same);
         // By one that had just started.
-        assert_eq!(other.look(Time(70), marker(2, 10), 100), Found::Wanting);
-        assert_eq!(other.look(Time(71), marker(2, 90), 100), Found::Refilled);
-        assert_eq!(
-            other.settle(),
-            Some(Time(50)),
-            "since it was last seen as before"
-        );
+        assert_eq!(other.look(marker(2, 10), 100), Found::Wanting);
+        assert_eq!(other.look(marker(2, 90), 100), Found::Refilled);
+        assert_eq!(other.settle(), Some(Time(0)));
     }
 
     #[test]
     fn an_engine_that_comes_back_with_what_it_had_is_filled_again() {
         let mut member = Member::new(own());
-        let first = member.refilled(Time(0), 1000, 100);
-        assert_eq!(member.look(Time(1), None, 100), Found::Wanting, "a new one");
-        let second = member.refilled(Time(2), 900, 100);
+        let first = member.refilled(1000, 100);
+        assert_eq!(member.look(None, 100), Found::Wanting, "a new one");
+        let second = member.refilled(900, 100);
         assert_eq!(second.epoch, 1001, "its clock is behind");
-        assert_eq!(member.look(Time(3), Some(first), 100), Found::Wanting);
+        assert_eq!(member.look(Some(first), 100), Found::Wanting);
     }
 
     #[test]

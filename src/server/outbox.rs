@@ -1,5 +1,6 @@
 //! What announces changed here, waiting to be passed on to the other trackers of a cluster.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -19,8 +20,6 @@ const ROOM_KEPT: usize = 4096;
 pub struct Waiting {
     pub change: Change,
     pub at: Time,
-    /// It made a download that counts.
-    pub counted: bool,
 }
 
 /// Filled by the workers, emptied by the thread that writes to the engine. No worker ever waits here for more than another's
@@ -29,6 +28,8 @@ pub struct Outbox {
     parts: [Mutex<Vec<Waiting>>; PARTITIONS],
     waiting: AtomicUsize,
     most: usize,
+    /// Downloads that were made, by torrent: memory cannot tell them, so none is ever dropped.
+    counts: Mutex<HashMap<InfoHash, u32>>,
     /// The engine is out of reach.
     away: AtomicBool,
     /// Changes that found it full.
@@ -50,6 +51,7 @@ impl Outbox {
             parts: Default::default(),
             waiting: AtomicUsize::new(0),
             most,
+            counts: Mutex::default(),
             away: AtomicBool::new(true),
             dropped: Counter::default(),
             dropped_since: Mutex::default(),
@@ -67,7 +69,7 @@ impl Outbox {
         self.writer.get().inspect(|writer| writer.unpark());
     }
 
-    /// While the engine is out of reach only leaves and downloads are kept: who is here can be told from memory afterwards.
+    /// While the engine is out of reach only leaves are kept: who is here can be told from memory afterwards.
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::Relaxed);
     }
@@ -75,13 +77,16 @@ impl Outbox {
     /// Keeps what an announce did, if that is anything.
     pub fn push_news(&self, news: &News, at: Time) {
         if let Some(change) = news.change {
-            self.push(change, news.counted, at);
+            if news.counted {
+                *lock(&self.counts).entry(change.info_hash).or_default() += 1;
+            }
+            self.push(change, at);
         }
     }
 
     /// Keeps a change if there is room.
-    pub fn push(&self, change: Change, counted: bool, at: Time) {
-        if change.class.is_some() && !counted && self.away.load(Ordering::Relaxed) {
+    pub fn push(&self, change: Change, at: Time) {
+        if change.class.is_some() && self.away.load(Ordering::Relaxed) {
             return;
         }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -91,11 +96,7 @@ impl Outbox {
             lock(&self.dropped_since).get_or_insert(at);
             return;
         }
-        lock(&self.parts[partition(&change.info_hash)]).push(Waiting {
-            change,
-            at,
-            counted,
-        });
+        lock(&self.parts[partition(&change.info_hash)]).push(Waiting { change, at });
         if before == self.most / 4 {
             self.wake_writer();
         }
@@ -103,7 +104,7 @@ impl Outbox {
 
     /// Keeps a change again that was taken.
     pub fn put_back(&self, waiting: &Waiting) {
-        self.push(waiting.change, waiting.counted, waiting.at);
+        self.push(waiting.change, waiting.at);
     }
 
     /// How many it can hold.
@@ -126,6 +127,11 @@ impl Outbox {
         into.shrink_to(ROOM_KEPT);
         std::mem::swap(&mut *lock(&self.parts[partition]), into);
         self.waiting.fetch_sub(into.len(), Ordering::Relaxed);
+    }
+
+    /// The downloads that were made since the last call.
+    pub fn take_counts(&self) -> HashMap<InfoHash, u32> {
+        std::mem::take(&mut lock(&self.counts))
     }
 
     /// Since when some have found it full, if any have since the last call.
@@ -167,7 +173,7 @@ mod tests {
         let outbox = Outbox::new(8);
         outbox.set_away(false);
         for (torrent, at) in [(1, 10), (2, 11), (17, 12), (1, 13)] {
-            outbox.push(change(torrent, Some(Class::Leecher)), false, Time(at));
+            outbox.push(change(torrent, Some(Class::Leecher)), Time(at));
         }
         assert_eq!(outbox.len(), 4);
         let times = taken(&outbox, 1).iter().map(|w| w.at.0).collect::<Vec<_>>();
@@ -181,31 +187,44 @@ mod tests {
     fn what_finds_it_full_is_counted_and_its_time_kept() {
         let outbox = Outbox::new(2);
         outbox.set_away(false);
-        (0..5).for_each(|at| outbox.push(change(1, None), false, Time(at)));
+        (0..5).for_each(|at| outbox.push(change(1, None), Time(at)));
         assert_eq!((outbox.len(), outbox.dropped.get()), (2, 3));
         assert_eq!(outbox.take_dropped_since(), Some(Time(2)));
         assert_eq!(outbox.take_dropped_since(), None);
         assert_eq!(taken(&outbox, 1).len(), 2);
-        outbox.push(change(1, None), false, Time(9));
+        outbox.push(change(1, None), Time(9));
         assert_eq!((outbox.len(), outbox.dropped.get()), (1, 3));
     }
 
     #[test]
     fn without_the_engine_only_what_memory_cannot_tell_is_kept() {
         let outbox = Outbox::new(8);
-        outbox.push(change(1, Some(Class::Seeder)), false, Time(0));
+        outbox.push(change(1, Some(Class::Seeder)), Time(0));
         assert!(outbox.is_empty());
-        outbox.push(change(1, None), false, Time(1));
-        outbox.push(change(1, Some(Class::Seeder)), true, Time(2));
+        outbox.push(change(1, None), Time(1));
         let times = taken(&outbox, 1).iter().map(|w| w.at.0).collect::<Vec<_>>();
-        assert_eq!(times, [1, 2]);
+        assert_eq!(times, [1]);
+    }
+
+    #[test]
+    fn a_download_is_never_dropped() {
+        let outbox = Outbox::new(0);
+        let news = News {
+            change: Some(change(1, Some(Class::Seeder))),
+            counted: true,
+        };
+        (0..3).for_each(|at| outbox.push_news(&news, Time(at)));
+        assert!(outbox.is_empty());
+        let expected = HashMap::from([(InfoHash([1; 20]), 3)]);
+        assert_eq!(outbox.take_counts(), expected);
+        assert!(outbox.take_counts().is_empty());
     }
 
     #[test]
     fn a_flood_leaves_no_room_behind() {
         let outbox = Outbox::new(100_000);
         outbox.set_away(false);
-        (0..100_000).for_each(|at| outbox.push(change(1, None), false, Time(at)));
+        (0..100_000).for_each(|at| outbox.push(change(1, None), Time(at)));
         let mut taken = Vec::new();
         outbox.take(1, &mut taken);
         assert_eq!(taken.len(), 100_000);
