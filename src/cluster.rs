@@ -500,23 +500,22 @@ impl<'n> Writer<'n> {
         }
         let marker = line.filled()?;
         let marker = marker.and_then(|marker| marker.parse().ok());
-        let found = lock(&node.member).look(marker, node.peers());
+        let found = lock(&node.member).look(line.now_ms(), marker, node.peers());
         match found {
             Found::Same => return Ok(()),
             Found::Refilled => {
                 node.read_anew.store(true, Ordering::Relaxed);
                 self.left.put_back(&node.outbox);
             }
-            Found::Wanting if line.may_refill(&node.name())? => {
-                // An engine that is back after another has stood in for it holds peers that have left since: nobody is to learn
-                // of them. What others tell it at the moment stays.
-                let recent_ms = 1000 * u64::from(REPLICA_LAG_SECS);
-                line.forget_before(line.now_ms().saturating_sub(recent_ms))?;
+            Found::Wanting { outdated_ms } if line.may_refill(&node.name())? => {
+                if let Some(ms) = outdated_ms {
+                    line.forget_before(ms)?;
+                }
                 lock(&node.member).settle_all();
                 self.recount = Some(Recount::new(None));
                 self.left.put_back(&node.outbox);
             }
-            Found::Wanting => return Ok(()),
+            Found::Wanting { .. } => return Ok(()),
         }
         self.learn_downloads(line)
     }

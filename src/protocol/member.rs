@@ -75,7 +75,11 @@ pub enum Found {
     /// Filled again by another node.
     Refilled,
     /// Emptied, or filled by a node that knew far less: to be filled from this node's memory, if no other is about it.
-    Wanting,
+    Wanting {
+        /// What came before then, in its milliseconds, is from before another stood in for it: nobody is to learn of peers that
+        /// have left since. `None`: it was empty.
+        outdated_ms: Option<u64>,
+    },
 }
 
 /// Where a node stands towards the others.
@@ -90,6 +94,8 @@ pub struct Member {
     told: Option<(Time, Time)>,
     /// The marker's, when last seen.
     epoch: Option<u64>,
+    /// Since when the engine has been found wanting, in its milliseconds.
+    wanting_ms: Option<u64>,
 }
 
 impl Member {
@@ -106,6 +112,7 @@ impl Member {
             telling_since: None,
             told: None,
             epoch,
+            wanting_ms: None,
         }
     }
 
@@ -151,30 +158,40 @@ impl Member {
         self.told = self.telling_since.take().map(|since| (since, now));
     }
 
-    /// Looks at the marker in the engine, knowing `peers` oneself.
-    pub fn look(&mut self, marker: Option<Marker>, peers: u64) -> Found {
-        let Some(marker) = marker else {
-            return Found::Wanting;
-        };
-        if self.epoch == Some(marker.epoch) {
-            return Found::Same;
-        }
+    /// Looks at the marker in the engine at `now_ms` of it, knowing `peers` oneself.
+    pub fn look(&mut self, now_ms: u64, marker: Option<Marker>, peers: u64) -> Found {
+        let known = marker.is_some_and(|marker| self.epoch == Some(marker.epoch));
         // An earlier one: an engine is back that was replaced meanwhile, and has missed what its substitute was told.
-        let earlier = self.epoch.is_some_and(|seen| marker.epoch < seen);
-        if earlier || marker.peers < peers.saturating_mul(ENOUGH) / 100 {
-            return Found::Wanting;
+        let good = |marker: &Marker| {
+            self.epoch.is_none_or(|seen| marker.epoch > seen)
+                && marker.peers >= peers.saturating_mul(ENOUGH) / 100
+        };
+        match marker.filter(|marker| known || good(marker)) {
+            None => {
+                let since_ms = *self.wanting_ms.get_or_insert(now_ms);
+                let before_ms = since_ms.saturating_sub(1000 * u64::from(REPLICA_LAG_SECS));
+                Found::Wanting {
+                    outdated_ms: marker.map(|_| before_ms),
+                }
+            }
+            Some(_) if known => {
+                self.wanting_ms = None;
+                Found::Same
+            }
+            Some(Marker { epoch, .. }) => {
+                // Who filled it may have been cut off from its like before, and know less than this node. To tell what is known
+                // does no harm.
+                self.dropped(Time(0));
+                (self.epoch, self.wanting_ms) = (Some(epoch), None);
+                Found::Refilled
+            }
         }
-        // Who filled it may have been cut off from its like before, and know less than this node. To tell what is known does no
-        // harm.
-        self.dropped(Time(0));
-        self.epoch = Some(marker.epoch);
-        Found::Refilled
     }
 
     /// It has told all `peers` that it knows, at `now_ms` of the engine; gives the marker to say so.
     pub fn refilled(&mut self, now_ms: u64, peers: u64) -> Marker {
         let epoch = self.epoch.map_or(now_ms, |seen| now_ms.max(seen + 1));
-        self.epoch = Some(epoch);
+        (self.epoch, self.wanting_ms) = (Some(epoch), None);
         Marker { epoch, peers }
     }
 
@@ -188,6 +205,11 @@ impl Member {
 mod tests {
     use super::*;
     use crate::tracker::downloads::NodeId;
+
+    const EMPTY: Found = Found::Wanting { outdated_ms: None };
+    const OUTDATED: Found = Found::Wanting {
+        outdated_ms: Some(10_000),
+    };
 
     fn own() -> Sender {
         Sender {
@@ -227,17 +249,17 @@ mod tests {
     fn an_engine_that_lost_its_marker_is_filled_again_and_by_one_alone() {
         let mut one = Member::resume(own(), None, None);
         let mut other = one.clone();
-        assert_eq!(one.look(None, 100), Found::Wanting);
+        assert_eq!(one.look(20_000, None, 100), EMPTY);
         let filled = Some(one.refilled(1, 100));
         assert_eq!(filled, marker(1, 100));
-        assert_eq!(one.look(filled, 1000), Found::Same);
+        assert_eq!(one.look(20_000, filled, 1000), Found::Same);
         assert_eq!(one.settle(), None);
-        assert_eq!(other.look(filled, 111), Found::Refilled);
+        assert_eq!(other.look(20_000, filled, 111), Found::Refilled);
         assert_eq!(other.settle(), Some(Time(0)), "the other may know less");
-        assert_eq!(other.look(filled, 1000), Found::Same);
+        assert_eq!(other.look(20_000, filled, 1000), Found::Same);
         // By one that had just started.
-        assert_eq!(other.look(marker(2, 10), 100), Found::Wanting);
-        assert_eq!(other.look(marker(2, 90), 100), Found::Refilled);
+        assert_eq!(other.look(20_000, marker(2, 10), 100), OUTDATED);
+        assert_eq!(other.look(20_000, marker(2, 90), 100), Found::Refilled);
         assert_eq!(other.settle(), Some(Time(0)));
     }
 
@@ -245,10 +267,16 @@ mod tests {
     fn an_engine_that_comes_back_with_what_it_had_is_filled_again() {
         let mut member = Member::new(own());
         let first = member.refilled(1000, 100);
-        assert_eq!(member.look(None, 100), Found::Wanting, "a new one");
+        assert_eq!(member.look(20_000, None, 100), EMPTY, "a new one");
         let second = member.refilled(900, 100);
         assert_eq!(second.epoch, 1001, "its clock is behind");
-        assert_eq!(member.look(Some(first), 100), Found::Wanting);
+        assert_eq!(member.look(20_000, Some(first), 100), OUTDATED);
+        let later = member.look(90_000, Some(first), 100);
+        assert_eq!(later, OUTDATED, "what is told to it since then stays");
+        assert_eq!(member.look(91_000, Some(second), 100), Found::Same);
+        let again = member.look(92_000, Some(first), 100);
+        let outdated_ms = Some(82_000);
+        assert_eq!(again, Found::Wanting { outdated_ms });
     }
 
     #[test]
