@@ -283,7 +283,7 @@ sections! {
         /// Who is not limited: mirrors, monitors, proxies.
         exempt: Vec<Source> = networks(&["127.0.0.0/8", "::1"]), List(NetworkOrFile);
 
-        /// How many networks are remembered for each of the three limits, at about 9 bytes each.
+        /// How many networks are remembered for each of the three limits, at 8 bytes each.
         remembered: u32 = 262_144, number(1024..=16_777_216, "networks");
 
         /// How many peers of one network a swarm keeps. More are answered, but not handed out.

@@ -12,20 +12,23 @@
 //! **What an attacker can gain.** With more loud prefixes than the table has places, each begins anew with its burst whenever it
 //! was displaced: he has then as many bursts as if each were new, but the loudest stay limited, and others are served. The
 //! other way out, to let a newcomer inherit what the displaced had spent, would refuse the innocent instead. One prefix
-//! in 150,000 (2^20 / [`WAYS`]) shares a mark with one in its set and thus a bucket, but which one, nobody can tell.
+//! in 130,000 (2^20 / [`WAYS`]) shares a mark with one in its set and thus a bucket, but which one, nobody can tell.
 
 use std::hash::Hasher as _;
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use siphasher::sip::SipHasher13;
 
 use super::access::Networks;
 use crate::tracker::Time;
 
-/// Buckets of a set: what fits into a cache line beside the lock.
-const WAYS: usize = 7;
+/// Buckets of a set: what fits into a cache line.
+const WAYS: usize = 8;
 
 /// Sets made at once: 4 KiB.
 const PAGE: usize = 64;
@@ -61,7 +64,7 @@ pub struct Settings {
     pub v6_48: Rate,
     /// Never limited.
     pub exempt: Networks,
-    /// Places in the table, at a little over 9 bytes each; rounded down to whole sets of 7, one at least.
+    /// Places in the table, at 8 bytes each; rounded down to whole sets of 8, one at least.
     /// An IPv4 address takes one, an IPv6 address up to three.
     pub places: usize,
 }
@@ -125,6 +128,9 @@ impl Budget {
             .v6
             .each_ref()
             .map(|(length, _)| self.place(*length, upper >> (64 - length)));
+        // All three at first, so that the waits for them fall together.
+        let firsts = places.each_ref().map(|place| &self.set(place).0[0]);
+        black_box(firsts.map(|first| first.load(Relaxed)));
         for (level, (place, (_, bucket))) in places.iter().zip(&self.v6).enumerate() {
             if let Err(exhausted) = bucket.take(now, self.set(place), place.mark) {
                 for (place, (_, bucket)) in places.iter().zip(&self.v6).take(level) {
@@ -192,9 +198,22 @@ impl Slot {
     }
 }
 
+/// A cache line of [`Slot`]s. Each is changed by itself: what two threads do at once may at worst give a newcomer a second
+/// bucket, which then falls quiet.
 #[derive(Default)]
 #[repr(align(64))]
-struct Set(Mutex<[Slot; WAYS]>);
+struct Set([AtomicU64; WAYS]);
+
+impl Set {
+    /// The bucket of whoever has this mark, or the one that a newcomer takes over; and what is in it.
+    fn bucket(&self, mark: Mark) -> (&AtomicU64, Slot) {
+        let slots = self.0.each_ref();
+        let slots = slots.map(|atomic| (atomic, Slot(atomic.load(Relaxed))));
+        let own = slots.iter().find(|(_, slot)| slot.is_of(mark));
+        let quietest = || slots.iter().min_by_key(|(_, slot)| slot.until());
+        *own.or_else(quietest).unwrap_or(&slots[0])
+    }
+}
 
 /// A rate in ticks.
 struct Bucket {
@@ -213,37 +232,36 @@ impl Bucket {
     }
 
     fn take(&self, now: Time, set: &Set, mark: Mark) -> Result<(), Exhausted> {
-        let mut slots = set.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = match slots.iter_mut().find(|slot| slot.is_of(mark)) {
-            Some(slot) => slot,
-            None => {
-                let Some(quietest) = slots.iter_mut().min_by_key(|slot| slot.until()) else {
-                    return Ok(());
-                };
-                *quietest = Slot::new(mark, 0);
-                quietest
-            }
-        };
         let now = u64::from(now.0) * TICKS;
-        // More than an empty bucket cannot be, unless the time was set back.
-        let until = slot.until().clamp(now, now + self.full) + self.token;
-        match until.checked_sub(now + self.full) {
-            None | Some(0) => {
-                *slot = Slot::new(mark, until);
-                Ok(())
-            }
-            Some(missing) => {
+        loop {
+            let (bucket, slot) = set.bucket(mark);
+            let until = if slot.is_of(mark) { slot.until() } else { 0 };
+            // More than an empty bucket cannot be, unless the time was set back.
+            let until = until.clamp(now, now + self.full) + self.token;
+            let missing = until.saturating_sub(now + self.full);
+            if missing > 0 {
                 let retry_secs = u32::try_from(missing.div_ceil(TICKS)).unwrap_or(u32::MAX);
-                Err(Exhausted { retry_secs })
+                return Err(Exhausted { retry_secs });
+            }
+            let taken = Slot::new(mark, until).0;
+            // Another thread may have been quicker.
+            if bucket
+                .compare_exchange_weak(slot.0, taken, Relaxed, Relaxed)
+                .is_ok()
+            {
+                return Ok(());
             }
         }
     }
 
     fn give_back(&self, set: &Set, mark: Mark) {
-        let mut slots = set.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.iter_mut().find(|slot| slot.is_of(mark)) {
-            *slot = Slot::new(mark, slot.until().saturating_sub(self.token));
-        }
+        let (bucket, _) = set.bucket(mark);
+        let given = |slot| {
+            let until = Slot(slot).until().saturating_sub(self.token);
+            Slot(slot).is_of(mark).then(|| Slot::new(mark, until).0)
+        };
+        // Where another has displaced it meanwhile, there is nobody to give to.
+        let _ = bucket.fetch_update(Relaxed, Relaxed, given);
     }
 }
 

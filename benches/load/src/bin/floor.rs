@@ -10,7 +10,14 @@ use std::os::fd::AsRawFd as _;
 use std::process::ExitCode;
 use tbtt_load::system::{BATCH, BatchSocket, Datagram, Epoll, defer_accept};
 
-const USAGE: &str = "usage: floor http-close|http-keepalive|http-scrape|udp PORT";
+const USAGE: &str = "usage: floor http-close|http-keepalive|http-scrape|udp|udp-peers PORT";
+
+/// What `udp-peers` chooses from: as many peers, at as many bytes, as tbtt has in the benchmark, all in one array.
+const PEERS: usize = 1_000_000;
+const RECORD: usize = 11;
+
+/// How many peers it takes from one place.
+const RUN: usize = 8;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,7 +34,8 @@ fn main() -> ExitCode {
         "http-close" => close_each(address, &http_answer(&announce_body())),
         "http-keepalive" => keep_alive(address, &http_answer(&announce_body())),
         "http-scrape" => close_each(address, &http_answer(&scrape_body())),
-        "udp" => datagrams(address),
+        "udp" => datagrams(address, &[]),
+        "udp-peers" => datagrams(address, &vec![[b'p'; RECORD]; PEERS]),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -111,8 +119,10 @@ fn keep_alive(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
     }
 }
 
-/// recvmmsg and sendmmsg of up to 64; only the action and the transaction id are looked at.
-fn datagrams(address: SocketAddrV4) -> io::Result<()> {
+/// recvmmsg and sendmmsg of up to 64; only the action and the transaction id are looked at. Where there are `records`, an
+/// announce is given 50 of them, from random places: the memory that any tracker must wait for.
+fn datagrams(address: SocketAddrV4, records: &[[u8; RECORD]]) -> io::Result<()> {
+    let mut random = 1u64;
     let mut socket = BatchSocket::bind(address)?;
     let mut packets = vec![Datagram::default(); BATCH];
     loop {
@@ -128,6 +138,17 @@ fn datagrams(address: SocketAddrV4) -> io::Result<()> {
             packet.bytes[4..8].copy_from_slice(&transaction);
             packet.bytes[8..length].fill(b'p');
             packet.length = length;
+            if action == 1 && !records.is_empty() {
+                for run in packet.bytes[20..length].chunks_mut(RUN * 6) {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    let first = (random >> 33) as usize % (records.len() - RUN);
+                    for (slot, record) in run.chunks_exact_mut(6).zip(&records[first..]) {
+                        slot.copy_from_slice(&record[..6]);
+                    }
+                }
+            }
         }
         socket.send(&packets[..count])?;
     }
