@@ -69,9 +69,20 @@ impl Outbox {
         self.writer.get().inspect(|writer| writer.unpark());
     }
 
-    /// While the engine is out of reach only leaves are kept: who is here can be told from memory afterwards.
+    /// While the engine is out of reach only leaves are kept: who is here can be told from memory afterwards. What has waited
+    /// since before that was known gives them room, too.
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::Relaxed);
+        if !away {
+            return;
+        }
+        for part in &self.parts {
+            let mut part = lock(part);
+            let before = part.len();
+            part.retain(|waiting| waiting.change.class.is_none());
+            self.waiting
+                .fetch_sub(before - part.len(), Ordering::Relaxed);
+        }
     }
 
     /// Keeps what an announce did, if that is anything.
@@ -204,6 +215,18 @@ mod tests {
         outbox.push(change(1, None), Time(1));
         let times = taken(&outbox, 1).iter().map(|w| w.at.0).collect::<Vec<_>>();
         assert_eq!(times, [1]);
+    }
+
+    #[test]
+    fn who_waits_to_come_makes_room_for_who_leaves() {
+        let outbox = Outbox::new(2);
+        outbox.set_away(false);
+        outbox.push(change(1, Some(Class::Seeder)), Time(0));
+        outbox.push(change(1, Some(Class::Leecher)), Time(1));
+        outbox.set_away(true);
+        outbox.push(change(1, None), Time(2));
+        outbox.push(change(2, None), Time(3));
+        assert_eq!((outbox.len(), outbox.dropped.get()), (2, 0));
     }
 
     #[test]
