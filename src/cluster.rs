@@ -75,6 +75,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// clock is not the same. To hear a change twice does no harm.
 const REREAD_MS: u64 = 60_000;
 
+/// From one reading of all the streams to the next, for torrents that others have listed earlier than this node.
+const LISTED_REST: Duration = Duration::from_secs(15);
+
 /// What a node has written must come back to it in this time, or it is connected to an engine that no longer gets what
 /// others write.
 const ECHO_PATIENCE: Duration = Duration::from_secs(30);
@@ -160,6 +163,10 @@ pub struct Node {
     connected: AtomicU64,
     /// The engine is another: all of its streams are to be read.
     read_anew: AtomicBool,
+    /// Something was refused since the streams were last read from their start.
+    refused: AtomicBool,
+    /// [`Tracker::listings`] when that was last looked at.
+    listings: AtomicU64,
     /// The engine's time when this process first reached it, in milliseconds since 1970; 0 before.
     began_ms: AtomicU64,
 }
@@ -204,6 +211,8 @@ impl Node {
             reader_lost: AtomicU64::new(0),
             connected: AtomicU64::new(0),
             read_anew: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            listings: AtomicU64::new(0),
             began_ms: AtomicU64::new(0),
         }
     }
@@ -610,6 +619,8 @@ pub struct Reader<'n> {
     level: bool,
     /// When something that this node wrote was last read.
     echoed: Instant,
+    /// When all was last read again for torrents that had not been listed.
+    listed: Option<Instant>,
 }
 
 /// What has become of a reader.
@@ -635,6 +646,7 @@ impl<'n> Reader<'n> {
             last: None,
             level: false,
             echoed: at,
+            listed: None,
         })
     }
 
@@ -656,7 +668,7 @@ impl<'n> Reader<'n> {
             Some(last) => last,
             None => self.begin(line)?,
         };
-        if node.read_anew.swap(false, Ordering::Relaxed) {
+        if node.read_anew.swap(false, Ordering::Relaxed) || self.missed_some(at) {
             self.from = Default::default();
         }
         let entries = line.read(&self.from, READ_WAIT)?;
@@ -683,6 +695,18 @@ impl<'n> Reader<'n> {
             true => Ok(Reading::Deaf),
             false => Ok(Reading::GoesOn),
         }
+    }
+
+    /// Whether others' peers were refused that may be welcome by now: a release is seldom published everywhere at once.
+    fn missed_some(&mut self, at: Instant) -> bool {
+        let node = self.node;
+        let listings = node.tracker.listings();
+        if listings == node.listings.load(Ordering::Relaxed) || !due(self.listed, at, LISTED_REST) {
+            return false;
+        }
+        node.listings.store(listings, Ordering::Relaxed);
+        self.listed = Some(at);
+        node.refused.swap(false, Ordering::Relaxed)
     }
 
     /// To be called when a step has failed, or was deaf.
@@ -744,6 +768,9 @@ fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -
     tally.applied.add(applied);
     tally.older.add(older);
     tally.refused.add(refused);
+    if refused > 0 {
+        node.refused.store(true, Ordering::Relaxed);
+    }
     false
 }
 

@@ -20,7 +20,7 @@ mod types;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::{AddAssign, Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
@@ -60,6 +60,8 @@ pub struct Tracker {
     keyed: SipHasher13,
     /// Locked, if at all, within a shard's lock. Empty unless there is a [`HostKey`].
     left: Left,
+    /// How often a torrent has come to be listed.
+    listings: AtomicU64,
 }
 
 /// What all shards hold together, which the limits are compared with: known without a look at each.
@@ -105,6 +107,7 @@ impl Tracker {
             held: Held::default(),
             keyed,
             left: Left::new(),
+            listings: AtomicU64::new(0),
         }
     }
 
@@ -235,12 +238,20 @@ impl Tracker {
             .unwrap_or_else(|| shard.add(info_hash, hash, &self.keyed));
         let torrent = &mut shard.torrents[at];
         let before = torrent.swarm.len();
+        if admission == Admission::Listed && torrent.admission != admission {
+            self.listings.fetch_add(1, Ordering::Relaxed);
+        }
         torrent.admission = admission;
         torrent.listed_once |= admission == Admission::Listed;
         if admission == Admission::Denied {
             torrent.swarm = Swarm::default();
         }
         shard.settle(at, before, &self.keyed);
+    }
+
+    /// How often a torrent has come to be listed: when this changes, what was refused may be welcome.
+    pub fn listings(&self) -> u64 {
+        self.listings.load(Ordering::Relaxed)
     }
 
     /// One torrent's counts over all its ids, each host once: a hybrid's clients announce under both (BEP 52). Looks at every

@@ -549,6 +549,10 @@ def _():
         await_("what it tracks", lambda: Udp(choosy.port).scrape([bytes.fromhex(listed)]) == [(0, 0, 1)])
         await_("what it refuses", lambda: choosy.cluster()["refused"] >= 1)
         expect("torrents", choosy.figures()["totals"]["torrents"], 1)
+        # Once it tracks the other too, it need not wait for the peer to announce again.
+        (cluster.work / "listed").write_text(f"{listed}\n{other}\n")
+        choosy.reload()
+        await_("what it refused", lambda: Udp(choosy.port).scrape([bytes.fromhex(other)]) == [(0, 0, 1)], 30)
 
 
 @case("clocks that differ by a minute do no harm")
