@@ -89,6 +89,9 @@ class Node:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(30) == 0, "it did not stop well"
 
+    def reload(self):
+        self.process.send_signal(signal.SIGHUP)
+
     def kill(self):
         self.process.kill()
         self.process.wait()
