@@ -631,6 +631,8 @@ pub struct Reader<'n> {
     /// [`Node::connected`], as this follows it.
     connected: u64,
     from: [EntryId; PARTITIONS],
+    /// Up to there all has been heard before.
+    heard: [EntryId; PARTITIONS],
     /// Where the streams ended at the connection.
     last: Option<[EntryId; PARTITIONS]>,
     level: bool,
@@ -656,10 +658,12 @@ impl<'n> Reader<'n> {
         let connected = node.connected.load(Ordering::Relaxed);
         let proven =
             node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
+        let read = *lock(&node.read);
         (proven && node.standing.is_up(Of::Writer)).then(|| Self {
             node,
             connected,
-            from: *lock(&node.read),
+            from: read,
+            heard: read,
             last: None,
             level: false,
             echoed: at,
@@ -698,8 +702,11 @@ impl<'n> Reader<'n> {
         let mut late_ms = 0;
         for entry in &entries {
             self.from[entry.partition] = entry.id;
+            let heard = &mut self.heard[entry.partition];
+            let again = entry.id <= *heard;
+            *heard = entry.id.max(*heard);
             late_ms = line.now_ms().saturating_sub(entry.id.ms);
-            if hear_batch(node, entry, late_ms, now, at) {
+            if hear_batch(node, entry, again, late_ms, now, at) {
                 self.echoed = at;
             }
         }
@@ -756,8 +763,15 @@ impl<'n> Reader<'n> {
     }
 }
 
-/// Takes in a batch that came into its stream `age_ms` ago, and tells whether it is this node's own.
-fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -> bool {
+/// Takes in a batch that came into its stream `age_ms` ago, perhaps again, and tells whether it is this node's own.
+fn hear_batch(
+    node: &Node,
+    entry: &Entry,
+    again: bool,
+    age_ms: u64,
+    now: Time,
+    at: Instant,
+) -> bool {
     let tally = &node.standing.tally;
     let own = |sender| lock(&node.member).is_own(sender);
     if changes::read_sender(&entry.batch).is_ok_and(own) {
@@ -777,8 +791,10 @@ fn hear_batch(node: &Node, entry: &Entry, age_ms: u64, now: Time, at: Instant) -
     for record in batch.records() {
         match record {
             Record::Counter(counter) => node.hear_counter(&counter),
-            Record::Peer(told) => {
+            Record::Peer(mut told) => {
                 received += 1;
+                // What this node has heard or done since is not to be undone: its own batches are not read.
+                told.again |= again;
                 match node.tracker.hear(now, passed_secs, &told) {
                     Heard::Taken => {
                         applied += 1;

@@ -41,8 +41,8 @@ pub struct Told {
     pub change: Change,
     /// Seconds from the announce until this was told.
     pub age_secs: u32,
-    /// Told from memory, by [`Tracker::recount`]: the age is known to the minute, and is the oldest that it can be. What was
-    /// heard from elsewhere in that minute may be newer, and stays.
+    /// Told from memory, by [`Tracker::recount`], or heard before: what is known from the same minute may be newer, and stays.
+    /// From memory the age is known to the minute, and is the oldest that it can be.
     pub again: bool,
 }
 
@@ -119,7 +119,12 @@ impl Tracker {
         }
         let (endpoint, keyed) = (peer.endpoint(), &self.keyed);
         let mut shard = self.shard(hash);
-        if (self.left).since(&change.info_hash, endpoint, now, at.age_secs, keyed) {
+        // Told again, a join is surely no news after a leave, even one in the same second.
+        let age_secs = match told.again {
+            true => at.age_secs.saturating_add(SLACK_SECS),
+            false => at.age_secs,
+        };
+        if (self.left).since(&change.info_hash, endpoint, now, age_secs, keyed) {
             return Heard::Older;
         }
         let unknown = self.room_for_torrent(&settings);
