@@ -160,6 +160,8 @@ pub struct Node {
     connected: AtomicU64,
     /// The engine is another: all of its streams are to be read.
     read_anew: AtomicBool,
+    /// [`Node::connected`] when the reader had last read all that was there.
+    level: AtomicU64,
     /// The engine's time when this process first reached it, in milliseconds since 1970; 0 before.
     began_ms: AtomicU64,
 }
@@ -204,6 +206,7 @@ impl Node {
             reader_lost: AtomicU64::new(0),
             connected: AtomicU64::new(0),
             read_anew: AtomicBool::new(false),
+            level: AtomicU64::new(0),
             began_ms: AtomicU64::new(0),
         }
     }
@@ -252,6 +255,13 @@ impl Node {
         }
     }
 
+    /// Whether the reader has read all that was there when the writer had connected, or found another engine.
+    fn has_read(&self) -> bool {
+        let connected = self.connected.load(Ordering::Relaxed);
+        // In the order in which the reader changes them back.
+        !self.read_anew.load(Ordering::Acquire) && self.level.load(Ordering::Relaxed) == connected
+    }
+
     fn name(&self) -> String {
         format!("{:016x}", self.own.node.0)
     }
@@ -296,19 +306,19 @@ impl Recount {
     }
 }
 
-/// Leaves that were told a moment ago. If a replica takes over that lags behind, they must be told again, and memory has them no
-/// more.
+/// Leaves that were told a moment ago, and when. If a replica takes over that lags behind, they must be told again, and memory
+/// has them no more.
 #[derive(Default)]
-struct Left(VecDeque<Waiting>);
+struct Left(VecDeque<(Time, Waiting)>);
 
 impl Left {
     fn note(&mut self, told: &[Waiting], now: Time, most: usize) {
-        let recent = |waiting: &Waiting| now.0.saturating_sub(waiting.at.0) <= REPLICA_LAG_SECS;
-        while self.0.front().is_some_and(|first| !recent(first)) {
+        let recent = |told: Time| now.0.saturating_sub(told.0) <= REPLICA_LAG_SECS;
+        while self.0.front().is_some_and(|(told, _)| !recent(*told)) {
             self.0.pop_front();
         }
-        self.0
-            .extend(told.iter().filter(|told| told.change.class.is_none()));
+        let left = told.iter().filter(|told| told.change.class.is_none());
+        self.0.extend(left.map(|left| (now, *left)));
         let over = self.0.len().saturating_sub(most);
         self.0.drain(..over);
     }
@@ -317,7 +327,7 @@ impl Left {
     fn put_back(&mut self, outbox: &Outbox) {
         self.0
             .drain(..)
-            .for_each(|waiting| outbox.put_back(&waiting));
+            .for_each(|(_, waiting)| outbox.put_back(&waiting));
     }
 }
 
@@ -397,7 +407,8 @@ impl<'n> Writer<'n> {
         node.outbox.set_away(true);
         lock(&node.member).lost(self.last);
         // Of these only what memory cannot tell is kept.
-        (self.left.0.iter().chain(self.taken.iter().flatten()))
+        let left = self.left.0.iter().map(|(_, waiting)| waiting);
+        left.chain(self.taken.iter().flatten())
             .for_each(|waiting| node.outbox.put_back(waiting));
         node.standing.down(Of::Writer, reason);
     }
@@ -503,27 +514,34 @@ impl<'n> Writer<'n> {
         let found = lock(&node.member).look(line.now_ms(), marker, node.peers());
         match found {
             Found::Same => return Ok(()),
-            Found::Refilled => {
-                node.read_anew.store(true, Ordering::Relaxed);
-                self.left.put_back(&node.outbox);
-            }
-            Found::Wanting { outdated_ms } if line.may_refill(&node.name())? => {
+            Found::Refilled => {}
+            Found::Wanting { outdated_ms }
+                if self.may_remember() && line.may_refill(&node.name())? =>
+            {
                 if let Some(ms) = outdated_ms {
                     line.forget_before(ms)?;
                 }
                 lock(&node.member).settle_all();
                 self.recount = Some(Recount::new(None));
-                self.left.put_back(&node.outbox);
             }
             Found::Wanting { .. } => return Ok(()),
         }
+        node.read_anew.store(true, Ordering::Release);
+        self.left.put_back(&node.outbox);
         self.learn_downloads(line)
+    }
+
+    /// Whether memory is fit to be told: what was not read yet may say who of it has left, and to others, who have forgotten
+    /// that, they would be there again.
+    fn may_remember(&self) -> bool {
+        self.appended.is_some() && self.node.has_read()
     }
 
     /// Goes a step further in telling from memory what others may not know, if there is something.
     fn tell_again<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<(), L::Lost> {
         let node = self.node;
-        if self.recount.is_none() && due(self.recounted, at, RECOUNT_REST) {
+        let may_begin = self.recount.is_none() && self.may_remember();
+        if may_begin && due(self.recounted, at, RECOUNT_REST) {
             let owed = lock(&node.member).settle();
             self.recount = owed.map(|since| Recount::new(Some(since)));
         }
@@ -652,12 +670,15 @@ impl<'n> Reader<'n> {
         if node.connected.load(Ordering::Relaxed) != self.connected {
             return Ok(Reading::Over);
         }
-        let last = match self.last {
-            Some(last) => last,
-            None => self.begin(line)?,
-        };
-        if node.read_anew.swap(false, Ordering::Relaxed) {
+        if self.last.is_none() {
+            self.begin(line)?;
+        }
+        if node.read_anew.load(Ordering::Relaxed) {
             self.from = Default::default();
+            self.last = Some(line.last_ids()?);
+            self.level = false;
+            node.level.store(0, Ordering::Relaxed);
+            node.read_anew.store(false, Ordering::Release);
         }
         let entries = line.read(&self.from, READ_WAIT)?;
         let mut late_ms = 0;
@@ -671,12 +692,14 @@ impl<'n> Reader<'n> {
         *lock(&node.read) = self.from;
         node.standing.late(late_ms);
         if !self.level {
-            let reached = |(from, last): (&EntryId, EntryId)| *from >= last;
+            let last = self.last.iter().flatten();
+            let reached = |(from, last): (&EntryId, &EntryId)| from >= last;
             self.level = entries.is_empty() || self.from.iter().zip(last).all(reached);
             self.echoed = at;
         }
         // Else the writer may have lost its connection meanwhile, and all is to begin again.
         if self.level && node.connected.load(Ordering::Relaxed) == self.connected {
+            node.level.store(self.connected, Ordering::Relaxed);
             node.standing.level(Of::Reader);
         }
         match at.saturating_duration_since(self.echoed) > ECHO_PATIENCE {
@@ -694,15 +717,16 @@ impl<'n> Reader<'n> {
         node.standing.down(Of::Reader, reason);
     }
 
-    fn begin<L: Line>(&mut self, line: &mut L) -> Result<[EntryId; PARTITIONS], L::Lost> {
+    fn begin<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
         self.node.standing.behind(Of::Reader);
+        self.node.level.store(0, Ordering::Relaxed);
         let last = line.last_ids()?;
         for (from, last) in self.from.iter_mut().zip(last) {
             *from = (*from).min(last);
             from.ms = from.ms.saturating_sub(REREAD_MS);
         }
         self.last = Some(last);
-        Ok(last)
+        Ok(())
     }
 }
 
@@ -890,4 +914,33 @@ fn read(joint: &Joint) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::tracker::Change;
+
+    #[test]
+    fn a_leave_is_kept_for_a_while_after_it_was_told_however_long_it_waited() {
+        let change = Change {
+            info_hash: InfoHash([1; 20]),
+            address: [192, 0, 2, 1].into(),
+            port: NonZeroU16::MIN,
+            host: 0,
+            class: None,
+            completed: false,
+        };
+        let at = Time(100);
+        let waited = Waiting { change, at };
+        for (later, kept) in [(REPLICA_LAG_SECS, 1), (REPLICA_LAG_SECS + 1, 0)] {
+            let (mut left, outbox) = (Left::default(), Outbox::new(8));
+            left.note(&[waited], Time(1000), outbox.most());
+            left.note(&[], Time(1000 + later), outbox.most());
+            left.put_back(&outbox);
+            assert_eq!(outbox.len(), kept, "{later}");
+        }
+    }
 }

@@ -77,7 +77,7 @@ pub enum Found {
     /// Emptied, or filled by a node that knew far less: to be filled from this node's memory, if no other is about it.
     Wanting {
         /// What came before then, in its milliseconds, is from before another stood in for it: nobody is to learn of peers that
-        /// have left since. `None`: it was empty.
+        /// have left since. `None`: nothing is, if there is anything.
         outdated_ms: Option<u64>,
     },
 }
@@ -161,17 +161,17 @@ impl Member {
     /// Looks at the marker in the engine at `now_ms` of it, knowing `peers` oneself.
     pub fn look(&mut self, now_ms: u64, marker: Option<Marker>, peers: u64) -> Found {
         let known = marker.is_some_and(|marker| self.epoch == Some(marker.epoch));
-        // An earlier one: an engine is back that was replaced meanwhile, and has missed what its substitute was told.
+        // An engine is back that was replaced meanwhile, and has missed what its substitute was told.
+        let earlier = |marker: &Marker| self.epoch.is_some_and(|seen| marker.epoch <= seen);
         let good = |marker: &Marker| {
-            self.epoch.is_none_or(|seen| marker.epoch > seen)
-                && marker.peers >= peers.saturating_mul(ENOUGH) / 100
+            !earlier(marker) && marker.peers >= peers.saturating_mul(ENOUGH) / 100
         };
         match marker.filter(|marker| known || good(marker)) {
             None => {
                 let since_ms = *self.wanting_ms.get_or_insert(now_ms);
                 let before_ms = since_ms.saturating_sub(1000 * u64::from(REPLICA_LAG_SECS));
                 Found::Wanting {
-                    outdated_ms: marker.map(|_| before_ms),
+                    outdated_ms: marker.filter(earlier).map(|_| before_ms),
                 }
             }
             Some(_) if known => {
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::tracker::downloads::NodeId;
 
-    const EMPTY: Found = Found::Wanting { outdated_ms: None };
+    const WANTING: Found = Found::Wanting { outdated_ms: None };
     const OUTDATED: Found = Found::Wanting {
         outdated_ms: Some(10_000),
     };
@@ -249,7 +249,7 @@ mod tests {
     fn an_engine_that_lost_its_marker_is_filled_again_and_by_one_alone() {
         let mut one = Member::resume(own(), None, None);
         let mut other = one.clone();
-        assert_eq!(one.look(20_000, None, 100), EMPTY);
+        assert_eq!(one.look(20_000, None, 100), WANTING);
         let filled = Some(one.refilled(1, 100));
         assert_eq!(filled, marker(1, 100));
         assert_eq!(one.look(20_000, filled, 1000), Found::Same);
@@ -258,7 +258,8 @@ mod tests {
         assert_eq!(other.settle(), Some(Time(0)), "the other may know less");
         assert_eq!(other.look(20_000, filled, 1000), Found::Same);
         // By one that had just started.
-        assert_eq!(other.look(20_000, marker(2, 10), 100), OUTDATED);
+        let little = other.look(20_000, marker(2, 10), 100);
+        assert_eq!(little, WANTING, "what is there may be news");
         assert_eq!(other.look(20_000, marker(2, 90), 100), Found::Refilled);
         assert_eq!(other.settle(), Some(Time(0)));
     }
@@ -267,7 +268,7 @@ mod tests {
     fn an_engine_that_comes_back_with_what_it_had_is_filled_again() {
         let mut member = Member::new(own());
         let first = member.refilled(1000, 100);
-        assert_eq!(member.look(20_000, None, 100), EMPTY, "a new one");
+        assert_eq!(member.look(20_000, None, 100), WANTING, "a new one");
         let second = member.refilled(900, 100);
         assert_eq!(second.epoch, 1001, "its clock is behind");
         assert_eq!(member.look(20_000, Some(first), 100), OUTDATED);
