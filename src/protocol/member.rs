@@ -249,7 +249,7 @@ mod tests {
     fn an_engine_that_lost_its_marker_is_filled_again_and_by_one_alone() {
         let mut one = Member::resume(own(), None, None);
         let mut other = one.clone();
-        assert_eq!(one.look(20_000, None, 100), EMPTY);
+        assert_eq!(one.look(20_000, None, 100), WANTING);
         let filled = Some(one.refilled(1, 100));
         assert_eq!(filled, marker(1, 100));
         assert_eq!(one.look(20_000, filled, 1000), Found::Same);
