@@ -659,7 +659,7 @@ impl<'n> Reader<'n> {
         let proven =
             node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
         let read = *lock(&node.read);
-        (proven && node.standing.is_up(Of::Writer)).then(|| Self {
+        (proven && node.standing.is_up(Of::Writer)).then_some(Self {
             node,
             connected,
             from: read,
