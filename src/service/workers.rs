@@ -3,10 +3,10 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use nix::unistd::pipe;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -39,7 +39,9 @@ impl Workers {
         let count = config.worker_count();
         let udp_count = if sockets.udp.is_empty() { 0 } else { count };
         let seen = Arc::new(notify::Workers::new(count + udp_count));
-        let (udp_stopped, udp) = pipe().map_err(|error| no_worker(error.into()))?;
+        // The unit lets no pipe be made.
+        let (udp_stopped, udp) = UnixStream::pair().map_err(no_worker)?;
+        let (udp_stopped, udp) = (OwnedFd::from(udp_stopped), OwnedFd::from(udp));
         let start_http = |number: usize| {
             let listeners = sockets
                 .http
