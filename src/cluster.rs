@@ -443,6 +443,11 @@ impl<'n> Writer<'n> {
         }
         for (partition, taken) in self.taken.iter_mut().enumerate() {
             node.outbox.take(partition, taken);
+            // Who left while the engine was away may be back.
+            let is_news = |waiting: &Waiting| {
+                waiting.change.class.is_some() || !node.tracker.knows(&waiting.change)
+            };
+            taken.retain(is_news);
             for waiting in &*taken {
                 // It may be new here, or the tracker's own count may have gone under in what others told meanwhile.
                 node.show_downloads(&waiting.change.info_hash);
@@ -451,7 +456,7 @@ impl<'n> Writer<'n> {
                 Record::Peer(Told {
                     change: waiting.change,
                     age_secs: now.0.saturating_sub(waiting.at.0),
-                    again: false,
+                    again: waiting.again,
                 })
             });
             pack(node.own, partition, told, &mut self.batches);
@@ -979,7 +984,11 @@ mod tests {
             completed: false,
         };
         let at = Time(100);
-        let waited = Waiting { change, at };
+        let waited = Waiting {
+            change,
+            at,
+            again: false,
+        };
         for (later, kept) in [(REPLICA_LAG_SECS, 1), (REPLICA_LAG_SECS + 1, 0)] {
             let (mut left, outbox) = (Left::default(), Outbox::new(8));
             left.note(&[waited], Time(1000), outbox.most());

@@ -20,6 +20,8 @@ const ROOM_KEPT: usize = 4096;
 pub struct Waiting {
     pub change: Change,
     pub at: Time,
+    /// It may have been told before.
+    pub again: bool,
 }
 
 /// Filled by the workers, emptied by the thread that writes to the engine. No worker ever waits here for more than another's
@@ -97,6 +99,18 @@ impl Outbox {
 
     /// Keeps a change if there is room.
     pub fn push(&self, change: Change, at: Time) {
+        let again = false;
+        self.keep(Waiting { change, at, again });
+    }
+
+    /// Keeps a change again that was taken.
+    pub fn put_back(&self, waiting: &Waiting) {
+        let again = true;
+        self.keep(Waiting { again, ..*waiting });
+    }
+
+    fn keep(&self, waiting: Waiting) {
+        let Waiting { change, at, .. } = waiting;
         if change.class.is_some() && self.away.load(Ordering::Relaxed) {
             return;
         }
@@ -107,15 +121,10 @@ impl Outbox {
             lock(&self.dropped_since).get_or_insert(at);
             return;
         }
-        lock(&self.parts[partition(&change.info_hash)]).push(Waiting { change, at });
+        lock(&self.parts[partition(&change.info_hash)]).push(waiting);
         if before == self.most / 4 {
             self.wake_writer();
         }
-    }
-
-    /// Keeps a change again that was taken.
-    pub fn put_back(&self, waiting: &Waiting) {
-        self.push(waiting.change, waiting.at);
     }
 
     /// How many it can hold.

@@ -41,8 +41,9 @@ pub struct Told {
     pub change: Change,
     /// Seconds from the announce until this was told.
     pub age_secs: u32,
-    /// Told from memory, by [`Tracker::recount`], or heard before: what is known from the same minute may be newer, and stays.
-    /// From memory the age is known to the minute, and is the oldest that it can be.
+    /// Told from memory, by [`Tracker::recount`], or perhaps heard before: of a join, what is known from the same minute may be
+    /// newer, and stays; a leave that is known is no news. From memory the age is known to the minute, and is the oldest that it
+    /// can be.
     pub again: bool,
 }
 
@@ -110,7 +111,7 @@ impl Tracker {
         let peer = Peer::told(change, &settings.localities);
         let hash = self.hash(&change.info_hash);
         if change.class.is_none() {
-            return self.hear_leave(hash, change, &peer, at);
+            return self.hear_leave(hash, told, &peer, at);
         }
         if !settings.announces.access.admits(change.address)
             || settings.withdrawn(&change.info_hash).is_err()
@@ -137,9 +138,25 @@ impl Tracker {
         }
     }
 
-    fn hear_leave(&self, hash: u64, change: &Change, peer: &Peer, at: Moment) -> Heard {
-        let (info_hash, endpoint) = (&change.info_hash, peer.endpoint());
+    /// Whether the peer that has changed is here now.
+    pub fn knows(&self, change: &Change) -> bool {
+        let hash = self.hash(&change.info_hash);
+        let peer = Peer::told(change, &self.settings().localities);
+        let shard = self.shard(hash);
+        shard.find(&change.info_hash, hash).is_some_and(|at| {
+            let swarm = &shard.torrents[at].swarm;
+            swarm.heard(&peer, &self.keyed).is_some()
+        })
+    }
+
+    fn hear_leave(&self, hash: u64, told: &Told, peer: &Peer, at: Moment) -> Heard {
+        let (info_hash, endpoint) = (&told.change.info_hash, peer.endpoint());
         let mut shard = self.shard(hash);
+        let known = |secs| (self.left).since(info_hash, endpoint, at.now, secs, &self.keyed);
+        if told.again && known(at.age_secs + SLACK_SECS + 1) {
+            // Who is here has come back since.
+            return Heard::Older;
+        }
         // Also where it is not known: word of its coming may be on the way.
         self.left
             .note(info_hash, endpoint, at.now, at.age_secs, &self.keyed);
@@ -429,6 +446,31 @@ mod tests {
             "stopped, and started within the second"
         );
         assert_eq!(counts(&other), (0, 1));
+        assert_eq!(
+            other.hear(NOW, 12, &again(gone)),
+            Heard::Older,
+            "it has come back since"
+        );
+        assert_eq!(counts(&other), (0, 1));
+        assert_eq!(other.hear(later(60), 12, &again(gone)), Heard::Taken);
+        assert_eq!(counts(&other), (0, 0));
+        let third = self::tracker(3);
+        assert_eq!(third.hear(NOW, 10, &leecher), Heard::Taken);
+        assert_eq!(third.hear(NOW, 10, &again(gone)), Heard::Taken, "missed it");
+        assert_eq!(counts(&third), (0, 0));
+    }
+
+    #[test]
+    fn who_is_here_is_known() {
+        let tracker = tracker(1);
+        let gone = announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false)).change;
+        assert!(!tracker.knows(&gone));
+        announce(&tracker, NOW, &from("192.0.2.2", Event::Started, false));
+        assert!(!tracker.knows(&gone));
+        announce(&tracker, NOW, &from("192.0.2.1", Event::Started, false));
+        assert!(tracker.knows(&gone));
+        announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false));
+        assert!(!tracker.knows(&gone));
     }
 
     #[test]

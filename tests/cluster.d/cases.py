@@ -290,6 +290,7 @@ def state(node):
 
 def outage(cluster, ledger, name, begin, end, expected="lone", who=(0, 1, 2), seconds=20):
     """Announces go on as before while the engine is away; then all comes right. What is told is how long that took."""
+    cluster.join()
     marks = [node.mark() for node in cluster.nodes]
     others = [number for number in range(3) if number not in who]
     calm = Beside(pulse, cluster.ports)
