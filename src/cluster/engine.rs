@@ -53,7 +53,10 @@ impl fmt::Display for Lost {
 
 impl From<RedisError> for Lost {
     fn from(error: RedisError) -> Self {
-        Self(error.to_string())
+        match error.is_timeout() {
+            true => Self("no answer in time".to_owned()),
+            false => Self(error.to_string()),
+        }
     }
 }
 

@@ -377,7 +377,7 @@ def _():
         first, ledger, told = cluster.engine, Ledger(cluster), []
         second = Engine(cluster.work / "second", 6380, "replicaof 127.0.0.1 6379")
         cluster.engines.append(second)
-        await_("the replica", lambda: second.info("master_link_status") == "up")
+        await_("the replica", lambda: second.info()["master_link_status"] == "up")
         ledger.act()
         ledger.agree(10)
 
@@ -440,7 +440,7 @@ def _():
         await_("99.9 % of the peers", lambda: known() >= 0.999 * PEERS, 60, 0.01)
         took = time.monotonic() - begin
         cluster.agree(swarms, [(0, 0, each)] * len(swarms), 30)
-        used = int(cluster.engine.info("used_memory"))
+        used = cluster.engine.figures()["used_memory"]
         busy = node.busy()
         told = (
             f"{PEERS:,} peers in {filled:.0f} s, all nodes had them {caught_up:.1f} s after; started anew, it answered after {first:.2f} s and knew"

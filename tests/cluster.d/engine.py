@@ -1,4 +1,4 @@
-"""The engine: Debian's server on a Unix socket and on loopback, what an operator says to it, and a wire that can be cut."""
+"""The engine: Debian's server on a Unix socket and perhaps on loopback, what an operator says to it, and a wire that can be cut."""
 
 import os
 import pathlib
@@ -35,9 +35,12 @@ class Client:
             self.ask("AUTH", "admin", password)
 
     def ask(self, *words):
+        self.send(*words)
+        return self.answer()
+
+    def send(self, *words):
         words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         self.socket.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
-        return self.answer()
 
     def answer(self):
         line = self.file.readline()
@@ -90,11 +93,12 @@ class Engine:
         finally:
             client.socket.close()
 
-    def info(self, name):
-        for line in self.ask("INFO").decode().splitlines():
-            if line.startswith(f"{name}:"):
-                return line.split(":")[1]
-        raise KeyError(name)
+    def info(self):
+        lines = self.ask("INFO").decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def figures(self):
+        return {name: int(value) for name, value in self.info().items() if value.isdigit()}
 
     def signal(self, number):
         os.kill(self.process.pid, number)
