@@ -68,12 +68,17 @@ fuzz_target!(|input: &[u8]| {
         let again = Batch::parse(&written).expect("as it was written");
         assert_eq!(again.sender, batch.sender);
         assert!(again.records().eq(records.iter().copied()));
+        let passed_secs = PASSED[usize::from(how & 7)];
+        // A look at all shards takes long.
+        let mut totals = tracker.totals();
         for record in &records {
             match record {
                 Record::Counter(counter) => count(&tracker, &mut downloads, counter),
-                Record::Peer(told) => hear(&tracker, now, PASSED[usize::from(how & 7)], told, open),
+                Record::Peer(told) => hear(&tracker, now, passed_secs, told, &mut totals),
             }
+            assert!(within_caps(&totals, open), "{totals:?}");
         }
+        assert_eq!(tracker.totals(), totals);
     }
     tell_again(&tracker, now, open);
     let mut bytes = downloads.save();
@@ -128,25 +133,32 @@ fn count(tracker: &Tracker, downloads: &mut Downloads, counter: &Counter) {
         .counters()
         .filter(|known| known.info_hash == counter.info_hash);
     assert!(nodes.count() <= MAX_NODES);
-    let totals = tracker.totals();
     tracker.show_downloads(&counter.info_hash, total);
-    assert_eq!(tracker.totals(), totals);
     if let (LISTED, Some(shown)) = (counter.info_hash, tracker.scrape(&counter.info_hash)) {
         assert!(shown.downloaded >= total);
     }
 }
 
-/// Hears of one peer, twice.
-fn hear(tracker: &Tracker, now: Time, passed_secs: u32, told: &Told, open: bool) {
+/// Hears of one peer, twice; `totals` are the tracker's.
+fn hear(tracker: &Tracker, now: Time, passed_secs: u32, told: &Told, totals: &mut Totals) {
     let (info_hash, joins) = (&told.change.info_hash, told.change.class.is_some());
-    let before = (tracker.totals(), tracker.scrape(info_hash));
+    let before = (*totals, tracker.scrape(info_hash));
     let heard = tracker.hear(now, passed_secs, told);
-    let after = (tracker.totals(), tracker.scrape(info_hash));
+    let again = Told {
+        again: true,
+        ..*told
+    };
+    assert_ne!(
+        tracker.hear(now, passed_secs, &again),
+        Heard::Taken,
+        "it is known"
+    );
+    *totals = tracker.totals();
+    let after = (*totals, tracker.scrape(info_hash));
     match heard {
         Heard::Taken if joins => {
             assert!(after.1.expect("it is tracked").peers() > 0);
             assert!(*info_hash != DENIED && *info_hash != WITHDRAWN);
-            assert!(open || *info_hash == LISTED);
         }
         Heard::Taken => assert_eq!(peers(&after.0) + 1, peers(&before.0)),
         Heard::Older | Heard::Refused => assert_eq!(after, before),
@@ -157,17 +169,6 @@ fn hear(tracker: &Tracker, now: Time, passed_secs: u32, told: &Told, open: bool)
             "another has counted it"
         );
     }
-    assert!(within_caps(&after.0, open), "{:?}", after.0);
-    let again = Told {
-        again: true,
-        ..*told
-    };
-    assert_ne!(
-        tracker.hear(now, passed_secs, &again),
-        Heard::Taken,
-        "it is known"
-    );
-    assert_eq!(tracker.totals(), after.0);
 }
 
 trait Peers {
