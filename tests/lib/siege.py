@@ -1,5 +1,6 @@
 """A daemon on a network of its own, what it holds, and clients that go on announcing whatever is done to it."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import urllib.parse
@@ -68,6 +70,39 @@ def enter():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@contextlib.contextmanager
+def room(limit):
+    """A control group with so many bytes of memory and no swap. None where none can be made: on a machine without the
+    second version of them, or by who may not."""
+    line = re.search(r"(?m)^0::/(.*)$", pathlib.Path("/proc/self/cgroup").read_text())
+    top = pathlib.Path("/sys/fs/cgroup")
+    own = top / line[1] if line else top
+    group = None
+    for above in [own, *own.parents]:
+        if not above.is_relative_to(top) or group:
+            break
+        with contextlib.suppress(OSError):
+            if "memory" in (above / "cgroup.subtree_control").read_text().split():
+                group = pathlib.Path(tempfile.mkdtemp(prefix="tbtt-", dir=above))
+    if not group:
+        yield None
+        return
+    try:
+        (group / "memory.max").write_text(str(limit))
+        with contextlib.suppress(FileNotFoundError):
+            (group / "memory.swap.max").write_text("0")
+        yield group
+    finally:
+        until("an end of the group", lambda: removed(group))
+
+
+def removed(group):
+    # Who has just ended may still be in it.
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
+
+
 def mebibytes(count):
     return f"{count / 2**20:.1f} MiB"
 
@@ -75,8 +110,9 @@ def mebibytes(count):
 class Daemon:
     """The tracker under test. Killed at the end of its block."""
 
-    def __init__(self, tbtt, place, settings, limits=None, environment=None, stderr=None):
-        """`settings` are keys by section; `limits` are resource limits by name, as prlimit(1) knows them."""
+    def __init__(self, tbtt, place, settings, limits=None, environment=None, stderr=None, group=None):
+        """`settings` are keys by section; `limits` are resource limits by name, as prlimit(1) knows them; `group` is the
+        control group to start it in."""
         self.place = pathlib.Path(place)
         self.place.mkdir(exist_ok=True)
         self.place.chmod(0o755)
@@ -88,6 +124,8 @@ class Daemon:
             self.command[:0] = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
         if limits:
             self.command[:0] = ["prlimit", *(f"--{name}={limit}" for name, limit in limits.items()), "--"]
+        if group:
+            self.command[:0] = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)]
         self.environment = os.environ | (environment or {})
         self.process = None
         self.start(stderr)
