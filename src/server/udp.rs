@@ -21,8 +21,8 @@ use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg, setsockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
+    recvmmsg, sendmmsg, setsockopt,
 };
 
 use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, seek};
@@ -33,6 +33,9 @@ use crate::tracker::{Sought, Tracker};
 
 /// How many packets one system call takes at most.
 const BATCH: usize = 64;
+
+/// For how many packets memory is looked at ahead: what they need has to stay in the nearest cache until they are answered.
+const AHEAD: usize = 16;
 
 /// One byte more than is answered, so that a longer packet is seen to be too long.
 const SLOT: usize = PACKET_MAX + 1;
@@ -120,6 +123,8 @@ pub fn serve(
     }
     Ok(())
 }
+
+type Message<'a, 's> = RecvMsg<'a, 's, SockaddrStorage>;
 
 /// One socket, and what its packets need on their way.
 struct Door {
@@ -269,24 +274,14 @@ impl Door {
             self.front.clock.at(instant),
             self.front.clock.unix_at(instant),
         );
-        batch.sought.clear();
         batch.replies.clear();
         batch.output.clear();
         let messages: Vec<_> = messages.collect();
-        for message in &messages {
-            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
-                let packet = message.iovs().next().unwrap_or_default();
-                seek(packet, client.ip().to_canonical(), &mut batch.sought);
-            }
-        }
-        // One alone has no other to share its waits with.
-        if batch.sought.len() > 1 {
-            self.front.tracker.look_ahead(&mut batch.sought);
-        }
-        let mut received = 0;
         let mut control_cut = false;
-        for message in messages {
-            received += 1;
+        for (nth, message) in messages.iter().enumerate() {
+            if nth % AHEAD == 0 {
+                self.look_ahead(&messages[nth..], &mut batch.sought);
+            }
             let Ok(control) = message.cmsgs() else {
                 control_cut = true;
                 counters.udp_unanswerable.add_one();
@@ -329,6 +324,7 @@ impl Door {
                 batch.replies.push(Reply { to, from, bytes });
             }
         }
+        let received = messages.len();
         if received > 0 {
             // For the whole batch once, as reading the clock for each would show.
             let each = instant.elapsed() / received as u32;
@@ -339,6 +335,21 @@ impl Door {
             batch.received = self.replies_from.receive_headers();
         }
         Ok(received)
+    }
+
+    /// Has the processor fetch what the next few of these will need.
+    fn look_ahead(&self, next: &[Message<'_, '_>], sought: &mut Vec<Sought>) {
+        sought.clear();
+        for message in next.iter().take(AHEAD) {
+            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
+                let packet = message.iovs().next().unwrap_or_default();
+                seek(packet, client.ip().to_canonical(), sought);
+            }
+        }
+        // One alone has no other to share its waits with.
+        if sought.len() > 1 {
+            self.front.tracker.look_ahead(sought);
+        }
     }
 
     /// Sends each answer or drops it. One system call sends from one address, so they go by that.

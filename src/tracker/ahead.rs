@@ -1,71 +1,97 @@
-//! A look at what a batch of requests will need, so that their waits for memory fall together.
+//! A look at what some requests will need, so that their waits for memory fall together.
 //!
 //! A torrent and a peer in it are found in half a dozen steps through memory, each of which waits for the one before. The
-//! processor can wait for several requests at once, but only for what stands close together in the program: so here each
-//! step is taken for all before the next. Nothing is changed or told, so no request depends on having been here.
+//! processor can wait for several requests at once, but only for what stands close together in the program, with no lock
+//! taken or given back between: so here each step is taken for all before the next, with all their shards locked. Nothing is
+//! changed or told, so no request depends on having been here.
 
+use std::array;
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::sync::MutexGuard;
 
+use super::rules::Settings;
 use super::swarm::Place;
-use super::{InfoHash, Tracker};
+use super::{Announce, InfoHash, SHARDS, Shard, Torrent, Tracker};
 
-/// A torrent, and a peer that may be in it, that a request names.
-#[derive(Clone, Debug)]
-pub struct Sought {
-    info_hash: InfoHash,
-    peer: Option<(IpAddr, NonZeroU16)>,
-    hash: u64,
-    place: Option<Place>,
-    /// Where the torrent is in its shard.
-    at: Option<usize>,
+/// How many are looked at together: about what a processor waits for at once.
+const TOGETHER: usize = 16;
+
+/// What a request names.
+#[derive(Clone, Copy, Debug)]
+pub enum Sought {
+    Announce(Announce),
+    /// One torrent of a scrape. The address is told with the first of them.
+    Scrape(InfoHash, Option<IpAddr>),
 }
 
 impl Sought {
-    /// A scrape has no `peer`.
-    pub fn new(info_hash: InfoHash, peer: Option<(IpAddr, NonZeroU16)>) -> Self {
-        Self {
-            info_hash,
-            peer,
-            hash: 0,
-            place: None,
-            at: None,
+    fn info_hash(&self) -> &InfoHash {
+        match self {
+            Self::Announce(announce) => &announce.info_hash,
+            Self::Scrape(info_hash, _) => info_hash,
         }
     }
 }
 
 impl Tracker {
     /// Has the processor fetch what these requests will look at.
-    pub fn look_ahead(&self, batch: &mut [Sought]) {
-        for sought in &mut *batch {
-            sought.hash = self.hash(&sought.info_hash);
-            sought.place = sought
-                .peer
-                .map(|(address, port)| Place::new(address, port, &self.keyed));
+    pub fn look_ahead(&self, batch: &[Sought]) {
+        let settings = self.settings();
+        for some in batch.chunks(TOGETHER) {
+            self.look_at_budgets(&settings, some);
+            self.look_at_torrents(some);
         }
-        for sought in &mut *batch {
-            sought.at = self.shard(sought.hash).find(&sought.info_hash, sought.hash);
+    }
+
+    fn look_at_budgets(&self, settings: &Settings, some: &[Sought]) {
+        for sought in some {
+            match sought {
+                Sought::Announce(announce) => settings.announces.look_ahead(announce.address),
+                Sought::Scrape(_, Some(from)) => settings.scrapes.look_ahead(*from),
+                Sought::Scrape(_, None) => {}
+            }
         }
-        for sought in &*batch {
-            let shard = self.shard(sought.hash);
-            // Another worker may have moved it meanwhile.
-            let torrent = sought.at.and_then(|at| shard.torrents.get(at));
+    }
+
+    fn look_at_torrents(&self, some: &[Sought]) {
+        let hashes: [u64; TOGETHER] =
+            array::from_fn(|nth| some.get(nth).map_or(0, |s| self.hash(s.info_hash())));
+        let shards = hashes.map(|hash| hash as usize % SHARDS);
+        let firsts: [usize; TOGETHER] = array::from_fn(|nth| {
+            let same = shards[..nth].iter().position(|shard| *shard == shards[nth]);
+            same.unwrap_or(nth)
+        });
+        // One that another worker has at the moment is left out: to wait for it with others in hand could be for ever.
+        let locked: [Option<MutexGuard<'_, Shard>>; TOGETHER] = array::from_fn(|nth| {
+            let wanted = nth < some.len() && firsts[nth] == nth;
+            wanted.then(|| self.shards[shards[nth]].try_lock().ok())?
+        });
+        let shard_of = |nth: usize| locked[firsts[nth]].as_deref();
+
+        let found: [Option<&Torrent>; TOGETHER] = array::from_fn(|nth| {
+            let shard = shard_of(nth)?;
+            let at = shard.find(some.get(nth)?.info_hash(), hashes[nth])?;
+            shard.torrents.get(at)
+        });
+        for torrent in found {
             black_box(torrent.map(|torrent| torrent.swarm.indexed()));
         }
-        for sought in &*batch {
-            let Some(place) = &sought.place else { continue };
-            let shard = self.shard(sought.hash);
-            let torrent = sought.at.and_then(|at| shard.torrents.get(at));
-            black_box(torrent.and_then(|torrent| torrent.swarm.heard_at(place)));
+        for (sought, torrent) in some.iter().zip(found) {
+            if let (Sought::Announce(announce), Some(torrent)) = (sought, torrent) {
+                let place = Place::new(announce.address, announce.port, &self.keyed);
+                black_box(torrent.swarm.heard_at(&place));
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU16;
+
     use super::*;
-    use crate::tracker::{Announce, Event, PeerId, Random, Settings, Time};
+    use crate::tracker::{Event, PeerId, Random, Time};
 
     /// An announce of a peer of either family, in a torrent that has many peers or few.
     fn announce(random: &mut Random) -> Announce {
@@ -99,11 +125,9 @@ mod tests {
         let mut random = Random::new(2);
         for _ in 0..200 {
             let batch: Vec<_> = (0..64).map(|_| announce(&mut random)).collect();
-            let mut sought = vec![Sought::new(InfoHash([0; 20]), None)];
-            sought.extend(batch.iter().map(|announce| {
-                Sought::new(announce.info_hash, Some((announce.address, announce.port)))
-            }));
-            with.look_ahead(&mut sought);
+            let mut sought = vec![Sought::Scrape(InfoHash([0; 20]), None)];
+            sought.extend(batch.iter().map(|announce| Sought::Announce(*announce)));
+            with.look_ahead(&sought);
             for announce in &batch {
                 let answers = [&with, &without].map(|tracker| {
                     let mut peers = Vec::new();

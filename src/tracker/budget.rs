@@ -122,6 +122,21 @@ impl Budget {
         }
     }
 
+    /// Has the processor fetch what [`Budget::take`] will look at.
+    pub(super) fn look_ahead(&self, address: IpAddr) {
+        let look = |length, prefix| {
+            let place = self.place(length, prefix);
+            black_box(self.set(&place).0[0].load(Relaxed));
+        };
+        match address.to_canonical() {
+            IpAddr::V4(address) => look(32, address.to_bits().into()),
+            IpAddr::V6(address) => {
+                let upper = (address.to_bits() >> 64) as u64;
+                (self.v6.iter()).for_each(|(length, _)| look(*length, upper >> (64 - length)));
+            }
+        }
+    }
+
     fn take_v6(&self, now: Time, address: u128) -> Result<(), Exhausted> {
         let upper = (address >> 64) as u64;
         let places = self
