@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -169,14 +169,23 @@ impl RepliesFrom {
         };
         MultiHeaders::preallocate(BATCH, Some(control))
     }
+}
 
-    fn send_headers(self) -> MultiHeaders<SockaddrStorage> {
-        let control = match self {
-            Self::Bound => None,
-            Self::AskedV4 => Some(cmsg_space!(in_pktinfo)),
-            Self::AskedV6 => Some(cmsg_space!(in6_pktinfo)),
-        };
-        MultiHeaders::preallocate(BATCH, control)
+/// Headers to send with, by what they tell the kernel. An IPv4 address as such, even from an IPv6 socket, fits into what the
+/// kernel has at hand; for more it allocates memory for each packet.
+struct Sent {
+    plain: MultiHeaders<SockaddrStorage>,
+    from_v4: MultiHeaders<SockaddrStorage>,
+    from_v6: MultiHeaders<SockaddrStorage>,
+}
+
+impl Sent {
+    fn new() -> Self {
+        Self {
+            plain: MultiHeaders::preallocate(BATCH, None),
+            from_v4: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in_pktinfo))),
+            from_v6: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo))),
+        }
     }
 }
 
@@ -187,7 +196,7 @@ struct Batch {
     sought: Vec<Sought>,
     replies: Vec<Reply>,
     output: Vec<u8>,
-    sent: MultiHeaders<SockaddrStorage>,
+    sent: Sent,
     /// Where a run of replies goes.
     to: Vec<Option<SockaddrStorage>>,
     /// How many packets the kernel has dropped here, by its count.
@@ -205,10 +214,10 @@ struct Reply {
 
 /// An address of this machine, as packet information has it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Local {
-    address: IpAddr,
-    /// 0 leaves it to the routes; link-local addresses mean nothing without it.
-    interface: u32,
+enum Local {
+    V4(Ipv4Addr),
+    /// With the interface: 0 leaves it to the routes; link-local addresses mean nothing without it.
+    V6(Ipv6Addr, u32),
 }
 
 impl Door {
@@ -223,7 +232,7 @@ impl Door {
             sought: Vec::with_capacity(BATCH),
             replies: Vec::with_capacity(BATCH),
             output: Vec::new(),
-            sent: replies_from.send_headers(),
+            sent: Sent::new(),
             to: Vec::with_capacity(BATCH),
             drops: 0,
         };
@@ -372,7 +381,7 @@ impl Door {
         &self,
         run: &[Reply],
         output: &[u8],
-        headers: &mut MultiHeaders<SockaddrStorage>,
+        sent: &mut Sent,
         to: &mut Vec<Option<SockaddrStorage>>,
     ) -> ControlFlow<(), usize> {
         to.clear();
@@ -382,19 +391,16 @@ impl Door {
             [IoSlice::new(bytes.unwrap_or_default())]
         });
         let (v4, v6);
-        let control: &[_] = match run[0].from {
-            None => &[],
-            Some(local) => match self.replies_from {
-                RepliesFrom::Bound => &[],
-                RepliesFrom::AskedV4 => {
-                    v4 = local.as_v4();
-                    &[ControlMessage::Ipv4PacketInfo(&v4)]
-                }
-                RepliesFrom::AskedV6 => {
-                    v6 = local.as_v6();
-                    &[ControlMessage::Ipv6PacketInfo(&v6)]
-                }
-            },
+        let (headers, control): (_, &[_]) = match run[0].from {
+            None => (&mut sent.plain, &[]),
+            Some(Local::V4(address)) => {
+                v4 = info_v4(address);
+                (&mut sent.from_v4, &[ControlMessage::Ipv4PacketInfo(&v4)])
+            }
+            Some(Local::V6(address, interface)) => {
+                v6 = info_v6(address, interface);
+                (&mut sent.from_v6, &[ControlMessage::Ipv6PacketInfo(&v6)])
+            }
         };
         let flags = MsgFlags::MSG_DONTWAIT;
         let fd = self.socket.as_raw_fd();
@@ -425,50 +431,35 @@ fn with_socket_addr(address: SockaddrStorage) -> Option<(SockaddrStorage, Socket
 
 impl Local {
     fn of_v4(info: &in_pktinfo) -> Self {
-        Self {
-            address: IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()),
-            interface: 0,
-        }
+        Self::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()))
     }
 
     fn of_v6(info: &in6_pktinfo) -> Self {
-        let address = std::net::Ipv6Addr::from(info.ipi6_addr.s6_addr);
-        let interface = if address.is_unicast_link_local() {
-            info.ipi6_ifindex
-        } else {
-            0
-        };
-        Self {
-            address: address.into(),
-            interface,
+        let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+        match address.to_ipv4_mapped() {
+            Some(v4) => Self::V4(v4),
+            None if address.is_unicast_link_local() => Self::V6(address, info.ipi6_ifindex),
+            None => Self::V6(address, 0),
         }
     }
+}
 
-    fn as_v4(self) -> in_pktinfo {
-        let octets = match self.address {
-            IpAddr::V4(v4) => v4.octets(),
-            IpAddr::V6(_) => [0; 4],
-        };
-        in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: in_addr {
-                s_addr: u32::from_ne_bytes(octets),
-            },
-            ipi_addr: in_addr { s_addr: 0 },
-        }
+fn info_v4(address: Ipv4Addr) -> in_pktinfo {
+    in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: in_addr {
+            s_addr: u32::from_ne_bytes(address.octets()),
+        },
+        ipi_addr: in_addr { s_addr: 0 },
     }
+}
 
-    fn as_v6(self) -> in6_pktinfo {
-        let address = match self.address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        in6_pktinfo {
-            ipi6_addr: in6_addr {
-                s6_addr: address.octets(),
-            },
-            ipi6_ifindex: self.interface,
-        }
+fn info_v6(address: Ipv6Addr, interface: u32) -> in6_pktinfo {
+    in6_pktinfo {
+        ipi6_addr: in6_addr {
+            s6_addr: address.octets(),
+        },
+        ipi6_ifindex: interface,
     }
 }
 
