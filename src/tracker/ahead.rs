@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::MutexGuard;
 
+use super::budget::Budget;
 use super::rules::Settings;
 use super::swarm::Place;
 use super::{Announce, InfoHash, SHARDS, Shard, Torrent, Tracker};
@@ -45,18 +46,26 @@ impl Tracker {
     }
 
     fn look_at_budgets(&self, settings: &Settings, some: &[Sought]) {
-        for sought in some {
-            match sought {
-                Sought::Announce(announce) => settings.announces.look_ahead(announce.address),
-                Sought::Scrape(_, Some(from)) => settings.scrapes.look_ahead(*from),
-                Sought::Scrape(_, None) => {}
-            }
+        let asked: [Option<(&Budget, _)>; TOGETHER] = array::from_fn(|nth| {
+            let (gate, address) = match some.get(nth)? {
+                Sought::Announce(announce) => (&settings.announces, announce.address),
+                Sought::Scrape(_, from) => (&settings.scrapes, (*from)?),
+            };
+            let budget = gate.budget.as_deref()?;
+            Some((budget, budget.narrowest(address)))
+        });
+        for (budget, place) in asked.iter().flatten() {
+            budget.look_at(place);
         }
     }
 
     fn look_at_torrents(&self, some: &[Sought]) {
         let hashes: [u64; TOGETHER] =
             array::from_fn(|nth| some.get(nth).map_or(0, |s| self.hash(s.info_hash())));
+        let places: [Option<Place>; TOGETHER] = array::from_fn(|nth| match some.get(nth)? {
+            Sought::Announce(it) => Some(Place::new(it.address, it.port, &self.keyed)),
+            Sought::Scrape(..) => None,
+        });
         let shards = hashes.map(|hash| hash as usize % SHARDS);
         let firsts: [usize; TOGETHER] = array::from_fn(|nth| {
             let same = shards[..nth].iter().position(|shard| *shard == shards[nth]);
@@ -77,10 +86,9 @@ impl Tracker {
         for torrent in found {
             black_box(torrent.map(|torrent| torrent.swarm.indexed()));
         }
-        for (sought, torrent) in some.iter().zip(found) {
-            if let (Sought::Announce(announce), Some(torrent)) = (sought, torrent) {
-                let place = Place::new(announce.address, announce.port, &self.keyed);
-                black_box(torrent.swarm.heard_at(&place));
+        for (place, torrent) in places.iter().zip(found) {
+            if let (Some(place), Some(torrent)) = (place, torrent) {
+                black_box(torrent.swarm.heard_at(place));
             }
         }
     }

@@ -86,13 +86,6 @@ impl Gate {
                 .map_err(|Exhausted { retry_secs }| Refusal::TooOften { retry_secs }),
         }
     }
-
-    /// Has the processor fetch what [`Gate::admit`] will look at.
-    pub(super) fn look_ahead(&self, address: IpAddr) {
-        if let Some(budget) = &self.budget {
-            budget.look_ahead(address);
-        }
-    }
 }
 
 impl Settings {
