@@ -96,10 +96,13 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
+    use std::num::{NonZeroU16, NonZeroU32};
+    use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::tracker::{Event, PeerId, Random, Time};
+    use crate::tracker::access::Networks;
+    use crate::tracker::budget::{self, Rate};
+    use crate::tracker::{Admission, Event, PeerId, Random, Time};
 
     /// An announce of a peer of either family, in a torrent that has many peers or few.
     fn announce(random: &mut Random) -> Announce {
@@ -122,15 +125,54 @@ mod tests {
         }
     }
 
+    /// Five announces each.
+    fn budget() -> Budget {
+        let per_minute = NonZeroU32::MIN;
+        let rate = Rate {
+            per_minute,
+            burst: per_minute.saturating_add(4),
+        };
+        let many = per_minute.saturating_add(1000);
+        let settings = budget::Settings {
+            v4: rate,
+            v6_64: rate,
+            v6_56: rate.times(many),
+            v6_48: rate.times(many),
+            exempt: Networks::default(),
+            places: 10_000,
+        };
+        Budget::new(settings, [3, 4])
+    }
+
+    #[test]
+    fn what_another_worker_has_is_not_waited_for() {
+        let tracker = Tracker::new(Settings::default(), 1);
+        let batch: Vec<_> = (0..40)
+            .map(|torrent| Sought::Scrape(InfoHash([torrent; 20]), None))
+            .collect();
+        for sought in &batch {
+            tracker.admit(sought.info_hash(), Admission::Listed);
+        }
+        let hash = tracker.hash(batch[20].info_hash());
+        let others = tracker.shard(hash);
+        tracker.look_ahead(&batch);
+        drop(others);
+        let free = |shard: &Mutex<Shard>| shard.try_lock().is_ok();
+        assert!(tracker.shards.iter().all(free));
+    }
+
     #[test]
     fn answers_are_the_same_with_and_without() {
-        let settings = Settings {
-            open: true,
-            ..Settings::default()
-        };
-        let with = Tracker::new(settings.clone(), 1);
-        let without = Tracker::new(settings, 1);
+        let [with, without] = [(); 2].map(|()| {
+            let mut settings = Settings {
+                open: true,
+                ..Settings::default()
+            };
+            settings.announces.budget = Some(Arc::new(budget()));
+            Tracker::new(settings, 1)
+        });
         let mut random = Random::new(2);
+        let mut refused = 0;
         for _ in 0..200 {
             let batch: Vec<_> = (0..64).map(|_| announce(&mut random)).collect();
             let mut sought = vec![Sought::Scrape(InfoHash([0; 20]), None)];
@@ -142,10 +184,12 @@ mod tests {
                     let answer = tracker.announce(Time(0), announce, &mut peers);
                     (answer, peers)
                 });
+                refused += u32::from(answers[0].0.is_err());
                 assert_eq!(answers[0], answers[1]);
             }
             assert_eq!(with.totals(), without.totals());
         }
+        assert!(refused > 1000, "{refused}");
         let large = with.scrape(&InfoHash([0; 20])).unwrap();
         assert!(large.complete + large.incomplete > 1000, "{large:?}");
     }
