@@ -182,10 +182,13 @@ fn scrape(
     query: &[u8],
     reply: &mut Reply,
 ) -> Result<Outcome, Malformed> {
-    if let Err(refusal) = tracker.admit_scrape(now, from) {
-        write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
-        return Ok(Outcome::Refused(refusal));
-    }
+    let scrape = match tracker.admit_scrape(now, from) {
+        Ok(scrape) => scrape,
+        Err(refusal) => {
+            write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
+            return Ok(Outcome::Refused(refusal));
+        }
+    };
     reply.hashes.clear();
     for (_, value) in pairs(query)
         .filter(|(key, _)| *key == b"info_hash")
@@ -201,7 +204,7 @@ fn scrape(
         reply.hashes.sort_unstable();
         reply.hashes.dedup();
         for info_hash in &reply.hashes {
-            if let Some(entry) = tracker.scrape(info_hash) {
+            if let Some(entry) = scrape.counts(info_hash) {
                 write_scraped(out, info_hash, &entry);
             }
         }

@@ -277,10 +277,13 @@ impl Responder {
         packet: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Malformed> {
-        if let Err(refusal) = tracker.admit_scrape(now, from.address()) {
-            write_error(out, header, refusal.reason());
-            return Ok(Outcome::Refused(refusal));
-        }
+        let scrape = match tracker.admit_scrape(now, from.address()) {
+            Ok(scrape) => scrape,
+            Err(refusal) => {
+                write_error(out, header, refusal.reason());
+                return Ok(Outcome::Refused(refusal));
+            }
+        };
         let mut hashes = &packet[Header::LEN..];
         if hashes.is_empty() {
             return Err(Malformed::ScrapeEmpty);
@@ -292,7 +295,7 @@ impl Responder {
         hashes = &hashes[..hashes.len().min(20 * room.min(SCRAPE_MAX))];
         write_head(out, SCRAPE, header);
         while let Some((hash, rest)) = hashes.split_first_chunk() {
-            let entry = tracker.scrape(&InfoHash(*hash)).unwrap_or_default();
+            let entry = scrape.counts(&InfoHash(*hash)).unwrap_or_default();
             for count in [entry.complete, entry.downloaded, entry.incomplete] {
                 out.extend_from_slice(&count.to_be_bytes());
             }
@@ -385,14 +388,14 @@ pub fn seek(packet: &[u8], from: IpAddr, sought: &mut Vec<Sought>) {
     match header.action {
         ANNOUNCE => {
             if let Ok(announce) = parse_announce(packet, from) {
-                let peer = (announce.address, announce.port);
-                sought.push(Sought::new(announce.info_hash, Some(peer)));
+                sought.push(Sought::Announce(announce));
             }
         }
         SCRAPE => {
             let hashes = packet[Header::LEN..].chunks_exact(20).take(SCRAPE_MAX);
             let hashes = hashes.filter_map(|hash| hash.try_into().ok());
-            sought.extend(hashes.map(|hash| Sought::new(InfoHash(hash), None)));
+            let mut from = Some(from);
+            sought.extend(hashes.map(|hash| Sought::Scrape(InfoHash(hash), from.take())));
         }
         _ => {}
     }

@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,8 +21,8 @@ use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg, setsockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
+    recvmmsg, sendmmsg, setsockopt,
 };
 
 use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, seek};
@@ -33,6 +33,9 @@ use crate::tracker::{Sought, Tracker};
 
 /// How many packets one system call takes at most.
 const BATCH: usize = 64;
+
+/// For how many packets memory is looked at ahead: what they need has to stay in the nearest cache until they are answered.
+const AHEAD: usize = 16;
 
 /// One byte more than is answered, so that a longer packet is seen to be too long.
 const SLOT: usize = PACKET_MAX + 1;
@@ -121,6 +124,8 @@ pub fn serve(
     Ok(())
 }
 
+type Message<'a, 's> = RecvMsg<'a, 's, SockaddrStorage>;
+
 /// One socket, and what its packets need on their way.
 struct Door {
     front: Arc<Front>,
@@ -164,14 +169,23 @@ impl RepliesFrom {
         };
         MultiHeaders::preallocate(BATCH, Some(control))
     }
+}
 
-    fn send_headers(self) -> MultiHeaders<SockaddrStorage> {
-        let control = match self {
-            Self::Bound => None,
-            Self::AskedV4 => Some(cmsg_space!(in_pktinfo)),
-            Self::AskedV6 => Some(cmsg_space!(in6_pktinfo)),
-        };
-        MultiHeaders::preallocate(BATCH, control)
+/// Headers to send with, by what they tell the kernel. An IPv4 address as such, even from an IPv6 socket, fits into what the
+/// kernel has at hand; for more it allocates memory for each packet.
+struct Sent {
+    plain: MultiHeaders<SockaddrStorage>,
+    from_v4: MultiHeaders<SockaddrStorage>,
+    from_v6: MultiHeaders<SockaddrStorage>,
+}
+
+impl Sent {
+    fn new() -> Self {
+        Self {
+            plain: MultiHeaders::preallocate(BATCH, None),
+            from_v4: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in_pktinfo))),
+            from_v6: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo))),
+        }
     }
 }
 
@@ -182,7 +196,7 @@ struct Batch {
     sought: Vec<Sought>,
     replies: Vec<Reply>,
     output: Vec<u8>,
-    sent: MultiHeaders<SockaddrStorage>,
+    sent: Sent,
     /// Where a run of replies goes.
     to: Vec<Option<SockaddrStorage>>,
     /// How many packets the kernel has dropped here, by its count.
@@ -200,10 +214,10 @@ struct Reply {
 
 /// An address of this machine, as packet information has it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Local {
-    address: IpAddr,
-    /// 0 leaves it to the routes; link-local addresses mean nothing without it.
-    interface: u32,
+enum Local {
+    V4(Ipv4Addr),
+    /// With the interface: 0 leaves it to the routes; link-local addresses mean nothing without it.
+    V6(Ipv6Addr, u32),
 }
 
 impl Door {
@@ -218,7 +232,7 @@ impl Door {
             sought: Vec::with_capacity(BATCH),
             replies: Vec::with_capacity(BATCH),
             output: Vec::new(),
-            sent: replies_from.send_headers(),
+            sent: Sent::new(),
             to: Vec::with_capacity(BATCH),
             drops: 0,
         };
@@ -269,24 +283,14 @@ impl Door {
             self.front.clock.at(instant),
             self.front.clock.unix_at(instant),
         );
-        batch.sought.clear();
         batch.replies.clear();
         batch.output.clear();
         let messages: Vec<_> = messages.collect();
-        for message in &messages {
-            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
-                let packet = message.iovs().next().unwrap_or_default();
-                seek(packet, client.ip().to_canonical(), &mut batch.sought);
-            }
-        }
-        // One alone has no other to share its waits with.
-        if batch.sought.len() > 1 {
-            self.front.tracker.look_ahead(&mut batch.sought);
-        }
-        let mut received = 0;
         let mut control_cut = false;
-        for message in messages {
-            received += 1;
+        for (nth, message) in messages.iter().enumerate() {
+            if nth % AHEAD == 0 {
+                self.look_ahead(&messages[nth..], &mut batch.sought);
+            }
             let Ok(control) = message.cmsgs() else {
                 control_cut = true;
                 counters.udp_unanswerable.add_one();
@@ -329,6 +333,7 @@ impl Door {
                 batch.replies.push(Reply { to, from, bytes });
             }
         }
+        let received = messages.len();
         if received > 0 {
             // For the whole batch once, as reading the clock for each would show.
             let each = instant.elapsed() / received as u32;
@@ -339,6 +344,21 @@ impl Door {
             batch.received = self.replies_from.receive_headers();
         }
         Ok(received)
+    }
+
+    /// Has the processor fetch what the next few of these will need.
+    fn look_ahead(&self, next: &[Message<'_, '_>], sought: &mut Vec<Sought>) {
+        sought.clear();
+        for message in next.iter().take(AHEAD) {
+            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
+                let packet = message.iovs().next().unwrap_or_default();
+                seek(packet, client.ip().to_canonical(), sought);
+            }
+        }
+        // One alone has no other to share its waits with.
+        if sought.len() > 1 {
+            self.front.tracker.look_ahead(sought);
+        }
     }
 
     /// Sends each answer or drops it. One system call sends from one address, so they go by that.
@@ -361,7 +381,7 @@ impl Door {
         &self,
         run: &[Reply],
         output: &[u8],
-        headers: &mut MultiHeaders<SockaddrStorage>,
+        sent: &mut Sent,
         to: &mut Vec<Option<SockaddrStorage>>,
     ) -> ControlFlow<(), usize> {
         to.clear();
@@ -371,19 +391,16 @@ impl Door {
             [IoSlice::new(bytes.unwrap_or_default())]
         });
         let (v4, v6);
-        let control: &[_] = match run[0].from {
-            None => &[],
-            Some(local) => match self.replies_from {
-                RepliesFrom::Bound => &[],
-                RepliesFrom::AskedV4 => {
-                    v4 = local.as_v4();
-                    &[ControlMessage::Ipv4PacketInfo(&v4)]
-                }
-                RepliesFrom::AskedV6 => {
-                    v6 = local.as_v6();
-                    &[ControlMessage::Ipv6PacketInfo(&v6)]
-                }
-            },
+        let (headers, control): (_, &[_]) = match run[0].from {
+            None => (&mut sent.plain, &[]),
+            Some(Local::V4(address)) => {
+                v4 = info_v4(address);
+                (&mut sent.from_v4, &[ControlMessage::Ipv4PacketInfo(&v4)])
+            }
+            Some(Local::V6(address, interface)) => {
+                v6 = info_v6(address, interface);
+                (&mut sent.from_v6, &[ControlMessage::Ipv6PacketInfo(&v6)])
+            }
         };
         let flags = MsgFlags::MSG_DONTWAIT;
         let fd = self.socket.as_raw_fd();
@@ -414,50 +431,35 @@ fn with_socket_addr(address: SockaddrStorage) -> Option<(SockaddrStorage, Socket
 
 impl Local {
     fn of_v4(info: &in_pktinfo) -> Self {
-        Self {
-            address: IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()),
-            interface: 0,
-        }
+        Self::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()))
     }
 
     fn of_v6(info: &in6_pktinfo) -> Self {
-        let address = std::net::Ipv6Addr::from(info.ipi6_addr.s6_addr);
-        let interface = if address.is_unicast_link_local() {
-            info.ipi6_ifindex
-        } else {
-            0
-        };
-        Self {
-            address: address.into(),
-            interface,
+        let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+        match address.to_ipv4_mapped() {
+            Some(v4) => Self::V4(v4),
+            None if address.is_unicast_link_local() => Self::V6(address, info.ipi6_ifindex),
+            None => Self::V6(address, 0),
         }
     }
+}
 
-    fn as_v4(self) -> in_pktinfo {
-        let octets = match self.address {
-            IpAddr::V4(v4) => v4.octets(),
-            IpAddr::V6(_) => [0; 4],
-        };
-        in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: in_addr {
-                s_addr: u32::from_ne_bytes(octets),
-            },
-            ipi_addr: in_addr { s_addr: 0 },
-        }
+fn info_v4(address: Ipv4Addr) -> in_pktinfo {
+    in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: in_addr {
+            s_addr: u32::from_ne_bytes(address.octets()),
+        },
+        ipi_addr: in_addr { s_addr: 0 },
     }
+}
 
-    fn as_v6(self) -> in6_pktinfo {
-        let address = match self.address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        in6_pktinfo {
-            ipi6_addr: in6_addr {
-                s6_addr: address.octets(),
-            },
-            ipi6_ifindex: self.interface,
-        }
+fn info_v6(address: Ipv6Addr, interface: u32) -> in6_pktinfo {
+    in6_pktinfo {
+        ipi6_addr: in6_addr {
+            s6_addr: address.octets(),
+        },
+        ipi6_ifindex: interface,
     }
 }
 

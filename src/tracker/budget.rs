@@ -122,6 +122,19 @@ impl Budget {
         }
     }
 
+    /// Where the bucket is that [`Budget::take`] asks first.
+    pub(super) fn narrowest(&self, address: IpAddr) -> Place {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.place(32, address.to_bits().into()),
+            IpAddr::V6(address) => self.place(64, (address.to_bits() >> 64) as u64),
+        }
+    }
+
+    /// Has the processor fetch it.
+    pub(super) fn look_at(&self, place: &Place) {
+        black_box(self.set(place).0[0].load(Relaxed));
+    }
+
     fn take_v6(&self, now: Time, address: u128) -> Result<(), Exhausted> {
         let upper = (address >> 64) as u64;
         let places = self
@@ -163,7 +176,7 @@ impl Budget {
 }
 
 /// Where a prefix's bucket is.
-struct Place {
+pub(super) struct Place {
     set: usize,
     mark: Mark,
 }

@@ -191,26 +191,24 @@ impl Tracker {
         })
     }
 
-    /// Whether an address may scrape now; asked once for each request, however many torrents that names.
-    pub fn admit_scrape(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
-        self.settings().scrapes.admit(now, address)
+    /// Lets an address scrape, if it may now; asked once for each request, however many torrents that names.
+    pub fn admit_scrape(&self, now: Time, address: IpAddr) -> Result<Scrape<'_>, Refusal> {
+        let settings = self.settings();
+        settings.scrapes.admit(now, address)?;
+        Ok(Scrape {
+            tracker: self,
+            open: settings.open,
+        })
     }
 
-    /// One torrent's counts; `None` for one that is not tracked here.
+    /// One torrent's counts, for the operator; `None` for one that is not tracked here.
     pub fn scrape(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
         let open = self.settings().open;
-        let hash = self.hash(info_hash);
-        let shard = self.shard(hash);
-        match shard.find(info_hash, hash) {
-            Some(at) => shard.torrents[at]
-                .admitted(open)
-                .is_ok()
-                .then(|| shard.torrents[at].counts()),
-            None => open.then(|| ScrapeEntry {
-                downloaded: shard.remembered.get(info_hash, hash).unwrap_or(0),
-                ..ScrapeEntry::default()
-            }),
+        Scrape {
+            tracker: self,
+            open,
         }
+        .counts(info_hash)
     }
 
     /// Shows no fewer downloads of a torrent than `downloads`, which others may have counted. Where it is not tracked, that is
@@ -384,7 +382,11 @@ impl Tracker {
     }
 
     fn shard(&self, hash: u64) -> Locked<'_> {
-        self.locked(&self.shards[hash as usize % SHARDS])
+        self.locked(self.shard_of(hash))
+    }
+
+    fn shard_of(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[hash as usize % SHARDS]
     }
 
     fn locked<'a>(&'a self, shard: &'a Mutex<Shard>) -> Locked<'a> {
@@ -393,6 +395,30 @@ impl Tracker {
             before: shard.held(),
             shard,
             held: &self.held,
+        }
+    }
+}
+
+/// A scrape that has been admitted.
+pub struct Scrape<'a> {
+    tracker: &'a Tracker,
+    open: bool,
+}
+
+impl Scrape<'_> {
+    /// One torrent's counts; `None` for one that is not tracked here.
+    pub fn counts(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
+        let hash = self.tracker.hash(info_hash);
+        let shard = lock(self.tracker.shard_of(hash));
+        match shard.find(info_hash, hash) {
+            Some(at) => shard.torrents[at]
+                .admitted(self.open)
+                .is_ok()
+                .then(|| shard.torrents[at].counts()),
+            None => self.open.then(|| ScrapeEntry {
+                downloaded: shard.remembered.get(info_hash, hash).unwrap_or(0),
+                ..ScrapeEntry::default()
+            }),
         }
     }
 }
