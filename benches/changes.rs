@@ -2,33 +2,17 @@
 //!
 //! `cargo bench --bench changes`
 
-use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
+mod population;
+
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
+use population::{NOW, PEERS, SPREADS, announce};
 use tbtt::protocol::changes::{self, Batch, Record, Sender};
 use tbtt::tracker::downloads::NodeId;
-use tbtt::tracker::{
-    Announce, Event, Heard, HostKey, InfoHash, Key, PeerId, Random, Settings, Time, Told, Tracker,
-    Walk,
-};
+use tbtt::tracker::{Announce, Heard, HostKey, Random, Settings, Told, Tracker, Walk};
 
-const PEERS: u32 = 1_000_000;
-const NOW: Time = Time(100_000);
 const BATCH: usize = 256;
-
-/// Which torrent a peer is in.
-type Spread = fn(peer: u32, random: &mut Random) -> u32;
-
-const SPREADS: [(&str, Spread); 4] = [
-    ("1 M peers in 100,000 torrents", |peer, _| peer % 100_000),
-    ("1 M peers in 10,000 torrents by Zipf", |_, random| {
-        zipf(random)
-    }),
-    ("1 M peers in a torrent each", |peer, _| peer),
-    ("1 M peers in 1 torrent", |_, _| 0),
-];
 
 fn main() {
     for (name, spread) in SPREADS {
@@ -82,29 +66,6 @@ fn tracker(in_cluster: bool) -> Tracker {
         ..Settings::default()
     };
     Tracker::new(settings, 7)
-}
-
-fn announce(peer: u32, torrent: u32) -> Announce {
-    let mut info_hash = InfoHash([0; 20]);
-    info_hash.0[..4].copy_from_slice(&torrent.to_be_bytes());
-    let mut peer_id = PeerId([b'-'; 20]);
-    peer_id.0[..4].copy_from_slice(&peer.to_be_bytes());
-    Announce {
-        info_hash,
-        peer_id,
-        key: Some(Key(peer)),
-        address: Ipv4Addr::from(0x0a00_0000 + peer).into(),
-        port: NonZeroU16::MIN,
-        event: Event::None,
-        complete: peer % 3 == 0,
-        numwant: Some(50),
-    }
-}
-
-/// One of 10,000: number n about 1/n as often as number 1.
-fn zipf(random: &mut Random) -> u32 {
-    let uniform = f64::from(random.next_u32()) / f64::from(u32::MAX);
-    (10_000f64.powf(uniform) as u32).min(10_000) - 1
 }
 
 fn tell(tracker: &Tracker, announces: &[Announce]) -> Vec<Told> {

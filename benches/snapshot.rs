@@ -2,36 +2,21 @@
 //!
 //! `cargo bench --bench snapshot`; `TMPDIR` says where to write.
 
+mod population;
+
 use std::fmt;
 use std::fs;
-use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
+use population::{NOW, PEERS, SPREADS, Spread, announce};
 use tbtt::snapshot::{self, Beside, Pace, Secrets};
-use tbtt::tracker::{
-    Announce, Event, InfoHash, Key, PeerId, Random, Settings, Time, Tracker, Walk,
-};
+use tbtt::tracker::{Random, Settings, Tracker, Walk};
 
-const PEERS: u32 = 1_000_000;
-const NOW: Time = Time(100_000);
 const SEED: u64 = 7;
-
-/// Which torrent a peer is in.
-type Spread = fn(peer: u32, random: &mut Random) -> u32;
-
-const SPREADS: [(&str, Spread); 4] = [
-    ("1 M peers in 100,000 torrents", |peer, _| peer % 100_000),
-    ("1 M peers in 10,000 torrents by Zipf", |_, random| {
-        zipf(random)
-    }),
-    ("1 M peers in a torrent each", |peer, _| peer),
-    ("1 M peers in 1 torrent", |_, _| 0),
-];
 
 fn main() {
     let directory = std::env::temp_dir().join(format!("tbtt-bench-{}", std::process::id()));
@@ -119,29 +104,6 @@ fn open_tracker(seed: u64) -> Tracker {
         ..Settings::default()
     };
     Tracker::new(settings, seed)
-}
-
-fn announce(peer: u32, torrent: u32) -> Announce {
-    let mut info_hash = InfoHash([0; 20]);
-    info_hash.0[..4].copy_from_slice(&torrent.to_be_bytes());
-    let mut peer_id = PeerId([b'-'; 20]);
-    peer_id.0[..4].copy_from_slice(&peer.to_be_bytes());
-    Announce {
-        info_hash,
-        peer_id,
-        key: Some(Key(peer)),
-        address: Ipv4Addr::from(0x0a00_0000 + peer).into(),
-        port: NonZeroU16::MIN,
-        event: Event::None,
-        complete: peer % 3 == 0,
-        numwant: Some(50),
-    }
-}
-
-/// One of 10,000: number n about 1/n as often as number 1.
-fn zipf(random: &mut Random) -> u32 {
-    let uniform = f64::from(random.next_u32()) / f64::from(u32::MAX);
-    (10_000f64.powf(uniform) as u32).min(10_000) - 1
 }
 
 /// Announces from two threads for two seconds, as fast as they can, while `beside` is done over and over.

@@ -1,0 +1,44 @@
+//! A million peers, and the torrents that they may be in.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
+
+use tbtt::tracker::{Announce, Event, InfoHash, Key, PeerId, Random, Time};
+
+pub(crate) const PEERS: u32 = 1_000_000;
+pub(crate) const NOW: Time = Time(100_000);
+
+/// Which torrent a peer is in.
+pub(crate) type Spread = fn(peer: u32, random: &mut Random) -> u32;
+
+pub(crate) const SPREADS: [(&str, Spread); 4] = [
+    ("1 M peers in 100,000 torrents", |peer, _| peer % 100_000),
+    ("1 M peers in 10,000 torrents by Zipf", |_, random| {
+        zipf(random)
+    }),
+    ("1 M peers in a torrent each", |peer, _| peer),
+    ("1 M peers in 1 torrent", |_, _| 0),
+];
+
+/// One of 10,000: number n about 1/n as often as number 1.
+fn zipf(random: &mut Random) -> u32 {
+    let uniform = f64::from(random.next_u32()) / f64::from(u32::MAX);
+    (10_000f64.powf(uniform) as u32).min(10_000) - 1
+}
+
+pub(crate) fn announce(peer: u32, torrent: u32) -> Announce {
+    let mut info_hash = InfoHash([0; 20]);
+    info_hash.0[..4].copy_from_slice(&torrent.to_be_bytes());
+    let mut peer_id = PeerId([b'-'; 20]);
+    peer_id.0[..4].copy_from_slice(&peer.to_be_bytes());
+    Announce {
+        info_hash,
+        peer_id,
+        key: Some(Key(peer)),
+        address: Ipv4Addr::from(0x0a00_0000 + peer).into(),
+        port: NonZeroU16::MIN,
+        event: Event::None,
+        complete: peer % 3 == 0,
+        numwant: Some(50),
+    }
+}
