@@ -54,6 +54,9 @@ const MAGIC: [u8; 8] = *b"TBTTSNAP";
 const VERSION: u32 = 1;
 const HEADER: usize = 8 + 4 + 8 + 4 + 8 + 16;
 
+/// How much is written before it is made lasting, beside service: what comes to the disk all at once takes a processor for long.
+const LASTING: u64 = 1 << 20;
+
 const BLOCK: u8 = b'B';
 const HEALTH: u8 = b'H';
 const CLUSTER: u8 = b'C';
@@ -307,7 +310,7 @@ fn write(
     let mut file = BufWriter::with_capacity(64 * 1024, file);
     file.write_all(&header.bytes())?;
     let (mut walk, mut end, mut content) = (Walk::default(), End::default(), Vec::new());
-    let (mut number, mut bytes) = (1, HEADER as u64 + 8);
+    let (mut number, mut bytes, mut lasting) = (1, HEADER as u64 + 8, 0);
     loop {
         let started = Instant::now();
         let Some(totals) = tracker.save(header.time, &mut walk, &mut content) else {
@@ -318,6 +321,11 @@ fn write(
             end.count(totals);
             number += 1;
             if pace == Pace::BesideService {
+                if bytes - lasting > LASTING {
+                    file.flush()?;
+                    file.get_ref().sync_data()?;
+                    lasting = bytes;
+                }
                 thread::sleep((3 * started.elapsed()).min(LONGEST_REST));
             }
         }
