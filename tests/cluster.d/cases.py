@@ -278,6 +278,15 @@ class Ledger:
                     self.peers[torrent].remove(gone)
                     client.announce(torrent, gone, event=STOPPED)
 
+    def restart(self):
+        """At each node, a client that all know stops and starts again."""
+        for at, port in enumerate(self.cluster.ports):
+            client = Udp(port, "127.40.0.1")
+            torrent = self.swarms[at]
+            peer = max(self.known[torrent])
+            client.announce(torrent, peer, event=STOPPED)
+            client.announce(torrent, peer, event=STARTED)
+
     def agree(self, seconds):
         took = self.cluster.agree(self.swarms, [(0, 0, len(self.peers[torrent])) for torrent in self.swarms], seconds)
         self.known = {torrent: set(peers) for torrent, peers in self.peers.items()}
@@ -306,6 +315,7 @@ def outage(cluster, ledger, name, begin, end, expected="lone", who=(0, 1, 2), se
             for number in who:
                 node = cluster.nodes[number]
                 await_(f"{node.directory.name} to be {expected}", lambda node=node: state(node) == expected, 20)
+        ledger.restart()
         ledger.act()
         time.sleep(2.5)
     finally:
