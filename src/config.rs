@@ -17,7 +17,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::cluster::{self, PasswordFile, Url};
-use crate::daemon::{log, privileges};
+use crate::log;
+use crate::os::privileges;
 use crate::protocol::http::{self as protocol, Paths};
 use crate::protocol::udp::{self, BadIds};
 use crate::server::http;

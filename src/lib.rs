@@ -12,8 +12,11 @@ pub mod server;
 /// The torrent directories, watched: what appears and goes.
 pub mod publish;
 
-/// The process: sockets, privileges, sandbox, log, signals. Knows nothing of torrents.
-pub mod daemon;
+/// One event, one line, one write.
+pub mod log;
+
+/// The process: sockets, privileges, sandbox, signals. Knows nothing of torrents.
+pub mod os;
 
 /// Swarms across machines: through an engine, and never waiting for it.
 pub mod cluster;

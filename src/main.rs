@@ -12,8 +12,9 @@ use clap::error::ErrorKind;
 use tokio::sync::watch;
 
 use tbtt::config::{self, Loaded};
-use tbtt::daemon::signals::Requests;
-use tbtt::daemon::{log, notify};
+use tbtt::log;
+use tbtt::os::signals::Requests;
+use tbtt::os::systemd as notify;
 use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use tbtt::daemon::log::{self, Settings, Target};
+use tbtt::log::{self, Settings, Target};
 
 const SYSLOG_SOCKET: &str = "TBTT_TEST_SYSLOG_SOCKET";
 const THREADS: usize = 4;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use tbtt::daemon::notify::{self, Watchdog};
+use tbtt::os::systemd::{self, Watchdog};
 
 const HELPER: &str = "TBTT_TEST_NOTIFY";
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, gettid, setresgid, setresuid};
-use tbtt::daemon::privileges::{Privileges, irrevocably_drop};
+use tbtt::os::privileges::{Privileges, irrevocably_drop};
 
 const USER: &str = "TBTT_TEST_USER";
 

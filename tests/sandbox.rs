@@ -11,7 +11,7 @@ use std::process::Command;
 
 use nix::sys::signal::kill;
 use nix::unistd::getppid;
-use tbtt::daemon::sandbox::{Reached, Settings, restrict};
+use tbtt::os::sandbox::{Reached, Settings, restrict};
 
 const INSIDE: &str = "TBTT_TEST_INSIDE";
 

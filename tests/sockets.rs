@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use nix::libc::{O_CLOEXEC, O_NONBLOCK};
-use tbtt::daemon::sockets::{Kind, Known, inherited};
+use tbtt::os::sockets::{Kind, Known, inherited};
 
 const REPORT: &str = "TBTT_TEST_REPORT";
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 /// Each part, and what it may use of the others.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("tracker", &[]),
-    ("daemon", &[]),
+    ("log", &[]),
+    ("os", &[]),
     ("protocol", &["tracker"]),
     ("snapshot", &["tracker"]),
     ("publish", &["protocol", "tracker"]),
@@ -14,12 +15,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cluster", &["protocol", "server", "tracker"]),
     (
         "config",
-        &["cluster", "daemon", "protocol", "server", "tracker"],
+        &["cluster", "log", "os", "protocol", "server", "tracker"],
     ),
     (
         "service",
         &[
-            "cluster", "config", "daemon", "protocol", "publish", "server", "snapshot", "tracker",
+            "cluster", "config", "log", "os", "protocol", "publish", "server", "snapshot",
+            "tracker",
         ],
     ),
 ];

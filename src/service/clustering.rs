@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Cluster, Credentials, Event, Settings};
 use crate::config::Config;
-use crate::daemon::log;
+use crate::log;
 use crate::server::Clock;
 use crate::server::outbox::Outbox;
 use crate::tracker::Tracker;

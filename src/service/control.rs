@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::daemon::log::{self, Level};
+use crate::log::{self, Level};
 use crate::server::control::{self, Door, LogLevel, Operator, Problem, Saved};
 use crate::server::figures::Figures;
 use crate::snapshot::Pace;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::config::{Config, Faults, Loaded};
-use crate::daemon::log;
-use crate::daemon::notify::{self, Watchdog};
-use crate::daemon::signals::{Request, Requests};
+use crate::log;
+use crate::os::signals::{Request, Requests};
+use crate::os::systemd::{self as notify, Watchdog};
 use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
 use crate::publish::Publisher;

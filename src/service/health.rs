@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::daemon::log;
+use crate::log;
 use crate::server::Clock;
 use crate::tracker::InfoHash;
 use crate::tracker::health::{Health, News, Seeds};

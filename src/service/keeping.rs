@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Loaded};
-use crate::daemon::log;
+use crate::log;
 use crate::server::Clock;
 use crate::snapshot::{self, Beside, Pace, SaveError, Saved, Secrets};
 use crate::tracker::Tracker;

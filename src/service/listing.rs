@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use crate::config::{Config, Lists};
-use crate::daemon::log;
+use crate::log;
 use crate::publish::{self, Event, Publisher};
 use crate::server::Clock;
 use crate::tracker::catalogue::{Catalogue, Change, Row, Torrent};

@@ -33,7 +33,7 @@ pub mod workers;
 
 use std::fmt::Display;
 
-use crate::daemon::log;
+use crate::log;
 
 /// Why the daemon ends, as its exit status says it (sysexits.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

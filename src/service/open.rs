@@ -10,8 +10,9 @@ use std::path::Path;
 use nix::unistd::{Gid, Group, User, geteuid};
 
 use crate::config::{Config, Listen};
-use crate::daemon::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
-use crate::daemon::{addresses, log};
+use crate::log;
+use crate::os::addresses;
+use crate::os::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
 use crate::server::http::{Door, Listener, Serves};
 
 use super::{Exit, Failed, failed};

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::Url;
 use crate::config::{Config, FILES_BESIDE};
-use crate::daemon::privileges::{self, Privileges};
-use crate::daemon::{log, sandbox};
+use crate::log;
+use crate::os::privileges::{self, Privileges};
+use crate::os::sandbox;
 
 use super::{Exit, Failed, failed};
 

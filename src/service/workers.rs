@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::config::Config;
-use crate::daemon::notify;
+use crate::os::systemd as notify;
 use crate::server::http::{self, Door, Front};
 use crate::server::udp;
 

@@ -843,7 +843,7 @@ impl Line {
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
-/// # use tbtt::daemon::log::Repeated;
+/// # use tbtt::log::Repeated;
 /// let now = Instant::now();
 /// let mut failed = Repeated::new(Duration::from_secs(10));
 /// assert_eq!(failed.count(now), Some(1));
