@@ -3,8 +3,11 @@
 /// What a tracker knows: swarms, who is welcome, how often. Pure: no clock, no I/O.
 pub mod tracker;
 
-/// Bytes in, bytes out: HTTP, UDP and metainfo as clients write them. Pure.
+/// Bytes in, bytes out: HTTP and UDP as clients write them. Pure.
 pub mod protocol;
+
+/// `.torrent` files, parsed and built. Pure.
+pub mod metainfo;
 
 /// Sockets: read, respond, write, count.
 pub mod server;

@@ -26,7 +26,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
-use crate::protocol::metainfo::Metainfo;
+use crate::metainfo::Metainfo;
 
 /// Larger files are faulty: a torrent of a terabyte in pieces of 512 KiB has 40 MB.
 const MAX_FILE: u64 = 64 << 20;

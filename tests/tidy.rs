@@ -9,9 +9,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("os", &[]),
     ("protocol", &["tracker"]),
+    ("metainfo", &["tracker"]),
     ("snapshot", &["tracker"]),
-    ("publish", &["protocol", "tracker"]),
-    ("server", &["protocol", "tracker"]),
+    ("publish", &["metainfo", "protocol", "tracker"]),
+    ("server", &["metainfo", "protocol", "tracker"]),
     ("cluster", &["protocol", "server", "tracker"]),
     (
         "config",

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::protocol::metainfo::Metainfo;
+use tbtt::metainfo::Metainfo;
 
 fuzz_target!(|input: &[u8]| {
     let Ok(metainfo) = Metainfo::parse(input) else {

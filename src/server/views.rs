@@ -21,7 +21,7 @@ use hyper::{Response, StatusCode};
 use nix::fcntl::OFlag;
 use tokio::sync::oneshot;
 
-use crate::protocol::metainfo::Metainfo;
+use crate::metainfo::Metainfo;
 use crate::server::figures::{Figures, Release};
 use crate::server::metrics;
 use crate::server::status::{self, Query};

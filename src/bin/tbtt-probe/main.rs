@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
-use tbtt::protocol::metainfo::Metainfo;
+use tbtt::metainfo::Metainfo;
 
 use arguments::{Arguments, command};
 use case::{Case, Effort, Outcome, Verdict};

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use glob::{MatchOptions, Pattern};
-use tbtt::protocol::author::{Around, Info, NewFile, NewInfo};
-use tbtt::protocol::merkle::{BLOCK, layer_root};
-use tbtt::protocol::pieces::{Layout, choose_length};
+use tbtt::metainfo::builder::{Around, Info, NewFile, NewInfo};
+use tbtt::metainfo::merkle::{BLOCK, layer_root};
+use tbtt::metainfo::pieces::{Layout, choose_length};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::{Create, Format};

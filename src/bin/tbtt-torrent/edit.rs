@@ -1,7 +1,7 @@
 //! What stands around the files, changed: trackers, web seeds, comment. `info` keeps its bytes, so the info-hashes stay.
 
-use tbtt::protocol::author::Around;
-use tbtt::protocol::metainfo::{Details, Metainfo};
+use tbtt::metainfo::builder::Around;
+use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Edit;
 use crate::file::Target;

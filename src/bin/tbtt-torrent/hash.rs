@@ -17,8 +17,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sha1::Sha1;
 use sha2::Sha256;
-use tbtt::protocol::merkle::{self, BLOCK, Hash};
-use tbtt::protocol::pieces::{Layout, Part};
+use tbtt::metainfo::merkle::{self, BLOCK, Hash};
+use tbtt::metainfo::pieces::{Layout, Part};
 
 use crate::arguments::Work;
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Sha256, Sha512};
-use tbtt::protocol::metainfo::{Details, Metainfo, shown};
+use tbtt::metainfo::{Details, Metainfo, shown};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;

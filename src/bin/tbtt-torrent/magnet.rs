@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tbtt::protocol::metainfo::{Details, Metainfo};
+use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Magnet;
 use crate::url::encode;

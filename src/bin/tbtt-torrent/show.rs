@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use tbtt::protocol::metainfo::{Details, Metainfo, shown};
+use tbtt::metainfo::{Details, Metainfo, shown};
 
 use crate::arguments::Show;
 use crate::{Failed, file, print};
@@ -65,7 +65,7 @@ impl Report {
     fn of(path: &Path, metainfo: &Metainfo, details: &Details<'_>) -> Self {
         let lines = |texts: &[Vec<u8>]| texts.iter().map(|text| shown(text)).collect::<Vec<_>>();
         let text = |text: &Option<Vec<u8>>| text.as_deref().map(shown);
-        let of_file = |file: &tbtt::protocol::metainfo::File| {
+        let of_file = |file: &tbtt::metainfo::File| {
             let parts: Vec<String> = file.path.iter().map(|part| shown(part)).collect();
             ReportFile {
                 path: parts.join("/"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use tbtt::protocol::metainfo::{Details, File, Metainfo, shown};
+use tbtt::metainfo::{Details, File, Metainfo, shown};
 
 use crate::arguments::Verify;
 use crate::hash::{Hashed, Job, Piece};

@@ -11,11 +11,16 @@ use serde_bytes::ByteBuf;
 use sha1::Sha1;
 use sha2::Sha256;
 
-use super::bencode::{Dict, Fault, fault};
-use super::merkle::{BLOCK, Hash, layer_root};
-use super::pieces::Layout;
+pub mod bencode;
+pub mod builder;
+pub mod merkle;
+pub mod pieces;
+
 use crate::tracker::catalogue::Torrent;
 use crate::tracker::{InfoHash, InfoHashV2};
+use bencode::{Dict, Fault, fault};
+use merkle::{BLOCK, Hash, layer_root};
+use pieces::Layout;
 
 /// Characters of a name that are kept.
 const MAX_SHOWN: usize = 255;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::MetainfoError;
 use super::bencode::{Dict, Value};
 use super::merkle::Hash;
-use super::metainfo::MetainfoError;
 use super::pieces::Layout;
 use crate::tracker::{InfoHash, InfoHashV2};
 
@@ -242,7 +242,7 @@ fn written(file: BTreeMap<Vec<u8>, Value>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::metainfo::Metainfo;
+    use crate::metainfo::Metainfo;
 
     fn file(path: &[&str], length: u64) -> NewFile {
         NewFile {
