@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tbtt::tracker::Time;
 use tbtt::tracker::access::Networks;
-use tbtt::tracker::budget::{Budget, Rate, Settings};
+use tbtt::tracker::rate_limit::{Budget, Rate, Settings};
 
 const QUESTIONS: u32 = 1_000_000;
 const PASSES: u32 = 9;

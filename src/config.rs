@@ -25,7 +25,7 @@ use crate::server::http;
 use crate::server::proxy::{self, ForwardingHeader};
 use crate::server::views;
 use crate::tracker::access::parse_network;
-use crate::tracker::budget::{self, Budget, Rate};
+use crate::tracker::rate_limit::{self, Budget, Rate};
 use crate::tracker::{self, HostKey};
 
 mod given;
@@ -529,7 +529,7 @@ impl Loaded {
             burst: NonZeroU32::new(burst)?,
         };
         let times = |factor| rate.times(NonZeroU32::new(factor).unwrap_or(NonZeroU32::MIN));
-        let settings = budget::Settings {
+        let settings = rate_limit::Settings {
             v4: rate,
             v6_64: rate,
             v6_56: times(4),

@@ -38,7 +38,7 @@ use crate::server::proxy::{self, client_address};
 use crate::server::stream::{InRequests, Pace, Stream, register};
 use crate::server::views::{self, Asked, Views};
 use crate::tracker::Tracker;
-use crate::tracker::budget::Budget;
+use crate::tracker::rate_limit::Budget;
 
 /// The longest header that is read; a query of the longest kind fits twice.
 pub(super) const HEADER_MAX: usize = 16 * 1024;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::saved::Malformed;
+use super::dump::Malformed;
 use super::types::InfoHash;
 
 /// The most torrents that are kept, with some 100 bytes for three nodes: beyond what anyone publishes, and a bound on the memory.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::saved::Malformed;
+use super::dump::Malformed;
 use super::types::{InfoHash, Time, UnixTime};
 
 /// How long a torrent that is listed no more is remembered, for it may come back.

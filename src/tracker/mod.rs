@@ -2,18 +2,18 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
-mod ahead;
-pub mod budget;
 pub mod catalogue;
-mod change;
+mod departures;
 pub mod downloads;
+mod dump;
 pub mod health;
-mod left;
 pub mod list;
-mod random;
-mod remembered;
-mod rules;
-mod saved;
+mod prefetch;
+pub mod rate_limit;
+mod replication;
+mod retired_counters;
+mod rng;
+mod settings;
 mod swarm;
 mod types;
 
@@ -26,11 +26,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-pub use ahead::Sought;
-pub use change::{Change, Heard, HostKey, Told};
-pub use random::Random;
-pub use rules::{Gate, Settings};
-pub use saved::{Malformed, Restore, Restored, Walk};
+pub use dump::{Malformed, Restore, Restored, Walk};
+pub use prefetch::Sought;
+pub use replication::{Change, Heard, HostKey, Told};
+pub use rng::Random;
+pub use settings::{Gate, Settings};
 pub use types::{
     Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
     ScrapeEntry, Time, UnixTime,
@@ -38,8 +38,8 @@ pub use types::{
 
 use access::Localities;
 use catalogue::Notice;
-use left::Left;
-use remembered::Remembered;
+use departures::Left;
+use retired_counters::Remembered;
 use swarm::{Joined, Peer, Swarm};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.

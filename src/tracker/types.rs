@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use super::change::Change;
+use super::replication::Change;
 
 /// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use siphasher::sip::SipHasher13;
 
-use super::saved::{self, age_minutes};
+use super::dump::{self, age_minutes};
 use super::swarm::Peer;
 use super::types::{Class, InfoHash, Time};
 use super::{Shard, Tracker, Walk};
@@ -189,7 +189,7 @@ impl Tracker {
             if self.save(now, walk, &mut block).is_none() {
                 return false;
             }
-            let read = saved::for_each_swarm(&block, now, oldest.min(timeout), |id, v4, v6| {
+            let read = dump::for_each_swarm(&block, now, oldest.min(timeout), |id, v4, v6| {
                 told.extend(v4.iter().filter_map(|record| record.told(id, now)));
                 told.extend(v6.iter().filter_map(|record| record.told(id, now)));
             });

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::access::{AccessList, Localities};
-use super::budget::{Budget, Exhausted};
 use super::catalogue::Notice;
-use super::change::HostKey;
+use super::rate_limit::{Budget, Exhausted};
+use super::replication::HostKey;
 use super::types::{InfoHash, Refusal, Time};
 
 /// Taken over as a whole by [`super::Tracker::set`].

@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::MutexGuard;
 
-use super::budget::Budget;
-use super::rules::Settings;
+use super::rate_limit::Budget;
+use super::settings::Settings;
 use super::swarm::Place;
 use super::{Announce, InfoHash, SHARDS, Shard, Torrent, Tracker};
 
@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::tracker::access::Networks;
-    use crate::tracker::budget::{self, Rate};
+    use crate::tracker::rate_limit::{self, Rate};
     use crate::tracker::{Admission, Event, PeerId, Random, Time};
 
     /// An announce of a peer of either family, in a torrent that has many peers or few.
@@ -133,7 +133,7 @@ mod tests {
             burst: per_minute.saturating_add(4),
         };
         let many = per_minute.saturating_add(1000);
-        let settings = budget::Settings {
+        let settings = rate_limit::Settings {
             v4: rate,
             v6_64: rate,
             v6_56: rate.times(many),

@@ -12,11 +12,11 @@ use std::slice;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use super::access::Localities;
-use super::change::{Change, HostKey, Told};
-use super::rules::Settings;
-use super::saved::age_minutes;
-use super::types::{Announce, Class, Event, InfoHash, ScrapeEntry, Time};
+use crate::tracker::access::Localities;
+use crate::tracker::dump::age_minutes;
+use crate::tracker::replication::{Change, HostKey, Told};
+use crate::tracker::settings::Settings;
+use crate::tracker::types::{Announce, Class, Event, InfoHash, ScrapeEntry, Time};
 
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
 const SCANNED: usize = 128;
