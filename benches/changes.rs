@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, announce};
-use tbtt::protocol::changes::{self, Batch, Record, Sender};
-use tbtt::tracker::downloads::NodeId;
+use tbtt::cluster::download_counters::NodeId;
+use tbtt::cluster::wire::{self, Batch, Record, Sender};
 use tbtt::tracker::{Announce, Heard, HostKey, Random, Settings, Told, Tracker, Walk};
 
 const BATCH: usize = 256;
@@ -94,9 +94,9 @@ fn pack(told: &[Told]) -> Vec<Vec<u8>> {
     };
     let batches = told.chunks(BATCH).map(|told| {
         let mut batch = Vec::new();
-        changes::write_head(sender, &mut batch);
+        wire::write_head(sender, &mut batch);
         for told in told {
-            changes::write_record(&Record::Peer(*told), &mut batch);
+            wire::write_record(&Record::Peer(*told), &mut batch);
         }
         batch
     });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use tbtt::publish::{Event, Publisher, Settings};
+use tbtt::torrents::watcher::{Event, Publisher, Settings};
 
 const FILES: usize = 10_000;
 const DIRECTORIES: usize = 100;

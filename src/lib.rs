@@ -12,8 +12,8 @@ pub mod metainfo;
 /// Sockets: read, respond, write, count.
 pub mod server;
 
-/// The torrent directories, watched: what appears and goes.
-pub mod publish;
+/// The torrents that are tracked: directories, lists, seeders.
+pub mod torrents;
 
 /// One event, one line, one write.
 pub mod log;
@@ -31,4 +31,10 @@ pub mod snapshot;
 pub mod config;
 
 /// What `main` puts together.
-pub mod service;
+pub mod app;
+
+/// The process's clock.
+pub mod clock;
+
+/// What operators see.
+pub mod status;

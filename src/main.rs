@@ -11,27 +11,27 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::sync::watch;
 
+use tbtt::app::cluster::Joining;
+use tbtt::app::confine::shut_in;
+use tbtt::app::control;
+use tbtt::app::sockets::{Sockets, open_sockets};
+use tbtt::app::state::{self, Keeper, State};
+use tbtt::app::status_collector::Survey;
+use tbtt::app::tasks::{Site, Source, log_counted, open_access_log, told};
+use tbtt::app::workers::{Workers, runtime};
+use tbtt::app::{Exit, Failed, failed};
 use tbtt::config::{self, Loaded};
 use tbtt::log;
 use tbtt::os::signals::Requests;
-use tbtt::os::systemd as notify;
+use tbtt::os::systemd;
 use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
-use tbtt::server::views::Views;
-use tbtt::service::clustering::Joining;
-use tbtt::service::control;
-use tbtt::service::duties::{Site, Source, log_counted, open_access_log, told};
-use tbtt::service::health::Seedwatch;
-use tbtt::service::keeping::{self, Keeper, State};
-use tbtt::service::listing::Listing;
-use tbtt::service::open::{Sockets, open_sockets};
-use tbtt::service::shut_in::shut_in;
-use tbtt::service::survey::Survey;
-use tbtt::service::workers::{Workers, runtime};
-use tbtt::service::{Exit, Failed, failed};
 use tbtt::snapshot::{Pace, Secrets};
+use tbtt::status::endpoint::Views;
+use tbtt::torrents::seed_monitor::Seedwatch;
+use tbtt::torrents::sync::Listing;
 
 /// The BitTorrent tracker: tells the peers of a torrent of each other.
 ///
@@ -125,7 +125,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         arguments.open && arguments.config.is_none(),
         config,
     )?;
-    let state = keeping::restore(&loaded, fresh);
+    let state = state::restore(&loaded, fresh);
     let keeper = Keeper::new(config, &state);
     let State {
         tracker,
@@ -188,7 +188,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     runtime.block_on(site.serve_operator(workers.seen.clone(), requests));
     stop.send_replace(true);
     log::notice("stopping", &[]);
-    told(notify::stopping());
+    told(systemd::stopping());
     workers.join()?;
     // It has told what it could not do.
     drop(control.map(JoinHandle::join));

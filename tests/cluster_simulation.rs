@@ -12,11 +12,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tbtt::cluster::download_counters::{Counter, NodeId};
+use tbtt::cluster::queue::{Outbox, PARTITIONS};
+use tbtt::cluster::resync::EntryId;
 use tbtt::cluster::{Entry, Line, Node, Reader, Reading, Writer};
-use tbtt::protocol::changes::News;
-use tbtt::protocol::member::EntryId;
-use tbtt::server::outbox::{Outbox, PARTITIONS};
-use tbtt::tracker::downloads::{Counter, NodeId};
+use tbtt::tracker::types::News;
 use tbtt::tracker::{
     Admission, Announce, Class, Event, HostKey, InfoHash, Key, PeerId, Random, ScrapeEntry,
     Settings, Time, Tracker, Walk,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::pty::{OpenptyResult, openpty};
 use nix::unistd::{User, geteuid};
 use sha1::{Digest, Sha1};
-use tbtt::server::figures::{Figures, Health, Release};
+use tbtt::status::report::{Figures, Health, Release};
 
 use harness::http::{Connection, get};
 use harness::{Daemon, Directory, PATIENCE};

@@ -15,16 +15,16 @@ fn helper() {
     if std::env::var_os(HELPER).is_none() {
         return;
     }
-    notify::ready("0 torrents").unwrap();
-    notify::status("1 torrent\nREADY=1").unwrap();
-    notify::reloading().unwrap();
-    notify::ready("2 torrents").unwrap();
+    systemd::ready("0 torrents").unwrap();
+    systemd::status("1 torrent\nREADY=1").unwrap();
+    systemd::reloading().unwrap();
+    systemd::ready("2 torrents").unwrap();
     if let Some(watchdog) = Watchdog::from_environment() {
         assert_eq!(watchdog.timeout, Duration::from_secs(3));
         assert_eq!(watchdog.interval(), Duration::from_millis(1500));
         watchdog.ping().unwrap();
     }
-    notify::stopping().unwrap();
+    systemd::stopping().unwrap();
 }
 
 /// Runs the helper with its own pid for `$$` in the variables.

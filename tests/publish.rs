@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime};
 
-use tbtt::publish::{Event, Publisher, Settings};
+use tbtt::torrents::watcher::{Event, Publisher, Settings};
 
 /// Longer than anything takes; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);

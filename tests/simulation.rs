@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use tbtt::tracker::access::AccessList;
-use tbtt::tracker::catalogue::Notice;
+use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
     Admission, Announce, Class, Event, Gate, InfoHash, Key, PeerId, Random, Refusal, ScrapeEntry,
     Settings, Time, Totals, Tracker, Walk,

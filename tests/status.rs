@@ -17,7 +17,7 @@ use sha1::{Digest, Sha1};
 
 use harness::http::{Connection, Response};
 use harness::{Daemon, Directory, PATIENCE, TBTT, udp};
-use tbtt::server::figures::{Figures, Health, Release};
+use tbtt::status::report::{Figures, Health, Release};
 
 type Id = [u8; 20];
 

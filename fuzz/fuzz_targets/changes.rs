@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::protocol::changes::{Batch, Record, write_head, write_record};
+use tbtt::cluster::download_counters::{Counter, Downloads, NodeId};
+use tbtt::cluster::wire::{Batch, Record, write_head, write_record};
 use tbtt::tracker::access::{AccessList, Localities};
-use tbtt::tracker::catalogue::Notice;
-use tbtt::tracker::downloads::{Counter, Downloads, NodeId};
+use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
     Admission, Heard, HostKey, InfoHash, ScrapeEntry, Settings, Time, Told, Totals, Tracker, Walk,
 };
@@ -205,7 +205,7 @@ fn tell_again(tracker: &Tracker, now: Time, open: bool) {
     }
     let other = self::tracker(open, 2);
     let mut written = Vec::new();
-    let sender = tbtt::protocol::changes::Sender {
+    let sender = tbtt::cluster::wire::Sender {
         node: NodeId(1),
         run: 1,
     };

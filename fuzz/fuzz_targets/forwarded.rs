@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::server::proxy::{ForwardingHeader, client_address};
+use tbtt::server::http::forwarded::{ForwardingHeader, client_address};
 use tbtt::tracker::access::Networks;
 
 fuzz_target!(|input: &[u8]| {

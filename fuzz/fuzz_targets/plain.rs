@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
+use tbtt::clock::Clock;
 use tbtt::config::Config;
-use tbtt::server::Clock;
 use tbtt::server::http::{Door, Front, Listener, Serves, Settings, serve};
 use tbtt::tracker::{self, Time, Tracker};
 use tokio::runtime::{Builder, Runtime};

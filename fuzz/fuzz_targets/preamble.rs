@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::server::proxy::Preamble;
+use tbtt::server::http::forwarded::Preamble;
 
 fuzz_target!(|input: &[u8]| {
     let whole = Preamble::parse(input);

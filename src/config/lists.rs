@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use crate::torrents::catalog::parse_hashes;
 use crate::tracker::InfoHash;
 use crate::tracker::access::{AccessList, Localities, Networks, parse_list};
-use crate::tracker::catalogue::{Notice, parse_hash, parse_hashes};
 use crate::tracker::list::{ListFault, parse_lines};
+use crate::tracker::settings::Notice;
+use crate::tracker::types::parse_hash;
 
-use super::rule::Source;
+use super::value_types::Source;
 use super::{Config, Remark};
 
 /// What all the lists say, files read.

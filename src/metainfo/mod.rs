@@ -16,7 +16,7 @@ pub mod builder;
 pub mod merkle;
 pub mod pieces;
 
-use crate::tracker::catalogue::Torrent;
+use crate::tracker::types::Torrent;
 use crate::tracker::{InfoHash, InfoHashV2};
 use bencode::{Dict, Fault, fault};
 use merkle::{BLOCK, Hash, layer_root};

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use crate::protocol::changes::News;
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
+use crate::tracker::types::News;
 use crate::tracker::{
     Announce, Event, InfoHash, Key, PeerId, Refusal, Sought, Time, Tracker, UnixTime,
 };

@@ -28,8 +28,8 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::server::figures::Figures;
-use crate::server::stream::{InRequests, Pace, Stream, register};
+use crate::server::http::stream::{InRequests, Pace, Stream, register};
+use crate::status::report::Figures;
 
 /// Nobody with a use for it needs more at once.
 const MAX_CONNECTIONS: usize = 32;

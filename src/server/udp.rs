@@ -25,10 +25,11 @@ use nix::sys::socket::{
     recvmmsg, sendmmsg, setsockopt,
 };
 
+use crate::clock::Clock;
+use crate::cluster::queue::Outbox;
 use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, seek};
 use crate::server::counters::Counters;
-use crate::server::outbox::Outbox;
-use crate::server::{Clock, http};
+use crate::server::http;
 use crate::tracker::{Sought, Tracker};
 
 /// How many packets one system call takes at most.

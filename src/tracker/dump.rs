@@ -15,12 +15,10 @@
 //! Numbers are big-endian. The count is of torrents with peers; those without, of which only the counter is kept, come on
 //! top. A mark's upper 28 bits are the host's fingerprint, which means the same only to a tracker with the same seed.
 
-use std::fmt;
-
 use siphasher::sip::SipHasher13;
 
 use super::swarm::Record;
-use super::types::{Admission, InfoHash, Time};
+use super::types::{Admission, InfoHash, Malformed, Time, age_minutes};
 use super::{Shard, Torrent, Totals, Tracker, lock};
 
 /// A block is full from this size on. Copying so much keeps a shard's announces waiting for a fraction of a millisecond;
@@ -56,18 +54,6 @@ pub struct Restored {
     /// All but those silent for too long. A torrent counts once, in however many blocks it was.
     pub back: Totals,
 }
-
-/// A block that does not follow the format.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Malformed;
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a block ends in the middle of a torrent")
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 impl Tracker {
     /// Replaces `block` by the walk's next block, and tells what is in it; `None` after the last. Blocks may be empty, which
@@ -356,14 +342,6 @@ fn write_records<const N: usize>(records: &[Record<N>], now: Time, block: &mut V
         block.extend_from_slice(record.endpoint());
         block.push(age_minutes(now, record.heard()));
         block.extend_from_slice(&record.bits().to_be_bytes());
-    }
-}
-
-/// How long ago a peer was heard. One that was heard since `now` was taken is not the oldest of all.
-pub(super) fn age_minutes(now: Time, heard: u8) -> u8 {
-    match now.minute().wrapping_sub(heard) {
-        250.. => 0,
-        age => age,
     }
 }
 

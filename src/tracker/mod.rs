@@ -2,20 +2,17 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
-pub mod catalogue;
 mod departures;
-pub mod downloads;
 mod dump;
-pub mod health;
 pub mod list;
 mod prefetch;
 pub mod rate_limit;
 mod replication;
 mod retired_counters;
 mod rng;
-mod settings;
+pub mod settings;
 mod swarm;
-mod types;
+pub mod types;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,18 +23,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-pub use dump::{Malformed, Restore, Restored, Walk};
+pub use dump::{Restore, Restored, Walk};
 pub use prefetch::Sought;
-pub use replication::{Change, Heard, HostKey, Told};
+pub use replication::Heard;
 pub use rng::Random;
-pub use settings::{Gate, Settings};
+pub use settings::{Gate, HostKey, Notice, Settings};
 pub use types::{
-    Admission, Announce, Answer, Class, Event, InfoHash, InfoHashV2, Key, PeerId, Refusal, Retry,
-    ScrapeEntry, Time, UnixTime,
+    Admission, Announce, Answer, Change, Class, Event, InfoHash, InfoHashV2, Key, Malformed,
+    PeerId, Refusal, Retry, ScrapeEntry, Time, Told, UnixTime,
 };
 
 use access::Localities;
-use catalogue::Notice;
 use departures::Left;
 use retired_counters::Remembered;
 use swarm::{Joined, Peer, Swarm};

@@ -1,13 +1,10 @@
 //! How one tracker tells another of its peers: what an announce changed, what others changed, and all over again.
 
-use std::net::IpAddr;
-use std::num::NonZeroU16;
-
 use siphasher::sip::SipHasher13;
 
-use super::dump::{self, age_minutes};
+use super::dump;
 use super::swarm::Peer;
-use super::types::{Class, InfoHash, Time};
+use super::types::{Change, Time, Told, age_minutes};
 use super::{Shard, Tracker, Walk};
 
 /// How much younger than told a change may be: batches wait for tens of milliseconds, and ages are whole seconds of a clock
@@ -20,33 +17,6 @@ const RECOUNTED_AT_ONCE: usize = 16_384;
 /// How many parts of a tracker it is made of at most.
 const BLOCKS_AT_ONCE: usize = 128;
 
-/// What an announce changed, as other trackers are told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Change {
-    pub info_hash: InfoHash,
-    /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
-    pub address: IpAddr,
-    pub port: NonZeroU16,
-    /// The host's fingerprint, in the upper 28 bits; the others are 0. The same to all trackers with one [`HostKey`].
-    pub host: u32,
-    /// `None`: it has left.
-    pub class: Option<Class>,
-    /// Its download has been counted, now or earlier.
-    pub completed: bool,
-}
-
-/// A change and when it was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Told {
-    pub change: Change,
-    /// Seconds from the announce until this was told.
-    pub age_secs: u32,
-    /// Told from memory, by [`Tracker::recount`], or perhaps heard before: of a join, what is known from the same minute may be
-    /// newer, and stays; a leave that is known is no news. From memory the age is known to the minute, and is the oldest that it
-    /// can be.
-    pub again: bool,
-}
-
 /// What became of a change that another tracker told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heard {
@@ -55,19 +25,6 @@ pub enum Heard {
     Older,
     /// The torrent is not tracked here, the address is not welcome, or its network has too many peers in the swarm.
     Refused,
-}
-
-/// Keys the hosts' fingerprints, for trackers that are to know each other's hosts. When a tracker gets another, the hosts that
-/// are on both families count twice until they have announced again.
-#[derive(Clone, Copy)]
-pub struct HostKey(pub(super) SipHasher13);
-
-impl HostKey {
-    /// The same for the same name. It may be known: that a client's own `key` is not keeps others from passing for it.
-    pub fn new(name: &str) -> Self {
-        let half = |number| SipHasher13::new_with_keys(0, number).hash(name.as_bytes());
-        Self(SipHasher13::new_with_keys(half(1), half(2)))
-    }
 }
 
 /// When another tracker's change was, as this one keeps time.
@@ -246,8 +203,11 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::num::NonZeroU16;
 
     use super::*;
+    use crate::tracker::settings::HostKey;
+    use crate::tracker::types::InfoHash;
     use crate::tracker::{
         Admission, Announce, Event, Key, PeerId, Refusal, ScrapeEntry, Settings, Totals,
     };
@@ -553,7 +513,7 @@ mod tests {
         assert_eq!(picky.totals(), Totals::default());
 
         let withdrawn = tracker(2);
-        let notice = crate::tracker::catalogue::Notice {
+        let notice = crate::tracker::settings::Notice {
             failure: Some("withdrawn".into()),
             ..Default::default()
         };

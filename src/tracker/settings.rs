@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use siphasher::sip::SipHasher13;
+
 use super::access::{AccessList, Localities};
-use super::catalogue::Notice;
 use super::rate_limit::{Budget, Exhausted};
-use super::replication::HostKey;
 use super::types::{InfoHash, Refusal, Time};
 
 /// Taken over as a whole by [`super::Tracker::set`].
@@ -113,5 +113,27 @@ impl Settings {
             .get(info_hash)
             .and_then(|notice| notice.warning.as_deref());
         own.map(Into::into).or_else(|| self.warning.clone())
+    }
+}
+
+/// What an operator says of one torrent to its clients.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Notice {
+    /// For `warning message`: shown, and peers are handed out as ever.
+    pub warning: Option<String>,
+    /// For `failure reason`: said instead of handing out peers.
+    pub failure: Option<String>,
+}
+
+/// Keys the hosts' fingerprints, for trackers that are to know each other's hosts. When a tracker gets another, the hosts that
+/// are on both families count twice until they have announced again.
+#[derive(Clone, Copy)]
+pub struct HostKey(pub(super) SipHasher13);
+
+impl HostKey {
+    /// The same for the same name. It may be known: that a client's own `key` is not keeps others from passing for it.
+    pub fn new(name: &str) -> Self {
+        let half = |number| SipHasher13::new_with_keys(0, number).hash(name.as_bytes());
+        Self(SipHasher13::new_with_keys(half(1), half(2)))
     }
 }

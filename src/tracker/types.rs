@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use super::replication::Change;
-
 /// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InfoHash(pub [u8; 20]);
@@ -217,6 +215,122 @@ impl Refusal {
         match self.retry() {
             Retry::Minutes(minutes) => minutes * 60,
             Retry::Never => 86_400,
+        }
+    }
+}
+
+/// What a `.torrent` file says of its torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Torrent {
+    /// Safe to print on one line.
+    pub name: String,
+    /// Bytes of all files.
+    pub size: u64,
+    /// At least one of `v1` and `v2` is there; a hybrid has both.
+    pub v1: Option<InfoHash>,
+    pub v2: Option<InfoHashV2>,
+}
+
+impl Torrent {
+    /// The ids under which clients announce: one, or a hybrid's two.
+    pub fn ids(&self) -> impl Iterator<Item = InfoHash> + use<> {
+        self.v1
+            .into_iter()
+            .chain(self.v2.map(InfoHashV2::truncated))
+    }
+}
+
+/// One id; the error is a sentence for the operator.
+pub fn parse_hash(entry: &str) -> Result<InfoHash, String> {
+    if !entry.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!(
+            "`{}` is not a torrent's id: 40 or 64 hexadecimal digits",
+            entry.escape_debug()
+        ));
+    }
+    if entry.len() != 40 && entry.len() != 64 {
+        return Err(format!(
+            "`{entry}` has {} digits; a torrent's id has 40 (v1) or 64 (v2)",
+            entry.len()
+        ));
+    }
+    let mut id = [0; 20];
+    for (byte, digits) in id.iter_mut().zip(entry.as_bytes().chunks_exact(2)) {
+        *byte = digits
+            .iter()
+            .fold(0, |byte, digit| byte << 4 | nibble(*digit));
+    }
+    Ok(InfoHash(id))
+}
+
+fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+/// What an announce changed, as other trackers are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    pub info_hash: InfoHash,
+    /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
+    pub address: IpAddr,
+    pub port: NonZeroU16,
+    /// The host's fingerprint, in the upper 28 bits; the others are 0. The same to all trackers with one [`HostKey`].
+    pub host: u32,
+    /// `None`: it has left.
+    pub class: Option<Class>,
+    /// Its download has been counted, now or earlier.
+    pub completed: bool,
+}
+
+/// A change and when it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    pub change: Change,
+    /// Seconds from the announce until this was told.
+    pub age_secs: u32,
+    /// Told from memory, by [`Tracker::recount`], or perhaps heard before: of a join, what is known from the same minute may be
+    /// newer, and stays; a leave that is known is no news. From memory the age is known to the minute, and is the oldest that it
+    /// can be.
+    pub again: bool,
+}
+
+/// A block that does not follow the format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a block ends in the middle of a torrent")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// How long ago a peer was heard. One that was heard since `now` was taken is not the oldest of all.
+pub(super) fn age_minutes(now: Time, heard: u8) -> u8 {
+    match now.minute().wrapping_sub(heard) {
+        250.. => 0,
+        age => age,
+    }
+}
+
+/// What an announce did that other trackers are to hear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct News {
+    /// `None`: nothing changed.
+    pub change: Option<Change>,
+    /// It made a new download.
+    pub counted: bool,
+}
+
+impl News {
+    pub fn of(answer: &Answer) -> Self {
+        Self {
+            change: answer.change,
+            counted: answer.counted,
         }
     }
 }

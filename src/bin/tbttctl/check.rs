@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tbtt::server::figures::{Cluster, ClusterState, Figures, Health, Release, Unix};
+use tbtt::status::report::{Cluster, ClusterState, Figures, Health, Release, Unix};
 
 use super::arguments::{Check, Thresholds};
 use super::client;
@@ -223,7 +223,7 @@ fn with(label: &str, value: u64, unit: &str, limits: Thresholds) -> String {
 mod tests {
     use super::*;
     use clap::Parser;
-    use tbtt::server::figures::Snapshot;
+    use tbtt::status::report::Snapshot;
 
     use super::super::arguments::{Arguments, Command};
 

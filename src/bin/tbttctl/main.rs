@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{FromArgMatches, ValueEnum};
 use tbtt::server::control::{LogLevel, Saved};
-use tbtt::server::figures::Figures;
+use tbtt::status::report::Figures;
 
 use arguments::{Arguments, Command, Level};
 use client::{Ask, Error};

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use serde::Serialize;
-use tbtt::server::figures::{Health, Release, Unix};
+use tbtt::status::report::{Health, Release, Unix};
 
 use super::arguments::{Sort, Torrents};
 use super::text::{Style, ago, date, size};

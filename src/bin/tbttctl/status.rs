@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tbtt::server::figures::{ClusterState, Figures, Health, Release};
+use tbtt::status::report::{ClusterState, Figures, Health, Release};
 
 use super::text::{Style, ago, count, duration};
 

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tbtt::server::figures::{Health, Unix};
+use tbtt::status::report::{Health, Unix};
 
 /// Emphasis, on a terminal alone.
 #[derive(Clone, Copy)]

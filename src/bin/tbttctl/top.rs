@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use tbtt::server::figures::Figures;
+use tbtt::status::report::Figures;
 
 use super::arguments::Sort;
 use super::client::Error;

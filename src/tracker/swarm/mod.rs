@@ -13,10 +13,10 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::tracker::access::Localities;
-use crate::tracker::dump::age_minutes;
-use crate::tracker::replication::{Change, HostKey, Told};
+use crate::tracker::settings::HostKey;
 use crate::tracker::settings::Settings;
 use crate::tracker::types::{Announce, Class, Event, InfoHash, ScrapeEntry, Time};
+use crate::tracker::types::{Change, Told, age_minutes};
 
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
 const SCANNED: usize = 128;

@@ -1,0 +1,193 @@
+//! The state over a restart: loaded once, written now and then, when the operator asks, and at the stop.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::config::{Config, Loaded};
+use crate::log;
+use crate::snapshot::{self, Beside, Pace, SaveError, Saved, Secrets};
+use crate::torrents::seed_health::Health;
+use crate::tracker::Tracker;
+
+/// What is there when the daemon begins to serve.
+pub struct State {
+    pub tracker: Arc<Tracker>,
+    pub health: Arc<Mutex<Health>>,
+    pub clock: Clock,
+    pub secrets: Secrets,
+    /// What a cluster's node has kept.
+    pub cluster: Vec<u8>,
+    /// When the snapshot was written that it is from.
+    pub saved: Option<SystemTime>,
+}
+
+/// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and told: better to
+/// serve without it than not at all. `fresh` are for when there is none.
+pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
+    let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
+    let found = match &loaded.config.state.directory {
+        None => None,
+        Some(directory) => {
+            snapshot::load(directory, SystemTime::now(), make).unwrap_or_else(|error| {
+                log::error("the state is not restored", &[("reason", &error)]);
+                None
+            })
+        }
+    };
+    if let Some(snapshot::Loaded {
+        tracker,
+        health,
+        cluster,
+        secrets,
+        now,
+        passed,
+        restored,
+    }) = found
+    {
+        let totals = restored.back;
+        let peers = totals.peers_v4 + totals.peers_v6;
+        let fields: log::Fields<'_> = &[
+            ("torrents", &totals.torrents),
+            ("peers", &peers),
+            ("age_seconds", &passed.as_secs()),
+        ];
+        log::notice("state restored", fields);
+        return State {
+            tracker: Arc::new(tracker),
+            health: Arc::new(Mutex::new(health)),
+            clock: Clock::resume(now),
+            secrets,
+            cluster,
+            saved: SystemTime::now().checked_sub(passed),
+        };
+    }
+    State {
+        tracker: Arc::new(make(fresh.seed)),
+        health: Arc::default(),
+        clock: Clock::start(),
+        secrets: fresh,
+        cluster: Vec::new(),
+        saved: None,
+    }
+}
+
+/// Writes snapshots, one at a time.
+pub struct Keeper {
+    directory: Option<PathBuf>,
+    interval_secs: AtomicU32,
+    tracker: Arc<Tracker>,
+    health: Arc<Mutex<Health>>,
+    clock: Clock,
+    secrets: Secrets,
+    /// What was kept of the cluster, for as long as there is none.
+    kept: Vec<u8>,
+    pub cluster: OnceLock<Arc<Cluster>>,
+    writing: Mutex<()>,
+    last: Mutex<Option<SystemTime>>,
+}
+
+impl Keeper {
+    pub fn new(config: &Config, state: &State) -> Arc<Self> {
+        Arc::new(Self {
+            directory: config.state.directory.clone(),
+            interval_secs: AtomicU32::new(config.state.interval),
+            tracker: state.tracker.clone(),
+            health: state.health.clone(),
+            clock: state.clock,
+            secrets: state.secrets.clone(),
+            kept: state.cluster.clone(),
+            cluster: OnceLock::new(),
+            writing: Mutex::new(()),
+            last: Mutex::new(state.saved),
+        })
+    }
+
+    /// Takes another interval; the directory stays until a restart.
+    pub fn set(&self, config: &Config) {
+        self.interval_secs
+            .store(config.state.interval, Ordering::Relaxed);
+    }
+
+    /// When the last one was written, by this process or the one before, in Unix time.
+    pub fn last_saved(&self) -> Option<u64> {
+        let last = *self.last();
+        let since = last?.duration_since(UNIX_EPOCH).ok()?;
+        Some(since.as_secs())
+    }
+
+    /// How many seconds are between two; `None` if none are written.
+    pub fn interval(&self) -> Option<u32> {
+        let interval = self.interval_secs.load(Ordering::Relaxed);
+        self.directory.as_ref().map(|_| interval)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one now and then, in a thread that may wait for the disk.
+    pub async fn save_now_and_then(self: Arc<Self>) {
+        loop {
+            sleep(Duration::from_secs(
+                self.interval_secs.load(Ordering::Relaxed).into(),
+            ))
+            .await;
+            self.clone().save_beside_service().await;
+        }
+    }
+
+    pub async fn save_beside_service(self: Arc<Self>) {
+        // A panic in there has ended the process.
+        let _ = spawn_blocking(move || self.save(Pace::BesideService)).await;
+    }
+
+    /// Writes one, if there is a directory for it, and tells if that fails: the last one is then still there.
+    pub fn save(&self, pace: Pace) -> Result<Option<Saved>, SaveError> {
+        let Some(directory) = &self.directory else {
+            return Ok(None);
+        };
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, at) = (self.clock.now(), SystemTime::now());
+        let health = self
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .save();
+        // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
+        // missed, or counted twice, by who goes on from there.
+        let cluster = self.cluster.get().map(|cluster| cluster.keep());
+        let cluster = || match &cluster {
+            Some(keep) => keep(),
+            None => self.kept.clone(),
+        };
+        let beside = Beside {
+            health: &health,
+            cluster: Some(&cluster),
+        };
+        let secrets = &self.secrets;
+        match snapshot::save(directory, &self.tracker, beside, now, at, secrets, pace) {
+            Ok(saved) => {
+                let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
+                let fields: log::Fields<'_> = &[
+                    ("torrents", &saved.totals.torrents),
+                    ("peers", &peers),
+                    ("bytes", &saved.bytes),
+                ];
+                log::info("state saved", fields);
+                *self.last() = Some(at);
+                Ok(Some(saved))
+            }
+            Err(error) => {
+                log::error("the state is not saved", &[("reason", &error)]);
+                Err(error)
+            }
+        }
+    }
+}

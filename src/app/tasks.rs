@@ -1,0 +1,252 @@
+//! What is done beside serving: sweeps, the status line, the watchdog, and what the operator's signals ask for.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::config::{Config, Faults, Loaded};
+use crate::log;
+use crate::os::signals::{Request, Requests};
+use crate::os::systemd::{self, Watchdog};
+use crate::protocol::connection_id::Secret;
+use crate::protocol::udp::Responder;
+use crate::server::counters::Seen;
+use crate::server::http::Front;
+use crate::server::udp;
+use crate::snapshot::Secrets;
+use crate::torrents::watcher::Publisher;
+use crate::tracker::Totals;
+
+use crate::app::state::Keeper;
+use crate::app::status_collector::Survey;
+use crate::torrents::seed_monitor::Seedwatch;
+use crate::torrents::sync::Listing;
+
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often what was counted is told, if anything was.
+const COUNTED_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Where the configuration comes from, now and at each reload.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub file: PathBuf,
+    /// A missing file counts as empty.
+    pub may_be_missing: bool,
+    /// Given on the command line: tracks any torrent whatever the file says.
+    pub open: bool,
+}
+
+impl Source {
+    pub fn load(&self) -> Result<Loaded, Faults> {
+        let mut loaded = match self.may_be_missing {
+            true => Config::load_if_present(&self.file),
+            false => Config::load(&self.file),
+        }?;
+        loaded.config.torrents.open |= self.open;
+        Ok(loaded)
+    }
+}
+
+/// All that a reload changes and a duty looks at.
+pub struct Site {
+    pub source: Source,
+    /// As it was at the start.
+    pub started: Config,
+    pub front: Arc<Front>,
+    pub udp: Arc<udp::Front>,
+    pub listing: Arc<Listing>,
+    pub seedwatch: Arc<Seedwatch>,
+    pub survey: Arc<Survey>,
+    pub publisher: Publisher,
+    pub keeper: Arc<Keeper>,
+    pub secrets: Secrets,
+    /// One reload at a time, whoever asks for it.
+    pub reloading: Mutex<()>,
+}
+
+impl Site {
+    /// Does what must be done now and then, and what signals ask for, until one asks to stop.
+    pub async fn serve_operator(&self, workers: Arc<systemd::Workers>, mut requests: Requests) {
+        tokio::spawn(expire(self.front.clone(), self.listing.clone()));
+        tokio::spawn(tell_status(self.front.clone()));
+        tokio::spawn(self.survey.clone().look_now_and_then());
+        tokio::spawn(tell_counted(self.front.clone()));
+        tokio::spawn(self.keeper.clone().save_now_and_then());
+        let (seedwatch, listing) = (self.seedwatch.clone(), self.listing.clone());
+        tokio::spawn(seedwatch.look_now_and_then(listing));
+        if let Some(watchdog) = Watchdog::from_environment() {
+            tokio::spawn(keep_watchdog(watchdog, workers));
+        }
+        told(systemd::ready(&status(&self.front, 0)));
+        loop {
+            match requests.next().await {
+                Request::Stop => return,
+                // Told, if it is refused.
+                Request::Reload => drop(self.reload()),
+                Request::Snapshot => drop(tokio::spawn(self.keeper.clone().save_beside_service())),
+            }
+        }
+    }
+
+    /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
+    pub fn reload(&self) -> Result<(), Faults> {
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        told(systemd::reloading());
+        let loaded = match self.source.load() {
+            Ok(loaded) => loaded,
+            Err(faults) => {
+                self.survey.note_reload(false);
+                for fault in &faults.0 {
+                    log::error("reload refused, nothing is changed", &[("fault", fault)]);
+                }
+                let first = faults
+                    .0
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                told(systemd::ready(&format!("reload refused: {first}")));
+                return Err(faults);
+            }
+        };
+        if let Err(error) = log::init(&loaded.log_settings()) {
+            log::error("the log stays as it was", &[("reason", &error)]);
+        }
+        for warning in loaded.warnings() {
+            log::warning("unwise configuration", &[("at", &warning)]);
+        }
+        for key in self.started.only_at_start(&loaded.config) {
+            log::warning(
+                "changed, but takes effect at a restart only",
+                &[("key", &key)],
+            );
+        }
+        let seed = self.secrets.seed;
+        self.front.tracker.set(loaded.tracker_settings(seed));
+        self.front.set(loaded.http_settings(seed));
+        self.udp.set(Responder::new(
+            loaded.udp_settings(),
+            &Secret(self.secrets.connection_id),
+        ));
+        self.front.counters.log_access(loaded.config.log.announces);
+        self.keeper.set(&loaded.config);
+        self.seedwatch.set(&loaded.config);
+        self.listing.set(&loaded.config, &loaded.lists);
+        Listing::rescan(&loaded.config, &self.publisher);
+        self.survey.note_reload(true);
+        log::notice("reloaded", &[]);
+        told(systemd::ready(&status(&self.front, 0)));
+        Ok(())
+    }
+}
+
+/// Sweeps a slice each second, so that all peers are looked at once in about a minute.
+async fn expire(front: Arc<Front>, listing: Arc<Listing>) {
+    for slice in 0.. {
+        sleep(Duration::from_secs(1)).await;
+        front.tracker.expire(front.clock.now(), slice);
+        listing.expire();
+    }
+}
+
+/// Keeps the line of `systemctl status` alive.
+async fn tell_status(front: Arc<Front>) {
+    let mut before = 0;
+    loop {
+        sleep(STATUS_INTERVAL).await;
+        let announces = front.counters.announces();
+        told(systemd::status(&status(
+            &front,
+            (announces - before) / STATUS_INTERVAL.as_secs(),
+        )));
+        before = announces;
+        log::report_dropped();
+    }
+}
+
+fn status(front: &Front, announces_per_second: u64) -> String {
+    let Totals {
+        torrents,
+        peers_v4,
+        peers_v6,
+    } = front.tracker.totals();
+    let peers = peers_v4 + peers_v6;
+    format!(
+        "{torrents} torrents, {peers} peers ({peers_v6} IPv6), {announces_per_second} announces/s"
+    )
+}
+
+/// Tells what was counted, refusals by reason among it: totals, for no stranger may fill the log line by line.
+async fn tell_counted(front: Arc<Front>) {
+    let mut before = Vec::new();
+    loop {
+        sleep(COUNTED_INTERVAL).await;
+        let counted = front.counters.all();
+        if counted != before {
+            log_counted(&counted);
+        }
+        before = counted;
+        if front.tracker.is_full() {
+            let sentence = "full: further peers are not handed out, further torrents refused";
+            log::warning(sentence, &[("see", &"[limits] max_peers, max_torrents")]);
+        }
+    }
+}
+
+/// What was counted since the start; what never happened is left out.
+pub fn log_counted(counted: &[(&'static str, u64)]) {
+    let happened = counted.iter().filter(|(_, count)| *count > 0);
+    let fields: Vec<(&str, &dyn Display)> =
+        happened.map(|(name, count)| (*name, count as _)).collect();
+    log::notice("counted since the start", &fields);
+}
+
+/// Has each announce told of from now on, if the configuration wants it.
+pub fn open_access_log(front: &Front, config: &Config) {
+    front.counters.set_access_log(Box::new(log_announce));
+    front.counters.log_access(config.log.announces);
+}
+
+/// A line of the access log.
+fn log_announce(seen: &Seen<'_>) {
+    let client = log::client(seen.from);
+    let fields: log::Fields<'_> = &[("protocol", &seen.protocol), ("client", &client)];
+    match seen.announce {
+        Ok(announce) => {
+            let event = format!("{:?}", announce.event).to_lowercase();
+            let own: log::Fields<'_> = &[
+                ("info_hash", &announce.info_hash),
+                ("event", &event),
+                ("complete", &announce.complete),
+            ];
+            log::info("announced", &[fields, own].concat());
+        }
+        Err(refusal) => log::info(
+            "refused",
+            &[fields, &[("reason", &refusal.reason())]].concat(),
+        ),
+    }
+}
+
+/// Pings while every worker still serves: one that is stuck makes the service manager restart the process.
+async fn keep_watchdog(watchdog: Watchdog, workers: Arc<systemd::Workers>) {
+    loop {
+        sleep(watchdog.interval()).await;
+        if workers.all_seen() {
+            told(watchdog.ping());
+        }
+    }
+}
+
+/// The service manager not listening is no reason to stop serving.
+pub fn told(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        log::warning("cannot tell the service manager", &[("reason", &error)]);
+    }
+}

@@ -1,0 +1,101 @@
+//! The threads that serve, and no connection or packet ever leaves its own.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::config::Config;
+use crate::os::systemd;
+use crate::server::http::{self, Door, Front};
+use crate::server::udp;
+
+use crate::app::sockets::Sockets;
+use crate::app::{Exit, Failed, failed};
+
+/// The threads that serve: each worker has one for HTTP, and one for UDP where that is served.
+pub struct Workers {
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    /// While it is open, UDP is served.
+    udp: OwnedFd,
+    pub seen: Arc<systemd::Workers>,
+}
+
+impl Workers {
+    pub fn start(
+        config: &Config,
+        front: &Arc<Front>,
+        udp_front: &Arc<udp::Front>,
+        sockets: &Sockets,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<Self, Failed> {
+        let no_worker = |error| failed(Exit::Internal, "cannot start a worker", &error);
+        let count = config.worker_count();
+        let udp_count = if sockets.udp.is_empty() { 0 } else { count };
+        let seen = Arc::new(systemd::Workers::new(count + udp_count));
+        // The unit lets no pipe be made.
+        let (udp_stopped, udp) = UnixStream::pair().map_err(no_worker)?;
+        let (udp_stopped, udp) = (OwnedFd::from(udp_stopped), OwnedFd::from(udp));
+        let start_http = |number: usize| {
+            let listeners = sockets
+                .http
+                .iter()
+                .map(Door::try_clone)
+                .collect::<io::Result<Vec<_>>>()?;
+            let (front, stopped, seen) = (front.clone(), stopped.clone(), seen.clone());
+            spawn(format!("worker-{number}"), move || {
+                let alive = move || seen.seen(number);
+                LocalSet::new().block_on(&runtime()?, http::serve(front, listeners, stopped, alive))
+            })
+        };
+        let start_udp = |number: usize| {
+            let udp_sockets = sockets
+                .udp
+                .iter()
+                .skip(number)
+                .step_by(count)
+                .map(UdpSocket::try_clone)
+                .collect::<io::Result<Vec<_>>>()?;
+            let (front, stopped, seen) =
+                (udp_front.clone(), udp_stopped.try_clone()?, seen.clone());
+            spawn(format!("worker-{number}-udp"), move || {
+                udp::serve(&front, udp_sockets, &stopped, || seen.seen(count + number))
+            })
+        };
+        let threads = (0..count)
+            .map(start_http)
+            .chain((0..udp_count).map(start_udp))
+            .collect::<io::Result<_>>()
+            .map_err(no_worker)?;
+        Ok(Self { threads, udp, seen })
+    }
+
+    /// Stops UDP, and waits for the end of all.
+    pub fn join(self) -> Result<(), Failed> {
+        drop(self.udp);
+        for thread in self.threads {
+            let served = thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            served.map_err(|error| failed(Exit::Internal, "a worker failed", &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn spawn(
+    name: String,
+    serve: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    thread::Builder::new().name(name).spawn(serve)
+}
+
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}

@@ -1,0 +1,1005 @@
+//! Several trackers, one swarm: how a change travels from an announce on one host to an answer on another.
+//!
+//! 1. A worker answers an announce from its own memory, as ever. What that changed (a [`Change`](crate::tracker::Change):
+//!    joined, refreshed, completed, left) it puts into the [`Outbox`], which never makes it wait; [`crate::server`] does
+//!    both.
+//! 2. Five times a second the [`Writer`] takes what has come, packs it into batches ([`changes`]), and appends these to
+//!    streams in the engine, Valkey or Redis: one stream for each sixteenth of all info-hashes. The engine forgets what
+//!    is older than a peer may be.
+//! 3. The [`Reader`] of every other node waits for what comes next in the streams, and gives each record to
+//!    [`Tracker::hear`], which checks it like any stranger's and lets nothing older undo what is newer.
+//! 4. The next announce there is answered with the peer among the others.
+//!
+//! No node waits for another, or for the engine: without it each serves alone. What it owes the others when the engine is
+//! back, or comes back empty, [`Member`] decides. A stream holds a peer's whole lifetime, so who begins at its start soon
+//! knows everybody. Downloads are counted by each node for itself, and what is shown is the sum ([`Downloads`]).
+//!
+//! [`Writer`] and [`Reader`] go in steps, are handed the time, and know the engine as a [`Line`]: the simulation plays
+//! them with one of its own. The threads that turn them are at the end of this file.
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+pub mod download_counters;
+pub mod queue;
+#[cfg_attr(not(feature = "cluster"), path = "redis_disabled.rs")]
+mod redis;
+pub mod resync;
+mod settings;
+mod status;
+mod url;
+pub mod wire;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use settings::{Credentials, PasswordFile, Settings};
+pub use status::{Event, Tell};
+pub use url::{Place, Url, Wrong};
+
+use self::redis::Engine;
+use crate::clock::Clock;
+use crate::cluster::download_counters::{Counter, Downloads, NodeId};
+use crate::cluster::queue::{Outbox, PARTITIONS, Waiting, partition};
+use crate::cluster::resync::{EntryId, Found, Member, REPLICA_LAG_SECS};
+use crate::cluster::wire::{Batch, Record, Sender};
+use crate::status::report as figures;
+use crate::tracker::{Heard, InfoHash, Time, Told, Tracker, Walk};
+use checkpoint::Kept;
+use status::{Of, Standing};
+
+/// How often what has changed is told. Longer, and others would learn of it later; shorter, and each batch would hold less,
+/// of which the engine keeps as many as come in a peer's lifetime.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The most records of one batch.
+const BATCH_RECORDS: usize = 256;
+
+/// A node that has nothing to tell says so as often, for others to know that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the engine was emptied.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// From the end of one walk over all peers to the next: where changes come faster than the engine takes them, walking
+/// would make it no better.
+const RECOUNT_REST: Duration = Duration::from_secs(10);
+
+/// How long one wait for something to read is.
+const READ_WAIT: Duration = Duration::from_secs(1);
+
+/// From one attempt to connect to the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How much before where it stopped a node reads on after it has lost the engine: another one may have taken its place, whose
+/// clock is not the same. To hear a change twice does no harm.
+const REREAD_MS: u64 = 60_000;
+
+/// From one reading of all the streams to the next, for torrents that others have listed earlier than this node.
+const LISTED_REST: Duration = Duration::from_secs(15);
+
+/// What a node has written must come back to it in this time, or it is connected to an engine that no longer gets what
+/// others write.
+const ECHO_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long after a node's start its former self may still be seen to tell something, by a clock that is not the same
+/// after a failover.
+const DOUBLED_MS: u64 = 60_000;
+
+/// How long the stop waits for the last changes to be told.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection to the engine, and each thing that is asked of it. After an error it must not be used again.
+pub trait Line {
+    /// Why it is no more.
+    type Lost;
+
+    /// The engine's time, which all nodes share: their own clocks may say what they want. Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+
+    /// Appends batches, each to its partition's stream, and forgets there what is too old.
+    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Self::Lost>;
+
+    /// What comes after `from` in each stream, in its order, but only so much; waits for up to `wait` if that is nothing.
+    fn read(
+        &mut self,
+        from: &[EntryId; PARTITIONS],
+        wait: Duration,
+    ) -> Result<Vec<Entry>, Self::Lost>;
+
+    /// The last id that each stream has given out; 0 where there is no stream.
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Self::Lost>;
+
+    /// What [`Line::set_filled`] last said; `None` if the engine has been emptied since, or is new.
+    fn filled(&mut self) -> Result<Option<String>, Self::Lost>;
+
+    /// Says that the streams hold all that this node knows, and lets others fill them.
+    fn set_filled(&mut self, marker: &str) -> Result<(), Self::Lost>;
+
+    /// Whether this node is to fill the streams: no other is about it. That holds for a minute.
+    fn may_refill(&mut self, node: &str) -> Result<bool, Self::Lost>;
+
+    /// Forgets what came into the streams before `ms`, by its own clock.
+    fn forget_before(&mut self, ms: u64) -> Result<(), Self::Lost>;
+
+    /// For another minute.
+    fn keep_refilling(&mut self, node: &str) -> Result<(), Self::Lost>;
+
+    /// Calls `each` with what each node has counted.
+    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Self::Lost>;
+
+    /// Says what nodes have counted, in place of what it had of these.
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Self::Lost>;
+}
+
+/// An entry read from a stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub partition: usize,
+    pub id: EntryId,
+    pub batch: Vec<u8>,
+}
+
+/// A tracker among others: what its writer and its reader share.
+pub struct Node {
+    own: Sender,
+    outbox: Arc<Outbox>,
+    tracker: Arc<Tracker>,
+    standing: Standing,
+    member: Mutex<Member>,
+    downloads: Mutex<Downloads>,
+    /// Counters that the engine may have, but not in its streams yet: who stays connected would not learn of them.
+    untold: Mutex<HashSet<(NodeId, InfoHash)>>,
+    /// How far each stream has been read.
+    read: Mutex<[EntryId; PARTITIONS]>,
+    /// How often the writer has appended something.
+    appended: AtomicU64,
+    /// The reader asks for something to be appended.
+    nudged: AtomicBool,
+    /// [`Node::appended`] when the reader was lost: it goes on once the writer has proven that the engine is there.
+    reader_lost: AtomicU64,
+    /// How often the writer has reached an engine that takes something. The reader follows it: were they connected to two
+    /// engines, one that was replaced might still answer, and nothing new come from it.
+    connected: AtomicU64,
+    /// The engine is another: all of its streams are to be read.
+    read_anew: AtomicBool,
+    /// Something was refused since the streams were last read from their start.
+    refused: AtomicBool,
+    /// [`Tracker::listings`] when that was last looked at.
+    listings: AtomicU64,
+    /// [`Node::connected`] when the reader had last read all that was there.
+    level: AtomicU64,
+    /// The engine's time when this process first reached it, in milliseconds since 1970; 0 before.
+    began_ms: AtomicU64,
+}
+
+impl Node {
+    /// `kept` is what [`Node::keep`] gave before a restart; `random` is unlike at any other start. The tracker shows what was
+    /// counted so far, and serves nobody yet.
+    pub fn new(
+        kept: &[u8],
+        random: [u64; 2],
+        tracker: Arc<Tracker>,
+        outbox: Arc<Outbox>,
+        tell: Tell,
+    ) -> Self {
+        let kept = Kept::read(kept);
+        let own = Sender {
+            node: kept.as_ref().map_or(NodeId(random[0]), |kept| kept.node),
+            run: random[1] as u32,
+        };
+        let (member, mut downloads, read) = match kept {
+            None => (Member::new(own), Downloads::default(), Default::default()),
+            Some(kept) => {
+                let member = Member::resume(own, kept.owed_since, kept.epoch);
+                (member, kept.downloads, kept.read)
+            }
+        };
+        // It may have counted alone.
+        tracker.for_each_torrent(|info_hash, counts| {
+            downloads.adopt(*info_hash, counts.downloaded, own.node);
+        });
+        Self {
+            own,
+            outbox,
+            tracker,
+            standing: Standing::new(tell),
+            member: Mutex::new(member),
+            downloads: Mutex::new(downloads),
+            untold: Mutex::default(),
+            read: Mutex::new(read),
+            appended: AtomicU64::new(0),
+            nudged: AtomicBool::new(false),
+            reader_lost: AtomicU64::new(0),
+            connected: AtomicU64::new(0),
+            read_anew: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            listings: AtomicU64::new(0),
+            level: AtomicU64::new(0),
+            began_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// For the snapshot, to go on from there after a restart. To be called before the tracker is written, which then holds
+    /// all that has been read; the bytes are to be asked for after that.
+    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
+        let read = *lock(&self.read);
+        let (owed_since, epoch) = {
+            let member = lock(&self.member);
+            (member.owed_since(), member.epoch())
+        };
+        move || {
+            let downloads = &lock(&self.downloads);
+            checkpoint::bytes(self.own.node, owed_since, epoch, &read, downloads)
+        }
+    }
+
+    /// `unix` is the time now, as operators see it.
+    pub fn figures(&self, unix: figures::Unix) -> figures::Cluster {
+        figures::Cluster {
+            queue_length: self.outbox.len() as u64,
+            dropped: self.outbox.dropped.get(),
+            ..self.standing.figures(self.own.node, unix)
+        }
+    }
+
+    fn peers(&self) -> u64 {
+        let totals = self.tracker.totals();
+        (totals.peers_v4 + totals.peers_v6) as u64
+    }
+
+    /// Takes a counter in, and shows the new total.
+    fn hear_counter(&self, counter: &Counter) {
+        let total = lock(&self.downloads).hear(counter);
+        if let Some(total) = total {
+            self.tracker.show_downloads(&counter.info_hash, total);
+        }
+    }
+
+    /// Has the tracker show what all have counted; it forgets what it shows with a torrent's last peer, if it is open.
+    fn show_downloads(&self, info_hash: &InfoHash) {
+        let total = lock(&self.downloads).total(info_hash);
+        if total > 0 {
+            self.tracker.show_downloads(info_hash, total);
+        }
+    }
+
+    /// Whether the reader has read all that was there when the writer had connected, or found another engine.
+    fn has_read(&self) -> bool {
+        let connected = self.connected.load(Ordering::Relaxed);
+        // In the order in which the reader changes them back.
+        !self.read_anew.load(Ordering::Acquire) && self.level.load(Ordering::Relaxed) == connected
+    }
+
+    fn name(&self) -> String {
+        format!("{:016x}", self.own.node.0)
+    }
+}
+
+/// One connection's writing, step by step.
+pub struct Writer<'n> {
+    node: &'n Node,
+    /// From the outbox, and not surely told yet.
+    taken: [Vec<Waiting>; PARTITIONS],
+    /// Packed, and to be appended next.
+    batches: Vec<(usize, Vec<u8>)>,
+    left: Left,
+    /// All was well then.
+    last: Time,
+    learned: bool,
+    looked: Option<Instant>,
+    appended: Option<Instant>,
+    /// A walk over all peers to tell again those that others may not know.
+    recount: Option<Recount>,
+    /// When the last such walk ended.
+    recounted: Option<Instant>,
+}
+
+struct Recount {
+    walk: Walk,
+    /// Who was heard before has been told. `None`: the engine was emptied, and is told of all.
+    since: Option<Time>,
+    /// Told, but not yet packed, by partition.
+    told: [Vec<Told>; PARTITIONS],
+    sent: u64,
+}
+
+impl Recount {
+    fn new(since: Option<Time>) -> Self {
+        Self {
+            walk: Walk::default(),
+            since,
+            told: Default::default(),
+            sent: 0,
+        }
+    }
+}
+
+/// Leaves that were told a moment ago, and when. If a replica takes over that lags behind, they must be told again, and memory
+/// has them no more.
+#[derive(Default)]
+struct Left(VecDeque<(Time, Waiting)>);
+
+impl Left {
+    fn note(&mut self, told: &[Waiting], now: Time, most: usize) {
+        let recent = |told: Time| now.0.saturating_sub(told.0) <= REPLICA_LAG_SECS;
+        while self.0.front().is_some_and(|(told, _)| !recent(*told)) {
+            self.0.pop_front();
+        }
+        let left = told.iter().filter(|told| told.change.class.is_none());
+        self.0.extend(left.map(|left| (now, *left)));
+        let over = self.0.len().saturating_sub(most);
+        self.0.drain(..over);
+    }
+
+    /// The engine may have forgotten them, too.
+    fn put_back(&mut self, outbox: &Outbox) {
+        self.0
+            .drain(..)
+            .for_each(|(_, waiting)| outbox.put_back(&waiting));
+    }
+}
+
+impl<'n> Writer<'n> {
+    pub fn new(node: &'n Node, now: Time) -> Self {
+        Self {
+            node,
+            taken: Default::default(),
+            batches: Vec::new(),
+            left: Left::default(),
+            last: now,
+            learned: false,
+            looked: None,
+            appended: None,
+            recount: None,
+            recounted: None,
+        }
+    }
+
+    /// Whether the engine has taken anything.
+    pub fn proven(&self) -> bool {
+        self.appended.is_some()
+    }
+
+    /// Tells what has changed by now. Says whether there is more to do at once; else the next step is due a [`TICK`] later.
+    ///
+    /// # Errors
+    /// When the engine is lost: see [`Writer::lost`].
+    pub fn step<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<bool, L::Lost> {
+        let node = self.node;
+        if !self.learned {
+            let began_ms = &node.began_ms;
+            // Another is no news.
+            let _ =
+                began_ms.compare_exchange(0, line.now_ms(), Ordering::Relaxed, Ordering::Relaxed);
+            self.learn_downloads(line)?;
+            node.outbox.set_away(false);
+            self.learned = true;
+        }
+        if due(self.looked, at, LOOK) {
+            self.look(line)?;
+            self.looked = Some(at);
+        }
+        self.take_changes(line, now, at)?;
+        let nudged = node.nudged.swap(false, Ordering::Relaxed);
+        if self.batches.is_empty() && (nudged || due(self.appended, at, HEARTBEAT)) {
+            let mut batch = Vec::new();
+            wire::write_head(node.own, &mut batch);
+            self.batches.push((0, batch));
+        }
+        if !self.batches.is_empty() {
+            self.append(line)?;
+            // An engine that can be reached, but takes nothing, is none.
+            if self.appended.is_none() {
+                node.standing.behind(Of::Writer);
+                let before = node.connected.fetch_add(1, Ordering::Relaxed);
+                node.standing.tally.reconnects.add(u64::from(before > 0));
+            }
+            self.appended = Some(at);
+        }
+        for taken in &mut self.taken {
+            self.left.note(taken, now, node.outbox.most());
+            taken.clear();
+        }
+        self.last = now;
+        self.tell_again(line, now, at)?;
+        if lock(&node.member).owed_since().is_none() {
+            node.standing.level(Of::Writer);
+        }
+        Ok(self.recount.is_some())
+    }
+
+    /// To be called when a step has failed: what has not surely been told is owed, or waits in the outbox again.
+    pub fn lost(self, reason: &dyn ToString) {
+        let node = self.node;
+        node.outbox.set_away(true);
+        lock(&node.member).lost(self.last);
+        // Of these only what memory cannot tell is kept.
+        let left = self.left.0.iter().map(|(_, waiting)| waiting);
+        left.chain(self.taken.iter().flatten())
+            .for_each(|waiting| node.outbox.put_back(waiting));
+        node.standing.down(Of::Writer, reason);
+    }
+
+    /// Packs what has come into the outbox.
+    fn take_changes<L: Line>(
+        &mut self,
+        line: &mut L,
+        now: Time,
+        at: Instant,
+    ) -> Result<(), L::Lost> {
+        let node = self.node;
+        let own = node.own.node;
+        let mut counted = Vec::new();
+        for (info_hash, times) in node.outbox.take_counts() {
+            let mut downloads = lock(&node.downloads);
+            let counter = (0..times)
+                .filter_map(|_| downloads.count(info_hash, own))
+                .last();
+            drop(downloads);
+            counted.extend(counter);
+            // The tracker's own count may have gone under in what others told meanwhile.
+            node.show_downloads(&info_hash);
+        }
+        for (partition, taken) in self.taken.iter_mut().enumerate() {
+            node.outbox.take(partition, taken);
+            // Who left while the engine was away may be back.
+            let is_news = |waiting: &Waiting| {
+                waiting.change.class.is_some() || !node.tracker.knows(&waiting.change)
+            };
+            taken.retain(is_news);
+            for waiting in &*taken {
+                // It may be new here, or the tracker's own count may have gone under in what others told meanwhile.
+                node.show_downloads(&waiting.change.info_hash);
+            }
+            let told = taken.iter().map(|waiting| {
+                Record::Peer(Told {
+                    change: waiting.change,
+                    age_secs: now.0.saturating_sub(waiting.at.0),
+                    again: waiting.again,
+                })
+            });
+            pack(node.own, partition, told, &mut self.batches);
+            node.standing.tally.sent.add(taken.len() as u64);
+        }
+        if let Some(since) = node.outbox.take_dropped_since() {
+            lock(&node.member).dropped(since);
+            node.standing.dropped(at);
+        }
+        self.tell_counters(line, &counted)
+    }
+
+    /// Others hear of new counts in the streams, and who is away learns of them later.
+    fn tell_counters<L: Line>(
+        &mut self,
+        line: &mut L,
+        counters: &[Counter],
+    ) -> Result<(), L::Lost> {
+        let own = self.node.own;
+        let key = |counter: &Counter| (counter.node, counter.info_hash);
+        lock(&self.node.untold).extend(counters.iter().map(key));
+        for counter in counters {
+            let record = std::iter::once(Record::Counter(*counter));
+            pack(
+                own,
+                partition(&counter.info_hash),
+                record,
+                &mut self.batches,
+            );
+        }
+        line.set_downloads(counters)
+    }
+
+    fn append<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+        line.append(&self.batches)?;
+        self.batches.clear();
+        lock(&self.node.untold).clear();
+        self.node.appended.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Learns what all nodes have counted, and tells what is not known there, whoever counted it: that one may be no more.
+    fn learn_downloads<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+        let node = self.node;
+        let mut known = HashMap::new();
+        line.downloads(&mut |counter| {
+            known.insert((counter.node, counter.info_hash), counter.downloads);
+            node.hear_counter(&counter);
+        })?;
+        let is_new = |counter: &Counter| {
+            let known = known.get(&(counter.node, counter.info_hash));
+            known.is_none_or(|known| counter.downloads > *known)
+                || lock(&node.untold).contains(&(counter.node, counter.info_hash))
+        };
+        let new: Vec<_> = lock(&node.downloads).counters().filter(is_new).collect();
+        self.tell_counters(line, &new)
+    }
+
+    /// Looks whether the engine has been emptied, or was filled again by another.
+    fn look<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+        let node = self.node;
+        let filling = matches!(self.recount, Some(Recount { since: None, .. }));
+        if filling {
+            return line.keep_refilling(&node.name());
+        }
+        let marker = line.filled()?;
+        let marker = marker.and_then(|marker| marker.parse().ok());
+        let found = lock(&node.member).look(line.now_ms(), marker, node.peers());
+        match found {
+            Found::Same => return Ok(()),
+            Found::Refilled => {}
+            Found::Wanting { outdated_ms }
+                if self.may_remember() && line.may_refill(&node.name())? =>
+            {
+                if let Some(ms) = outdated_ms {
+                    line.forget_before(ms)?;
+                }
+                lock(&node.member).settle_all();
+                self.recount = Some(Recount::new(None));
+            }
+            Found::Wanting { .. } => return Ok(()),
+        }
+        node.read_anew.store(true, Ordering::Release);
+        self.left.put_back(&node.outbox);
+        self.learn_downloads(line)
+    }
+
+    /// Whether memory is fit to be told: what was not read yet may say who of it has left, and to others, who have forgotten
+    /// that, they would be there again.
+    fn may_remember(&self) -> bool {
+        self.appended.is_some() && self.node.has_read()
+    }
+
+    /// Goes a step further in telling from memory what others may not know, if there is something.
+    fn tell_again<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<(), L::Lost> {
+        let node = self.node;
+        let may_begin = self.recount.is_none() && self.may_remember();
+        if may_begin && due(self.recounted, at, RECOUNT_REST) {
+            let owed = lock(&node.member).settle();
+            self.recount = owed.map(|since| Recount::new(Some(since)));
+        }
+        let Some(recount) = &mut self.recount else {
+            return Ok(());
+        };
+        let since_secs = match recount.since {
+            Some(since) => now.0.saturating_sub(since.0),
+            None => u32::MAX,
+        };
+        let mut told = Vec::new();
+        let more = (node.tracker).recount(now, since_secs, &mut recount.walk, &mut told);
+        for told in told {
+            recount.told[partition(&told.change.info_hash)].push(told);
+        }
+        for (partition, told) in recount.told.iter_mut().enumerate() {
+            // Whole batches, while more may come.
+            let ready = match more {
+                true => told.len() / BATCH_RECORDS * BATCH_RECORDS,
+                false => told.len(),
+            };
+            let records = told.drain(..ready).map(Record::Peer);
+            pack(node.own, partition, records, &mut self.batches);
+            recount.sent += ready as u64;
+            node.standing.tally.sent.add(ready as u64);
+        }
+        if !self.batches.is_empty() {
+            self.append(line)?;
+        }
+        if more {
+            return Ok(());
+        }
+        if let Some(Recount {
+            since: None, sent, ..
+        }) = self.recount
+        {
+            let marker = lock(&node.member).refilled(line.now_ms(), sent);
+            line.set_filled(&marker.to_string())?;
+            node.standing.refilled(sent);
+        }
+        lock(&node.member).settled(now);
+        (self.recount, self.recounted) = (None, Some(at));
+        Ok(())
+    }
+}
+
+fn due(last: Option<Instant>, at: Instant, every: Duration) -> bool {
+    last.is_none_or(|last| at.saturating_duration_since(last) >= every)
+}
+
+/// Appends batches of these records to those that are to be appended to streams.
+fn pack(
+    own: Sender,
+    partition: usize,
+    records: impl Iterator<Item = Record>,
+    batches: &mut Vec<(usize, Vec<u8>)>,
+) {
+    let mut room = 0;
+    let mut batch = Vec::new();
+    for record in records {
+        if room == 0 {
+            if !batch.is_empty() {
+                batches.push((partition, std::mem::take(&mut batch)));
+            }
+            wire::write_head(own, &mut batch);
+            room = BATCH_RECORDS;
+        }
+        wire::write_record(&record, &mut batch);
+        room -= 1;
+    }
+    if !batch.is_empty() {
+        batches.push((partition, batch));
+    }
+}
+
+/// One connection's reading, step by step.
+pub struct Reader<'n> {
+    node: &'n Node,
+    /// [`Node::connected`], as this follows it.
+    connected: u64,
+    from: [EntryId; PARTITIONS],
+    /// Up to there all has been heard before.
+    heard: [EntryId; PARTITIONS],
+    /// Where the streams ended at the connection.
+    last: Option<[EntryId; PARTITIONS]>,
+    level: bool,
+    /// When something that this node wrote was last read.
+    echoed: Instant,
+    /// When all was last read again for torrents that had not been listed.
+    listed: Option<Instant>,
+}
+
+/// What has become of a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    GoesOn,
+    /// The writer has another connection.
+    Over,
+    /// What the writer wrote does not come back: this engine no longer gets what others write.
+    Deaf,
+}
+
+impl<'n> Reader<'n> {
+    /// `None` while the writer has no connection, or has not appended anything since the last reader was lost.
+    pub fn new(node: &'n Node, at: Instant) -> Option<Self> {
+        let connected = node.connected.load(Ordering::Relaxed);
+        let proven =
+            node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
+        let read = *lock(&node.read);
+        (proven && node.standing.is_up(Of::Writer)).then_some(Self {
+            node,
+            connected,
+            from: read,
+            heard: read,
+            last: None,
+            level: false,
+            echoed: at,
+            listed: None,
+        })
+    }
+
+    /// Reads what has come, or waits a while for it, and hears it.
+    ///
+    /// # Errors
+    /// When the engine is lost.
+    pub fn step<L: Line>(
+        &mut self,
+        line: &mut L,
+        now: Time,
+        at: Instant,
+    ) -> Result<Reading, L::Lost> {
+        let node = self.node;
+        if node.connected.load(Ordering::Relaxed) != self.connected {
+            return Ok(Reading::Over);
+        }
+        if self.last.is_none() {
+            self.begin(line)?;
+        }
+        if node.read_anew.load(Ordering::Relaxed) {
+            self.from = Default::default();
+            self.last = Some(line.last_ids()?);
+            self.level = false;
+            node.level.store(0, Ordering::Relaxed);
+            node.read_anew.store(false, Ordering::Release);
+        }
+        if self.missed_some(at) {
+            self.from = Default::default();
+        }
+        let entries = line.read(&self.from, READ_WAIT)?;
+        let mut late_ms = 0;
+        for entry in &entries {
+            self.from[entry.partition] = entry.id;
+            let heard = &mut self.heard[entry.partition];
+            let again = entry.id <= *heard;
+            *heard = entry.id.max(*heard);
+            late_ms = line.now_ms().saturating_sub(entry.id.ms);
+            if hear_batch(node, entry, again, late_ms, now, at) {
+                self.echoed = at;
+            }
+        }
+        *lock(&node.read) = self.from;
+        node.standing.late(late_ms);
+        if !self.level {
+            let last = self.last.iter().flatten();
+            let reached = |(from, last): (&EntryId, &EntryId)| from >= last;
+            self.level = entries.is_empty() || self.from.iter().zip(last).all(reached);
+            self.echoed = at;
+        }
+        // Else the writer may have lost its connection meanwhile, and all is to begin again.
+        if self.level && node.connected.load(Ordering::Relaxed) == self.connected {
+            node.level.store(self.connected, Ordering::Relaxed);
+            node.standing.level(Of::Reader);
+        }
+        match at.saturating_duration_since(self.echoed) > ECHO_PATIENCE {
+            true => Ok(Reading::Deaf),
+            false => Ok(Reading::GoesOn),
+        }
+    }
+
+    /// Whether others' peers were refused that may be welcome by now: a release is seldom published everywhere at once.
+    fn missed_some(&mut self, at: Instant) -> bool {
+        let node = self.node;
+        let listings = node.tracker.listings();
+        if listings == node.listings.load(Ordering::Relaxed) || !due(self.listed, at, LISTED_REST) {
+            return false;
+        }
+        node.listings.store(listings, Ordering::Relaxed);
+        self.listed = Some(at);
+        node.refused.swap(false, Ordering::Relaxed)
+    }
+
+    /// To be called when a step has failed, or was deaf.
+    pub fn lost(self, reason: &dyn ToString) {
+        let node = self.node;
+        let appended = node.appended.load(Ordering::Relaxed);
+        node.reader_lost.store(appended, Ordering::Relaxed);
+        node.nudged.store(true, Ordering::Relaxed);
+        node.standing.down(Of::Reader, reason);
+    }
+
+    fn begin<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+        self.node.standing.behind(Of::Reader);
+        self.node.level.store(0, Ordering::Relaxed);
+        let last = line.last_ids()?;
+        for (from, last) in self.from.iter_mut().zip(last) {
+            *from = (*from).min(last);
+            from.ms = from.ms.saturating_sub(REREAD_MS);
+        }
+        self.last = Some(last);
+        Ok(())
+    }
+}
+
+/// Takes in a batch that came into its stream `age_ms` ago, perhaps again, and tells whether it is this node's own.
+fn hear_batch(
+    node: &Node,
+    entry: &Entry,
+    again: bool,
+    age_ms: u64,
+    now: Time,
+    at: Instant,
+) -> bool {
+    let tally = &node.standing.tally;
+    let own = |sender| lock(&node.member).is_own(sender);
+    if wire::read_sender(&entry.batch).is_ok_and(own) {
+        return true;
+    }
+    let Ok(batch) = Batch::parse(&entry.batch) else {
+        tally.malformed.add_one();
+        return false;
+    };
+    if batch.sender.node != node.own.node {
+        node.standing.heard_of(batch.sender, at);
+    } else if entry.id.ms > node.began_ms.load(Ordering::Relaxed) + DOUBLED_MS {
+        node.standing.doubled();
+    }
+    let passed_secs = u32::try_from(age_ms / 1000).unwrap_or(u32::MAX);
+    let (mut received, mut applied, mut older, mut refused) = (0, 0, 0, 0);
+    for record in batch.records() {
+        match record {
+            Record::Counter(counter) => node.hear_counter(&counter),
+            Record::Peer(mut told) => {
+                received += 1;
+                // What this node has heard or done since is not to be undone: its own batches are not read.
+                told.again |= again;
+                match node.tracker.hear(now, passed_secs, &told) {
+                    Heard::Taken => {
+                        applied += 1;
+                        node.show_downloads(&told.change.info_hash);
+                    }
+                    Heard::Older => older += 1,
+                    Heard::Refused => refused += 1,
+                }
+            }
+        }
+    }
+    tally.received.add(received);
+    tally.applied.add(applied);
+    tally.older.add(older);
+    tally.refused.add(refused);
+    if refused > 0 {
+        node.refused.store(true, Ordering::Relaxed);
+    }
+    false
+}
+
+/// A node, its engine, and the two threads between them.
+pub struct Cluster {
+    joint: Arc<Joint>,
+    /// Closed when the writing thread has ended.
+    written: Mutex<Receiver<()>>,
+}
+
+struct Joint {
+    node: Node,
+    engine: Engine,
+    clock: Clock,
+    stop: AtomicBool,
+}
+
+impl Cluster {
+    /// Begins to tell others, and to hear them. `kept` is what [`Cluster::keep`] gave before a restart.
+    ///
+    /// # Errors
+    /// If the certificates cannot be used, or the system has no threads to give.
+    pub fn start(
+        settings: &Settings,
+        credentials: &Credentials,
+        kept: &[u8],
+        outbox: Arc<Outbox>,
+        tracker: Arc<Tracker>,
+        clock: Clock,
+        tell: Tell,
+    ) -> io::Result<Self> {
+        let engine = Engine::new(settings, credentials)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let joint = Arc::new(Joint {
+            node: Node::new(kept, credentials.random, tracker, outbox, tell),
+            engine,
+            clock,
+            stop: AtomicBool::new(false),
+        });
+        let (ended, written) = mpsc::channel();
+        let writer = joint.clone();
+        let thread = thread::Builder::new()
+            .name("cluster-write".to_owned())
+            .spawn(move || {
+                write(&writer);
+                drop(ended);
+            })?;
+        joint.node.outbox.set_writer(thread.thread().clone());
+        let reader = joint.clone();
+        thread::Builder::new()
+            .name("cluster-read".to_owned())
+            .spawn(move || read(&reader))?;
+        Ok(Self {
+            joint,
+            written: Mutex::new(written),
+        })
+    }
+
+    pub fn figures(&self) -> figures::Cluster {
+        let unix = self.joint.clock.unix_at(Instant::now()).0;
+        self.joint.node.figures(unix)
+    }
+
+    /// As [`Node::keep`] has it.
+    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
+        self.joint.node.keep()
+    }
+
+    /// Has the last changes told, if the engine takes them in time. To be called when no worker changes anything any more.
+    pub fn stop(&self) {
+        self.joint.stop.store(true, Ordering::Relaxed);
+        self.joint.node.outbox.wake_writer();
+        // It answers by being closed.
+        let _ = lock(&self.written).recv_timeout(STOP_PATIENCE);
+    }
+}
+
+impl Joint {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The writing thread: connects again and again until the stop.
+fn write(joint: &Joint) {
+    let mut pause = FIRST_PAUSE;
+    while !joint.stopping() {
+        let mut writer = Writer::new(&joint.node, joint.clock.now());
+        let lost = match joint.engine.connect() {
+            Err(lost) => lost,
+            Ok(mut line) => loop {
+                // Once more after the stop has come, for what was changed until then.
+                let stopping = joint.stopping();
+                let at = Instant::now();
+                match writer.step(&mut line, joint.clock.at(at), at) {
+                    Err(lost) => break lost,
+                    Ok(_) if stopping => return,
+                    Ok(true) => {}
+                    Ok(false) => thread::park_timeout(TICK.saturating_sub(at.elapsed())),
+                }
+            },
+        };
+        if writer.proven() {
+            pause = FIRST_PAUSE;
+        }
+        writer.lost(&lost);
+        thread::park_timeout(pause);
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+/// The reading thread: connects whenever the writing one has.
+fn read(joint: &Joint) {
+    let mut pause = FIRST_PAUSE;
+    while !joint.stopping() {
+        let begun = Instant::now();
+        if let Some(mut reader) = Reader::new(&joint.node, begun) {
+            let lost = match joint.engine.connect() {
+                Err(lost) => Some(lost.to_string()),
+                Ok(mut line) => loop {
+                    let at = Instant::now();
+                    match reader.step(&mut line, joint.clock.at(at), at) {
+                        Err(lost) => break Some(lost.to_string()),
+                        Ok(Reading::Deaf) => {
+                            break Some("it no longer passes on what is written to it".to_owned());
+                        }
+                        Ok(Reading::Over) => break None,
+                        Ok(Reading::GoesOn) if joint.stopping() => return,
+                        Ok(Reading::GoesOn) => {}
+                    }
+                },
+            };
+            if let Some(lost) = lost {
+                reader.lost(&lost);
+            }
+            pause = match begun.elapsed() < LONGEST_PAUSE {
+                true => (2 * pause).min(LONGEST_PAUSE),
+                false => FIRST_PAUSE,
+            };
+        }
+        thread::sleep(pause);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::tracker::Change;
+
+    #[test]
+    fn a_leave_is_kept_for_a_while_after_it_was_told_however_long_it_waited() {
+        let change = Change {
+            info_hash: InfoHash([1; 20]),
+            address: [192, 0, 2, 1].into(),
+            port: NonZeroU16::MIN,
+            host: 0,
+            class: None,
+            completed: false,
+        };
+        let at = Time(100);
+        let waited = Waiting {
+            change,
+            at,
+            again: false,
+        };
+        for (later, kept) in [(REPLICA_LAG_SECS, 1), (REPLICA_LAG_SECS + 1, 0)] {
+            let (mut left, outbox) = (Left::default(), Outbox::new(8));
+            left.note(&[waited], Time(1000), outbox.most());
+            left.note(&[], Time(1000 + later), outbox.most());
+            left.put_back(&outbox);
+            assert_eq!(outbox.len(), kept, "{later}");
+        }
+    }
+}

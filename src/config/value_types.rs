@@ -1,0 +1,644 @@
+//! The kinds of value that a key may hold: how each is read, what it allows, how it is written.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::nearest;
+use super::toml_value::Given;
+use crate::cluster::{PasswordFile, Url};
+use crate::tracker::access::parse_network;
+
+/// One kind of value. The table in `config.rs` names one for each key.
+pub(super) trait Rule {
+    type Value;
+
+    /// What may be written, to follow "allowed: ".
+    fn allowed(&self) -> String;
+
+    /// The value, or each thing that is wrong with it.
+    fn read(&self, given: &Spanned<Given>) -> Result<Self::Value, Vec<Wrong>>;
+
+    /// `value` as TOML; reading it back gives `value`.
+    fn write(&self, value: &Self::Value) -> String;
+}
+
+/// Something wrong with a value: where, what (to follow the value), and what to do if better advice is at hand than
+/// to correct it.
+pub(super) struct Wrong {
+    pub(super) span: Range<usize>,
+    pub(super) what: String,
+    pub(super) advice: Option<String>,
+}
+
+impl Wrong {
+    fn one(given: &Spanned<Given>, what: impl Into<String>, advice: Option<String>) -> Vec<Self> {
+        vec![Self {
+            span: given.span(),
+            what: what.into(),
+            advice,
+        }]
+    }
+}
+
+fn wrong_kind(given: &Spanned<Given>, wanted: &str, advice: Option<String>) -> Vec<Wrong> {
+    let what = format!("is {}, not {wanted}", given.get_ref().kind());
+    Wrong::one(given, what, advice)
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn text_of(given: &Spanned<Given>) -> Result<&str, Vec<Wrong>> {
+    match given.get_ref() {
+        Given::Text(text) => Ok(text),
+        Given::Number(_) | Given::Fraction | Given::Date | Given::Switch(_) => Err(wrong_kind(
+            given,
+            "text",
+            Some("write it in double quotes".to_owned()),
+        )),
+        Given::List(_) | Given::Table(_) => Err(wrong_kind(given, "text", None)),
+    }
+}
+
+/// `true` or `false`.
+pub(super) struct Switch;
+
+impl Rule for Switch {
+    type Value = bool;
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<bool, Vec<Wrong>> {
+        match given.get_ref() {
+            Given::Switch(switch) => Ok(*switch),
+            Given::Text(text) if text == "true" || text == "false" => Err(wrong_kind(
+                given,
+                "true or false",
+                Some("write it without quotes".to_owned()),
+            )),
+            _ => Err(wrong_kind(given, "true or false", None)),
+        }
+    }
+
+    fn write(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A whole number of something, both ends of the range allowed.
+pub(super) struct Number {
+    range: RangeInclusive<u32>,
+    unit: &'static str,
+}
+
+/// A number of `unit`s (plural).
+pub(super) fn number(range: RangeInclusive<u32>, unit: &'static str) -> Number {
+    Number { range, unit }
+}
+
+/// A time in whole seconds.
+pub(super) fn seconds(range: RangeInclusive<u32>) -> Number {
+    number(range, "seconds")
+}
+
+impl Rule for Number {
+    type Value = u32;
+
+    fn allowed(&self) -> String {
+        let (low, high) = (self.range.start(), self.range.end());
+        format!("{low} to {high} {}", self.unit)
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<u32, Vec<Wrong>> {
+        let number = match given.get_ref() {
+            Given::Number(number) => *number,
+            Given::Text(text) if text.parse::<i128>().is_ok() => {
+                let advice = "write it without quotes".to_owned();
+                return Err(wrong_kind(given, "a number", Some(advice)));
+            }
+            Given::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+                let advice = "write the number alone, without quotes".to_owned();
+                return Err(wrong_kind(given, "a number", Some(advice)));
+            }
+            Given::Fraction => return Err(wrong_kind(given, "a whole number", None)),
+            _ => return Err(wrong_kind(given, "a number", None)),
+        };
+        if number < i128::from(*self.range.start()) {
+            return Err(Wrong::one(given, "is too small", None));
+        }
+        match u32::try_from(number) {
+            Ok(number) if self.range.contains(&number) => Ok(number),
+            _ => Err(Wrong::one(given, "is too large", None)),
+        }
+    }
+
+    fn write(&self, value: &u32) -> String {
+        value.to_string()
+    }
+}
+
+/// One of a few words, which are what `T` reads and shows itself as.
+pub(super) struct Words<T> {
+    words: &'static [&'static str],
+    of: PhantomData<T>,
+}
+
+pub(super) fn words<T>(words: &'static [&'static str]) -> Words<T> {
+    Words {
+        words,
+        of: PhantomData,
+    }
+}
+
+impl<T: FromStr + fmt::Display> Rule for Words<T> {
+    type Value = T;
+
+    fn allowed(&self) -> String {
+        let words: Vec<_> = self.words.iter().map(|word| quoted(word)).collect();
+        match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            _ => words.concat(),
+        }
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<T, Vec<Wrong>> {
+        let text = text_of(given)?;
+        let known = self.words.contains(&text);
+        let value = text.parse().ok().filter(|_| known);
+        value.ok_or_else(|| {
+            let near = nearest(text, self.words.iter().copied());
+            let advice = near.map(|word| format!("did you mean {}?", quoted(word)));
+            Wrong::one(given, "is none of the words", advice)
+        })
+    }
+
+    fn write(&self, value: &T) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// Words for people, in one line.
+pub(super) struct Text {
+    max_bytes: usize,
+}
+
+pub(super) fn text(max_bytes: usize) -> Text {
+    Text { max_bytes }
+}
+
+impl Rule for Text {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        format!("one line of text, up to {} bytes", self.max_bytes)
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let text = text_of(given)?;
+        if text.len() > self.max_bytes {
+            let what = format!("is too long, {} bytes", text.len());
+            Err(Wrong::one(given, what, None))
+        } else if text.contains(char::is_control) {
+            Err(Wrong::one(
+                given,
+                "has a line break or another control character",
+                None,
+            ))
+        } else {
+            Ok(text.to_owned())
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// A file or directory, wherever the daemon was started from.
+pub(super) struct AbsolutePath;
+
+impl Rule for AbsolutePath {
+    type Value = PathBuf;
+
+    fn allowed(&self) -> String {
+        "an absolute path".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<PathBuf, Vec<Wrong>> {
+        let text = text_of(given)?;
+        let path = Path::new(text);
+        if !path.is_absolute() {
+            let advice = "write the whole path, from / on".to_owned();
+            Err(Wrong::one(given, "is not absolute", Some(advice)))
+        } else if text.contains('\0') {
+            Err(Wrong::one(given, "has a NUL character", None))
+        } else {
+            Ok(path.to_owned())
+        }
+    }
+
+    fn write(&self, value: &PathBuf) -> String {
+        quoted(&value.to_string_lossy())
+    }
+}
+
+/// Where a cluster's engine is.
+pub(super) struct EngineUrl;
+
+impl Rule for EngineUrl {
+    type Value = Url;
+
+    fn allowed(&self) -> String {
+        "the URL of an engine".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Url, Vec<Wrong>> {
+        let url = text_of(given)?.parse::<Url>();
+        url.map_err(|wrong| Wrong::one(given, wrong.what, Some(wrong.advice.to_owned())))
+    }
+
+    fn write(&self, value: &Url) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// What a cluster's keys begin with.
+pub(super) struct ClusterName;
+
+impl Rule for ClusterName {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "letters, digits, dots, dashes and underscores, 1 to 32 of them".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let name = text_of(given)?;
+        let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
+        if name.is_empty() {
+            Err(Wrong::one(given, "is empty", None))
+        } else if name.len() > 32 {
+            Err(Wrong::one(given, "is too long", None))
+        } else if let Some(c) = name.chars().find(|&c| odd(c)) {
+            Err(Wrong::one(given, format!("has {c:?}"), None))
+        } else {
+            Ok(name.to_owned())
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// Where a password is.
+pub(super) struct PasswordPlace;
+
+impl Rule for PasswordPlace {
+    type Value = PasswordFile;
+
+    fn allowed(&self) -> String {
+        "an absolute path, \"credential:NAME\"".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<PasswordFile, Vec<Wrong>> {
+        let Some(name) = text_of(given)?.strip_prefix(CREDENTIAL) else {
+            return AbsolutePath.read(given).map(PasswordFile::At);
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        match name.starts_with(|c: char| c != '.') && name.chars().all(plain) {
+            true => Ok(PasswordFile::Credential(name.to_owned())),
+            false => Err(Wrong::one(given, "names no credential", None)),
+        }
+    }
+
+    fn write(&self, value: &PasswordFile) -> String {
+        match value {
+            PasswordFile::At(path) => AbsolutePath.write(path),
+            PasswordFile::Credential(name) => quoted(&format!("{CREDENTIAL}{name}")),
+        }
+    }
+}
+
+const CREDENTIAL: &str = "credential:";
+
+/// A value, or empty text for none.
+pub(super) struct OrEmpty<R>(pub(super) R);
+
+impl<R: Rule> Rule for OrEmpty<R> {
+    type Value = Option<R::Value>;
+
+    fn allowed(&self) -> String {
+        format!("{} or \"\"", self.0.allowed())
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Self::Value, Vec<Wrong>> {
+        match given.get_ref() {
+            Given::Text(text) if text.is_empty() => Ok(None),
+            _ => self.0.read(given).map(Some),
+        }
+    }
+
+    fn write(&self, value: &Self::Value) -> String {
+        match value {
+            Some(value) => self.0.write(value),
+            None => quoted(""),
+        }
+    }
+}
+
+/// A path as it stands in a URL.
+fn url_path<'a>(given: &'a Spanned<Given>, example: &str) -> Result<&'a str, Vec<Wrong>> {
+    let path = text_of(given)?;
+    let in_a_url = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+    if !path.starts_with('/') {
+        let advice = Some(format!("write for example {}", quoted(example)));
+        Err(Wrong::one(given, "does not start with /", advice))
+    } else if let Some(c) = path.chars().find(|c| !in_a_url(*c)) {
+        Err(Wrong::one(
+            given,
+            format!("has {c:?}, which no path may have"),
+            None,
+        ))
+    } else {
+        Ok(path)
+    }
+}
+
+/// The path of a URL at which something is shown.
+pub(super) struct PagePath;
+
+impl Rule for PagePath {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "a path that starts with / and does not end with it".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let path = url_path(given, "/status")?;
+        match path.ends_with('/') {
+            true => Err(Wrong::one(given, "ends with /", None)),
+            false => Ok(path.to_owned()),
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// The path of a URL at which clients announce.
+pub(super) struct AnnouncePath;
+
+impl Rule for AnnouncePath {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "a path that starts with / and whose last part starts with announce".to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+        let path = url_path(given, "/announce")?;
+        let last = path.rsplit('/').next().unwrap_or_default();
+        if !last.starts_with("announce") {
+            let example = format!("{}/announce", path.trim_end_matches('/'));
+            let what = "leaves clients no scrape path, which they make by putting scrape for announce in the last part";
+            let advice = Some(format!("write for example {}", quoted(&example)));
+            Err(Wrong::one(given, what, advice))
+        } else {
+            Ok(path.to_owned())
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// Where a stream listener is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    /// An absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listen {
+    /// Binding both would fail: they are the same, or one is the wildcard that takes in the other.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(path), Self::Unix(other)) => path == other,
+            (Self::Tcp(one), Self::Tcp(other)) => overlap(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// Binding both would fail, as in [`Listen::overlaps`].
+pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let takes_in = |wide: IpAddr, narrow: IpAddr| {
+        wide == narrow || wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    one.port() == other.port() && one.port() != 0 && (takes_in(a, b) || takes_in(b, a))
+}
+
+/// An address and port, or a Unix socket's path.
+pub(super) struct ListenAddress;
+
+impl Rule for ListenAddress {
+    type Value = Listen;
+
+    fn allowed(&self) -> String {
+        r#""address:port", "[IPv6 address]:port" or "unix:/path""#.to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Listen, Vec<Wrong>> {
+        let text = text_of(given)?;
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') && !path.contains('\0') => {
+                Ok(Listen::Unix(path.into()))
+            }
+            Some(_) => {
+                let advice = "write unix: and the whole path, from / on".to_owned();
+                Err(Wrong::one(given, "has no absolute path", Some(advice)))
+            }
+            None => read_socket_address(given, text).map(Listen::Tcp),
+        }
+    }
+
+    fn write(&self, value: &Listen) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// Networks: one written down, or a file of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    Network(IpNet),
+    /// An absolute path.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+                network.addr().fmt(f)
+            }
+            Self::Network(network) => network.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A network, an address, or the path of a file of these.
+pub(super) struct NetworkOrFile;
+
+impl Rule for NetworkOrFile {
+    type Value = Source;
+
+    fn allowed(&self) -> String {
+        r#""address", "network/length" or "/path" of a file of these"#.to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Source, Vec<Wrong>> {
+        let text = text_of(given)?;
+        if text.starts_with('/') && !text.contains('\0') {
+            return Ok(Source::File(text.into()));
+        }
+        if let Ok(network) = parse_network(text) {
+            return Ok(Source::Network(network));
+        }
+        let Ok(network) = text.parse::<IpNet>() else {
+            let what = "is neither a network nor an absolute path";
+            return Err(Wrong::one(given, what, None));
+        };
+        let (whole, address) = (network.trunc(), network.addr());
+        let advice = format!("write \"{whole}\" for the network or \"{address}\" for the address");
+        let what = "has bits set beyond its prefix";
+        Err(Wrong::one(given, what, Some(advice)))
+    }
+
+    fn write(&self, value: &Source) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// An address and port.
+pub(super) struct UdpAddress;
+
+impl Rule for UdpAddress {
+    type Value = SocketAddr;
+
+    fn allowed(&self) -> String {
+        r#""address:port" or "[IPv6 address]:port""#.to_owned()
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<SocketAddr, Vec<Wrong>> {
+        read_socket_address(given, text_of(given)?)
+    }
+
+    fn write(&self, value: &SocketAddr) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+fn read_socket_address(given: &Spanned<Given>, text: &str) -> Result<SocketAddr, Vec<Wrong>> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let write = |address: String| Some(format!("write {}", quoted(&address)));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        let example = SocketAddr::new(address, 6969).to_string();
+        return Err(Wrong::one(given, "has no port", write(example)));
+    }
+    if text.parse::<u16>().is_ok() {
+        return Err(Wrong::one(
+            given,
+            "has no address",
+            write(format!("[::]:{text}")),
+        ));
+    }
+    let (what, advice) = match text.rsplit_once(':') {
+        Some(("" | "*", port)) if port.parse::<u16>().is_ok() => {
+            ("has no address", write(format!("[::]:{port}")))
+        }
+        Some((address, port)) if port.parse::<u16>().is_err() && !address.contains("::") => {
+            ("has no port from 0 to 65535", None)
+        }
+        Some((name, _))
+            if name.contains(|c: char| c.is_ascii_alphabetic()) && !name.contains(':') =>
+        {
+            (
+                "has a name, and names are not looked up",
+                Some("write the address".to_owned()),
+            )
+        }
+        _ => ("is no address", None),
+    };
+    Err(Wrong::one(given, what, advice))
+}
+
+/// Any number of values of one kind.
+pub(super) struct List<R>(pub(super) R);
+
+impl<R: Rule> Rule for List<R> {
+    type Value = Vec<R::Value>;
+
+    fn allowed(&self) -> String {
+        format!("a list, each {}", self.0.allowed())
+    }
+
+    fn read(&self, given: &Spanned<Given>) -> Result<Vec<R::Value>, Vec<Wrong>> {
+        let Given::List(elements) = given.get_ref() else {
+            let advice = match given.get_ref() {
+                Given::Table(_) => None,
+                _ => Some("put it in brackets: [...]".to_owned()),
+            };
+            return Err(wrong_kind(given, "a list", advice));
+        };
+        let mut values = Vec::with_capacity(elements.len());
+        let mut wrong = Vec::new();
+        for element in elements {
+            match self.0.read(element) {
+                Ok(value) => values.push(value),
+                Err(more) => wrong.extend(more),
+            }
+        }
+        if wrong.is_empty() {
+            Ok(values)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    fn write(&self, value: &Vec<R::Value>) -> String {
+        let elements: Vec<_> = value.iter().map(|element| self.0.write(element)).collect();
+        format!("[{}]", elements.join(", "))
+    }
+}

@@ -1,0 +1,954 @@
+//! Figures as a page to read: plain HTML without scripts, sorted, searched and paged by its query.
+
+use std::cmp::Reverse;
+use std::fmt::{self, Display, Write};
+
+use crate::status::endpoint::{Settings, file_id};
+use crate::status::report::{ClusterState, Figures, Health, History, Release, Unix};
+
+/// The page's own style, beside it so that nothing inline need be allowed.
+pub const STYLE: &str = include_str!("page.css");
+
+/// Nothing runs, and nothing is loaded but the style: should a name get past the escaping, it still does nothing.
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; \
+                          frame-ancestors 'none'";
+
+/// Rows on a page.
+const ROWS: usize = 100;
+
+/// The longest search, in characters.
+const SEARCH_MAX: usize = 100;
+
+/// Which part of the releases is shown, and in which order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Query {
+    pub sort: Sort,
+    /// The other way round than a column has it by itself.
+    pub reversed: bool,
+    pub search: String,
+    /// From 1.
+    pub page: usize,
+}
+
+/// A column. Names begin with A, figures with the greatest, and what lacks a seed stands before the rest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Sort {
+    #[default]
+    Name,
+    Size,
+    Seeders,
+    Leechers,
+    Downloads,
+    LastSeed,
+}
+
+impl Sort {
+    const ALL: [Self; 6] = [
+        Self::Name,
+        Self::Size,
+        Self::Seeders,
+        Self::Leechers,
+        Self::Downloads,
+        Self::LastSeed,
+    ];
+
+    /// In a query.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Size => "size",
+            Self::Seeders => "seeders",
+            Self::Leechers => "leechers",
+            Self::Downloads => "downloads",
+            Self::LastSeed => "last_seed",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Name => "Name",
+            Self::Size => "Size",
+            Self::Seeders => "Seeders",
+            Self::Leechers => "Leechers",
+            Self::Downloads => "Downloads",
+            Self::LastSeed => "Last seed",
+        }
+    }
+
+    fn begins_with_least(self) -> bool {
+        matches!(self, Self::Name | Self::LastSeed)
+    }
+}
+
+impl Query {
+    /// What is not understood is passed over: a page is better than none.
+    pub fn parse(query: &str) -> Self {
+        let mut parsed = Self {
+            page: 1,
+            ..Self::default()
+        };
+        let mut order = String::new();
+        for pair in query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value);
+            match key {
+                "sort" => {
+                    let sort = Sort::ALL.into_iter().find(|sort| sort.key() == value);
+                    parsed.sort = sort.unwrap_or_default();
+                }
+                "order" => order = value,
+                "search" => parsed.search = value.trim().chars().take(SEARCH_MAX).collect(),
+                "page" => parsed.page = value.parse().unwrap_or(1).max(1),
+                _ => {}
+            }
+        }
+        parsed.reversed = match order.as_str() {
+            "asc" => !parsed.sort.begins_with_least(),
+            "desc" => parsed.sort.begins_with_least(),
+            _ => false,
+        };
+        parsed
+    }
+
+    fn is_ascending(&self) -> bool {
+        self.sort.begins_with_least() != self.reversed
+    }
+
+    fn order(&self) -> &'static str {
+        if self.is_ascending() { "asc" } else { "desc" }
+    }
+
+    /// As a link has it.
+    fn link(&self) -> String {
+        let mut link = format!("?sort={}&order={}", self.sort.key(), self.order());
+        if !self.search.is_empty() {
+            link += &format!("&search={}", Encoded(&self.search));
+        }
+        if self.page > 1 {
+            link += &format!("&page={}", self.page);
+        }
+        link
+    }
+
+    /// All releases that are searched for, in order.
+    fn select<'a>(&self, releases: &'a [Release]) -> Vec<&'a Release> {
+        let words: Vec<_> = self
+            .search
+            .split_whitespace()
+            .map(str::to_lowercase)
+            .collect();
+        // Shorter ones begin many an id by chance.
+        let is_of = |id: &str, word: &str| word.len() >= 8 && id.starts_with(word);
+        let matches = |release: &&Release| {
+            if words.is_empty() {
+                return true;
+            }
+            let name = release.name.to_lowercase();
+            words
+                .iter()
+                .all(|word| name.contains(word) || release.ids().any(|id| is_of(id, word)))
+        };
+        let mut found: Vec<_> = releases.iter().filter(matches).collect();
+        // They come in the order of their names, which equals keep.
+        match self.sort {
+            Sort::Name => {}
+            Sort::Size => found.sort_by_key(|release| Reverse(release.size)),
+            Sort::Seeders => found.sort_by_key(|release| Reverse(release.seeders)),
+            Sort::Leechers => found.sort_by_key(|release| Reverse(release.leechers)),
+            Sort::Downloads => found.sort_by_key(|release| Reverse(release.downloads)),
+            Sort::LastSeed => found.sort_by_key(|release| (release.health, release.last_seed)),
+        }
+        if self.reversed {
+            found.reverse();
+        }
+        found
+    }
+}
+
+/// The whole page.
+pub fn page(figures: &Figures, settings: &Settings, query: &Query) -> String {
+    Page {
+        figures,
+        settings,
+        query,
+    }
+    .to_string()
+}
+
+struct Page<'a> {
+    figures: &'a Figures,
+    settings: &'a Settings,
+    query: &'a Query,
+}
+
+impl Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = self.base();
+        let figures = self.figures;
+        write!(
+            f,
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>BitTorrent tracker: status</title>\n\
+             <link rel=\"stylesheet\" href=\"{base}.css\">\n<link rel=\"icon\" href=\"data:,\">\n</head>\n<body>\n\
+             <header>\n<h1>BitTorrent tracker</h1>\n<p>As of {}, running since {}.</p>\n</header>\n<main>\n",
+            time(figures.now),
+            time(figures.started),
+        )?;
+        self.totals(f)?;
+        self.cluster(f)?;
+        self.health(f)?;
+        plots(f, figures)?;
+        self.releases(f)?;
+        write!(
+            f,
+            "</main>\n<footer>tbtt {}. The same as <a href=\"{base}.json\">JSON</a>.</footer>\n</body>\n</html>\n",
+            Escaped(&figures.version)
+        )
+    }
+}
+
+impl Page<'_> {
+    /// The last part of the page's path: links from it work behind a proxy that serves it elsewhere.
+    fn base(&self) -> Escaped<'_> {
+        let path = self.settings.status_path.as_deref().unwrap_or_default();
+        Escaped(path.rsplit('/').next().unwrap_or_default())
+    }
+
+    fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Figures {
+            totals, counters, ..
+        } = self.figures;
+        let counter = |name| Grouped(counters.get(name).copied().unwrap_or_default());
+        let by_family = |v4, v6| format!("{} IPv4, {} IPv6", Grouped(v4), Grouped(v6));
+        f.write_str("<dl class=\"totals\">\n")?;
+        let mut total = |title: &str, value: &dyn Display, more: &dyn Display| {
+            writeln!(
+                f,
+                "<div><dt>{title}</dt><dd>{value}</dd><dd>{more}</dd></div>"
+            )
+        };
+        let (leechers_v4, leechers_v6) = (
+            totals.peers_ipv4.saturating_sub(totals.seeders_ipv4),
+            totals.peers_ipv6.saturating_sub(totals.seeders_ipv6),
+        );
+        let listed = format!("{} listed", Grouped(self.figures.releases.len() as u64));
+        let since = |http, udp| format!("{} HTTP, {} UDP so far", counter(http), counter(udp));
+        let per_second = Rate(self.figures.announces_per_second);
+        total("Torrents", &Grouped(totals.torrents), &listed)?;
+        total(
+            "Seeders",
+            &Grouped(totals.seeders),
+            &by_family(totals.seeders_ipv4, totals.seeders_ipv6),
+        )?;
+        total(
+            "Leechers",
+            &Grouped(totals.leechers),
+            &by_family(leechers_v4, leechers_v6),
+        )?;
+        total(
+            "Announces a second",
+            &per_second,
+            &since("http_announces", "udp_announces"),
+        )?;
+        f.write_str("</dl>\n")
+    }
+
+    fn cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(cluster) = &self.figures.cluster else {
+            return Ok(());
+        };
+        let alarm = match cluster.state {
+            ClusterState::Lone => " class=\"alarm\"",
+            ClusterState::CatchingUp | ClusterState::Joined => "",
+        };
+        writeln!(
+            f,
+            "<p{alarm}>Cluster: {}, {} other trackers, {:.1} s behind, {} changes waiting.</p>",
+            cluster.state.as_str(),
+            cluster.nodes.len(),
+            cluster.lag_seconds,
+            Grouped(cluster.queue_length)
+        )
+    }
+
+    fn health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |health| {
+            self.figures
+                .releases
+                .iter()
+                .filter(|release| release.health == health)
+                .count()
+        };
+        let (never, lost) = (count(Health::NeverSeeded), count(Health::LostSeeds));
+        if never + lost > 0 {
+            writeln!(
+                f,
+                "<p class=\"alarm\"><a href=\"?sort=last_seed&amp;order=asc\">Without a seed</a>: \
+                 {never} never had one, {lost} lost theirs.</p>"
+            )?;
+        }
+        Ok(())
+    }
+
+    fn releases(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let query = self.query;
+        let found = query.select(&self.figures.releases);
+        let pages = found.len().div_ceil(ROWS).max(1);
+        let number = query.page.clamp(1, pages);
+        writeln!(
+            f,
+            "<form role=\"search\">\n<label for=\"search\">Search names and ids</label>\n\
+             <input type=\"search\" id=\"search\" name=\"search\" maxlength=\"{SEARCH_MAX}\" value=\"{}\">\n\
+             <input type=\"hidden\" name=\"sort\" value=\"{}\">\n\
+             <input type=\"hidden\" name=\"order\" value=\"{}\">\n<button>Search</button>\n</form>",
+            Escaped(&query.search),
+            query.sort.key(),
+            query.order()
+        )?;
+        if found.is_empty() {
+            let what = if query.search.is_empty() {
+                "No torrent is listed."
+            } else {
+                "Nothing is found."
+            };
+            return writeln!(f, "<p>{what}</p>");
+        }
+        writeln!(f, "<table role=\"table\">\n<thead>\n<tr role=\"row\">")?;
+        Sort::ALL
+            .into_iter()
+            .try_for_each(|sort| self.column(f, sort))?;
+        writeln!(f, "</tr>\n</thead>\n<tbody>")?;
+        let rows = found.iter().skip((number - 1) * ROWS).take(ROWS);
+        rows.into_iter()
+            .try_for_each(|release| self.row(f, release))?;
+        writeln!(f, "</tbody>\n</table>")?;
+        if pages > 1 {
+            self.pages(f, number, pages)?;
+        }
+        Ok(())
+    }
+
+    fn column(&self, f: &mut fmt::Formatter<'_>, sort: Sort) -> fmt::Result {
+        let chosen = self.query.sort == sort;
+        let (state, arrow) = match (chosen, self.query.is_ascending()) {
+            (false, _) => ("none", ""),
+            (true, true) => ("ascending", " \u{25b2}"),
+            (true, false) => ("descending", " \u{25bc}"),
+        };
+        let link = Query {
+            sort,
+            reversed: chosen && !self.query.reversed,
+            search: self.query.search.clone(),
+            page: 1,
+        };
+        writeln!(
+            f,
+            "<th role=\"columnheader\" scope=\"col\" aria-sort=\"{state}\"><a href=\"{}\">{}{arrow}</a></th>",
+            Escaped(&link.link()),
+            sort.title()
+        )
+    }
+
+    fn row(&self, f: &mut fmt::Formatter<'_>, release: &Release) -> fmt::Result {
+        write!(
+            f,
+            "<tr role=\"row\"><th role=\"rowheader\" scope=\"row\"><bdi>{}</bdi> \
+             <span class=\"get\"><a href=\"{}\">magnet</a>",
+            Escaped(&release.name),
+            Escaped(&magnet(release, &self.settings.announce_urls))
+        )?;
+        if self.settings.torrents {
+            write!(
+                f,
+                " <a href=\"{}/{}.torrent\">torrent</a>",
+                self.base(),
+                file_id(release)
+            )?;
+        }
+        f.write_str(" <details><summary>ids</summary>")?;
+        for (version, id) in [("v1", &release.v1), ("v2", &release.v2)] {
+            if let Some(id) = id {
+                write!(f, " <code>{version} {id}</code>")?;
+            }
+        }
+        f.write_str("</details></span></th>")?;
+        let mut cell = |sort: Sort, value: &dyn Display| {
+            write!(
+                f,
+                "<td role=\"cell\" data-label=\"{}\">{value}</td>",
+                sort.title()
+            )
+        };
+        cell(Sort::Size, &Size(release.size))?;
+        cell(Sort::Seeders, &Grouped(release.seeders.into()))?;
+        cell(Sort::Leechers, &Grouped(release.leechers.into()))?;
+        cell(Sort::Downloads, &Grouped(release.downloads.into()))?;
+        cell(
+            Sort::LastSeed,
+            &LastSeed {
+                release,
+                now: self.figures.now,
+            },
+        )?;
+        writeln!(f, "</tr>")
+    }
+
+    fn pages(&self, f: &mut fmt::Formatter<'_>, number: usize, pages: usize) -> fmt::Result {
+        let link = |page: usize, title: &str| {
+            let query = Query {
+                page,
+                ..self.query.clone()
+            };
+            format!("<a href=\"{}\">{title}</a> ", Escaped(&query.link()))
+        };
+        f.write_str("<nav aria-label=\"Pages\">\n")?;
+        if number > 1 {
+            f.write_str(&(link(1, "First") + &link(number - 1, "Previous")))?;
+        }
+        write!(f, "<span>Page {number} of {pages}</span> ")?;
+        if number < pages {
+            f.write_str(&(link(number + 1, "Next") + &link(pages, "Last")))?;
+        }
+        f.write_str("\n</nav>\n")
+    }
+}
+
+/// The link by which a client finds a release without its `.torrent` file (BEP 9, BEP 52).
+fn magnet(release: &Release, announce_urls: &[String]) -> String {
+    let v1 = release.v1.iter().map(|v1| format!("xt=urn:btih:{v1}"));
+    // A multihash: SHA-256, of 32 bytes.
+    let v2 = release.v2.iter().map(|v2| format!("xt=urn:btmh:1220{v2}"));
+    let name = format!("dn={}", Encoded(&release.name));
+    let trackers = announce_urls
+        .iter()
+        .map(|url| format!("tr={}", Encoded(url)));
+    let parts: Vec<_> = v1.chain(v2).chain([name]).chain(trackers).collect();
+    format!("magnet:?{}", parts.join("&"))
+}
+
+/// Peers and announces over the last day.
+fn plots(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
+    let History {
+        interval,
+        peers_ipv4,
+        peers_ipv6,
+        announces_per_second,
+        ..
+    } = &figures.history;
+    let floats = |numbers: &[u64]| numbers.iter().map(|&n| n as f64).collect::<Vec<_>>();
+    let (v4, v6) = (floats(peers_ipv4), floats(peers_ipv6));
+    if v4.len() < 2 {
+        return Ok(());
+    }
+    let span = Span((v4.len() as u64 - 1) * interval);
+    f.write_str("<div class=\"plots\">\n")?;
+    plot(
+        f,
+        "Peers",
+        &[("IPv4", "first", &v4), ("IPv6", "second", &v6)],
+        span,
+    )?;
+    plot(
+        f,
+        "Announces a second",
+        &[("", "first", announces_per_second)],
+        span,
+    )?;
+    f.write_str("</div>\n")
+}
+
+/// Lines on one scale: the name, class and values of each.
+fn plot(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    lines: &[(&str, &str, &[f64])],
+    span: Span,
+) -> fmt::Result {
+    let all = lines.iter().flat_map(|(_, _, values)| values.iter());
+    let top = all.copied().fold(0.0, f64::max);
+    write!(f, "<figure>\n<figcaption>{title}, at most {}", Rate(top))?;
+    for (name, class, _) in lines.iter().filter(|(name, _, _)| !name.is_empty()) {
+        write!(f, " <span class=\"key {class}\">{name}</span>")?;
+    }
+    let count = lines
+        .iter()
+        .map(|(_, _, values)| values.len())
+        .max()
+        .unwrap_or_default();
+    let width = count.saturating_sub(1).max(1);
+    write!(
+        f,
+        "</figcaption>\n<svg viewBox=\"0 0 {width} 100\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-label=\"{title} over the last {span}, at most {}\">",
+        Rate(top)
+    )?;
+    for (_, class, values) in lines {
+        write!(f, "<path class=\"{class}\" d=\"")?;
+        for (x, value) in values.iter().enumerate() {
+            let command = if x == 0 { 'M' } else { 'L' };
+            let y = 97.0 - 94.0 * value / top.max(f64::MIN_POSITIVE);
+            write!(f, "{command}{x} {y:.1}")?;
+        }
+        f.write_str("\"/>")?;
+    }
+    writeln!(
+        f,
+        "</svg>\n<figcaption class=\"ends\"><span>{span} ago</span> <span>now</span></figcaption>\n</figure>"
+    )
+}
+
+/// When a release last had a seed.
+struct LastSeed<'a> {
+    release: &'a Release,
+    now: Unix,
+}
+
+impl Display for LastSeed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.release.health, self.release.last_seed) {
+            (Health::Seeded, _) => f.write_str("now"),
+            (Health::LostSeeds, Some(last)) => write!(
+                f,
+                "<time class=\"none\" datetime=\"{}\">{} ago</time>",
+                Iso(last),
+                Span(self.now.saturating_sub(last))
+            ),
+            _ => f.write_str("<span class=\"none\">never</span>"),
+        }
+    }
+}
+
+/// A moment, for people and for programs.
+fn time(at: Unix) -> String {
+    let iso = Iso(at).to_string();
+    let (date, rest) = iso.split_once('T').unwrap_or_default();
+    format!(
+        "<time datetime=\"{iso}\">{date} {} UTC</time>",
+        rest.trim_end_matches('Z')
+    )
+}
+
+/// A moment as ISO 8601 has it.
+struct Iso(Unix);
+
+impl Display for Iso {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, second) = (self.0 / 86_400, self.0 % 86_400);
+        let (year, month, day) = date(days);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+        )
+    }
+}
+
+/// Year, month and day of so many days after 1970-01-01.
+fn date(mut days: u64) -> (u64, u64, u64) {
+    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
+/// So many seconds, in the greatest unit that they fill twice.
+#[derive(Clone, Copy)]
+struct Span(u64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds @ 0..120 => write!(f, "{seconds} s"),
+            seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
+            seconds @ 7200..172_800 => write!(f, "{} h", seconds / 3600),
+            seconds => write!(f, "{} days", seconds / 86_400),
+        }
+    }
+}
+
+/// Bytes, as clients show them.
+struct Size(u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["B", "KiB", "MiB", "GiB"] {
+            if value < 1024.0 {
+                let decimals = usize::from(unit != "B" && value < 100.0);
+                return write!(f, "{value:.decimals$} {unit}");
+            }
+            value /= 1024.0;
+        }
+        write!(f, "{value:.1} TiB")
+    }
+}
+
+/// A number with its digits in threes.
+struct Grouped(u64);
+
+impl Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (i, digit) in digits.chars().enumerate() {
+            if i > 0 && (digits.len() - i) % 3 == 0 {
+                f.write_char(',')?;
+            }
+            f.write_char(digit)?;
+        }
+        Ok(())
+    }
+}
+
+/// With a decimal where that says something.
+struct Rate(f64);
+
+impl Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            rate if rate < 10.0 && rate.fract() != 0.0 => write!(f, "{rate:.1}"),
+            rate => Grouped(rate.round() as u64).fmt(f),
+        }
+    }
+}
+
+/// Text within HTML, between tags and in quoted attributes.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '"' => f.write_str("&quot;"),
+            '\'' => f.write_str("&#39;"),
+            _ => f.write_char(c),
+        })
+    }
+}
+
+/// Text within a query.
+struct Encoded<'a>(&'a str);
+
+impl Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.bytes().try_for_each(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                f.write_char(char::from(byte))
+            }
+            _ => write!(f, "%{byte:02X}"),
+        })
+    }
+}
+
+/// A value of a query as a form sends it.
+fn decoded(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [byte, after @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, after @ ..] => hex(*high)
+                .zip(hex(*low))
+                .map(|(high, low)| (high << 4 | low, after)),
+            [b'+', after @ ..] => Some((b' ', after)),
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*byte, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn release(name: &str, seeders: u32, last_seed: Option<Unix>) -> Release {
+        Release {
+            name: name.to_owned(),
+            v1: Some(ID.to_owned()),
+            seeders,
+            last_seed,
+            health: Health::of(seeders, last_seed),
+            ..Release::default()
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            status_path: Some("/a/status".to_owned()),
+            torrents: true,
+            ..Settings::default()
+        }
+    }
+
+    fn shown(figures: &Figures, query: &str) -> String {
+        page(figures, &settings(), &Query::parse(query))
+    }
+
+    fn names(releases: &[Release], query: &str) -> Vec<String> {
+        let found = Query::parse(query).select(releases);
+        found.iter().map(|release| release.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_name_is_nothing_but_text() {
+        let hostile = "<script>alert(1)</script>\"'&";
+        let figures = Figures {
+            version: hostile.to_owned(),
+            releases: vec![release(hostile, 1, None)],
+            ..Figures::default()
+        };
+        let page = shown(&figures, &format!("search={}", Encoded("<script>")));
+        assert!(
+            !page.contains("<script") && !page.contains("</script"),
+            "{page}"
+        );
+        assert!(page.contains("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;</bdi>"));
+        assert!(page.contains("dn=%3Cscript%3Ealert%281%29%3C%2Fscript%3E%22%27%26\""));
+        assert!(page.contains(" value=\"&lt;script&gt;\""));
+        assert!(page.contains("?sort=size&amp;order=desc&amp;search=%3Cscript%3E\""));
+    }
+
+    #[test]
+    fn columns_sort_both_ways() {
+        let releases = [
+            release("a", 2, Some(9)),
+            release("b", 0, Some(7)),
+            release("c", 5, Some(9)),
+            release("d", 0, None),
+            release("e", 0, Some(5)),
+        ];
+        for (query, expected) in [
+            ("", "abcde"),
+            ("sort=name&order=desc", "edcba"),
+            ("sort=seeders", "cabde"),
+            ("sort=seeders&order=desc", "cabde"),
+            ("sort=seeders&order=asc", "edbac"),
+            ("sort=last_seed", "debac"),
+            ("sort=last_seed&order=desc", "cabed"),
+            ("sort=nonsense&order=nonsense", "abcde"),
+        ] {
+            assert_eq!(names(&releases, query).concat(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_search_wants_every_word_in_the_name_or_at_the_start_of_an_id() {
+        let mut releases =
+            ["Debian 12 amd64", "Debian 13 amd64", "Übung 13"].map(|name| release(name, 0, None));
+        releases[2].v1 = Some("fe".repeat(20));
+        for (query, expected) in [
+            ("search=debian", "Debian 12 amd64,Debian 13 amd64"),
+            ("search=AMD+13", "Debian 13 amd64"),
+            ("search=%C3%9Cbung", "Übung 13"),
+            ("search=%fF%%c3%9cb", ""),
+            ("search=FEfefefe", "Übung 13"),
+            ("search=fefefef", ""),
+            ("search=123456789", ""),
+            ("search=+", "Debian 12 amd64,Debian 13 amd64,Übung 13"),
+        ] {
+            assert_eq!(names(&releases, query).join(","), expected, "{query}");
+        }
+        assert_eq!(
+            Query::parse(&format!("search={}", "ä".repeat(999)))
+                .search
+                .chars()
+                .count(),
+            SEARCH_MAX
+        );
+    }
+
+    #[test]
+    fn pages_follow_each_other_and_end() {
+        let releases = (0..201).map(|number| release(&format!("r{number:03}"), 0, None));
+        let figures = Figures {
+            releases: releases.collect(),
+            ..Figures::default()
+        };
+        for (query, first, last, links) in [
+            ("", "r000", "r099", "Next Last"),
+            ("page=2", "r100", "r199", "First Previous Next Last"),
+            ("page=3", "r200", "r200", "First Previous"),
+            ("page=99999999999999999999", "r000", "r099", "Next Last"),
+            ("page=4000", "r200", "r200", "First Previous"),
+            ("page=0", "r000", "r099", "Next Last"),
+            ("search=r1", "r100", "r199", ""),
+        ] {
+            let page = shown(&figures, query);
+            let rows: Vec<_> = page.split("<bdi>").skip(1).map(|row| &row[..4]).collect();
+            assert_eq!((rows[0], rows[rows.len() - 1]), (first, last), "{query}");
+            let nav = page.split_once("<nav").map_or("", |(_, nav)| nav);
+            let told: Vec<_> = ["First", "Previous", "Next", "Last"]
+                .into_iter()
+                .filter(|link| nav.contains(&format!(">{link}</a>")))
+                .collect();
+            assert_eq!(told.join(" "), links, "{query}");
+        }
+        assert!(
+            shown(&figures, "page=2&sort=size")
+                .contains("href=\"?sort=size&amp;order=desc&amp;page=3\">Next")
+        );
+    }
+
+    #[test]
+    fn what_lacks_a_seed_is_said() {
+        let mut figures = Figures {
+            now: 10_000,
+            releases: vec![release("a", 1, Some(10_000))],
+            ..Figures::default()
+        };
+        let healthy = shown(&figures, "");
+        assert!(
+            healthy.contains(">now</td>") && !healthy.contains("Without a seed"),
+            "{healthy}"
+        );
+        figures.releases.push(release("b", 0, Some(1000)));
+        figures.releases.push(release("c", 0, None));
+        let page = shown(&figures, "");
+        for part in [
+            "1 never had one, 1 lost theirs",
+            "datetime=\"1970-01-01T00:16:40Z\">2 h ago</time>",
+            ">never</span>",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        assert!(shown(&Figures::default(), "").contains("No torrent is listed."));
+    }
+
+    #[test]
+    fn links_stay_beside_the_page_whatever_its_path() {
+        let figures = Figures {
+            releases: vec![release("a", 0, None)],
+            ..Figures::default()
+        };
+        let page = shown(&figures, "");
+        for link in ["status.css", "status.json", &format!("status/{ID}.torrent")] {
+            assert!(
+                page.contains(&format!("href=\"{link}\"")),
+                "{link} in {page}"
+            );
+        }
+        let without = Settings {
+            torrents: false,
+            ..settings()
+        };
+        assert!(!super::page(&figures, &without, &Query::default()).contains(".torrent\""));
+    }
+
+    #[test]
+    fn a_magnet_names_both_ids_and_the_trackers() {
+        let hybrid = Release {
+            name: "a b".to_owned(),
+            v1: Some("01".repeat(20)),
+            v2: Some("02".repeat(32)),
+            ..Release::default()
+        };
+        let urls = ["http://a/announce".to_owned(), "udp://a:1".to_owned()];
+        assert_eq!(
+            magnet(&hybrid, &urls),
+            format!(
+                "magnet:?xt=urn:btih:{}&xt=urn:btmh:1220{}&dn=a%20b&tr=http%3A%2F%2Fa%2Fannounce&tr=udp%3A%2F%2Fa%3A1",
+                "01".repeat(20),
+                "02".repeat(32)
+            )
+        );
+    }
+
+    #[test]
+    fn a_plot_has_a_point_for_each_sample_and_none_stands_out() {
+        let mut figures = Figures::default();
+        assert!(!shown(&figures, "").contains("<svg"), "nothing to draw yet");
+        figures.history = History {
+            interval: 300,
+            last: 600,
+            peers_ipv4: vec![0, 10, 5],
+            peers_ipv6: vec![0, 0, 0],
+            announces_per_second: vec![0.0, 0.0, 0.0],
+        };
+        let page = shown(&figures, "");
+        assert!(page.contains("viewBox=\"0 0 2 100\""), "{page}");
+        assert!(
+            page.contains("class=\"first\" d=\"M0 97.0L1 3.0L2 50.0\""),
+            "{page}"
+        );
+        assert!(
+            page.contains("class=\"second\" d=\"M0 97.0L1 97.0L2 97.0\""),
+            "{page}"
+        );
+        assert!(
+            page.contains("Peers over the last 10 min, at most 10\""),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        let all =
+            |values: &[&dyn Display]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            all(&[
+                &Iso(0),
+                &Iso(951_782_400),
+                &Iso(1_709_164_799),
+                &Iso(1_735_689_599),
+                &Iso(4_107_542_400)
+            ]),
+            [
+                "1970-01-01T00:00:00Z",
+                "2000-02-29T00:00:00Z",
+                "2024-02-28T23:59:59Z",
+                "2024-12-31T23:59:59Z",
+                "2100-03-01T00:00:00Z"
+            ]
+        );
+        assert_eq!(
+            all(&[
+                &Grouped(0),
+                &Grouped(999),
+                &Grouped(1000),
+                &Grouped(1_234_567)
+            ]),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            all(&[
+                &Size(0),
+                &Size(1023),
+                &Size(1024),
+                &Size(700 << 20),
+                &Size(5_000_000_000),
+                &Size(9 << 40)
+            ]),
+            ["0 B", "1023 B", "1.0 KiB", "700 MiB", "4.7 GiB", "9.0 TiB"]
+        );
+        assert_eq!(
+            all(&[&Span(119), &Span(120), &Span(7200), &Span(172_800)]),
+            ["119 s", "2 min", "2 h", "2 days"]
+        );
+        assert_eq!(
+            all(&[&Rate(0.0), &Rate(0.25), &Rate(9.0), &Rate(1234.6)]),
+            ["0", "0.2", "9", "1,235"]
+        );
+    }
+}
