@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tbtt::tracker::Time;
 use tbtt::tracker::access::Networks;
-use tbtt::tracker::rate_limit::{Budget, Rate, Settings};
+use tbtt::tracker::rate_limit::{Rate, RateLimiter, Settings};
 
 const QUESTIONS: u32 = 1_000_000;
 const PASSES: u32 = 9;
@@ -37,7 +37,7 @@ fn main() {
             let addresses: Vec<IpAddr> = (0..QUESTIONS)
                 .map(|number| address(number % prefixes))
                 .collect();
-            let budget = Budget::new(settings.clone(), [1, 2]);
+            let budget = RateLimiter::new(settings.clone(), [1, 2]);
             let mut best = f64::INFINITY;
             let mut admitted = 0u32;
             for pass in 0..PASSES {

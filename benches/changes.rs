@@ -1,4 +1,4 @@
-//! What it costs to tell other trackers, and to hear them: one thread, no engine.
+//! What it costs to tell other trackers, and to apply_update them: one thread, no engine.
 //!
 //! `cargo bench --bench changes`
 
@@ -9,15 +9,17 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, announce};
 use tbtt::cluster::download_counters::NodeId;
-use tbtt::cluster::wire::{self, Batch, Record, Sender};
-use tbtt::tracker::{Announce, Heard, HostKey, Random, Settings, Told, Tracker, Walk};
+use tbtt::cluster::wire::{self, Batch, ReplicationRecord, Sender};
+use tbtt::tracker::{
+    Announce, ApplyResult, DumpCursor, HostKey, Rng, Settings, TimedUpdate, Tracker,
+};
 
 const BATCH: usize = 256;
 
 fn main() {
     for (name, spread) in SPREADS {
         println!("{name}");
-        let mut random = Random::new(7);
+        let mut random = Rng::new(7);
         let announces: Vec<_> = (0..PEERS)
             .map(|peer| announce(peer, spread(peer, &mut random)))
             .collect();
@@ -38,24 +40,24 @@ fn main() {
             bytes as f64 / f64::from(PEERS)
         );
         let other = tracker(true);
-        let ((), took) = timed(|| hear(&other, &batches, Heard::Taken));
+        let ((), took) = timed(|| apply_update(&other, &batches, ApplyResult::Applied));
         assert_eq!(other.totals(), source.totals());
-        println!("  read and hear, new {took}");
-        let ((), took) = timed(|| hear(&other, &batches, Heard::Taken));
+        println!("  read and apply_update, new {took}");
+        let ((), took) = timed(|| apply_update(&other, &batches, ApplyResult::Applied));
         println!("  the same, known    {took}");
 
-        let (again, took) = timed(|| {
-            let (mut walk, mut told) = (Walk::default(), Vec::new());
-            while source.recount(NOW, u32::MAX, &mut walk, &mut told) {}
+        let (redelivered, took) = timed(|| {
+            let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
+            while source.dump_updates(NOW, u32::MAX, &mut walk, &mut told) {}
             told
         });
-        println!("  recount            {took}");
-        let ((), took) = timed(|| hear(&other, &pack(&again), Heard::Older));
-        println!("  tell it again      {took}");
+        println!("  dump_updates            {took}");
+        let ((), took) = timed(|| apply_update(&other, &pack(&redelivered), ApplyResult::Stale));
+        println!("  tell it redelivered      {took}");
         let gone: Vec<_> = told.into_iter().map(left).collect();
-        let ((), took) = timed(|| hear(&other, &pack(&gone), Heard::Taken));
+        let ((), took) = timed(|| apply_update(&other, &pack(&gone), ApplyResult::Applied));
         assert_eq!(other.totals(), tracker(true).totals());
-        println!("  write, hear leaves {took}");
+        println!("  write, apply_update leaves {took}");
     }
 }
 
@@ -68,26 +70,31 @@ fn tracker(in_cluster: bool) -> Tracker {
     Tracker::new(settings, 7)
 }
 
-fn tell(tracker: &Tracker, announces: &[Announce]) -> Vec<Told> {
+fn tell(tracker: &Tracker, announces: &[Announce]) -> Vec<TimedUpdate> {
     let (mut told, mut peers) = (Vec::with_capacity(announces.len()), Vec::new());
     for announce in announces {
         peers.clear();
         let answer = tracker.announce(NOW, announce, &mut peers);
-        told.extend(answer.expect("it is open").change.map(|change| Told {
-            change,
-            age_secs: 0,
-            again: false,
-        }));
+        told.extend(
+            answer
+                .expect("it is open")
+                .change
+                .map(|change| TimedUpdate {
+                    change,
+                    age_secs: 0,
+                    redelivered: false,
+                }),
+        );
     }
     told
 }
 
-fn left(mut told: Told) -> Told {
+fn left(mut told: TimedUpdate) -> TimedUpdate {
     told.change.class = None;
     told
 }
 
-fn pack(told: &[Told]) -> Vec<Vec<u8>> {
+fn pack(told: &[TimedUpdate]) -> Vec<Vec<u8>> {
     let sender = Sender {
         node: NodeId(1),
         run: 1,
@@ -96,18 +103,20 @@ fn pack(told: &[Told]) -> Vec<Vec<u8>> {
         let mut batch = Vec::new();
         wire::write_head(sender, &mut batch);
         for told in told {
-            wire::write_record(&Record::Peer(*told), &mut batch);
+            wire::write_record(&ReplicationRecord::Peer(*told), &mut batch);
         }
         batch
     });
     batches.collect()
 }
 
-fn hear(tracker: &Tracker, batches: &[Vec<u8>], expected: Heard) {
+fn apply_update(tracker: &Tracker, batches: &[Vec<u8>], expected: ApplyResult) {
     for batch in batches {
         for record in Batch::parse(batch).expect("just written").records() {
-            let Record::Peer(told) = record else { continue };
-            assert_eq!(tracker.hear(NOW, 1, &told), expected);
+            let ReplicationRecord::Peer(told) = record else {
+                continue;
+            };
+            assert_eq!(tracker.apply_update(NOW, 1, &told), expected);
         }
     }
 }

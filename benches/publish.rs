@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use tbtt::torrents::watcher::{Event, Publisher, Settings};
+use tbtt::torrents::watcher::{Settings, TorrentWatcher, WatchEvent};
 
 const FILES: usize = 10_000;
 const DIRECTORIES: usize = 100;
@@ -33,21 +33,21 @@ fn path(torrents: &Path, number: usize) -> PathBuf {
         .join(format!("{number}.torrent"))
 }
 
-fn scanned(events: &Receiver<(Event, Instant)>) -> usize {
+fn scanned(events: &Receiver<(WatchEvent, Instant)>) -> usize {
     let mut appeared = 0;
     loop {
         match events.recv_timeout(PATIENCE).expect("the scan ends") {
-            (Event::Scanned, _) => return appeared,
-            (Event::Appeared { .. }, _) => appeared += 1,
+            (WatchEvent::Scanned, _) => return appeared,
+            (WatchEvent::Appeared { .. }, _) => appeared += 1,
             (other, _) => panic!("{other:?}"),
         }
     }
 }
 
-fn start(settings: &Settings) -> (Publisher, Receiver<(Event, Instant)>) {
+fn start(settings: &Settings) -> (TorrentWatcher, Receiver<(WatchEvent, Instant)>) {
     let (sender, events) = channel();
     let report = move |event| drop(sender.send((event, Instant::now())));
-    let publisher = Publisher::start(settings.clone(), report).expect("inotify");
+    let publisher = TorrentWatcher::start(settings.clone(), report).expect("inotify");
     (publisher, events)
 }
 
@@ -72,7 +72,7 @@ fn main() {
         let renamed = Instant::now();
         fs::rename(&aside, &path).expect("renamed into place");
         let (event, told) = events.recv_timeout(PATIENCE).expect("the file is told");
-        assert!(matches!(event, Event::Appeared { path: told, .. } if told == path));
+        assert!(matches!(event, WatchEvent::Appeared { path: told, .. } if told == path));
         delays.push(told - renamed);
     }
     delays.sort();
@@ -121,7 +121,7 @@ fn main() {
     let mut delays = Vec::with_capacity(FILES);
     while delays.len() < FILES {
         let (event, told) = events.recv_timeout(PATIENCE).expect("every file is told");
-        if let Event::Appeared { metainfo, .. } = event {
+        if let WatchEvent::Appeared { metainfo, .. } = event {
             let number: usize = metainfo.name.parse().expect("a number");
             delays.push(told - renamed[number - FILES]);
         }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, Spread, announce};
-use tbtt::snapshot::{self, Beside, Pace, Secrets};
-use tbtt::tracker::{Random, Settings, Tracker, Walk};
+use tbtt::snapshot::{self, Beside, SavePriority, Secrets};
+use tbtt::tracker::{DumpCursor, Rng, Settings, Tracker};
 
 const SEED: u64 = 7;
 
@@ -30,7 +30,7 @@ fn main() {
 
 fn measure(directory: &Path, spread: Spread) {
     let tracker = open_tracker(SEED);
-    let mut random = Random::new(SEED);
+    let mut random = Rng::new(SEED);
     for peer in 0..PEERS {
         let announce = announce(peer, spread(peer, &mut random));
         tracker
@@ -55,14 +55,14 @@ fn measure(directory: &Path, spread: Spread) {
         .expect("room for a snapshot")
     };
 
-    let (saved, took) = timed(|| save(Pace::AtTheStop));
+    let (saved, took) = timed(|| save(SavePriority::Shutdown));
     let peers = (saved.totals.peers_v4 + saved.totals.peers_v6) as f64;
     println!(
         "  on disk        {:.1} bytes a peer",
         saved.bytes as f64 / peers
     );
     println!("  save           {took} at the stop");
-    let (_, took) = timed(|| save(Pace::BesideService));
+    let (_, took) = timed(|| save(SavePriority::Background));
     println!("  save           {took} beside service");
     let mut loads: Vec<Took> = (0..5)
         .map(|_| {
@@ -78,7 +78,7 @@ fn measure(directory: &Path, spread: Spread) {
     println!("  load           {}, the median of 5", loads[2]);
 
     let mut holds = Vec::new();
-    let (mut walk, mut block) = (Walk::default(), Vec::new());
+    let (mut walk, mut block) = (DumpCursor::default(), Vec::new());
     loop {
         let start = Instant::now();
         if tracker.save(NOW, &mut walk, &mut block).is_none() {
@@ -93,7 +93,7 @@ fn measure(directory: &Path, spread: Spread) {
         Spectrum(announce_for(&tracker, spread, || {}))
     );
     let with = announce_for(&tracker, spread, || {
-        save(Pace::BesideService);
+        save(SavePriority::Background);
     });
     println!("  while saving   {}", Spectrum(with));
 }
@@ -114,7 +114,7 @@ fn announce_for(tracker: &Tracker, spread: Spread, beside: impl Fn()) -> Vec<Dur
             .map(|seed| {
                 let stop = &stop;
                 scope.spawn(move || {
-                    let mut random = Random::new(seed);
+                    let mut random = Rng::new(seed);
                     let (mut took, mut peers) = (Vec::with_capacity(1 << 24), Vec::new());
                     while !stop.load(Ordering::Relaxed) {
                         let peer = random.below(PEERS);

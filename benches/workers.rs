@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use population::{NOW, PEERS, SPREADS, announce};
-use tbtt::tracker::{Announce, Random, Settings, Tracker};
+use tbtt::tracker::{Announce, Rng, Settings, Tracker};
 
 const ROUNDS: usize = 9;
 
@@ -20,7 +20,7 @@ fn main() {
             open: true,
             ..Settings::default()
         };
-        let mut random = Random::new(7);
+        let mut random = Rng::new(7);
         let announces: Vec<_> = (0..PEERS)
             .map(|peer| announce(peer, spread(peer, &mut random)))
             .collect();
@@ -79,7 +79,7 @@ fn work(tracker: &Tracker, announces: &[Announce]) {
 }
 
 fn shuffled(announces: &[Announce], seed: u64) -> Vec<Announce> {
-    let (mut announces, mut random) = (announces.to_vec(), Random::new(seed));
+    let (mut announces, mut random) = (announces.to_vec(), Rng::new(seed));
     for last in (1..announces.len()).rev() {
         announces.swap(last, random.below(last as u32 + 1) as usize);
     }

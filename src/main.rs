@@ -11,15 +11,17 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::sync::watch;
 
-use tbtt::app::cluster::Joining;
-use tbtt::app::confine::shut_in;
+use tbtt::app::cluster::ClusterSetup;
+use tbtt::app::confine::enter_confinement;
 use tbtt::app::control;
 use tbtt::app::sockets::{Sockets, open_sockets};
-use tbtt::app::state::{self, Keeper, State};
-use tbtt::app::status_collector::Survey;
-use tbtt::app::tasks::{Site, Source, log_counted, open_access_log, told};
+use tbtt::app::state::{self, RestoredState, StateSaver};
+use tbtt::app::status_collector::StatusCollector;
+use tbtt::app::tasks::{
+    AppContext, ConfigSource, log_counted, open_access_log, warn_on_notify_error,
+};
 use tbtt::app::workers::{Workers, runtime};
-use tbtt::app::{Exit, Failed, failed};
+use tbtt::app::{Exit, Failed, fail};
 use tbtt::config::{self, Loaded};
 use tbtt::log;
 use tbtt::os::signals::Requests;
@@ -28,10 +30,10 @@ use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::http::Front;
 use tbtt::server::udp;
-use tbtt::snapshot::{Pace, Secrets};
-use tbtt::status::endpoint::Views;
-use tbtt::torrents::seed_monitor::Seedwatch;
-use tbtt::torrents::sync::Listing;
+use tbtt::snapshot::{SavePriority, Secrets};
+use tbtt::status::endpoint::StatusEndpoint;
+use tbtt::torrents::seed_monitor::SeedMonitor;
+use tbtt::torrents::sync::TorrentSync;
 
 /// The BitTorrent tracker: tells the peers of a torrent of each other.
 ///
@@ -83,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         let _ = io::stdout().write_all(config::sample().as_bytes());
         return Ok(());
     }
-    let source = Source {
+    let source = ConfigSource {
         file: arguments
             .config
             .clone()
@@ -110,7 +112,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let config = &loaded.config;
     log::log_panics();
     log::init(&loaded.log_settings())
-        .map_err(|error| failed(Exit::Internal, "cannot open the log", &error))?;
+        .map_err(|error| fail(Exit::Internal, "cannot open the log", &error))?;
     loaded
         .warnings()
         .iter()
@@ -118,52 +120,54 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
 
     let mut sockets = open_sockets(config)?;
     let fresh =
-        Secrets::new().map_err(|error| failed(Exit::Internal, "cannot draw secrets", &error))?;
-    let joining = Joining::prepare(config)?;
-    shut_in(
+        Secrets::new().map_err(|error| fail(Exit::Internal, "cannot draw secrets", &error))?;
+    let cluster_setup = ClusterSetup::prepare(config)?;
+    enter_confinement(
         &source.file,
         arguments.open && arguments.config.is_none(),
         config,
     )?;
     let state = state::restore(&loaded, fresh);
-    let keeper = Keeper::new(config, &state);
-    let State {
+    let state_saver = StateSaver::new(config, &state);
+    let RestoredState {
         tracker,
         health,
         clock,
         secrets,
-        cluster: kept,
+        cluster: cluster_checkpoint,
         ..
     } = state;
-    let seedwatch = Seedwatch::new(config, health, clock);
+    let seed_monitor = SeedMonitor::new(config, health, clock);
     let mut front = Front::new(loaded.http_settings(secrets.seed), tracker, clock);
-    front.outbox = joining.as_ref().map(|joining| joining.outbox.clone());
+    front.updates = cluster_setup
+        .as_ref()
+        .map(|cluster_setup| cluster_setup.updates.clone());
     let front = Arc::new(front);
     let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
     let udp = Arc::new(udp::Front::new(responder, &front));
-    let no_signals = |error| failed(Exit::Internal, "cannot wait for signals", &error);
+    let no_signals = |error| fail(Exit::Internal, "cannot wait for signals", &error);
     let runtime = runtime().map_err(no_signals)?;
-    // Before anything takes long or is told: a signal that comes early must not meet its default, the process's end.
+    // Before anything takes long or is warn_on_notify_error: a signal that comes early must not meet its default, the process's end.
     let requests = runtime
         .block_on(async { Requests::listen() })
         .map_err(no_signals)?;
-    let listing = Listing::new(config, &loaded.lists, front.tracker.clone(), front.clock);
-    let publisher = listing.watch(config).map_err(|error| {
-        failed(
+    let torrent_sync = TorrentSync::new(config, &loaded.lists, front.tracker.clone(), front.clock);
+    let torrent_watcher = torrent_sync.watch(config).map_err(|error| {
+        fail(
             Exit::Internal,
             "cannot watch the torrent directories",
             &error,
         )
     })?;
-    if let Some(joining) = joining {
-        let cluster = joining.start(&kept, &front.tracker, front.clock)?;
+    if let Some(cluster_setup) = cluster_setup {
+        let cluster = cluster_setup.start(&cluster_checkpoint, &front.tracker, front.clock)?;
         // Set here alone.
-        let _ = keeper.cluster.set(cluster);
+        let _ = state_saver.cluster.set(cluster);
     }
-    let survey = Survey::new(&front, &listing, &seedwatch, &keeper);
-    let figures = survey.clone();
-    let views = Views::start(Box::new(move || figures.figures()))
-        .map_err(|error| failed(Exit::Internal, "cannot start the thread for views", &error))?;
+    let status_collector = StatusCollector::new(&front, &torrent_sync, &seed_monitor, &state_saver);
+    let figures = status_collector.clone();
+    let views = StatusEndpoint::start(Box::new(move || figures.figures()))
+        .map_err(|error| fail(Exit::Internal, "cannot start the thread for views", &error))?;
     // Set here alone.
     let _ = front.views.set(views);
     let (stop, stopped) = watch::channel(false);
@@ -171,33 +175,33 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
-    let site = Arc::new(Site {
+    let context = Arc::new(AppContext {
         source,
         started: loaded.config,
         front,
         udp,
-        keeper,
+        state_saver,
         secrets,
-        listing,
-        seedwatch,
-        survey,
-        publisher,
+        torrent_sync,
+        seed_monitor,
+        status_collector,
+        torrent_watcher,
         reloading: Mutex::default(),
     });
-    let control = control::start(sockets.control.take(), &site, &stopped)?;
-    runtime.block_on(site.serve_operator(workers.seen.clone(), requests));
+    let control = control::start(sockets.control.take(), &context, &stopped)?;
+    runtime.block_on(context.serve_operator(workers.heartbeats.clone(), requests));
     stop.send_replace(true);
     log::notice("stopping", &[]);
-    told(systemd::stopping());
+    warn_on_notify_error(systemd::stopping());
     workers.join()?;
-    // It has told what it could not do.
+    // It has warn_on_notify_error what it could not do.
     drop(control.map(JoinHandle::join));
-    if let Some(cluster) = site.keeper.cluster.get() {
+    if let Some(cluster) = context.state_saver.cluster.get() {
         cluster.stop();
     }
     // Told, if it fails.
-    let _ = site.keeper.save(Pace::AtTheStop);
-    log_counted(&site.front.counters.all());
+    let _ = context.state_saver.save(SavePriority::Shutdown);
+    log_counted(&context.front.counters.all());
     log::notice("stopped", &[]);
     log::report_dropped();
     Ok(())

@@ -1,5 +1,5 @@
 //! Several trackers of one cluster beside a plain model of the whole: random histories of announces, and of an engine and
-//! links that fail in every way; time in hand. When all is quiet again, all must know the same.
+//! links that fail in every way; time in hand. When all is quiet redelivered, all must know the same.
 //!
 //! `SEED=n cargo test --test cluster_simulation` replays one history. The nodes run what the daemon runs; only the engine
 //! and the connections to it are models.
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tbtt::cluster::download_counters::{Counter, NodeId};
-use tbtt::cluster::queue::{Outbox, PARTITIONS};
+use tbtt::cluster::queue::{PARTITIONS, UpdateQueue};
 use tbtt::cluster::resync::EntryId;
-use tbtt::cluster::{Entry, Line, Node, Reader, Reading, Writer};
-use tbtt::tracker::types::News;
+use tbtt::cluster::{Entry, Node, ReadStatus, Reader, StreamStore, Writer};
+use tbtt::tracker::types::AnnounceEffect;
 use tbtt::tracker::{
-    Admission, Announce, Class, Event, HostKey, InfoHash, Key, PeerId, Random, ScrapeEntry,
-    Settings, Time, Tracker, Walk,
+    Admission, Announce, Class, DumpCursor, Event, HostKey, InfoHash, Key, PeerId, Rng,
+    ScrapeEntry, Settings, Time, Tracker,
 };
 
 const NODES: usize = 3;
@@ -43,7 +43,7 @@ struct Engine {
     ahead_ms: u64,
     streams: [Vec<(EntryId, Vec<u8>)>; PARTITIONS],
     last: [EntryId; PARTITIONS],
-    filled: Option<String>,
+    fill_marker: Option<String>,
     /// Who fills it, and until when by its clock.
     refill: Option<(String, u64)>,
     downloads: HashMap<(NodeId, InfoHash), u32>,
@@ -58,7 +58,7 @@ impl Engine {
             ahead_ms,
             streams: Default::default(),
             last: Default::default(),
-            filled: None,
+            fill_marker: None,
             refill: None,
             downloads: HashMap::new(),
             before: Vec::new(),
@@ -108,7 +108,7 @@ impl Engine {
 struct Net {
     /// The world's time; all clocks go at its pace, but none shows it.
     ms: u64,
-    random: Random,
+    random: Rng,
     engine: Engine,
     /// Another one breaks all connections.
     engine_number: u64,
@@ -128,7 +128,7 @@ impl Net {
 }
 
 #[derive(Debug)]
-struct Lost;
+struct StoreError;
 
 /// A connection.
 struct Wire {
@@ -140,10 +140,10 @@ struct Wire {
 }
 
 impl Wire {
-    fn connect(net: &Rc<RefCell<Net>>, node: usize) -> Result<Self, Lost> {
+    fn connect(net: &Rc<RefCell<Net>>, node: usize) -> Result<Self, StoreError> {
         let mut state = net.borrow_mut();
         if !state.engine.up || state.cut[node] || state.lost() {
-            return Err(Lost);
+            return Err(StoreError);
         }
         // Half the time that the answer took is not known.
         let wrong_ms = u64::from(state.random.below(400));
@@ -156,25 +156,29 @@ impl Wire {
     }
 
     /// Has the engine do something, unless that or the answer is lost on its way.
-    fn ask<T>(&self, what: impl FnOnce(&mut Net) -> T) -> Result<T, Lost> {
+    fn ask<T>(&self, what: impl FnOnce(&mut Net) -> T) -> Result<T, StoreError> {
         let net = &mut *self.net.borrow_mut();
         let broken = net.engine_number != self.engine_number;
         if broken || !net.engine.up || net.cut[self.node] || net.lost() {
-            return Err(Lost);
+            return Err(StoreError);
         }
         let answer = what(net);
-        if net.lost() { Err(Lost) } else { Ok(answer) }
+        if net.lost() {
+            Err(StoreError)
+        } else {
+            Ok(answer)
+        }
     }
 }
 
-impl Line for Wire {
-    type Lost = Lost;
+impl StreamStore for Wire {
+    type StoreError = StoreError;
 
     fn now_ms(&self) -> u64 {
         self.net.borrow().ms + self.ahead_ms
     }
 
-    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Lost> {
+    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), StoreError> {
         for (partition, batch) in batches {
             self.ask(|net| {
                 let now_ms = net.engine_ms();
@@ -185,7 +189,11 @@ impl Line for Wire {
     }
 
     /// Some of what there is: what comes from one stream may come much later than what comes from another.
-    fn read(&mut self, from: &[EntryId; PARTITIONS], _: Duration) -> Result<Vec<Entry>, Lost> {
+    fn read(
+        &mut self,
+        from: &[EntryId; PARTITIONS],
+        _: Duration,
+    ) -> Result<Vec<Entry>, StoreError> {
         self.ask(|net| {
             let mut entries = Vec::new();
             for (partition, (stream, from)) in net.engine.streams.iter().zip(from).enumerate() {
@@ -203,22 +211,22 @@ impl Line for Wire {
         })
     }
 
-    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Lost> {
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], StoreError> {
         self.ask(|net| net.engine.last)
     }
 
-    fn filled(&mut self) -> Result<Option<String>, Lost> {
-        self.ask(|net| net.engine.filled.clone())
+    fn fill_marker(&mut self) -> Result<Option<String>, StoreError> {
+        self.ask(|net| net.engine.fill_marker.clone())
     }
 
-    fn set_filled(&mut self, marker: &str) -> Result<(), Lost> {
+    fn set_filled(&mut self, marker: &str) -> Result<(), StoreError> {
         self.ask(|net| {
-            net.engine.filled = Some(marker.to_owned());
+            net.engine.fill_marker = Some(marker.to_owned());
             net.engine.refill = None;
         })
     }
 
-    fn may_refill(&mut self, node: &str) -> Result<bool, Lost> {
+    fn try_lock_refill(&mut self, node: &str) -> Result<bool, StoreError> {
         self.ask(|net| {
             let now_ms = net.engine_ms();
             let refill = &mut net.engine.refill;
@@ -230,7 +238,7 @@ impl Line for Wire {
         })
     }
 
-    fn forget_before(&mut self, ms: u64) -> Result<(), Lost> {
+    fn forget_before(&mut self, ms: u64) -> Result<(), StoreError> {
         self.ask(|net| {
             for stream in &mut net.engine.streams {
                 stream.retain(|(id, _)| id.ms >= ms);
@@ -238,11 +246,11 @@ impl Line for Wire {
         })
     }
 
-    fn keep_refilling(&mut self, node: &str) -> Result<(), Lost> {
+    fn keep_refilling(&mut self, node: &str) -> Result<(), StoreError> {
         self.ask(|net| net.engine.refill = Some((node.to_owned(), net.engine_ms() + 60_000)))
     }
 
-    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Lost> {
+    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), StoreError> {
         let downloads = self.ask(|net| net.engine.downloads.clone())?;
         for ((node, info_hash), downloads) in downloads {
             each(Counter {
@@ -254,7 +262,7 @@ impl Line for Wire {
         Ok(())
     }
 
-    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Lost> {
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), StoreError> {
         self.ask(|net| {
             let now_ms = net.ms;
             for counter in counters {
@@ -292,12 +300,12 @@ struct Model {
     /// What was counted and may be lost yet: by which node, and when.
     recent: Vec<(usize, u64, InfoHash)>,
     /// When a replica took over whose clock was behind, and by how much: so much younger seems all that it holds, and what comes
-    /// to it before its clock is there again.
+    /// to it before its clock is there redelivered.
     fallen: Vec<(u64, u64)>,
 }
 
 impl Model {
-    fn hear(&mut self, peer: Peer, mut last: Last) {
+    fn apply_update(&mut self, peer: Peer, mut last: Last) {
         let before = self.peers.get(&peer).copied();
         last.other_ms = before.and_then(|before| match before.class == last.class {
             true => before.other_ms,
@@ -368,7 +376,7 @@ struct Process {
     /// The world's time when it started, and its own, which has nothing to do with the others'.
     start: (u64, Time),
     tracker: Arc<Tracker>,
-    outbox: Arc<Outbox>,
+    updates: Arc<UpdateQueue>,
     node: &'static Node,
     writer: Option<(Writer<'static>, Wire)>,
     reader: Option<(Reader<'static>, Wire)>,
@@ -400,7 +408,7 @@ fn settings() -> Settings {
 
 impl Process {
     /// `queue` is how many changes may wait.
-    fn start(snapshot: Option<Snapshot>, ms: u64, queue: usize, random: &mut Random) -> Self {
+    fn start(snapshot: Option<Snapshot>, ms: u64, queue: usize, random: &mut Rng) -> Self {
         let tracker = Arc::new(Tracker::new(settings(), random.next_u64()));
         (0..TORRENTS).for_each(|torrent| tracker.admit(&id(torrent), Admission::Listed));
         let (mut now, mut kept) = (Time(random.below(120)), Vec::new());
@@ -413,14 +421,14 @@ impl Process {
             restore.finish();
             kept.clone_from(&snapshot.kept);
         }
-        let outbox = Arc::new(Outbox::new(queue));
+        let updates = Arc::new(UpdateQueue::new(queue));
         let unlike = [random.next_u64(), random.next_u64()];
         let tell = Box::new(|_: &_| {});
-        let node = Node::new(&kept, unlike, tracker.clone(), outbox.clone(), tell);
+        let node = Node::new(&kept, unlike, tracker.clone(), updates.clone(), tell);
         Self {
             start: (ms, now),
             tracker,
-            outbox,
+            updates,
             // A few in each history.
             node: Box::leak(Box::new(node)),
             writer: None,
@@ -438,7 +446,7 @@ impl Process {
     fn save(&mut self, ms: u64) {
         let time = self.now(ms);
         let kept = self.node.keep();
-        let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
+        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         while self.tracker.save(time, &mut walk, &mut block).is_some() {
             blocks.extend((!block.is_empty()).then(|| block.clone()));
         }
@@ -453,7 +461,7 @@ impl Process {
 
     /// Whether there is something that the others were not told, as its snapshot would say.
     fn owes(&self) -> bool {
-        !self.outbox.is_empty() || self.node.keep()()[9..13] != [0xff; 4]
+        !self.updates.is_empty() || self.node.keep()()[9..13] != [0xff; 4]
     }
 
     /// Whether it has read all streams to these ends.
@@ -467,10 +475,10 @@ impl Process {
         read.zip(ends).all(|(read, end)| read >= *end)
     }
 
-    /// Every peer that it knows.
+    /// Every peer that it contains.
     fn peers(&self, ms: u64) -> HashMap<Peer, Class> {
-        let (mut walk, mut told) = (Walk::default(), Vec::new());
-        while (self.tracker).recount(self.now(ms), u32::MAX, &mut walk, &mut told) {}
+        let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
+        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut walk, &mut told) {}
         let peers = told.into_iter().map(|told| {
             let change = told.change;
             let at = SocketAddr::new(change.address, change.port.get());
@@ -492,7 +500,7 @@ fn host_of(at: &SocketAddr) -> u32 {
 }
 
 struct World {
-    random: Random,
+    random: Rng,
     net: Rc<RefCell<Net>>,
     begin: Instant,
     nodes: Vec<Process>,
@@ -513,11 +521,11 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Rng::new(seed);
         let ms = 10_000_000;
         let net = Net {
             ms,
-            random: Random::new(random.next_u64()),
+            random: Rng::new(random.next_u64()),
             engine: Engine::empty(1_700_000_000_000),
             engine_number: 0,
             cut: [false; NODES],
@@ -591,7 +599,7 @@ impl World {
             Some(connected) => connected,
             None => match Wire::connect(&self.net, number) {
                 Ok(wire) => (Writer::new(process.node, now), wire),
-                Err(Lost) => return Writer::new(process.node, now).lost(&"lost"),
+                Err(StoreError) => return Writer::new(process.node, now).lost(&"lost"),
             },
         };
         for _ in 0..4 {
@@ -603,7 +611,7 @@ impl World {
                     }
                     break;
                 }
-                Err(Lost) => return writer.lost(&"lost"),
+                Err(StoreError) => return writer.lost(&"lost"),
             }
         }
         process.writer = Some((writer, wire));
@@ -622,15 +630,15 @@ impl World {
                 };
                 match Wire::connect(&self.net, number) {
                     Ok(wire) => (reader, wire),
-                    Err(Lost) => return reader.lost(&"lost"),
+                    Err(StoreError) => return reader.lost(&"lost"),
                 }
             }
         };
         for _ in 0..3 {
             match reader.step(&mut wire, now, at) {
-                Ok(Reading::GoesOn) => {}
-                Ok(Reading::Over) => return,
-                Ok(Reading::Deaf) | Err(Lost) => return reader.lost(&"lost"),
+                Ok(ReadStatus::Continue) => {}
+                Ok(ReadStatus::Superseded) => return,
+                Ok(ReadStatus::Stalled) | Err(StoreError) => return reader.lost(&"lost"),
             }
         }
         process.reader = Some((reader, wire));
@@ -685,13 +693,13 @@ impl World {
         let now = process.now(ms);
         let answer = process.tracker.announce(now, &announce, &mut Vec::new());
         let answer = answer.expect("it is listed");
-        let news = News {
+        let news = AnnounceEffect {
             change: answer.change,
             counted: answer.counted,
         };
-        let dropped = process.outbox.dropped.get();
-        process.outbox.push_news(&news, now);
-        let dropped = process.outbox.dropped.get() > dropped;
+        let dropped = process.updates.dropped.get();
+        process.updates.push_effect(&news, now);
+        let dropped = process.updates.dropped.get() > dropped;
         let class = match event {
             Event::Stopped => None,
             Event::Paused => Some(Class::Partial),
@@ -708,10 +716,10 @@ impl World {
             other_ms: None,
             open: dropped && class.is_none(),
         };
-        self.model.hear(peer, last);
+        self.model.apply_update(peer, last);
     }
 
-    /// Something goes wrong, or right again.
+    /// Something goes wrong, or right redelivered.
     fn trouble(&mut self) {
         let node = self.random.below(NODES as u32) as usize;
         let kind = self.random.below(12);
@@ -775,7 +783,7 @@ impl World {
         if how == Restart::Orderly {
             process.save(ms);
         }
-        // Told a moment before it ended, it may not have come to the others yet.
+        // TimedUpdate a moment before it ended, it may not have come to the others yet.
         let unsure = process.told_ms.saturating_sub(UNSAFE_MS);
         self.model.lose(number, unsure);
         let snapshot = process.snapshot.take().filter(|_| how != Restart::Empty);
@@ -798,7 +806,7 @@ impl World {
         net.engine.up = true;
     }
 
-    /// Compares what each node knows with the whole, as far as that can be known; `all` of it.
+    /// Compares what each node contains with the whole, as far as that can be known; `all` of it.
     fn compare(&mut self, all: bool) {
         let ms = self.ms();
         let known: Vec<_> = self.nodes.iter().map(|process| process.peers(ms)).collect();
@@ -807,7 +815,7 @@ impl World {
         peers.sort_by_key(|(peer, _)| **peer);
         for (peer, last) in peers {
             let age_secs = (ms - last.at_ms) / 1000;
-            // Where it is told again, a minute may be lost.
+            // Where it is told redelivered, a minute may be lost.
             let ending = age_secs.abs_diff(TIMEOUT_SECS) < 400 && last.class.is_some();
             let expected = last.class.filter(|_| age_secs < TIMEOUT_SECS);
             if (self.model.is_open(last) || ending) && !all {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::pty::{OpenptyResult, openpty};
 use nix::unistd::{User, geteuid};
 use sha1::{Digest, Sha1};
-use tbtt::status::report::{Figures, Health, Release};
+use tbtt::status::report::{Health, Release, StatusReport};
 
 use harness::http::{Connection, get};
 use harness::{Daemon, Directory, PATIENCE};
@@ -113,7 +113,7 @@ impl Scene {
         (line, output.status.code().unwrap())
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> StatusReport {
         serde_json::from_str(&self.told(&["status", "--json"])).unwrap()
     }
 

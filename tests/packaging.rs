@@ -18,7 +18,7 @@ fn shipped(file: &str) -> PathBuf {
         .join(file)
 }
 
-/// As `--print-default-config` has it, but for what an installed tracker needs to run, and to keep what it knows.
+/// As `--print-default-config` has it, but for what an installed tracker needs to run, and to keep what it contains.
 #[test]
 fn the_shipped_configuration_is_the_sample_made_ready() {
     let sample = Command::new(env!("CARGO_BIN_EXE_tbtt"))

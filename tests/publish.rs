@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime};
 
-use tbtt::torrents::watcher::{Event, Publisher, Settings};
+use tbtt::torrents::watcher::{Settings, TorrentWatcher, WatchEvent};
 
 /// Longer than anything takes; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,8 +20,8 @@ fn torrent(name: &str) -> Vec<u8> {
 
 struct Scene {
     directory: PathBuf,
-    events: Receiver<Event>,
-    publisher: Publisher,
+    events: Receiver<WatchEvent>,
+    publisher: TorrentWatcher,
     markers: u32,
 }
 
@@ -53,7 +53,7 @@ impl Scene {
         let torrents = directory.join("torrents");
         prepare(&torrents);
         let (sender, events) = channel();
-        let publisher = Publisher::start(settings(&[&torrents]), move |event| {
+        let publisher = TorrentWatcher::start(settings(&[&torrents]), move |event| {
             sender.send(event).unwrap()
         })
         .unwrap();
@@ -67,7 +67,7 @@ impl Scene {
 
     fn scanned(test: &str, prepare: impl FnOnce(&Path)) -> (Self, Vec<String>) {
         let scene = Self::new(test, prepare);
-        let told = scene.until(|event| *event == Event::Scanned);
+        let told = scene.until(|event| *event == WatchEvent::Scanned);
         (scene, told)
     }
 
@@ -83,7 +83,7 @@ impl Scene {
     }
 
     /// One line for each event: what, which file, and the torrent's name.
-    fn line(&self, event: &Event) -> String {
+    fn line(&self, event: &WatchEvent) -> String {
         let file = |path: &Path| {
             let torrents = self.directory.join("torrents");
             path.strip_prefix(torrents)
@@ -93,15 +93,17 @@ impl Scene {
                 .to_string()
         };
         match event {
-            Event::Appeared { path, metainfo } => format!("+ {} {}", file(path), metainfo.name),
-            Event::Gone { path } => format!("- {}", file(path)),
-            Event::Faulty { path, reason } => format!("! {} {reason}", file(path)),
-            Event::Scanned => "scanned".to_owned(),
+            WatchEvent::Appeared { path, metainfo } => {
+                format!("+ {} {}", file(path), metainfo.name)
+            }
+            WatchEvent::Gone { path } => format!("- {}", file(path)),
+            WatchEvent::Faulty { path, reason } => format!("! {} {reason}", file(path)),
+            WatchEvent::Scanned => "scanned".to_owned(),
         }
     }
 
     /// What is told up to and without the event that is waited for, sorted.
-    fn until(&self, wanted: impl Fn(&Event) -> bool) -> Vec<String> {
+    fn until(&self, wanted: impl Fn(&WatchEvent) -> bool) -> Vec<String> {
         let mut told = Vec::new();
         loop {
             let event = self
@@ -137,14 +139,16 @@ impl Scene {
         let name = format!("marker-{}.torrent", self.markers);
         self.publish(&name, &torrent("marker"));
         let path = self.at(&name);
-        self.until(|event| matches!(event, Event::Appeared { path: told, .. } if *told == path))
+        self.until(
+            |event| matches!(event, WatchEvent::Appeared { path: told, .. } if *told == path),
+        )
     }
 
     /// What a rescan finds.
     fn rescan(&self) -> Vec<String> {
         self.publisher
             .rescan(settings(&[&self.directory.join("torrents")]));
-        self.until(|event| *event == Event::Scanned)
+        self.until(|event| *event == WatchEvent::Scanned)
     }
 }
 
@@ -425,7 +429,7 @@ fn a_directory_may_appear_later_and_be_replaced() {
     let torrents = directory.join("torrents");
     let later = directory.join("mnt/later");
     let report = move |event| sender.send(event).unwrap();
-    let publisher = Publisher::start(settings(&[&torrents, &later]), report).unwrap();
+    let publisher = TorrentWatcher::start(settings(&[&torrents, &later]), report).unwrap();
     let scene = Scene {
         directory,
         events,
@@ -459,15 +463,15 @@ fn lost_events_are_made_up_for() {
     let (sender, events) = channel();
     let (go_on, wait): (Sender<()>, Receiver<()>) = channel();
     let torrents = directory.join("torrents");
-    let report = move |event: Event| {
+    let report = move |event: WatchEvent| {
         let is_first =
-            matches!(&event, Event::Appeared { metainfo, .. } if metainfo.name == "first");
+            matches!(&event, WatchEvent::Appeared { metainfo, .. } if metainfo.name == "first");
         sender.send(event).unwrap();
         if is_first {
             wait.recv().unwrap();
         }
     };
-    let publisher = Publisher::start(settings(&[&torrents]), report).unwrap();
+    let publisher = TorrentWatcher::start(settings(&[&torrents]), report).unwrap();
     let scene = Scene {
         directory,
         events,

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use nix::sys::signal::kill;
 use nix::unistd::getppid;
-use tbtt::os::sandbox::{Reached, Settings, restrict};
+use tbtt::os::sandbox::{Enforcement, Settings, restrict};
 
 const INSIDE: &str = "TBTT_TEST_INSIDE";
 
@@ -41,7 +41,7 @@ fn helper() {
         connect_tcp: may_tcp.then_some(address.port()),
     })
     .unwrap();
-    if let Reached::Nothing(why) = &restricted.reached {
+    if let Enforcement::Nothing(why) = &restricted.reached {
         io::Write::write_all(&mut &told, format!("skipped: {why}\n").as_bytes()).unwrap();
         return;
     }
@@ -58,9 +58,9 @@ fn helper() {
 
     tell(
         &format!(
-            "reached {}, absent {:?}",
+            "reached {}, missing_paths {:?}",
             restricted.reached,
-            names(&restricted.absent)
+            names(&restricted.missing_paths)
         ),
         Ok(()),
     );
@@ -183,7 +183,7 @@ fn what_is_not_named_is_refused() {
     let tcp = if full { "refused" } else { "done" };
     let reached = told.lines().next().unwrap().split_once(',').unwrap().0;
     let expected = format!(
-        "{reached}, absent [\"missing\"]: done
+        "{reached}, missing_paths [\"missing\"]: done
 read a named directory's file: done
 list a named directory: done
 read a named file: done

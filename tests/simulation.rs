@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use tbtt::tracker::access::AccessList;
 use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
-    Admission, Announce, Class, Event, Gate, InfoHash, Key, PeerId, Random, Refusal, ScrapeEntry,
-    Settings, Time, Totals, Tracker, Walk,
+    AccessPolicy, Admission, Announce, Class, DumpCursor, Event, InfoHash, Key, PeerId, Refusal,
+    Rng, ScrapeEntry, Settings, Time, Totals, Tracker,
 };
 
 /// Who a peer is over all families: `peer_id` and `key`, or else its own endpoint.
@@ -72,7 +72,7 @@ impl ModelPeer {
 struct ModelTorrent {
     admission: Admission,
     /// Its counter is remembered for good.
-    listed_once: bool,
+    was_listed: bool,
     downloaded: u32,
     peers: HashMap<SocketAddr, ModelPeer>,
     /// What follows from the peers; kept as they come and go, since to count all after each step would take hours, and
@@ -133,7 +133,7 @@ impl Tally {
 impl ModelTorrent {
     /// Somebody is in it or has named it.
     fn is_there(&self) -> bool {
-        self.admission != Admission::Unnamed || !self.peers.is_empty()
+        self.admission != Admission::Unlisted || !self.peers.is_empty()
     }
 
     fn insert(&mut self, at: SocketAddr, peer: ModelPeer) {
@@ -178,7 +178,7 @@ impl ModelTorrent {
     }
 
     /// Counts everyone, by the rules as they are written.
-    fn recount(&self) {
+    fn dump_updates(&self) {
         let mut whole = Tally::default();
         for (at, peer) in &self.peers {
             *whole.networks.entry(Network::of(at.ip())).or_insert(0) += 1;
@@ -244,7 +244,7 @@ struct Client {
 }
 
 impl Client {
-    fn announce(&self, torrent: InfoHash, event: Event, random: &mut Random) -> Vec<Announce> {
+    fn announce(&self, torrent: InfoHash, event: Event, random: &mut Rng) -> Vec<Announce> {
         let mut peer_id = [b'-'; 20];
         // Now and then programs share an id, or lack a key.
         let number = self.number / (1 + u32::from(self.number % 16 == 0));
@@ -308,7 +308,7 @@ struct Scene {
 struct World {
     scene: Scene,
     seed: u64,
-    random: Random,
+    random: Rng,
     /// The world's seconds.
     wall: u64,
     /// The tracker's are these, and the world's since then.
@@ -339,7 +339,7 @@ impl World {
             max_numwant: 70,
             ..Settings::default()
         };
-        let mut random = Random::new(seed);
+        let mut random = Rng::new(seed);
         let origin = (Time(random.below(1_000_000)), 0);
         let mut world = Self {
             scene,
@@ -518,12 +518,12 @@ impl World {
         let admission = self
             .model
             .get(&info_hash)
-            .map_or(Admission::Unnamed, |torrent| torrent.admission);
+            .map_or(Admission::Unlisted, |torrent| torrent.admission);
         let refusal = match admission {
             _ if !self.admits(announce.address) => Some(Refusal::Address),
             _ if self.withdrawn.contains(&info_hash) => Some(Refusal::Withdrawn("gone".into())),
             Admission::Denied => Some(Refusal::DeniedTorrent),
-            Admission::Unnamed if !self.settings.open => Some(Refusal::UnknownTorrent),
+            Admission::Unlisted if !self.settings.open => Some(Refusal::UnknownTorrent),
             _ => None,
         };
         assert_eq!(result.as_ref().err().cloned(), refusal);
@@ -558,7 +558,7 @@ impl World {
                 let admission = [
                     Admission::Listed,
                     Admission::Listed,
-                    Admission::Unnamed,
+                    Admission::Unlisted,
                     Admission::Denied,
                 ][self.random.below(4) as usize];
                 self.admit(torrent, admission);
@@ -581,7 +581,7 @@ impl World {
         self.tracker.admit(&info_hash, admission);
         let torrent = self.model.entry(info_hash).or_default();
         torrent.admission = admission;
-        torrent.listed_once |= admission == Admission::Listed;
+        torrent.was_listed |= admission == Admission::Listed;
         if admission == Admission::Denied {
             torrent.clear();
         }
@@ -628,7 +628,7 @@ impl World {
             }
         }
         let access = AccessList::new(self.allowed.clone(), self.denied.clone());
-        self.settings.announces = Gate {
+        self.settings.announces = AccessPolicy {
             access,
             budget: None,
         };
@@ -636,7 +636,7 @@ impl World {
     }
 
     fn save(&mut self) {
-        let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
+        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         let time = self.now();
         while self.tracker.save(time, &mut walk, &mut block).is_some() {
             if !block.is_empty() {
@@ -679,7 +679,7 @@ impl World {
             .model
             .iter()
             .map(|(info_hash, torrent)| (*info_hash, torrent.admission))
-            .filter(|(_, admission)| *admission != Admission::Unnamed)
+            .filter(|(_, admission)| *admission != Admission::Unlisted)
             .collect();
         // Who has named what, it is told before or after.
         let before = self.random.below(2) == 0;
@@ -719,21 +719,21 @@ impl World {
         for (info_hash, torrent) in &mut self.model {
             // All that is written of one that nobody is in is a counter that is to be remembered.
             let is_written =
-                !torrent.peers.is_empty() || torrent.listed_once && torrent.downloaded > 0;
+                !torrent.peers.is_empty() || torrent.was_listed && torrent.downloaded > 0;
             torrent.retain(|peer| {
                 let age = written_minute - peer.heard_minute + passed_minutes;
                 (age <= timeout).then_some(peer.heard_minute)
             });
             let is_found = before && named.contains_key(info_hash);
-            if !is_written || !is_found && torrent.peers.is_empty() && !torrent.listed_once {
+            if !is_written || !is_found && torrent.peers.is_empty() && !torrent.was_listed {
                 *torrent = ModelTorrent::default();
             }
-            torrent.admission = Admission::Unnamed;
+            torrent.admission = Admission::Unlisted;
         }
         for (info_hash, admission) in named {
             let torrent = self.model.entry(*info_hash).or_default();
             torrent.admission = *admission;
-            torrent.listed_once |= *admission == Admission::Listed;
+            torrent.was_listed |= *admission == Admission::Listed;
             if *admission == Admission::Denied {
                 torrent.clear();
             }
@@ -787,7 +787,7 @@ impl World {
     /// A remembered counter of 0 is none.
     fn forget(&mut self, info_hash: InfoHash) {
         let is_kept = |torrent: &ModelTorrent| {
-            torrent.is_there() || torrent.listed_once && torrent.downloaded > 0
+            torrent.is_there() || torrent.was_listed && torrent.downloaded > 0
         };
         if self
             .model
@@ -813,7 +813,7 @@ impl World {
     fn compare_counts(&self, info_hash: InfoHash) {
         let served = |torrent: &&ModelTorrent| match torrent.admission {
             Admission::Listed => true,
-            Admission::Unnamed => self.settings.open,
+            Admission::Unlisted => self.settings.open,
             Admission::Denied => false,
         };
         let expected = match self.model.get(&info_hash) {
@@ -883,7 +883,7 @@ fn simulate(seed: u64, scene: Scene) {
             world
                 .model
                 .get(&torrent)
-                .inspect(|torrent| torrent.recount());
+                .inspect(|torrent| torrent.dump_updates());
         }
     }
     let totals = world.tracker.totals();

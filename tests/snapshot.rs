@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
-use tbtt::snapshot::{self, Beside, LoadError, Loaded, Pace, SaveError, Saved, Secrets};
+use tbtt::snapshot::{self, Beside, LoadError, Loaded, SaveError, SavePriority, Saved, Secrets};
 use tbtt::tracker::{
-    Admission, Announce, Event, InfoHash, Key, PeerId, Random, ScrapeEntry, Settings, Time, Tracker,
+    Admission, Announce, Event, InfoHash, Key, PeerId, Rng, ScrapeEntry, Settings, Time, Tracker,
 };
 
 const SECRETS: Secrets = Secrets {
@@ -55,7 +55,7 @@ impl Directory {
             NOW,
             at(0),
             &SECRETS,
-            Pace::AtTheStop,
+            SavePriority::Shutdown,
         )
     }
 
@@ -121,7 +121,7 @@ fn v6(host: u32) -> IpAddr {
 /// Torrents with up to hundreds of peers, on one family or both, of all ages that are still good.
 fn busy() -> Tracker {
     let tracker = tracker(SECRETS.seed);
-    let mut random = Random::new(1);
+    let mut random = Rng::new(1);
     for torrent in 0..200u32 {
         if torrent % 5 == 0 {
             let listed = announce(torrent, 0, v4(0)).info_hash;
@@ -267,7 +267,7 @@ fn restarts_in_quick_succession_neither_age_nor_rejuvenate() {
             now,
             at(elapsed),
             &SECRETS,
-            Pace::AtTheStop,
+            SavePriority::Shutdown,
         )
         .unwrap();
         loaded = directory.load(elapsed + 20).unwrap();
@@ -364,7 +364,7 @@ fn a_part_that_is_lost_doubled_or_moved_is_missed() {
     let directory = Directory::new("parts");
     directory.save(&busy()).unwrap();
     let whole = fs::read(directory.file()).unwrap();
-    let mut random = Random::new(3);
+    let mut random = Rng::new(3);
     for _ in 0..200 {
         let from = random.below(whole.len() as u32) as usize;
         let to = from + 1 + random.below((whole.len() - from) as u32) as usize;
@@ -455,7 +455,7 @@ fn a_directory_that_is_not_there_is_told_at_the_start() {
         NOW,
         at(0),
         &SECRETS,
-        Pace::AtTheStop,
+        SavePriority::Shutdown,
     );
     assert!(told.unwrap_err().to_string().contains("ot a directory"));
 }
@@ -492,7 +492,7 @@ fn helper() {
         NOW,
         at(0),
         &SECRETS,
-        Pace::AtTheStop,
+        SavePriority::Shutdown,
     );
     match saved {
         Ok(_) => println!("told: nothing"),
@@ -555,7 +555,7 @@ fn it_is_whole_while_announces_go_on() {
         for seed in 0..2 {
             let (tracker, stop) = (&tracker, &stop);
             scope.spawn(move || {
-                let mut random = Random::new(seed);
+                let mut random = Rng::new(seed);
                 while !stop.load(Ordering::Relaxed) {
                     let host = random.below(2000);
                     let mut announce = announce(1000 + random.below(300), host, v4(host));
@@ -573,7 +573,7 @@ fn it_is_whole_while_announces_go_on() {
                 NOW,
                 at(0),
                 &SECRETS,
-                Pace::BesideService,
+                SavePriority::Background,
             );
             saved.unwrap();
             let loaded = directory.load(0).unwrap().unwrap();

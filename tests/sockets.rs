@@ -7,16 +7,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use nix::libc::{O_CLOEXEC, O_NONBLOCK};
-use tbtt::os::sockets::{Kind, Known, inherited};
+use tbtt::os::sockets::{Kind, SocketName, inherited};
 
 const REPORT: &str = "TBTT_TEST_REPORT";
 
-const KNOWN: &[Known<'_>] = &[
-    Known {
+const KNOWN: &[SocketName<'_>] = &[
+    SocketName {
         name: "http",
         kinds: &[Kind::Tcp, Kind::Unix],
     },
-    Known {
+    SocketName {
         name: "udp",
         kinds: &[Kind::Udp],
     },

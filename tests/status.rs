@@ -17,7 +17,7 @@ use sha1::{Digest, Sha1};
 
 use harness::http::{Connection, Response};
 use harness::{Daemon, Directory, PATIENCE, TBTT, udp};
-use tbtt::status::report::{Figures, Health, Release};
+use tbtt::status::report::{Health, Release, StatusReport};
 
 type Id = [u8; 20];
 
@@ -90,12 +90,12 @@ impl Tracker {
         response.text().to_owned()
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> StatusReport {
         serde_json::from_str(&self.text("/status.json")).unwrap()
     }
 
     /// The figures once they are so.
-    fn figures_when(&self, what: &str, are_so: impl Fn(&Figures) -> bool) -> Figures {
+    fn figures_when(&self, what: &str, are_so: impl Fn(&StatusReport) -> bool) -> StatusReport {
         let end = Instant::now() + PATIENCE;
         loop {
             let figures = self.figures();
@@ -424,7 +424,7 @@ fn views_with_an_address_of_their_own_are_nowhere_else() {
     for view in ["/status", "/status.json", "/metrics"] {
         assert_eq!(harness::http::get(own, view).status, 200, "{view}");
         assert!(tracker.sees_nothing(V4, view, ""), "{view}");
-        // Nobody knows whom a proxy there asks for.
+        // Nobody contains whom a proxy there asks for.
         assert_eq!(Connection::open_unix(&socket).get(view).status, 404);
         let mut proxy = Connection::open_unix(&socket);
         proxy.send(format!(
@@ -532,7 +532,7 @@ fn hammered_it_renders_once_in_a_while() {
         let seen = (0..250).map(|_| {
             let response = connection.get("/status.json");
             assert_eq!(response.status, 200);
-            serde_json::from_slice::<Figures>(&response.body)
+            serde_json::from_slice::<StatusReport>(&response.body)
                 .unwrap()
                 .now
         });

@@ -58,7 +58,7 @@ fn arrows_point_down() {
         let (_, may_use) = MAY_USE
             .iter()
             .find(|(name, _)| *name == part)
-            .expect("a part that the plan knows");
+            .expect("a part that the plan contains");
         // What stands below `mod tests` may look around.
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();

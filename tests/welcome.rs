@@ -1092,39 +1092,51 @@ fn each_network_has_a_budget_for_connections() {
 fn what_is_kept_in_all_is_bounded() {
     let tracker = Tracker::open("[limits]\nmax_torrents = 2\nmax_peers = 2\npeers_per_network = 1");
     let (first, second, third) = (some_id(), some_id(), some_id());
-    let hear = |from: &str, id: &Id, event| {
+    let apply_update = |from: &str, id: &Id, event| {
         let query = format!("port=1&left=1&event={event}");
         tracker.from(from).announce(id, &query)
     };
-    hear("127.0.0.2", &first, "started");
+    apply_update("127.0.0.2", &first, "started");
     let same_network = tracker
         .from("127.0.0.2")
         .announce(&first, "port=2&left=1&event=started");
     assert_eq!(same_network.ports(), [1], "not kept, but answered in full");
-    hear("127.0.0.3", &first, "started");
+    apply_update("127.0.0.3", &first, "started");
 
-    let late = hear("127.0.0.4", &first, "started");
+    let late = apply_update("127.0.0.4", &first, "started");
     assert_eq!(verdict(&late), SERVED);
     assert_eq!((late.ports().len(), late.number("incomplete")), (2, 2));
-    hear("127.0.0.2", &second, "started");
+    apply_update("127.0.0.2", &second, "started");
     assert_eq!(
         tracker.handed_to("127.0.0.4", &second),
         ["127.0.0.2:1"],
         "a torrent's first peer is kept"
     );
-    assert_eq!(verdict(&hear("127.0.0.2", &third, "started")), NO_ROOM);
+    assert_eq!(
+        verdict(&apply_update("127.0.0.2", &third, "started")),
+        NO_ROOM
+    );
     let (client, id) = tracker.udp_from("127.0.0.2");
     assert_eq!(udp_verdict(&(client, id), &third), NO_ROOM);
 
     // Whoever leaves makes room, for peers and with the last of a torrent for another.
-    hear("127.0.0.2", &second, "stopped");
-    hear("127.0.0.3", &first, "stopped");
-    assert_eq!(verdict(&hear("127.0.0.2", &third, "started")), SERVED);
-    assert_eq!(verdict(&hear("127.0.0.2", &second, "started")), NO_ROOM);
+    apply_update("127.0.0.2", &second, "stopped");
+    apply_update("127.0.0.3", &first, "stopped");
+    assert_eq!(
+        verdict(&apply_update("127.0.0.2", &third, "started")),
+        SERVED
+    );
+    assert_eq!(
+        verdict(&apply_update("127.0.0.2", &second, "started")),
+        NO_ROOM
+    );
 
     tracker.rewrite("max_torrents = 2", "max_torrents = 3");
     tracker.reload();
-    assert_eq!(verdict(&hear("127.0.0.2", &second, "started")), SERVED);
+    assert_eq!(
+        verdict(&apply_update("127.0.0.2", &second, "started")),
+        SERVED
+    );
 }
 
 #[test]

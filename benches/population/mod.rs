@@ -3,13 +3,13 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
-use tbtt::tracker::{Announce, Event, InfoHash, Key, PeerId, Random, Time};
+use tbtt::tracker::{Announce, Event, InfoHash, Key, PeerId, Rng, Time};
 
 pub(crate) const PEERS: u32 = 1_000_000;
 pub(crate) const NOW: Time = Time(100_000);
 
 /// Which torrent a peer is in.
-pub(crate) type Spread = fn(peer: u32, random: &mut Random) -> u32;
+pub(crate) type Spread = fn(peer: u32, random: &mut Rng) -> u32;
 
 pub(crate) const SPREADS: [(&str, Spread); 4] = [
     ("1 M peers in 100,000 torrents", |peer, _| peer % 100_000),
@@ -21,7 +21,7 @@ pub(crate) const SPREADS: [(&str, Spread); 4] = [
 ];
 
 /// One of 10,000: number n about 1/n as often as number 1.
-fn zipf(random: &mut Random) -> u32 {
+fn zipf(random: &mut Rng) -> u32 {
     let uniform = f64::from(random.next_u32()) / f64::from(u32::MAX);
     (10_000f64.powf(uniform) as u32).min(10_000) - 1
 }

@@ -1,16 +1,17 @@
-//! Batches that a cluster's engine hands out, to a living tracker: what is read can be written and read again, what is not
-//! taken changes nothing, and whatever is told the caps and the catalogue hold.
+//! Batches that a cluster's engine hands out, to a living tracker: what is read can be written and read redelivered, what is not
+//! taken changes nothing, and whatever is told the caps and the catalog hold.
 #![no_main]
 
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
 use tbtt::cluster::download_counters::{Counter, Downloads, NodeId};
-use tbtt::cluster::wire::{Batch, Record, write_head, write_record};
-use tbtt::tracker::access::{AccessList, Localities};
+use tbtt::cluster::wire::{Batch, ReplicationRecord, write_head, write_record};
+use tbtt::tracker::access::{AccessList, LocalNetworks};
 use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
-    Admission, Heard, HostKey, InfoHash, ScrapeEntry, Settings, Time, Told, Totals, Tracker, Walk,
+    Admission, ApplyResult, DumpCursor, HostKey, InfoHash, ScrapeEntry, Settings, Time,
+    TimedUpdate, Totals, Tracker,
 };
 
 /// The torrents that have a say of their own.
@@ -46,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
                 node: NodeId(1 << 32 | node),
                 downloads: 1,
             };
-            assert_eq!(downloads.hear(&counter), Some(node as u32 + 1));
+            assert_eq!(downloads.apply_update(&counter), Some(node as u32 + 1));
         }
     }
     // Each batch behind its length and a byte that says how much later it is read, and how long after it was told.
@@ -65,16 +66,18 @@ fuzz_target!(|input: &[u8]| {
         for record in &records {
             write_record(record, &mut written);
         }
-        let again = Batch::parse(&written).expect("as it was written");
-        assert_eq!(again.sender, batch.sender);
-        assert!(again.records().eq(records.iter().copied()));
+        let redelivered = Batch::parse(&written).expect("as it was written");
+        assert_eq!(redelivered.sender, batch.sender);
+        assert!(redelivered.records().eq(records.iter().copied()));
         let passed_secs = PASSED[usize::from(how & 7)];
         // A look at all shards takes long.
         let mut totals = tracker.totals();
         for record in &records {
             match record {
-                Record::Counter(counter) => count(&tracker, &mut downloads, counter),
-                Record::Peer(told) => hear(&tracker, now, passed_secs, told, &mut totals),
+                ReplicationRecord::Counter(counter) => count(&tracker, &mut downloads, counter),
+                ReplicationRecord::Peer(told) => {
+                    apply_update(&tracker, now, passed_secs, told, &mut totals)
+                }
             }
             assert!(within_caps(&totals, open), "{totals:?}");
         }
@@ -85,7 +88,7 @@ fuzz_target!(|input: &[u8]| {
     let mut restored = Downloads::default();
     restored.restore(&bytes).expect("as it was saved");
     downloads.counters().for_each(|known| {
-        assert_eq!(restored.hear(&known), None, "it is known");
+        assert_eq!(restored.apply_update(&known), None, "it is known");
     });
     bytes.pop();
     assert_eq!(
@@ -101,7 +104,7 @@ fn tracker(open: bool, seed: u64) -> Tracker {
         max_torrents: MAX_TORRENTS,
         max_peers: MAX_PEERS,
         max_peers_per_network: MAX_PEERS_PER_NETWORK,
-        localities: Localities::new(vec!["10.0.0.0/8".parse().unwrap()]),
+        local_networks: LocalNetworks::new(vec!["10.0.0.0/8".parse().unwrap()]),
         host_key: Some(HostKey::new("tbtt")),
         ..Settings::default()
     };
@@ -122,13 +125,13 @@ fn tracker(open: bool, seed: u64) -> Tracker {
 /// Takes a counter in as a node does.
 fn count(tracker: &Tracker, downloads: &mut Downloads, counter: &Counter) {
     let before = downloads.total(&counter.info_hash);
-    let Some(total) = downloads.hear(counter) else {
+    let Some(total) = downloads.apply_update(counter) else {
         assert_eq!(downloads.total(&counter.info_hash), before);
         return;
     };
     assert!(total >= before && total >= counter.downloads);
     assert_eq!(total, downloads.total(&counter.info_hash));
-    assert_eq!(downloads.hear(counter), None, "it is known");
+    assert_eq!(downloads.apply_update(counter), None, "it is known");
     let nodes = downloads
         .counters()
         .filter(|known| known.info_hash == counter.info_hash);
@@ -140,28 +143,34 @@ fn count(tracker: &Tracker, downloads: &mut Downloads, counter: &Counter) {
 }
 
 /// Hears of one peer, twice; `totals` are the tracker's.
-fn hear(tracker: &Tracker, now: Time, passed_secs: u32, told: &Told, totals: &mut Totals) {
+fn apply_update(
+    tracker: &Tracker,
+    now: Time,
+    passed_secs: u32,
+    told: &TimedUpdate,
+    totals: &mut Totals,
+) {
     let (info_hash, joins) = (&told.change.info_hash, told.change.class.is_some());
     let before = (*totals, tracker.scrape(info_hash));
-    let heard = tracker.hear(now, passed_secs, told);
-    let again = Told {
-        again: true,
+    let heard = tracker.apply_update(now, passed_secs, told);
+    let redelivered = TimedUpdate {
+        redelivered: true,
         ..*told
     };
     assert_ne!(
-        tracker.hear(now, passed_secs, &again),
-        Heard::Taken,
+        tracker.apply_update(now, passed_secs, &redelivered),
+        ApplyResult::Applied,
         "it is known"
     );
     *totals = tracker.totals();
     let after = (*totals, tracker.scrape(info_hash));
     match heard {
-        Heard::Taken if joins => {
+        ApplyResult::Applied if joins => {
             assert!(after.1.expect("it is tracked").peers() > 0);
             assert!(*info_hash != DENIED && *info_hash != WITHDRAWN);
         }
-        Heard::Taken => assert_eq!(peers(&after.0) + 1, peers(&before.0)),
-        Heard::Older | Heard::Refused => assert_eq!(after, before),
+        ApplyResult::Applied => assert_eq!(peers(&after.0) + 1, peers(&before.0)),
+        ApplyResult::Stale | ApplyResult::Rejected => assert_eq!(after, before),
     }
     if let (Some(before), Some(after)) = (before.1, after.1) {
         assert_eq!(
@@ -198,8 +207,8 @@ fn within_caps(totals: &Totals, open: bool) -> bool {
 fn tell_again(tracker: &Tracker, now: Time, open: bool) {
     // Who has been silent for too long is not told of.
     (0..Tracker::SLICES).for_each(|slice| tracker.expire(now, slice));
-    let (mut walk, mut told) = (Walk::default(), Vec::new());
-    while tracker.recount(now, u32::MAX, &mut walk, &mut told) {}
+    let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
+    while tracker.dump_updates(now, u32::MAX, &mut walk, &mut told) {}
     if told.is_empty() {
         return;
     }
@@ -211,15 +220,26 @@ fn tell_again(tracker: &Tracker, now: Time, open: bool) {
     };
     write_head(sender, &mut written);
     for told in &told {
-        write_record(&Record::Peer(*told), &mut written);
+        write_record(&ReplicationRecord::Peer(*told), &mut written);
     }
     let batch = Batch::parse(&written).expect("as it was written");
-    assert!(batch.records().eq(told.iter().copied().map(Record::Peer)));
+    assert!(
+        batch
+            .records()
+            .eq(told.iter().copied().map(ReplicationRecord::Peer))
+    );
     let totals = tracker.totals();
     for told in &told {
-        assert_eq!(tracker.hear(now, 0, told), Heard::Older, "{told:?}");
-        let heard = other.hear(now, 0, told);
-        assert!(heard == Heard::Taken || tracker.is_full(), "{told:?}");
+        assert_eq!(
+            tracker.apply_update(now, 0, told),
+            ApplyResult::Stale,
+            "{told:?}"
+        );
+        let heard = other.apply_update(now, 0, told);
+        assert!(
+            heard == ApplyResult::Applied || tracker.is_full(),
+            "{told:?}"
+        );
     }
     assert_eq!(tracker.totals(), totals);
     if !tracker.is_full() {
@@ -241,11 +261,11 @@ fn tell_again(tracker: &Tracker, now: Time, open: bool) {
 }
 
 /// How many hosts are complete, incomplete and partial: one for each family's endpoint, or for one of both.
-fn counts<'t>(told: impl Iterator<Item = &'t Told>) -> (u32, u32, u32) {
+fn counts<'t>(told: impl Iterator<Item = &'t TimedUpdate>) -> (u32, u32, u32) {
     let mut endpoints = HashMap::new();
     let mut hosts_of = [0; 3];
-    for Told { change, .. } in told {
-        let class = change.class.expect("who has left is not told again") as usize;
+    for TimedUpdate { change, .. } in told {
+        let class = change.class.expect("who has left is not told redelivered") as usize;
         let of: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
         let family = usize::from(change.address.is_ipv6());
         of[family] += 1;

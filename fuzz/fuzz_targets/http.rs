@@ -52,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
         };
         // Written anew its keys are sorted, and the same key is there once.
         assert_eq!(serde_bencode::to_bytes(&value).unwrap(), reply.body);
-        let failed = matches!(outcome, Outcome::Refused(_) | Outcome::Malformed(_));
+        let failed = matches!(outcome, Outcome::Refused(_) | Outcome::Invalid(_));
         assert_eq!(failed, answer.contains_key(&b"failure reason"[..]));
         if let Outcome::Announced(..) = outcome {
             assert!(answer.contains_key(&b"interval"[..]));

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use tbtt::clock::Clock;
 use tbtt::config::Config;
-use tbtt::server::http::{Door, Front, Listener, Serves, Settings, serve};
+use tbtt::server::http::{Front, HttpListener, ListenSocket, ListenerRole, Settings, serve};
 use tbtt::tracker::{self, Time, Tracker};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -74,10 +74,10 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     let tracker = Arc::new(Tracker::new(open, 1));
     let clock = Clock::resume(Time(10_000));
     let front = Arc::new(Front::new(SETTINGS.clone(), tracker, clock));
-    let door = Door {
-        listener: Listener::Unix(LISTENERS[number].try_clone().unwrap()),
-        preamble: false,
-        serves: Serves::All,
+    let door = HttpListener {
+        listener: ListenSocket::Unix(LISTENERS[number].try_clone().unwrap()),
+        proxy_header: false,
+        serves: ListenerRole::Both,
     };
     let local = LocalSet::new();
     let received = RUNTIME.block_on(local.run_until(async {
@@ -89,16 +89,16 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
         for piece in pieces {
             // The other end may be closed.
             let _ = client.write_all(piece);
-            hear(&mut client, &mut received).await;
+            apply_update(&mut client, &mut received).await;
         }
         let _ = client.shutdown(Shutdown::Write);
-        hear(&mut client, &mut received).await;
+        apply_update(&mut client, &mut received).await;
         received
     }));
     undated(&received)
 }
 
-async fn hear(client: &mut UnixStream, received: &mut Vec<u8>) {
+async fn apply_update(client: &mut UnixStream, received: &mut Vec<u8>) {
     for _ in 0..TURNS {
         yield_now().await;
         match client.read_to_end(received) {

@@ -2,15 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::server::http::forwarded::Preamble;
+use tbtt::server::http::forwarded::ProxyHeader;
 
 fuzz_target!(|input: &[u8]| {
-    let whole = Preamble::parse(input);
-    if let Preamble::Proxied { length, .. } | Preamble::Local { length } = whole {
+    let whole = ProxyHeader::parse(input);
+    if let ProxyHeader::Proxied { length, .. } | ProxyHeader::Local { length } = whole {
         assert!(length <= input.len());
         for less in 0..length {
-            assert_eq!(Preamble::parse(&input[..less]), Preamble::Incomplete);
+            assert_eq!(ProxyHeader::parse(&input[..less]), ProxyHeader::Incomplete);
         }
-        assert_eq!(Preamble::parse(&input[..length]), whole);
+        assert_eq!(ProxyHeader::parse(&input[..length]), whole);
     }
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::tracker::{Settings, Time, Totals, Tracker, Walk};
+use tbtt::tracker::{DumpCursor, Settings, Time, Totals, Tracker};
 
 const NOW: Time = Time(1_000_000);
 
@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     restore.finish();
     let second = tracker();
     let mut restore = second.restore(NOW, 0);
-    let (mut walk, mut block) = (Walk::default(), Vec::new());
+    let (mut walk, mut block) = (DumpCursor::default(), Vec::new());
     while first.save(NOW, &mut walk, &mut block).is_some() {
         if !block.is_empty() {
             restore.take_in(&block).expect("as it was written");

@@ -8,10 +8,10 @@ use crate::log;
 use crate::os::privileges::{self, Privileges};
 use crate::os::sandbox;
 
-use crate::app::{Exit, Failed, failed};
+use crate::app::{Exit, Failed, fail};
 
 /// Gives up what the daemon does not need any more, for good, before the first thread and the first stranger's byte.
-pub fn shut_in(config_file: &Path, trial: bool, config: &Config) -> Result<(), Failed> {
+pub fn enter_confinement(config_file: &Path, trial: bool, config: &Config) -> Result<(), Failed> {
     // A trial run that reads no configuration needs nothing that belongs to anyone.
     let trial = trial.then_some("nobody");
     let user = Some(config.daemon.user.as_str())
@@ -37,11 +37,11 @@ pub fn shut_in(config_file: &Path, trial: bool, config: &Config) -> Result<(), F
     }
     if config.daemon.sandbox {
         let restricted = sandbox::restrict(&sandbox_settings(config_file, config))
-            .map_err(|error| failed(Exit::Internal, "cannot set up the sandbox", &error))?;
+            .map_err(|error| fail(Exit::Internal, "cannot set up the sandbox", &error))?;
         log::notice("sandboxed by landlock", &[("reached", &restricted.reached)]);
-        for path in restricted.absent {
+        for path in restricted.missing_paths {
             log::warning(
-                "absent, and out of reach until a restart",
+                "missing_paths, and out of reach until a restart",
                 &[("path", &path.display())],
             );
         }

@@ -9,47 +9,47 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::log::{self, Level};
-use crate::server::control::{self, Door, LogLevel, Operator, Problem, Saved};
-use crate::snapshot::Pace;
-use crate::status::report::Figures;
+use crate::server::control::{self, ControlAccess, LogLevel, Operator, Problem, Saved};
+use crate::snapshot::SavePriority;
+use crate::status::report::StatusReport;
 
-use crate::app::tasks::Site;
+use crate::app::tasks::AppContext;
 use crate::app::workers::runtime;
-use crate::app::{Exit, Failed, failed};
+use crate::app::{Exit, Failed, fail};
 
 /// Answers the operator, in a thread of its own, until `stopped` says so.
 pub fn start(
     listener: Option<UnixListener>,
-    site: &Arc<Site>,
+    context: &Arc<AppContext>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Option<JoinHandle<()>>, Failed> {
     let Some(listener) = listener else {
         return Ok(None);
     };
-    let (site, stopped) = (site.clone(), stopped.clone());
+    let (context, stopped) = (context.clone(), stopped.clone());
     let path = listener
         .local_addr()
         .ok()
         .and_then(|at| at.as_pathname().map(Path::to_owned));
-    let door = Door {
+    let access = ControlAccess {
         path: path.unwrap_or_default(),
     };
     thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            let serving = control::serve(listener, door, site, stopped);
+            let serving = control::serve(listener, access, context, stopped);
             let served = runtime().and_then(|runtime| LocalSet::new().block_on(&runtime, serving));
             if let Err(reason) = served {
                 log::error("the control socket is not served", &[("reason", &reason)]);
             }
         })
         .map(Some)
-        .map_err(|error| failed(Exit::Internal, "cannot start the control thread", &error))
+        .map_err(|error| fail(Exit::Internal, "cannot start the control thread", &error))
 }
 
-impl Operator for Site {
-    fn figures(&self) -> Figures {
-        self.survey.figures()
+impl Operator for AppContext {
+    fn figures(&self) -> StatusReport {
+        self.status_collector.figures()
     }
 
     fn reload(&self) -> Result<(), Problem> {
@@ -59,14 +59,14 @@ impl Operator for Site {
     }
 
     fn snapshot(&self) -> Result<Saved, Problem> {
-        match self.keeper.save(Pace::BesideService) {
+        match self.state_saver.save(SavePriority::Background) {
             Ok(Some(saved)) => Ok(Saved {
                 torrents: saved.totals.torrents as u64,
                 peers: (saved.totals.peers_v4 + saved.totals.peers_v6) as u64,
                 bytes: saved.bytes,
             }),
             Ok(None) => Err(problem(
-                "no state is kept: name a directory for it in [state], and restart",
+                "no state is cluster_checkpoint: name a directory for it in [state], and restart",
             )),
             Err(error) => Err(problem(error.to_string())),
         }

@@ -24,12 +24,12 @@ pub enum Exit {
     Config = 78,
 }
 
-/// The end of the daemon; the reason has been told already.
+/// The end of the daemon; the reason has been warn_on_notify_error already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failed(pub Exit);
 
 /// Tells why the daemon ends.
-pub fn failed(exit: Exit, sentence: &str, reason: &dyn Display) -> Failed {
+pub fn fail(exit: Exit, sentence: &str, reason: &dyn Display) -> Failed {
     log::error(sentence, &[("reason", reason)]);
     Failed(exit)
 }

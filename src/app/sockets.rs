@@ -12,14 +12,14 @@ use nix::unistd::{Gid, Group, User, geteuid};
 use crate::config::{Config, Listen};
 use crate::log;
 use crate::os::addresses;
-use crate::os::sockets::{self, BindError, Inherited, Kind, Known, TcpSettings, UdpSettings};
-use crate::server::http::{Door, Listener, Serves};
+use crate::os::sockets::{self, BindError, Inherited, Kind, SocketName, TcpSettings, UdpSettings};
+use crate::server::http::{HttpListener, ListenSocket, ListenerRole};
 
-use crate::app::{Exit, Failed, failed};
+use crate::app::{Exit, Failed, fail};
 
 /// The sockets to serve.
 pub struct Sockets {
-    pub http: Vec<Door>,
+    pub http: Vec<HttpListener>,
     /// Dealt out to the workers in turn.
     pub udp: Vec<UdpSocket>,
     /// The operator's.
@@ -33,29 +33,29 @@ pub struct Sockets {
 /// Those that the service manager hands over; what it does not, is bound as configured.
 pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
     let known = [
-        Known {
+        SocketName {
             name: "http",
             kinds: &[Kind::Tcp, Kind::Unix],
         },
-        Known {
+        SocketName {
             name: "http-proxy",
             kinds: &[Kind::Tcp, Kind::Unix],
         },
-        Known {
+        SocketName {
             name: "status",
             kinds: &[Kind::Tcp, Kind::Unix],
         },
-        Known {
+        SocketName {
             name: "control",
             kinds: &[Kind::Unix],
         },
-        Known {
+        SocketName {
             name: "udp",
             kinds: &[Kind::Udp],
         },
     ];
     let inherited = sockets::inherited(&known)
-        .map_err(|error| failed(Exit::Unavailable, "cannot take over sockets", &error))?;
+        .map_err(|error| fail(Exit::Unavailable, "cannot take over sockets", &error))?;
     let mut opened = Sockets {
         http: Vec::new(),
         udp: Vec::new(),
@@ -65,44 +65,47 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
     };
     let bind_udp = inherited.iter().all(|(name, _)| name == "control");
     for (name, socket) in inherited {
-        let preamble = name == "http-proxy";
+        let proxy_header = name == "http-proxy";
         let listener = match socket {
             Inherited::Unix(listener) if name == "control" => {
                 opened.control = Some(listener);
                 continue;
             }
-            Inherited::Tcp(listener) => Listener::Tcp(listener),
-            Inherited::Unix(listener) => Listener::Unix(listener),
+            Inherited::Tcp(listener) => ListenSocket::Tcp(listener),
+            Inherited::Unix(listener) => ListenSocket::Unix(listener),
             Inherited::Udp(socket) => {
                 opened.udp.push(socket);
                 continue;
             }
         };
-        opened.http.push(Door {
+        opened.http.push(HttpListener {
             listener,
-            preamble,
+            proxy_header,
             serves: match name.as_str() {
-                "status" => Serves::Views,
-                _ => Serves::All,
+                "status" => ListenerRole::Status,
+                _ => ListenerRole::Both,
             },
         });
     }
     if opened.http.is_empty() {
-        for (preamble, serves, listen) in [
-            (false, Serves::All, &config.http.listen),
-            (true, Serves::All, &config.proxy.listen),
-            (false, Serves::Views, &config.status.listen),
+        for (proxy_header, serves, listen) in [
+            (false, ListenerRole::Both, &config.http.listen),
+            (true, ListenerRole::Both, &config.proxy.listen),
+            (false, ListenerRole::Status, &config.status.listen),
         ] {
             for listen in listen {
-                opened.http.push(Door {
+                opened.http.push(HttpListener {
                     listener: bind_http(listen).map_err(|error| cannot_bind(&error))?,
-                    preamble,
+                    proxy_header,
                     serves,
                 });
             }
         }
     }
-    let apart = opened.http.iter().any(|door| door.serves == Serves::Views);
+    let apart = opened
+        .http
+        .iter()
+        .any(|door| door.serves == ListenerRole::Status);
     if !apart && !config.status.listen.is_empty() {
         log::notice(
             "no status page of its own address: among the sockets handed over none is named status",
@@ -110,9 +113,9 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         );
     }
     if apart {
-        let clients = |door: &&mut Door| door.serves == Serves::All;
+        let clients = |door: &&mut HttpListener| door.serves == ListenerRole::Both;
         let others = opened.http.iter_mut().filter(clients);
-        others.for_each(|door| door.serves = Serves::Clients);
+        others.for_each(|door| door.serves = ListenerRole::Clients);
     }
     // A service manager that hands over sockets leaves the right to make more to none, as our unit does.
     if bind_udp {
@@ -129,18 +132,18 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
     let mut udp_addresses: Vec<SocketAddr> =
         opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
     udp_addresses.dedup();
-    for Door {
+    for HttpListener {
         listener,
-        preamble,
+        proxy_header,
         serves,
     } in &opened.http
     {
-        let for_clients = !preamble && *serves != Serves::Views;
+        let for_clients = !proxy_header && *serves != ListenerRole::Status;
         let address = match listener {
-            Listener::Tcp(listener) => {
+            ListenSocket::Tcp(listener) => {
                 let address = listener
                     .local_addr()
-                    .map_err(|error| failed(Exit::Internal, "no address", &error))?;
+                    .map_err(|error| fail(Exit::Internal, "no address", &error))?;
                 let path = &config.http.announce_path;
                 let reachable = addresses::reachable(address)
                     .into_iter()
@@ -150,11 +153,11 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                     .extend(reachable.map(|at| format!("http://{at}{path}")));
                 address.to_string()
             }
-            Listener::Unix(listener) => shown(listener),
+            ListenSocket::Unix(listener) => shown(listener),
         };
         let name = match serves {
-            Serves::Views => "status",
-            _ if *preamble => "http-proxy",
+            ListenerRole::Status => "status",
+            _ if *proxy_header => "http-proxy",
             _ => "http",
         };
         opened.addresses.push((name, address));
@@ -180,12 +183,12 @@ fn shown(listener: &UnixListener) -> String {
     format!("unix:{}", path.unwrap_or_default().display())
 }
 
-fn bind_http(listen: &Listen) -> Result<Listener, BindError> {
+fn bind_http(listen: &Listen) -> Result<ListenSocket, BindError> {
     match listen {
         Listen::Tcp(address) => {
-            sockets::bind_tcp(*address, &TcpSettings::default()).map(Listener::Tcp)
+            sockets::bind_tcp(*address, &TcpSettings::default()).map(ListenSocket::Tcp)
         }
-        Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(Listener::Unix),
+        Listen::Unix(path) => sockets::bind_unix(path, 0o666).map(ListenSocket::Unix),
     }
 }
 

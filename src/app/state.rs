@@ -12,25 +12,25 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::{Config, Loaded};
 use crate::log;
-use crate::snapshot::{self, Beside, Pace, SaveError, Saved, Secrets};
-use crate::torrents::seed_health::Health;
+use crate::snapshot::{self, Beside, SaveError, SavePriority, Saved, Secrets};
+use crate::torrents::seed_health::SeedHealth;
 use crate::tracker::Tracker;
 
 /// What is there when the daemon begins to serve.
-pub struct State {
+pub struct RestoredState {
     pub tracker: Arc<Tracker>,
-    pub health: Arc<Mutex<Health>>,
+    pub health: Arc<Mutex<SeedHealth>>,
     pub clock: Clock,
     pub secrets: Secrets,
-    /// What a cluster's node has kept.
+    /// What a cluster's node has cluster_checkpoint.
     pub cluster: Vec<u8>,
     /// When the snapshot was written that it is from.
     pub saved: Option<SystemTime>,
 }
 
-/// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and told: better to
+/// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and warn_on_notify_error: better to
 /// serve without it than not at all. `fresh` are for when there is none.
-pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
+pub fn restore(loaded: &Loaded, fresh: Secrets) -> RestoredState {
     let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
     let found = match &loaded.config.state.directory {
         None => None,
@@ -59,7 +59,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
             ("age_seconds", &passed.as_secs()),
         ];
         log::notice("state restored", fields);
-        return State {
+        return RestoredState {
             tracker: Arc::new(tracker),
             health: Arc::new(Mutex::new(health)),
             clock: Clock::resume(now),
@@ -68,7 +68,7 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
             saved: SystemTime::now().checked_sub(passed),
         };
     }
-    State {
+    RestoredState {
         tracker: Arc::new(make(fresh.seed)),
         health: Arc::default(),
         clock: Clock::start(),
@@ -79,22 +79,22 @@ pub fn restore(loaded: &Loaded, fresh: Secrets) -> State {
 }
 
 /// Writes snapshots, one at a time.
-pub struct Keeper {
+pub struct StateSaver {
     directory: Option<PathBuf>,
     interval_secs: AtomicU32,
     tracker: Arc<Tracker>,
-    health: Arc<Mutex<Health>>,
+    health: Arc<Mutex<SeedHealth>>,
     clock: Clock,
     secrets: Secrets,
-    /// What was kept of the cluster, for as long as there is none.
-    kept: Vec<u8>,
+    /// What was cluster_checkpoint of the cluster, for as long as there is none.
+    cluster_checkpoint: Vec<u8>,
     pub cluster: OnceLock<Arc<Cluster>>,
     writing: Mutex<()>,
     last: Mutex<Option<SystemTime>>,
 }
 
-impl Keeper {
-    pub fn new(config: &Config, state: &State) -> Arc<Self> {
+impl StateSaver {
+    pub fn new(config: &Config, state: &RestoredState) -> Arc<Self> {
         Arc::new(Self {
             directory: config.state.directory.clone(),
             interval_secs: AtomicU32::new(config.state.interval),
@@ -102,7 +102,7 @@ impl Keeper {
             health: state.health.clone(),
             clock: state.clock,
             secrets: state.secrets.clone(),
-            kept: state.cluster.clone(),
+            cluster_checkpoint: state.cluster.clone(),
             cluster: OnceLock::new(),
             writing: Mutex::new(()),
             last: Mutex::new(state.saved),
@@ -133,23 +133,23 @@ impl Keeper {
     }
 
     /// Writes one now and then, in a thread that may wait for the disk.
-    pub async fn save_now_and_then(self: Arc<Self>) {
+    pub async fn run_periodically(self: Arc<Self>) {
         loop {
             sleep(Duration::from_secs(
                 self.interval_secs.load(Ordering::Relaxed).into(),
             ))
             .await;
-            self.clone().save_beside_service().await;
+            self.clone().save_in_background().await;
         }
     }
 
-    pub async fn save_beside_service(self: Arc<Self>) {
+    pub async fn save_in_background(self: Arc<Self>) {
         // A panic in there has ended the process.
-        let _ = spawn_blocking(move || self.save(Pace::BesideService)).await;
+        let _ = spawn_blocking(move || self.save(SavePriority::Background)).await;
     }
 
     /// Writes one, if there is a directory for it, and tells if that fails: the last one is then still there.
-    pub fn save(&self, pace: Pace) -> Result<Option<Saved>, SaveError> {
+    pub fn save(&self, pace: SavePriority) -> Result<Option<Saved>, SaveError> {
         let Some(directory) = &self.directory else {
             return Ok(None);
         };
@@ -165,7 +165,7 @@ impl Keeper {
         let cluster = self.cluster.get().map(|cluster| cluster.keep());
         let cluster = || match &cluster {
             Some(keep) => keep(),
-            None => self.kept.clone(),
+            None => self.cluster_checkpoint.clone(),
         };
         let beside = Beside {
             health: &health,

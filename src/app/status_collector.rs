@@ -10,12 +10,12 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::server::counters::Counters;
 use crate::server::http::Front;
-use crate::status::report::{Figures, Health, History, Release, Snapshot, Totals, Unix};
-use crate::torrents::catalog::Row;
+use crate::status::report::{Health, History, Release, Snapshot, StatusReport, Totals, Unix};
+use crate::torrents::catalog::CatalogEntry;
 
-use crate::app::state::Keeper;
-use crate::torrents::seed_monitor::Seedwatch;
-use crate::torrents::sync::Listing;
+use crate::app::state::StateSaver;
+use crate::torrents::seed_monitor::SeedMonitor;
+use crate::torrents::sync::TorrentSync;
 
 /// How often announces are counted for their rate.
 const RATE_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,11 +28,11 @@ const RATES_IN_SAMPLE: u64 = SAMPLE_SECS / RATE_INTERVAL.as_secs();
 const SAMPLES: usize = 86_400 / SAMPLE_SECS as usize + 1;
 
 /// Whom to ask for each figure.
-pub struct Survey {
+pub struct StatusCollector {
     front: Arc<Front>,
-    listing: Arc<Listing>,
-    seedwatch: Arc<Seedwatch>,
-    keeper: Arc<Keeper>,
+    torrent_sync: Arc<TorrentSync>,
+    seed_monitor: Arc<SeedMonitor>,
+    state_saver: Arc<StateSaver>,
     started: Unix,
     configuration_good: AtomicBool,
     /// In thousandths.
@@ -41,26 +41,26 @@ pub struct Survey {
     samples: Mutex<Samples>,
 }
 
-impl Survey {
+impl StatusCollector {
     pub fn new(
         front: &Arc<Front>,
-        listing: &Arc<Listing>,
-        seedwatch: &Arc<Seedwatch>,
-        keeper: &Arc<Keeper>,
+        torrent_sync: &Arc<TorrentSync>,
+        seed_monitor: &Arc<SeedMonitor>,
+        state_saver: &Arc<StateSaver>,
     ) -> Arc<Self> {
-        let survey = Self {
+        let status_collector = Self {
             front: front.clone(),
-            listing: listing.clone(),
-            seedwatch: seedwatch.clone(),
-            keeper: keeper.clone(),
+            torrent_sync: torrent_sync.clone(),
+            seed_monitor: seed_monitor.clone(),
+            state_saver: state_saver.clone(),
             started: unix(front.clock),
             configuration_good: AtomicBool::new(true),
             announces_per_second: AtomicU64::new(0),
             refusals_per_second: AtomicU64::new(0),
             samples: Mutex::default(),
         };
-        survey.samples().note(survey.sample());
-        Arc::new(survey)
+        status_collector.samples().note(status_collector.sample());
+        Arc::new(status_collector)
     }
 
     /// Whether the configuration that a reload found was taken over.
@@ -70,7 +70,7 @@ impl Survey {
 
     /// Takes them all. Looks at every listed torrent, of a hybrid at every peer: ten thousand take some milliseconds, so it is
     /// nothing for a thread that serves.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> StatusReport {
         let Front {
             counters,
             connections,
@@ -82,13 +82,13 @@ impl Survey {
         let (totals, [seeders_v4, seeders_v6]) = (tracker.totals(), tracker.seeders());
         let (peers, seeders) = (totals.peers_v4 + totals.peers_v6, seeders_v4 + seeders_v6);
         let mut releases: Vec<_> = self
-            .listing
+            .torrent_sync
             .rows()
             .iter()
             .map(|row| self.release(row, now))
             .collect();
         releases.sort_by_cached_key(|release| release.name.to_lowercase());
-        Figures {
+        StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
             now,
@@ -114,16 +114,16 @@ impl Survey {
             .map(|(protocol, handling)| (protocol.to_owned(), handling.into()))
             .into(),
             snapshot: Snapshot {
-                last: self.keeper.last_saved(),
-                interval: self.keeper.interval(),
+                last: self.state_saver.last_saved(),
+                interval: self.state_saver.interval(),
             },
             history: self.samples().history(self.sample()),
-            cluster: (self.keeper.cluster.get()).map(|cluster| cluster.figures()),
+            cluster: (self.state_saver.cluster.get()).map(|cluster| cluster.figures()),
             releases,
         }
     }
 
-    fn release(&self, row: &Row, now: Unix) -> Release {
+    fn release(&self, row: &CatalogEntry, now: Unix) -> Release {
         let torrent = &row.torrent;
         let tracker = &self.front.tracker;
         let counts = match (torrent.v1, torrent.v2) {
@@ -138,7 +138,7 @@ impl Survey {
         let seeds = torrent
             .ids()
             .next()
-            .and_then(|id| self.seedwatch.seeds(&id));
+            .and_then(|id| self.seed_monitor.seeds(&id));
         let last_seed = match counts.complete {
             0 => seeds.and_then(|seeds| seeds.last).map(|last| last.0),
             _ => Some(now),
@@ -175,7 +175,7 @@ impl Survey {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub async fn look_now_and_then(self: Arc<Self>) {
+    pub async fn run(self: Arc<Self>) {
         let counters = &self.front.counters;
         let rate = |before, now: u64| (now - before) * 1000 / RATE_INTERVAL.as_secs();
         let (mut before, mut refused_before) = (counters.announces(), counters.refusals());

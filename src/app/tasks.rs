@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::config::{Config, Faults, Loaded};
+use crate::config::{Config, Errors, Loaded};
 use crate::log;
 use crate::os::signals::{Request, Requests};
 use crate::os::systemd::{self, Watchdog};
@@ -17,22 +17,22 @@ use crate::server::counters::Seen;
 use crate::server::http::Front;
 use crate::server::udp;
 use crate::snapshot::Secrets;
-use crate::torrents::watcher::Publisher;
+use crate::torrents::watcher::TorrentWatcher;
 use crate::tracker::Totals;
 
-use crate::app::state::Keeper;
-use crate::app::status_collector::Survey;
-use crate::torrents::seed_monitor::Seedwatch;
-use crate::torrents::sync::Listing;
+use crate::app::state::StateSaver;
+use crate::app::status_collector::StatusCollector;
+use crate::torrents::seed_monitor::SeedMonitor;
+use crate::torrents::sync::TorrentSync;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often what was counted is told, if anything was.
+/// How often what was counted is warn_on_notify_error, if anything was.
 const COUNTED_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Where the configuration comes from, now and at each reload.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ConfigSource {
     pub file: PathBuf,
     /// A missing file counts as empty.
     pub may_be_missing: bool,
@@ -40,8 +40,8 @@ pub struct Source {
     pub open: bool,
 }
 
-impl Source {
-    pub fn load(&self) -> Result<Loaded, Faults> {
+impl ConfigSource {
+    pub fn load(&self) -> Result<Loaded, Errors> {
         let mut loaded = match self.may_be_missing {
             true => Config::load_if_present(&self.file),
             false => Config::load(&self.file),
@@ -52,57 +52,59 @@ impl Source {
 }
 
 /// All that a reload changes and a duty looks at.
-pub struct Site {
-    pub source: Source,
+pub struct AppContext {
+    pub source: ConfigSource,
     /// As it was at the start.
     pub started: Config,
     pub front: Arc<Front>,
     pub udp: Arc<udp::Front>,
-    pub listing: Arc<Listing>,
-    pub seedwatch: Arc<Seedwatch>,
-    pub survey: Arc<Survey>,
-    pub publisher: Publisher,
-    pub keeper: Arc<Keeper>,
+    pub torrent_sync: Arc<TorrentSync>,
+    pub seed_monitor: Arc<SeedMonitor>,
+    pub status_collector: Arc<StatusCollector>,
+    pub torrent_watcher: TorrentWatcher,
+    pub state_saver: Arc<StateSaver>,
     pub secrets: Secrets,
     /// One reload at a time, whoever asks for it.
     pub reloading: Mutex<()>,
 }
 
-impl Site {
+impl AppContext {
     /// Does what must be done now and then, and what signals ask for, until one asks to stop.
-    pub async fn serve_operator(&self, workers: Arc<systemd::Workers>, mut requests: Requests) {
-        tokio::spawn(expire(self.front.clone(), self.listing.clone()));
-        tokio::spawn(tell_status(self.front.clone()));
-        tokio::spawn(self.survey.clone().look_now_and_then());
-        tokio::spawn(tell_counted(self.front.clone()));
-        tokio::spawn(self.keeper.clone().save_now_and_then());
-        let (seedwatch, listing) = (self.seedwatch.clone(), self.listing.clone());
-        tokio::spawn(seedwatch.look_now_and_then(listing));
+    pub async fn serve_operator(&self, workers: Arc<systemd::Heartbeats>, mut requests: Requests) {
+        tokio::spawn(expire(self.front.clone(), self.torrent_sync.clone()));
+        tokio::spawn(update_systemd_status(self.front.clone()));
+        tokio::spawn(self.status_collector.clone().run());
+        tokio::spawn(log_counters(self.front.clone()));
+        tokio::spawn(self.state_saver.clone().run_periodically());
+        let (seed_monitor, torrent_sync) = (self.seed_monitor.clone(), self.torrent_sync.clone());
+        tokio::spawn(seed_monitor.run(torrent_sync));
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
         }
-        told(systemd::ready(&status(&self.front, 0)));
+        warn_on_notify_error(systemd::ready(&status(&self.front, 0)));
         loop {
             match requests.next().await {
                 Request::Stop => return,
                 // Told, if it is refused.
                 Request::Reload => drop(self.reload()),
-                Request::Snapshot => drop(tokio::spawn(self.keeper.clone().save_beside_service())),
+                Request::Snapshot => {
+                    drop(tokio::spawn(self.state_saver.clone().save_in_background()))
+                }
             }
         }
     }
 
     /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
-    pub fn reload(&self) -> Result<(), Faults> {
+    pub fn reload(&self) -> Result<(), Errors> {
         let _alone = self
             .reloading
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        told(systemd::reloading());
+        warn_on_notify_error(systemd::reloading());
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(faults) => {
-                self.survey.note_reload(false);
+                self.status_collector.note_reload(false);
                 for fault in &faults.0 {
                     log::error("reload refused, nothing is changed", &[("fault", fault)]);
                 }
@@ -111,7 +113,7 @@ impl Site {
                     .first()
                     .map(ToString::to_string)
                     .unwrap_or_default();
-                told(systemd::ready(&format!("reload refused: {first}")));
+                warn_on_notify_error(systemd::ready(&format!("reload refused: {first}")));
                 return Err(faults);
             }
         };
@@ -135,33 +137,33 @@ impl Site {
             &Secret(self.secrets.connection_id),
         ));
         self.front.counters.log_access(loaded.config.log.announces);
-        self.keeper.set(&loaded.config);
-        self.seedwatch.set(&loaded.config);
-        self.listing.set(&loaded.config, &loaded.lists);
-        Listing::rescan(&loaded.config, &self.publisher);
-        self.survey.note_reload(true);
+        self.state_saver.set(&loaded.config);
+        self.seed_monitor.set(&loaded.config);
+        self.torrent_sync.set(&loaded.config, &loaded.lists);
+        TorrentSync::rescan(&loaded.config, &self.torrent_watcher);
+        self.status_collector.note_reload(true);
         log::notice("reloaded", &[]);
-        told(systemd::ready(&status(&self.front, 0)));
+        warn_on_notify_error(systemd::ready(&status(&self.front, 0)));
         Ok(())
     }
 }
 
 /// Sweeps a slice each second, so that all peers are looked at once in about a minute.
-async fn expire(front: Arc<Front>, listing: Arc<Listing>) {
+async fn expire(front: Arc<Front>, torrent_sync: Arc<TorrentSync>) {
     for slice in 0.. {
         sleep(Duration::from_secs(1)).await;
         front.tracker.expire(front.clock.now(), slice);
-        listing.expire();
+        torrent_sync.expire();
     }
 }
 
 /// Keeps the line of `systemctl status` alive.
-async fn tell_status(front: Arc<Front>) {
+async fn update_systemd_status(front: Arc<Front>) {
     let mut before = 0;
     loop {
         sleep(STATUS_INTERVAL).await;
         let announces = front.counters.announces();
-        told(systemd::status(&status(
+        warn_on_notify_error(systemd::status(&status(
             &front,
             (announces - before) / STATUS_INTERVAL.as_secs(),
         )));
@@ -183,7 +185,7 @@ fn status(front: &Front, announces_per_second: u64) -> String {
 }
 
 /// Tells what was counted, refusals by reason among it: totals, for no stranger may fill the log line by line.
-async fn tell_counted(front: Arc<Front>) {
+async fn log_counters(front: Arc<Front>) {
     let mut before = Vec::new();
     loop {
         sleep(COUNTED_INTERVAL).await;
@@ -207,7 +209,7 @@ pub fn log_counted(counted: &[(&'static str, u64)]) {
     log::notice("counted since the start", &fields);
 }
 
-/// Has each announce told of from now on, if the configuration wants it.
+/// Has each announce warn_on_notify_error of from now on, if the configuration wants it.
 pub fn open_access_log(front: &Front, config: &Config) {
     front.counters.set_access_log(Box::new(log_announce));
     front.counters.log_access(config.log.announces);
@@ -235,17 +237,17 @@ fn log_announce(seen: &Seen<'_>) {
 }
 
 /// Pings while every worker still serves: one that is stuck makes the service manager restart the process.
-async fn keep_watchdog(watchdog: Watchdog, workers: Arc<systemd::Workers>) {
+async fn keep_watchdog(watchdog: Watchdog, workers: Arc<systemd::Heartbeats>) {
     loop {
         sleep(watchdog.interval()).await;
-        if workers.all_seen() {
-            told(watchdog.ping());
+        if workers.all_alive() {
+            warn_on_notify_error(watchdog.ping());
         }
     }
 }
 
 /// The service manager not listening is no reason to stop serving.
-pub fn told(result: std::io::Result<()>) {
+pub fn warn_on_notify_error(result: std::io::Result<()>) {
     if let Err(error) = result {
         log::warning("cannot tell the service manager", &[("reason", &error)]);
     }

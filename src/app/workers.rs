@@ -13,18 +13,18 @@ use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::os::systemd;
-use crate::server::http::{self, Door, Front};
+use crate::server::http::{self, Front, HttpListener};
 use crate::server::udp;
 
 use crate::app::sockets::Sockets;
-use crate::app::{Exit, Failed, failed};
+use crate::app::{Exit, Failed, fail};
 
 /// The threads that serve: each worker has one for HTTP, and one for UDP where that is served.
 pub struct Workers {
     threads: Vec<JoinHandle<io::Result<()>>>,
     /// While it is open, UDP is served.
     udp: OwnedFd,
-    pub seen: Arc<systemd::Workers>,
+    pub heartbeats: Arc<systemd::Heartbeats>,
 }
 
 impl Workers {
@@ -35,10 +35,10 @@ impl Workers {
         sockets: &Sockets,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
-        let no_worker = |error| failed(Exit::Internal, "cannot start a worker", &error);
+        let no_worker = |error| fail(Exit::Internal, "cannot start a worker", &error);
         let count = config.worker_count();
         let udp_count = if sockets.udp.is_empty() { 0 } else { count };
-        let seen = Arc::new(systemd::Workers::new(count + udp_count));
+        let heartbeats = Arc::new(systemd::Heartbeats::new(count + udp_count));
         // The unit lets no pipe be made.
         let (udp_stopped, udp) = UnixStream::pair().map_err(no_worker)?;
         let (udp_stopped, udp) = (OwnedFd::from(udp_stopped), OwnedFd::from(udp));
@@ -46,11 +46,11 @@ impl Workers {
             let listeners = sockets
                 .http
                 .iter()
-                .map(Door::try_clone)
+                .map(HttpListener::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (front, stopped, seen) = (front.clone(), stopped.clone(), seen.clone());
+            let (front, stopped, heartbeats) = (front.clone(), stopped.clone(), heartbeats.clone());
             spawn(format!("worker-{number}"), move || {
-                let alive = move || seen.seen(number);
+                let alive = move || heartbeats.beat(number);
                 LocalSet::new().block_on(&runtime()?, http::serve(front, listeners, stopped, alive))
             })
         };
@@ -62,10 +62,15 @@ impl Workers {
                 .step_by(count)
                 .map(UdpSocket::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (front, stopped, seen) =
-                (udp_front.clone(), udp_stopped.try_clone()?, seen.clone());
+            let (front, stopped, heartbeats) = (
+                udp_front.clone(),
+                udp_stopped.try_clone()?,
+                heartbeats.clone(),
+            );
             spawn(format!("worker-{number}-udp"), move || {
-                udp::serve(&front, udp_sockets, &stopped, || seen.seen(count + number))
+                udp::serve(&front, udp_sockets, &stopped, || {
+                    heartbeats.beat(count + number)
+                })
             })
         };
         let threads = (0..count)
@@ -73,7 +78,11 @@ impl Workers {
             .chain((0..udp_count).map(start_udp))
             .collect::<io::Result<_>>()
             .map_err(no_worker)?;
-        Ok(Self { threads, udp, seen })
+        Ok(Self {
+            threads,
+            udp,
+            heartbeats,
+        })
     }
 
     /// Stops UDP, and waits for the end of all.
@@ -83,7 +92,7 @@ impl Workers {
             let served = thread
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            served.map_err(|error| failed(Exit::Internal, "a worker failed", &error))?;
+            served.map_err(|error| fail(Exit::Internal, "a worker fail", &error))?;
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::tracker::types::CorruptBlock;
 use crate::tracker::types::InfoHash;
-use crate::tracker::types::Malformed;
 
 /// The most torrents that are kept, with some 100 bytes for three nodes: beyond what anyone publishes, and a bound on the memory.
 const MOST: usize = 1 << 20;
@@ -23,7 +23,7 @@ pub struct Counter {
     pub downloads: u32,
 }
 
-/// What all trackers have counted, as far as this one knows; nothing that is 0.
+/// What all trackers have counted, as far as this one contains; nothing that is 0.
 #[derive(Default, Debug)]
 pub struct Downloads(HashMap<InfoHash, Vec<(NodeId, u32)>>);
 
@@ -37,11 +37,11 @@ impl Downloads {
             node: own,
             downloads,
         };
-        self.hear(&counter).map(|_| counter)
+        self.apply_update(&counter).map(|_| counter)
     }
 
     /// Takes a counter in, whoever's it is, and tells the torrent's new total; `None` if as much was known.
-    pub fn hear(&mut self, counter: &Counter) -> Option<u32> {
+    pub fn apply_update(&mut self, counter: &Counter) -> Option<u32> {
         if self.of(&counter.info_hash, counter.node) >= counter.downloads {
             return None;
         }
@@ -66,7 +66,7 @@ impl Downloads {
             node: own,
             downloads: total.saturating_sub(others),
         };
-        self.hear(&counter).map(|_| counter)
+        self.apply_update(&counter).map(|_| counter)
     }
 
     /// What all have counted together.
@@ -76,7 +76,7 @@ impl Downloads {
         counters.iter().fold(0, sum)
     }
 
-    /// Every counter, in no order: to tell it all again, and for a tracker to show.
+    /// Every counter, in no order: to tell it all redelivered, and for a tracker to show.
     pub fn counters(&self) -> impl Iterator<Item = Counter> {
         self.0.iter().flat_map(|(info_hash, counters)| {
             counters.iter().map(|&(node, downloads)| Counter {
@@ -110,7 +110,7 @@ impl Downloads {
     ///
     /// # Errors
     /// When it ends in the middle of one.
-    pub fn restore(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
+    pub fn restore(&mut self, mut bytes: &[u8]) -> Result<(), CorruptBlock> {
         while let Some((counter, rest)) = bytes.split_first_chunk::<{ Self::SAVED }>() {
             bytes = rest;
             let number = |from: usize, to: usize| {
@@ -119,7 +119,7 @@ impl Downloads {
             };
             let mut info_hash = InfoHash([0; 20]);
             info_hash.0.copy_from_slice(&counter[..20]);
-            self.hear(&Counter {
+            self.apply_update(&Counter {
                 info_hash,
                 node: NodeId(number(20, 28)),
                 downloads: number(28, 32) as u32,
@@ -127,7 +127,7 @@ impl Downloads {
         }
         match bytes {
             [] => Ok(()),
-            _ => Err(Malformed),
+            _ => Err(CorruptBlock),
         }
     }
 
@@ -141,7 +141,7 @@ impl Downloads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Random;
+    use crate::tracker::Rng;
 
     const ONE: NodeId = NodeId(1);
     const OTHER: NodeId = NodeId(u64::MAX);
@@ -166,13 +166,13 @@ mod tests {
         assert_eq!(one.count(id(7), ONE), Some(counter(7, ONE, 1)));
         let second = one.count(id(7), ONE).unwrap();
         assert_eq!(second, counter(7, ONE, 2));
-        assert_eq!(other.hear(&second), Some(2));
-        assert_eq!(other.hear(&second), None, "known");
-        assert_eq!(other.hear(&counter(7, ONE, 1)), None, "older");
-        assert_eq!(other.hear(&counter(8, ONE, 0)), None, "nothing");
+        assert_eq!(other.apply_update(&second), Some(2));
+        assert_eq!(other.apply_update(&second), None, "known");
+        assert_eq!(other.apply_update(&counter(7, ONE, 1)), None, "older");
+        assert_eq!(other.apply_update(&counter(8, ONE, 0)), None, "nothing");
         let third = other.count(id(7), OTHER).unwrap();
         assert_eq!(third, counter(7, OTHER, 1));
-        assert_eq!(one.hear(&third), Some(3));
+        assert_eq!(one.apply_update(&third), Some(3));
         assert_eq!((one.total(&id(7)), other.total(&id(7))), (3, 3));
         assert_eq!(one.total(&id(8)), 0);
         assert_eq!(one.counters().count(), 2);
@@ -181,7 +181,7 @@ mod tests {
     /// Whatever order the counters come in, however often, and through however many restarts.
     #[test]
     fn all_agree_in_the_end() {
-        let mut random = Random::new(1);
+        let mut random = Rng::new(1);
         let nodes: Vec<_> = (0..4).map(NodeId).collect();
         let mut tables: Vec<_> = nodes.iter().map(|_| Downloads::default()).collect();
         let (mut told, mut counted) = (Vec::new(), [0; 3]);
@@ -203,13 +203,13 @@ mod tests {
                 _ if told.is_empty() => {}
                 _ => {
                     let one = told[random.below(told.len() as u32) as usize];
-                    tables[at].hear(&one);
+                    tables[at].apply_update(&one);
                 }
             }
         }
         for table in &mut tables {
             for counter in &told {
-                table.hear(counter);
+                table.apply_update(counter);
             }
             for (torrent, counted) in (0..).zip(counted) {
                 assert_eq!(table.total(&id(torrent)), counted);
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(downloads.adopt(id(1), 0, ONE), None);
         assert_eq!(downloads.adopt(id(1), 5, ONE), Some(counter(1, ONE, 5)));
         assert_eq!(downloads.adopt(id(1), 5, ONE), None);
-        assert_eq!(downloads.hear(&counter(1, OTHER, 3)), Some(8));
+        assert_eq!(downloads.apply_update(&counter(1, OTHER, 3)), Some(8));
         // The tracker shows 8 now, and 9 after it has counted one alone.
         assert_eq!(downloads.adopt(id(1), 8, ONE), None);
         assert_eq!(downloads.adopt(id(1), 9, ONE), Some(counter(1, ONE, 6)));
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn what_is_saved_is_the_same_on_every_machine() {
         let mut downloads = Downloads::default();
-        downloads.hear(&Counter {
+        downloads.apply_update(&Counter {
             info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
             node: NodeId(0x0102_0304_0506_0708),
             downloads: 0x0a0b_0c0d,
@@ -247,7 +247,10 @@ mod tests {
         back.restore(&bytes).unwrap();
         assert_eq!(back.save(), bytes);
         for len in 1..bytes.len() {
-            assert_eq!(Downloads::default().restore(&bytes[..len]), Err(Malformed));
+            assert_eq!(
+                Downloads::default().restore(&bytes[..len]),
+                Err(CorruptBlock)
+            );
         }
     }
 
@@ -255,23 +258,23 @@ mod tests {
     fn it_is_bounded_and_the_forgotten_make_room() {
         let mut downloads = Downloads::default();
         for node in 0..=MOST_NODES as u64 {
-            downloads.hear(&counter(0, NodeId(node), 1));
+            downloads.apply_update(&counter(0, NodeId(node), 1));
         }
         assert_eq!(downloads.total(&id(0)), MOST_NODES as u32);
         for torrent in 0..=MOST as u32 {
-            downloads.hear(&counter(torrent, NodeId(0), 2));
+            downloads.apply_update(&counter(torrent, NodeId(0), 2));
         }
         assert_eq!(downloads.0.len(), MOST);
         assert_eq!(downloads.count(id(MOST as u32), ONE), None);
         assert_eq!(
-            downloads.hear(&counter(1, ONE, 5)),
+            downloads.apply_update(&counter(1, ONE, 5)),
             Some(7),
             "known torrents count on"
         );
         downloads.retain(|known| *known != id(2));
         assert_eq!(downloads.total(&id(2)), 0);
         assert!(downloads.count(id(MOST as u32), ONE).is_some());
-        downloads.hear(&counter(3, ONE, u32::MAX));
+        downloads.apply_update(&counter(3, ONE, u32::MAX));
         assert_eq!(downloads.total(&id(3)), u32::MAX);
     }
 }

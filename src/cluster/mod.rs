@@ -1,20 +1,20 @@
 //! Several trackers, one swarm: how a change travels from an announce on one host to an answer on another.
 //!
-//! 1. A worker answers an announce from its own memory, as ever. What that changed (a [`Change`](crate::tracker::Change):
-//!    joined, refreshed, completed, left) it puts into the [`Outbox`], which never makes it wait; [`crate::server`] does
+//! 1. A worker answers an announce from its own memory, as ever. What that changed (a [`PeerUpdate`](crate::tracker::PeerUpdate):
+//!    joined, refreshed, completed, left) it puts into the [`UpdateQueue`], which never makes it wait; [`crate::server`] does
 //!    both.
 //! 2. Five times a second the [`Writer`] takes what has come, packs it into batches ([`changes`]), and appends these to
 //!    streams in the engine, Valkey or Redis: one stream for each sixteenth of all info-hashes. The engine forgets what
 //!    is older than a peer may be.
 //! 3. The [`Reader`] of every other node waits for what comes next in the streams, and gives each record to
-//!    [`Tracker::hear`], which checks it like any stranger's and lets nothing older undo what is newer.
+//!    [`Tracker::apply_update`], which checks it like any stranger's and lets nothing older undo what is newer.
 //! 4. The next announce there is answered with the peer among the others.
 //!
 //! No node waits for another, or for the engine: without it each serves alone. What it owes the others when the engine is
-//! back, or comes back empty, [`Member`] decides. A stream holds a peer's whole lifetime, so who begins at its start soon
-//! knows everybody. Downloads are counted by each node for itself, and what is shown is the sum ([`Downloads`]).
+//! back, or comes back empty, [`Resync`] decides. A stream holds a peer's whole lifetime, so who begins at its start soon
+//! contains everybody. Downloads are counted by each node for itself, and what is shown is the sum ([`Downloads`]).
 //!
-//! [`Writer`] and [`Reader`] go in steps, are handed the time, and know the engine as a [`Line`]: the simulation plays
+//! [`Writer`] and [`Reader`] go in steps, are handed the time, and know the engine as a [`StreamStore`]: the simulation plays
 //! them with one of its own. The threads that turn them are at the end of this file.
 #![forbid(unsafe_code)]
 
@@ -38,19 +38,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use settings::{Credentials, PasswordFile, Settings};
-pub use status::{Event, Tell};
-pub use url::{Place, Url, Wrong};
+pub use status::{ClusterEvent, EventHandler};
+pub use url::{InvalidStoreUrl, StoreAddress, Url};
 
-use self::redis::Engine;
+use self::redis::RedisStore;
 use crate::clock::Clock;
 use crate::cluster::download_counters::{Counter, Downloads, NodeId};
-use crate::cluster::queue::{Outbox, PARTITIONS, Waiting, partition};
-use crate::cluster::resync::{EntryId, Found, Member, REPLICA_LAG_SECS};
-use crate::cluster::wire::{Batch, Record, Sender};
+use crate::cluster::queue::{PARTITIONS, UpdateQueue, Waiting, partition};
+use crate::cluster::resync::{EntryId, REPLICA_LAG_SECS, Resync, StoreState};
+use crate::cluster::wire::{Batch, ReplicationRecord, Sender};
 use crate::status::report as figures;
-use crate::tracker::{Heard, InfoHash, Time, Told, Tracker, Walk};
-use checkpoint::Kept;
-use status::{Of, Standing};
+use crate::tracker::{ApplyResult, DumpCursor, InfoHash, Time, TimedUpdate, Tracker};
+use checkpoint::Checkpoint;
+use status::{ClusterStatus, Side};
 
 /// How often what has changed is told. Longer, and others would learn of it later; shorter, and each batch would hold less,
 /// of which the engine keeps as many as come in a peer's lifetime.
@@ -77,7 +77,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How much before where it stopped a node reads on after it has lost the engine: another one may have taken its place, whose
-/// clock is not the same. To hear a change twice does no harm.
+/// clock is not the same. To apply_update a change twice does no harm.
 const REREAD_MS: u64 = 60_000;
 
 /// From one reading of all the streams to the next, for torrents that others have listed earlier than this node.
@@ -94,47 +94,47 @@ const DOUBLED_MS: u64 = 60_000;
 /// How long the stop waits for the last changes to be told.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection to the engine, and each thing that is asked of it. After an error it must not be used again.
-pub trait Line {
+/// A connection to the engine, and each thing that is asked of it. After an error it must not be used redelivered.
+pub trait StreamStore {
     /// Why it is no more.
-    type Lost;
+    type StoreError;
 
     /// The engine's time, which all nodes share: their own clocks may say what they want. Milliseconds since 1970.
     fn now_ms(&self) -> u64;
 
     /// Appends batches, each to its partition's stream, and forgets there what is too old.
-    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Self::Lost>;
+    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Self::StoreError>;
 
     /// What comes after `from` in each stream, in its order, but only so much; waits for up to `wait` if that is nothing.
     fn read(
         &mut self,
         from: &[EntryId; PARTITIONS],
         wait: Duration,
-    ) -> Result<Vec<Entry>, Self::Lost>;
+    ) -> Result<Vec<Entry>, Self::StoreError>;
 
     /// The last id that each stream has given out; 0 where there is no stream.
-    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Self::Lost>;
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Self::StoreError>;
 
-    /// What [`Line::set_filled`] last said; `None` if the engine has been emptied since, or is new.
-    fn filled(&mut self) -> Result<Option<String>, Self::Lost>;
+    /// What [`StreamStore::set_filled`] last said; `None` if the engine has been emptied since, or is new.
+    fn fill_marker(&mut self) -> Result<Option<String>, Self::StoreError>;
 
-    /// Says that the streams hold all that this node knows, and lets others fill them.
-    fn set_filled(&mut self, marker: &str) -> Result<(), Self::Lost>;
+    /// Says that the streams hold all that this node contains, and lets others fill them.
+    fn set_filled(&mut self, marker: &str) -> Result<(), Self::StoreError>;
 
     /// Whether this node is to fill the streams: no other is about it. That holds for a minute.
-    fn may_refill(&mut self, node: &str) -> Result<bool, Self::Lost>;
+    fn try_lock_refill(&mut self, node: &str) -> Result<bool, Self::StoreError>;
 
     /// Forgets what came into the streams before `ms`, by its own clock.
-    fn forget_before(&mut self, ms: u64) -> Result<(), Self::Lost>;
+    fn forget_before(&mut self, ms: u64) -> Result<(), Self::StoreError>;
 
     /// For another minute.
-    fn keep_refilling(&mut self, node: &str) -> Result<(), Self::Lost>;
+    fn keep_refilling(&mut self, node: &str) -> Result<(), Self::StoreError>;
 
     /// Calls `each` with what each node has counted.
-    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Self::Lost>;
+    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Self::StoreError>;
 
     /// Says what nodes have counted, in place of what it had of these.
-    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Self::Lost>;
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Self::StoreError>;
 }
 
 /// An entry read from a stream.
@@ -148,32 +148,32 @@ pub struct Entry {
 /// A tracker among others: what its writer and its reader share.
 pub struct Node {
     own: Sender,
-    outbox: Arc<Outbox>,
+    updates: Arc<UpdateQueue>,
     tracker: Arc<Tracker>,
-    standing: Standing,
-    member: Mutex<Member>,
+    standing: ClusterStatus,
+    member: Mutex<Resync>,
     downloads: Mutex<Downloads>,
     /// Counters that the engine may have, but not in its streams yet: who stays connected would not learn of them.
-    untold: Mutex<HashSet<(NodeId, InfoHash)>>,
+    unacknowledged: Mutex<HashSet<(NodeId, InfoHash)>>,
     /// How far each stream has been read.
     read: Mutex<[EntryId; PARTITIONS]>,
     /// How often the writer has appended something.
     appended: AtomicU64,
     /// The reader asks for something to be appended.
-    nudged: AtomicBool,
+    heartbeat_requested: AtomicBool,
     /// [`Node::appended`] when the reader was lost: it goes on once the writer has proven that the engine is there.
     reader_lost: AtomicU64,
     /// How often the writer has reached an engine that takes something. The reader follows it: were they connected to two
     /// engines, one that was replaced might still answer, and nothing new come from it.
     connected: AtomicU64,
     /// The engine is another: all of its streams are to be read.
-    read_anew: AtomicBool,
+    reread_all: AtomicBool,
     /// Something was refused since the streams were last read from their start.
     refused: AtomicBool,
     /// [`Tracker::listings`] when that was last looked at.
     listings: AtomicU64,
     /// [`Node::connected`] when the reader had last read all that was there.
-    level: AtomicU64,
+    caught_up_generation: AtomicU64,
     /// The engine's time when this process first reached it, in milliseconds since 1970; 0 before.
     began_ms: AtomicU64,
 }
@@ -185,18 +185,18 @@ impl Node {
         kept: &[u8],
         random: [u64; 2],
         tracker: Arc<Tracker>,
-        outbox: Arc<Outbox>,
-        tell: Tell,
+        updates: Arc<UpdateQueue>,
+        tell: EventHandler,
     ) -> Self {
-        let kept = Kept::read(kept);
+        let kept = Checkpoint::read(kept);
         let own = Sender {
             node: kept.as_ref().map_or(NodeId(random[0]), |kept| kept.node),
             run: random[1] as u32,
         };
         let (member, mut downloads, read) = match kept {
-            None => (Member::new(own), Downloads::default(), Default::default()),
+            None => (Resync::new(own), Downloads::default(), Default::default()),
             Some(kept) => {
-                let member = Member::resume(own, kept.owed_since, kept.epoch);
+                let member = Resync::resume(own, kept.unsent_since, kept.epoch);
                 (member, kept.downloads, kept.read)
             }
         };
@@ -206,21 +206,21 @@ impl Node {
         });
         Self {
             own,
-            outbox,
+            updates,
             tracker,
-            standing: Standing::new(tell),
+            standing: ClusterStatus::new(tell),
             member: Mutex::new(member),
             downloads: Mutex::new(downloads),
-            untold: Mutex::default(),
+            unacknowledged: Mutex::default(),
             read: Mutex::new(read),
             appended: AtomicU64::new(0),
-            nudged: AtomicBool::new(false),
+            heartbeat_requested: AtomicBool::new(false),
             reader_lost: AtomicU64::new(0),
             connected: AtomicU64::new(0),
-            read_anew: AtomicBool::new(false),
+            reread_all: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             listings: AtomicU64::new(0),
-            level: AtomicU64::new(0),
+            caught_up_generation: AtomicU64::new(0),
             began_ms: AtomicU64::new(0),
         }
     }
@@ -229,21 +229,21 @@ impl Node {
     /// all that has been read; the bytes are to be asked for after that.
     pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
         let read = *lock(&self.read);
-        let (owed_since, epoch) = {
+        let (unsent_since, epoch) = {
             let member = lock(&self.member);
-            (member.owed_since(), member.epoch())
+            (member.unsent_since(), member.epoch())
         };
         move || {
             let downloads = &lock(&self.downloads);
-            checkpoint::bytes(self.own.node, owed_since, epoch, &read, downloads)
+            checkpoint::bytes(self.own.node, unsent_since, epoch, &read, downloads)
         }
     }
 
     /// `unix` is the time now, as operators see it.
     pub fn figures(&self, unix: figures::Unix) -> figures::Cluster {
         figures::Cluster {
-            queue_length: self.outbox.len() as u64,
-            dropped: self.outbox.dropped.get(),
+            queue_length: self.updates.len() as u64,
+            dropped: self.updates.dropped.get(),
             ..self.standing.figures(self.own.node, unix)
         }
     }
@@ -255,7 +255,7 @@ impl Node {
 
     /// Takes a counter in, and shows the new total.
     fn hear_counter(&self, counter: &Counter) {
-        let total = lock(&self.downloads).hear(counter);
+        let total = lock(&self.downloads).apply_update(counter);
         if let Some(total) = total {
             self.tracker.show_downloads(&counter.info_hash, total);
         }
@@ -273,7 +273,8 @@ impl Node {
     fn has_read(&self) -> bool {
         let connected = self.connected.load(Ordering::Relaxed);
         // In the order in which the reader changes them back.
-        !self.read_anew.load(Ordering::Acquire) && self.level.load(Ordering::Relaxed) == connected
+        !self.reread_all.load(Ordering::Acquire)
+            && self.caught_up_generation.load(Ordering::Relaxed) == connected
     }
 
     fn name(&self) -> String {
@@ -284,35 +285,35 @@ impl Node {
 /// One connection's writing, step by step.
 pub struct Writer<'n> {
     node: &'n Node,
-    /// From the outbox, and not surely told yet.
+    /// From the updates, and not surely told yet.
     taken: [Vec<Waiting>; PARTITIONS],
     /// Packed, and to be appended next.
     batches: Vec<(usize, Vec<u8>)>,
-    left: Left,
+    left: PendingDepartures,
     /// All was well then.
     last: Time,
     learned: bool,
     looked: Option<Instant>,
     appended: Option<Instant>,
-    /// A walk over all peers to tell again those that others may not know.
-    recount: Option<Recount>,
+    /// A walk over all peers to tell redelivered those that others may not know.
+    dump_updates: Option<UpdateDump>,
     /// When the last such walk ended.
     recounted: Option<Instant>,
 }
 
-struct Recount {
-    walk: Walk,
+struct UpdateDump {
+    walk: DumpCursor,
     /// Who was heard before has been told. `None`: the engine was emptied, and is told of all.
     since: Option<Time>,
-    /// Told, but not yet packed, by partition.
-    told: [Vec<Told>; PARTITIONS],
+    /// TimedUpdate, but not yet packed, by partition.
+    told: [Vec<TimedUpdate>; PARTITIONS],
     sent: u64,
 }
 
-impl Recount {
+impl UpdateDump {
     fn new(since: Option<Time>) -> Self {
         Self {
-            walk: Walk::default(),
+            walk: DumpCursor::default(),
             since,
             told: Default::default(),
             sent: 0,
@@ -320,12 +321,12 @@ impl Recount {
     }
 }
 
-/// Leaves that were told a moment ago, and when. If a replica takes over that lags behind, they must be told again, and memory
+/// Leaves that were told a moment ago, and when. If a replica takes over that lags behind, they must be told redelivered, and memory
 /// has them no more.
 #[derive(Default)]
-struct Left(VecDeque<(Time, Waiting)>);
+struct PendingDepartures(VecDeque<(Time, Waiting)>);
 
-impl Left {
+impl PendingDepartures {
     fn note(&mut self, told: &[Waiting], now: Time, most: usize) {
         let recent = |told: Time| now.0.saturating_sub(told.0) <= REPLICA_LAG_SECS;
         while self.0.front().is_some_and(|(told, _)| !recent(*told)) {
@@ -338,10 +339,10 @@ impl Left {
     }
 
     /// The engine may have forgotten them, too.
-    fn put_back(&mut self, outbox: &Outbox) {
+    fn put_back(&mut self, updates: &UpdateQueue) {
         self.0
             .drain(..)
-            .for_each(|(_, waiting)| outbox.put_back(&waiting));
+            .for_each(|(_, waiting)| updates.put_back(&waiting));
     }
 }
 
@@ -351,12 +352,12 @@ impl<'n> Writer<'n> {
             node,
             taken: Default::default(),
             batches: Vec::new(),
-            left: Left::default(),
+            left: PendingDepartures::default(),
             last: now,
             learned: false,
             looked: None,
             appended: None,
-            recount: None,
+            dump_updates: None,
             recounted: None,
         }
     }
@@ -370,7 +371,12 @@ impl<'n> Writer<'n> {
     ///
     /// # Errors
     /// When the engine is lost: see [`Writer::lost`].
-    pub fn step<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<bool, L::Lost> {
+    pub fn step<L: StreamStore>(
+        &mut self,
+        line: &mut L,
+        now: Time,
+        at: Instant,
+    ) -> Result<bool, L::StoreError> {
         let node = self.node;
         if !self.learned {
             let began_ms = &node.began_ms;
@@ -378,7 +384,7 @@ impl<'n> Writer<'n> {
             let _ =
                 began_ms.compare_exchange(0, line.now_ms(), Ordering::Relaxed, Ordering::Relaxed);
             self.learn_downloads(line)?;
-            node.outbox.set_away(false);
+            node.updates.set_away(false);
             self.learned = true;
         }
         if due(self.looked, at, LOOK) {
@@ -386,8 +392,8 @@ impl<'n> Writer<'n> {
             self.looked = Some(at);
         }
         self.take_changes(line, now, at)?;
-        let nudged = node.nudged.swap(false, Ordering::Relaxed);
-        if self.batches.is_empty() && (nudged || due(self.appended, at, HEARTBEAT)) {
+        let heartbeat_requested = node.heartbeat_requested.swap(false, Ordering::Relaxed);
+        if self.batches.is_empty() && (heartbeat_requested || due(self.appended, at, HEARTBEAT)) {
             let mut batch = Vec::new();
             wire::write_head(node.own, &mut batch);
             self.batches.push((0, batch));
@@ -396,47 +402,47 @@ impl<'n> Writer<'n> {
             self.append(line)?;
             // An engine that can be reached, but takes nothing, is none.
             if self.appended.is_none() {
-                node.standing.behind(Of::Writer);
+                node.standing.behind(Side::Writer);
                 let before = node.connected.fetch_add(1, Ordering::Relaxed);
                 node.standing.tally.reconnects.add(u64::from(before > 0));
             }
             self.appended = Some(at);
         }
         for taken in &mut self.taken {
-            self.left.note(taken, now, node.outbox.most());
+            self.left.note(taken, now, node.updates.most());
             taken.clear();
         }
         self.last = now;
         self.tell_again(line, now, at)?;
-        if lock(&node.member).owed_since().is_none() {
-            node.standing.level(Of::Writer);
+        if lock(&node.member).unsent_since().is_none() {
+            node.standing.set_synced(Side::Writer);
         }
-        Ok(self.recount.is_some())
+        Ok(self.dump_updates.is_some())
     }
 
-    /// To be called when a step has failed: what has not surely been told is owed, or waits in the outbox again.
+    /// To be called when a step has failed: what has not surely been told is owed, or waits in the updates redelivered.
     pub fn lost(self, reason: &dyn ToString) {
         let node = self.node;
-        node.outbox.set_away(true);
+        node.updates.set_away(true);
         lock(&node.member).lost(self.last);
-        // Of these only what memory cannot tell is kept.
+        // Side these only what memory cannot tell is kept.
         let left = self.left.0.iter().map(|(_, waiting)| waiting);
         left.chain(self.taken.iter().flatten())
-            .for_each(|waiting| node.outbox.put_back(waiting));
-        node.standing.down(Of::Writer, reason);
+            .for_each(|waiting| node.updates.put_back(waiting));
+        node.standing.down(Side::Writer, reason);
     }
 
-    /// Packs what has come into the outbox.
-    fn take_changes<L: Line>(
+    /// Packs what has come into the updates.
+    fn take_changes<L: StreamStore>(
         &mut self,
         line: &mut L,
         now: Time,
         at: Instant,
-    ) -> Result<(), L::Lost> {
+    ) -> Result<(), L::StoreError> {
         let node = self.node;
         let own = node.own.node;
         let mut counted = Vec::new();
-        for (info_hash, times) in node.outbox.take_counts() {
+        for (info_hash, times) in node.updates.take_counts() {
             let mut downloads = lock(&node.downloads);
             let counter = (0..times)
                 .filter_map(|_| downloads.count(info_hash, own))
@@ -447,10 +453,10 @@ impl<'n> Writer<'n> {
             node.show_downloads(&info_hash);
         }
         for (partition, taken) in self.taken.iter_mut().enumerate() {
-            node.outbox.take(partition, taken);
+            node.updates.take(partition, taken);
             // Who left while the engine was away may be back.
             let is_news = |waiting: &Waiting| {
-                waiting.change.class.is_some() || !node.tracker.knows(&waiting.change)
+                waiting.change.class.is_some() || !node.tracker.contains(&waiting.change)
             };
             taken.retain(is_news);
             for waiting in &*taken {
@@ -458,33 +464,33 @@ impl<'n> Writer<'n> {
                 node.show_downloads(&waiting.change.info_hash);
             }
             let told = taken.iter().map(|waiting| {
-                Record::Peer(Told {
+                ReplicationRecord::Peer(TimedUpdate {
                     change: waiting.change,
                     age_secs: now.0.saturating_sub(waiting.at.0),
-                    again: waiting.again,
+                    redelivered: waiting.redelivered,
                 })
             });
             pack(node.own, partition, told, &mut self.batches);
             node.standing.tally.sent.add(taken.len() as u64);
         }
-        if let Some(since) = node.outbox.take_dropped_since() {
+        if let Some(since) = node.updates.take_dropped_since() {
             lock(&node.member).dropped(since);
             node.standing.dropped(at);
         }
         self.tell_counters(line, &counted)
     }
 
-    /// Others hear of new counts in the streams, and who is away learns of them later.
-    fn tell_counters<L: Line>(
+    /// Others apply_update of new counts in the streams, and who is away learns of them later.
+    fn tell_counters<L: StreamStore>(
         &mut self,
         line: &mut L,
         counters: &[Counter],
-    ) -> Result<(), L::Lost> {
+    ) -> Result<(), L::StoreError> {
         let own = self.node.own;
         let key = |counter: &Counter| (counter.node, counter.info_hash);
-        lock(&self.node.untold).extend(counters.iter().map(key));
+        lock(&self.node.unacknowledged).extend(counters.iter().map(key));
         for counter in counters {
-            let record = std::iter::once(Record::Counter(*counter));
+            let record = std::iter::once(ReplicationRecord::Counter(*counter));
             pack(
                 own,
                 partition(&counter.info_hash),
@@ -495,16 +501,16 @@ impl<'n> Writer<'n> {
         line.set_downloads(counters)
     }
 
-    fn append<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+    fn append<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
         line.append(&self.batches)?;
         self.batches.clear();
-        lock(&self.node.untold).clear();
+        lock(&self.node.unacknowledged).clear();
         self.node.appended.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Learns what all nodes have counted, and tells what is not known there, whoever counted it: that one may be no more.
-    fn learn_downloads<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+    fn learn_downloads<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
         let node = self.node;
         let mut known = HashMap::new();
         line.downloads(&mut |counter| {
@@ -514,76 +520,81 @@ impl<'n> Writer<'n> {
         let is_new = |counter: &Counter| {
             let known = known.get(&(counter.node, counter.info_hash));
             known.is_none_or(|known| counter.downloads > *known)
-                || lock(&node.untold).contains(&(counter.node, counter.info_hash))
+                || lock(&node.unacknowledged).contains(&(counter.node, counter.info_hash))
         };
         let new: Vec<_> = lock(&node.downloads).counters().filter(is_new).collect();
         self.tell_counters(line, &new)
     }
 
-    /// Looks whether the engine has been emptied, or was filled again by another.
-    fn look<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
+    /// Looks whether the engine has been emptied, or was fill_marker redelivered by another.
+    fn look<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
         let node = self.node;
-        let filling = matches!(self.recount, Some(Recount { since: None, .. }));
+        let filling = matches!(self.dump_updates, Some(UpdateDump { since: None, .. }));
         if filling {
             return line.keep_refilling(&node.name());
         }
-        let marker = line.filled()?;
+        let marker = line.fill_marker()?;
         let marker = marker.and_then(|marker| marker.parse().ok());
         let found = lock(&node.member).look(line.now_ms(), marker, node.peers());
         match found {
-            Found::Same => return Ok(()),
-            Found::Refilled => {}
-            Found::Wanting { outdated_ms }
-                if self.may_remember() && line.may_refill(&node.name())? =>
+            StoreState::Unchanged => return Ok(()),
+            StoreState::Refilled => {}
+            StoreState::NeedsRefill { outdated_ms }
+                if self.may_remember() && line.try_lock_refill(&node.name())? =>
             {
                 if let Some(ms) = outdated_ms {
                     line.forget_before(ms)?;
                 }
                 lock(&node.member).settle_all();
-                self.recount = Some(Recount::new(None));
+                self.dump_updates = Some(UpdateDump::new(None));
             }
-            Found::Wanting { .. } => return Ok(()),
+            StoreState::NeedsRefill { .. } => return Ok(()),
         }
-        node.read_anew.store(true, Ordering::Release);
-        self.left.put_back(&node.outbox);
+        node.reread_all.store(true, Ordering::Release);
+        self.left.put_back(&node.updates);
         self.learn_downloads(line)
     }
 
     /// Whether memory is fit to be told: what was not read yet may say who of it has left, and to others, who have forgotten
-    /// that, they would be there again.
+    /// that, they would be there redelivered.
     fn may_remember(&self) -> bool {
         self.appended.is_some() && self.node.has_read()
     }
 
     /// Goes a step further in telling from memory what others may not know, if there is something.
-    fn tell_again<L: Line>(&mut self, line: &mut L, now: Time, at: Instant) -> Result<(), L::Lost> {
+    fn tell_again<L: StreamStore>(
+        &mut self,
+        line: &mut L,
+        now: Time,
+        at: Instant,
+    ) -> Result<(), L::StoreError> {
         let node = self.node;
-        let may_begin = self.recount.is_none() && self.may_remember();
+        let may_begin = self.dump_updates.is_none() && self.may_remember();
         if may_begin && due(self.recounted, at, RECOUNT_REST) {
             let owed = lock(&node.member).settle();
-            self.recount = owed.map(|since| Recount::new(Some(since)));
+            self.dump_updates = owed.map(|since| UpdateDump::new(Some(since)));
         }
-        let Some(recount) = &mut self.recount else {
+        let Some(dump_updates) = &mut self.dump_updates else {
             return Ok(());
         };
-        let since_secs = match recount.since {
+        let since_secs = match dump_updates.since {
             Some(since) => now.0.saturating_sub(since.0),
             None => u32::MAX,
         };
         let mut told = Vec::new();
-        let more = (node.tracker).recount(now, since_secs, &mut recount.walk, &mut told);
+        let more = (node.tracker).dump_updates(now, since_secs, &mut dump_updates.walk, &mut told);
         for told in told {
-            recount.told[partition(&told.change.info_hash)].push(told);
+            dump_updates.told[partition(&told.change.info_hash)].push(told);
         }
-        for (partition, told) in recount.told.iter_mut().enumerate() {
+        for (partition, told) in dump_updates.told.iter_mut().enumerate() {
             // Whole batches, while more may come.
             let ready = match more {
                 true => told.len() / BATCH_RECORDS * BATCH_RECORDS,
                 false => told.len(),
             };
-            let records = told.drain(..ready).map(Record::Peer);
+            let records = told.drain(..ready).map(ReplicationRecord::Peer);
             pack(node.own, partition, records, &mut self.batches);
-            recount.sent += ready as u64;
+            dump_updates.sent += ready as u64;
             node.standing.tally.sent.add(ready as u64);
         }
         if !self.batches.is_empty() {
@@ -592,16 +603,16 @@ impl<'n> Writer<'n> {
         if more {
             return Ok(());
         }
-        if let Some(Recount {
+        if let Some(UpdateDump {
             since: None, sent, ..
-        }) = self.recount
+        }) = self.dump_updates
         {
             let marker = lock(&node.member).refilled(line.now_ms(), sent);
             line.set_filled(&marker.to_string())?;
             node.standing.refilled(sent);
         }
         lock(&node.member).settled(now);
-        (self.recount, self.recounted) = (None, Some(at));
+        (self.dump_updates, self.recounted) = (None, Some(at));
         Ok(())
     }
 }
@@ -614,7 +625,7 @@ fn due(last: Option<Instant>, at: Instant, every: Duration) -> bool {
 fn pack(
     own: Sender,
     partition: usize,
-    records: impl Iterator<Item = Record>,
+    records: impl Iterator<Item = ReplicationRecord>,
     batches: &mut Vec<(usize, Vec<u8>)>,
 ) {
     let mut room = 0;
@@ -645,21 +656,21 @@ pub struct Reader<'n> {
     heard: [EntryId; PARTITIONS],
     /// Where the streams ended at the connection.
     last: Option<[EntryId; PARTITIONS]>,
-    level: bool,
+    caught_up_generation: bool,
     /// When something that this node wrote was last read.
     echoed: Instant,
-    /// When all was last read again for torrents that had not been listed.
+    /// When all was last read redelivered for torrents that had not been listed.
     listed: Option<Instant>,
 }
 
 /// What has become of a reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reading {
-    GoesOn,
+pub enum ReadStatus {
+    Continue,
     /// The writer has another connection.
-    Over,
+    Superseded,
     /// What the writer wrote does not come back: this engine no longer gets what others write.
-    Deaf,
+    Stalled,
 }
 
 impl<'n> Reader<'n> {
@@ -669,13 +680,13 @@ impl<'n> Reader<'n> {
         let proven =
             node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
         let read = *lock(&node.read);
-        (proven && node.standing.is_up(Of::Writer)).then_some(Self {
+        (proven && node.standing.is_up(Side::Writer)).then_some(Self {
             node,
             connected,
             from: read,
             heard: read,
             last: None,
-            level: false,
+            caught_up_generation: false,
             echoed: at,
             listed: None,
         })
@@ -685,25 +696,25 @@ impl<'n> Reader<'n> {
     ///
     /// # Errors
     /// When the engine is lost.
-    pub fn step<L: Line>(
+    pub fn step<L: StreamStore>(
         &mut self,
         line: &mut L,
         now: Time,
         at: Instant,
-    ) -> Result<Reading, L::Lost> {
+    ) -> Result<ReadStatus, L::StoreError> {
         let node = self.node;
         if node.connected.load(Ordering::Relaxed) != self.connected {
-            return Ok(Reading::Over);
+            return Ok(ReadStatus::Superseded);
         }
         if self.last.is_none() {
             self.begin(line)?;
         }
-        if node.read_anew.load(Ordering::Relaxed) {
+        if node.reread_all.load(Ordering::Relaxed) {
             self.from = Default::default();
             self.last = Some(line.last_ids()?);
-            self.level = false;
-            node.level.store(0, Ordering::Relaxed);
-            node.read_anew.store(false, Ordering::Release);
+            self.caught_up_generation = false;
+            node.caught_up_generation.store(0, Ordering::Relaxed);
+            node.reread_all.store(false, Ordering::Release);
         }
         if self.missed_some(at) {
             self.from = Default::default();
@@ -713,29 +724,31 @@ impl<'n> Reader<'n> {
         for entry in &entries {
             self.from[entry.partition] = entry.id;
             let heard = &mut self.heard[entry.partition];
-            let again = entry.id <= *heard;
+            let redelivered = entry.id <= *heard;
             *heard = entry.id.max(*heard);
             late_ms = line.now_ms().saturating_sub(entry.id.ms);
-            if hear_batch(node, entry, again, late_ms, now, at) {
+            if hear_batch(node, entry, redelivered, late_ms, now, at) {
                 self.echoed = at;
             }
         }
         *lock(&node.read) = self.from;
         node.standing.late(late_ms);
-        if !self.level {
+        if !self.caught_up_generation {
             let last = self.last.iter().flatten();
             let reached = |(from, last): (&EntryId, &EntryId)| from >= last;
-            self.level = entries.is_empty() || self.from.iter().zip(last).all(reached);
+            self.caught_up_generation =
+                entries.is_empty() || self.from.iter().zip(last).all(reached);
             self.echoed = at;
         }
-        // Else the writer may have lost its connection meanwhile, and all is to begin again.
-        if self.level && node.connected.load(Ordering::Relaxed) == self.connected {
-            node.level.store(self.connected, Ordering::Relaxed);
-            node.standing.level(Of::Reader);
+        // Else the writer may have lost its connection meanwhile, and all is to begin redelivered.
+        if self.caught_up_generation && node.connected.load(Ordering::Relaxed) == self.connected {
+            node.caught_up_generation
+                .store(self.connected, Ordering::Relaxed);
+            node.standing.set_synced(Side::Reader);
         }
         match at.saturating_duration_since(self.echoed) > ECHO_PATIENCE {
-            true => Ok(Reading::Deaf),
-            false => Ok(Reading::GoesOn),
+            true => Ok(ReadStatus::Stalled),
+            false => Ok(ReadStatus::Continue),
         }
     }
 
@@ -756,13 +769,13 @@ impl<'n> Reader<'n> {
         let node = self.node;
         let appended = node.appended.load(Ordering::Relaxed);
         node.reader_lost.store(appended, Ordering::Relaxed);
-        node.nudged.store(true, Ordering::Relaxed);
-        node.standing.down(Of::Reader, reason);
+        node.heartbeat_requested.store(true, Ordering::Relaxed);
+        node.standing.down(Side::Reader, reason);
     }
 
-    fn begin<L: Line>(&mut self, line: &mut L) -> Result<(), L::Lost> {
-        self.node.standing.behind(Of::Reader);
-        self.node.level.store(0, Ordering::Relaxed);
+    fn begin<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
+        self.node.standing.behind(Side::Reader);
+        self.node.caught_up_generation.store(0, Ordering::Relaxed);
         let last = line.last_ids()?;
         for (from, last) in self.from.iter_mut().zip(last) {
             *from = (*from).min(last);
@@ -773,11 +786,11 @@ impl<'n> Reader<'n> {
     }
 }
 
-/// Takes in a batch that came into its stream `age_ms` ago, perhaps again, and tells whether it is this node's own.
+/// Takes in a batch that came into its stream `age_ms` ago, perhaps redelivered, and tells whether it is this node's own.
 fn hear_batch(
     node: &Node,
     entry: &Entry,
-    again: bool,
+    redelivered: bool,
     age_ms: u64,
     now: Time,
     at: Instant,
@@ -800,18 +813,18 @@ fn hear_batch(
     let (mut received, mut applied, mut older, mut refused) = (0, 0, 0, 0);
     for record in batch.records() {
         match record {
-            Record::Counter(counter) => node.hear_counter(&counter),
-            Record::Peer(mut told) => {
+            ReplicationRecord::Counter(counter) => node.hear_counter(&counter),
+            ReplicationRecord::Peer(mut told) => {
                 received += 1;
                 // What this node has heard or done since is not to be undone: its own batches are not read.
-                told.again |= again;
-                match node.tracker.hear(now, passed_secs, &told) {
-                    Heard::Taken => {
+                told.redelivered |= redelivered;
+                match node.tracker.apply_update(now, passed_secs, &told) {
+                    ApplyResult::Applied => {
                         applied += 1;
                         node.show_downloads(&told.change.info_hash);
                     }
-                    Heard::Older => older += 1,
-                    Heard::Refused => refused += 1,
+                    ApplyResult::Stale => older += 1,
+                    ApplyResult::Rejected => refused += 1,
                 }
             }
         }
@@ -835,13 +848,13 @@ pub struct Cluster {
 
 struct Joint {
     node: Node,
-    engine: Engine,
+    engine: RedisStore,
     clock: Clock,
     stop: AtomicBool,
 }
 
 impl Cluster {
-    /// Begins to tell others, and to hear them. `kept` is what [`Cluster::keep`] gave before a restart.
+    /// Begins to tell others, and to apply_update them. `kept` is what [`Cluster::keep`] gave before a restart.
     ///
     /// # Errors
     /// If the certificates cannot be used, or the system has no threads to give.
@@ -849,15 +862,15 @@ impl Cluster {
         settings: &Settings,
         credentials: &Credentials,
         kept: &[u8],
-        outbox: Arc<Outbox>,
+        updates: Arc<UpdateQueue>,
         tracker: Arc<Tracker>,
         clock: Clock,
-        tell: Tell,
+        tell: EventHandler,
     ) -> io::Result<Self> {
-        let engine = Engine::new(settings, credentials)
+        let engine = RedisStore::new(settings, credentials)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let joint = Arc::new(Joint {
-            node: Node::new(kept, credentials.random, tracker, outbox, tell),
+            node: Node::new(kept, credentials.random, tracker, updates, tell),
             engine,
             clock,
             stop: AtomicBool::new(false),
@@ -870,7 +883,7 @@ impl Cluster {
                 write(&writer);
                 drop(ended);
             })?;
-        joint.node.outbox.set_writer(thread.thread().clone());
+        joint.node.updates.set_writer(thread.thread().clone());
         let reader = joint.clone();
         thread::Builder::new()
             .name("cluster-read".to_owned())
@@ -894,7 +907,7 @@ impl Cluster {
     /// Has the last changes told, if the engine takes them in time. To be called when no worker changes anything any more.
     pub fn stop(&self) {
         self.joint.stop.store(true, Ordering::Relaxed);
-        self.joint.node.outbox.wake_writer();
+        self.joint.node.updates.wake_writer();
         // It answers by being closed.
         let _ = lock(&self.written).recv_timeout(STOP_PATIENCE);
     }
@@ -906,7 +919,7 @@ impl Joint {
     }
 }
 
-/// The writing thread: connects again and again until the stop.
+/// The writing thread: connects redelivered and redelivered until the stop.
 fn write(joint: &Joint) {
     let mut pause = FIRST_PAUSE;
     while !joint.stopping() {
@@ -946,12 +959,12 @@ fn read(joint: &Joint) {
                     let at = Instant::now();
                     match reader.step(&mut line, joint.clock.at(at), at) {
                         Err(lost) => break Some(lost.to_string()),
-                        Ok(Reading::Deaf) => {
+                        Ok(ReadStatus::Stalled) => {
                             break Some("it no longer passes on what is written to it".to_owned());
                         }
-                        Ok(Reading::Over) => break None,
-                        Ok(Reading::GoesOn) if joint.stopping() => return,
-                        Ok(Reading::GoesOn) => {}
+                        Ok(ReadStatus::Superseded) => break None,
+                        Ok(ReadStatus::Continue) if joint.stopping() => return,
+                        Ok(ReadStatus::Continue) => {}
                     }
                 },
             };
@@ -976,11 +989,11 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::tracker::Change;
+    use crate::tracker::PeerUpdate;
 
     #[test]
     fn a_leave_is_kept_for_a_while_after_it_was_told_however_long_it_waited() {
-        let change = Change {
+        let change = PeerUpdate {
             info_hash: InfoHash([1; 20]),
             address: [192, 0, 2, 1].into(),
             port: NonZeroU16::MIN,
@@ -992,14 +1005,14 @@ mod tests {
         let waited = Waiting {
             change,
             at,
-            again: false,
+            redelivered: false,
         };
         for (later, kept) in [(REPLICA_LAG_SECS, 1), (REPLICA_LAG_SECS + 1, 0)] {
-            let (mut left, outbox) = (Left::default(), Outbox::new(8));
-            left.note(&[waited], Time(1000), outbox.most());
-            left.note(&[], Time(1000 + later), outbox.most());
-            left.put_back(&outbox);
-            assert_eq!(outbox.len(), kept, "{later}");
+            let (mut left, updates) = (PendingDepartures::default(), UpdateQueue::new(8));
+            left.note(&[waited], Time(1000), updates.most());
+            left.note(&[], Time(1000 + later), updates.most());
+            left.put_back(&updates);
+            assert_eq!(updates.len(), kept, "{later}");
         }
     }
 }

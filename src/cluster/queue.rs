@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use crate::server::counters::Counter;
-use crate::tracker::types::News;
-use crate::tracker::{Change, InfoHash, Time};
+use crate::tracker::types::AnnounceEffect;
+use crate::tracker::{InfoHash, PeerUpdate, Time};
 
 /// Into how many streams the torrents are dealt out.
 pub const PARTITIONS: usize = 16;
@@ -18,15 +18,15 @@ const ROOM_KEPT: usize = 4096;
 /// A change and when it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Waiting {
-    pub change: Change,
+    pub change: PeerUpdate,
     pub at: Time,
     /// It may have been told before.
-    pub again: bool,
+    pub redelivered: bool,
 }
 
 /// Filled by the workers, emptied by the thread that writes to the engine. No worker ever waits here for more than another's
 /// push, and it holds only so much.
-pub struct Outbox {
+pub struct UpdateQueue {
     parts: [Mutex<Vec<Waiting>>; PARTITIONS],
     waiting: AtomicUsize,
     most: usize,
@@ -46,7 +46,7 @@ pub fn partition(info_hash: &InfoHash) -> usize {
     usize::from(info_hash.0[0]) % PARTITIONS
 }
 
-impl Outbox {
+impl UpdateQueue {
     /// Holds `most` changes.
     pub fn new(most: usize) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl Outbox {
     }
 
     /// Keeps what an announce did, if that is anything.
-    pub fn push_news(&self, news: &News, at: Time) {
+    pub fn push_effect(&self, news: &AnnounceEffect, at: Time) {
         if let Some(change) = news.change {
             if news.counted {
                 *lock(&self.counts).entry(change.info_hash).or_default() += 1;
@@ -98,15 +98,22 @@ impl Outbox {
     }
 
     /// Keeps a change if there is room.
-    pub fn push(&self, change: Change, at: Time) {
-        let again = false;
-        self.keep(Waiting { change, at, again });
+    pub fn push(&self, change: PeerUpdate, at: Time) {
+        let redelivered = false;
+        self.keep(Waiting {
+            change,
+            at,
+            redelivered,
+        });
     }
 
-    /// Keeps a change again that was taken.
+    /// Keeps a change redelivered that was taken.
     pub fn put_back(&self, waiting: &Waiting) {
-        let again = true;
-        self.keep(Waiting { again, ..*waiting });
+        let redelivered = true;
+        self.keep(Waiting {
+            redelivered,
+            ..*waiting
+        });
     }
 
     fn keep(&self, waiting: Waiting) {
@@ -171,8 +178,8 @@ mod tests {
     use super::*;
     use crate::tracker::Class;
 
-    fn change(torrent: u8, class: Option<Class>) -> Change {
-        Change {
+    fn change(torrent: u8, class: Option<Class>) -> PeerUpdate {
+        PeerUpdate {
             info_hash: InfoHash([torrent; 20]),
             address: [192, 0, 2, 1].into(),
             port: NonZeroU16::MIN,
@@ -182,87 +189,93 @@ mod tests {
         }
     }
 
-    fn taken(outbox: &Outbox, partition: usize) -> Vec<Waiting> {
+    fn taken(updates: &UpdateQueue, partition: usize) -> Vec<Waiting> {
         let mut taken = Vec::new();
-        outbox.take(partition, &mut taken);
+        updates.take(partition, &mut taken);
         taken
     }
 
     #[test]
     fn a_torrents_changes_stay_in_order_and_together() {
-        let outbox = Outbox::new(8);
-        outbox.set_away(false);
+        let updates = UpdateQueue::new(8);
+        updates.set_away(false);
         for (torrent, at) in [(1, 10), (2, 11), (17, 12), (1, 13)] {
-            outbox.push(change(torrent, Some(Class::Leecher)), Time(at));
+            updates.push(change(torrent, Some(Class::Leecher)), Time(at));
         }
-        assert_eq!(outbox.len(), 4);
-        let times = taken(&outbox, 1).iter().map(|w| w.at.0).collect::<Vec<_>>();
+        assert_eq!(updates.len(), 4);
+        let times = taken(&updates, 1)
+            .iter()
+            .map(|w| w.at.0)
+            .collect::<Vec<_>>();
         assert_eq!(times, [10, 12, 13]);
-        assert_eq!(outbox.len(), 1);
-        assert_eq!(taken(&outbox, 2).len(), 1);
-        assert!(outbox.is_empty());
+        assert_eq!(updates.len(), 1);
+        assert_eq!(taken(&updates, 2).len(), 1);
+        assert!(updates.is_empty());
     }
 
     #[test]
     fn what_finds_it_full_is_counted_and_its_time_kept() {
-        let outbox = Outbox::new(2);
-        outbox.set_away(false);
-        (0..5).for_each(|at| outbox.push(change(1, None), Time(at)));
-        assert_eq!((outbox.len(), outbox.dropped.get()), (2, 3));
-        assert_eq!(outbox.take_dropped_since(), Some(Time(2)));
-        assert_eq!(outbox.take_dropped_since(), None);
-        assert_eq!(taken(&outbox, 1).len(), 2);
-        outbox.push(change(1, None), Time(9));
-        assert_eq!((outbox.len(), outbox.dropped.get()), (1, 3));
+        let updates = UpdateQueue::new(2);
+        updates.set_away(false);
+        (0..5).for_each(|at| updates.push(change(1, None), Time(at)));
+        assert_eq!((updates.len(), updates.dropped.get()), (2, 3));
+        assert_eq!(updates.take_dropped_since(), Some(Time(2)));
+        assert_eq!(updates.take_dropped_since(), None);
+        assert_eq!(taken(&updates, 1).len(), 2);
+        updates.push(change(1, None), Time(9));
+        assert_eq!((updates.len(), updates.dropped.get()), (1, 3));
     }
 
     #[test]
     fn without_the_engine_only_what_memory_cannot_tell_is_kept() {
-        let outbox = Outbox::new(8);
-        outbox.push(change(1, Some(Class::Seeder)), Time(0));
-        assert!(outbox.is_empty());
-        outbox.push(change(1, None), Time(1));
-        let times = taken(&outbox, 1).iter().map(|w| w.at.0).collect::<Vec<_>>();
+        let updates = UpdateQueue::new(8);
+        updates.push(change(1, Some(Class::Seeder)), Time(0));
+        assert!(updates.is_empty());
+        updates.push(change(1, None), Time(1));
+        let times = taken(&updates, 1)
+            .iter()
+            .map(|w| w.at.0)
+            .collect::<Vec<_>>();
         assert_eq!(times, [1]);
     }
 
     #[test]
     fn who_waits_to_come_makes_room_for_who_leaves() {
-        let outbox = Outbox::new(2);
-        outbox.set_away(false);
-        outbox.push(change(1, Some(Class::Seeder)), Time(0));
-        outbox.push(change(1, Some(Class::Leecher)), Time(1));
-        outbox.set_away(true);
-        outbox.push(change(1, None), Time(2));
-        outbox.push(change(2, None), Time(3));
-        assert_eq!((outbox.len(), outbox.dropped.get()), (2, 0));
+        let updates = UpdateQueue::new(2);
+        updates.set_away(false);
+        updates.push(change(1, Some(Class::Seeder)), Time(0));
+        updates.push(change(1, Some(Class::Leecher)), Time(1));
+        updates.set_away(true);
+        updates.push(change(1, None), Time(2));
+        updates.push(change(2, None), Time(3));
+        assert_eq!((updates.len(), updates.dropped.get()), (2, 0));
     }
 
     #[test]
     fn a_download_is_never_dropped() {
-        let outbox = Outbox::new(0);
-        let news = News {
+        let updates = UpdateQueue::new(0);
+        let news = AnnounceEffect {
             change: Some(change(1, Some(Class::Seeder))),
             counted: true,
         };
-        (0..3).for_each(|at| outbox.push_news(&news, Time(at)));
-        assert!(outbox.is_empty());
+        (0..3).for_each(|at| updates.push_effect(&news, Time(at)));
+        assert!(updates.is_empty());
         let expected = HashMap::from([(InfoHash([1; 20]), 3)]);
-        assert_eq!(outbox.take_counts(), expected);
-        assert!(outbox.take_counts().is_empty());
+        assert_eq!(updates.take_counts(), expected);
+        assert!(updates.take_counts().is_empty());
     }
 
     #[test]
     fn a_flood_leaves_no_room_behind() {
-        let outbox = Outbox::new(100_000);
-        outbox.set_away(false);
-        (0..100_000).for_each(|at| outbox.push(change(1, None), Time(at)));
+        let updates = UpdateQueue::new(100_000);
+        updates.set_away(false);
+        (0..100_000).for_each(|at| updates.push(change(1, None), Time(at)));
         let mut taken = Vec::new();
-        outbox.take(1, &mut taken);
+        updates.take(1, &mut taken);
         assert_eq!(taken.len(), 100_000);
-        outbox.take(1, &mut taken);
+        updates.take(1, &mut taken);
         assert!(taken.is_empty());
-        outbox.take(1, &mut taken);
+        updates.take(1, &mut taken);
         assert!(taken.capacity() <= ROOM_KEPT);
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! tbtt:{0}:changes .. tbtt:{15}:changes   streams: each entry is a batch, in its one field
-//! tbtt:{0}:filled                         that the streams hold what the nodes know; gone when the engine was emptied
-//! tbtt:{0}:refill                         which node is filling them again, for a minute at most
+//! tbtt:{0}:fill_marker                         that the streams hold what the nodes know; gone when the engine was emptied
+//! tbtt:{0}:refill                         which node is filling them redelivered, for a minute at most
 //! tbtt:{0}:downloads                      a hash: what each node has counted, by node and info-hash
 //! ```
 
@@ -18,8 +18,8 @@ use redis::{
     RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 
-use super::url::Place;
-use super::{Credentials, Entry, Line, Settings};
+use super::url::StoreAddress;
+use super::{Credentials, Entry, Settings, StreamStore};
 use crate::cluster::download_counters::{Counter, NodeId};
 use crate::cluster::queue::PARTITIONS;
 use crate::cluster::resync::EntryId;
@@ -43,15 +43,15 @@ const REFILL_SECS: u64 = 60;
 
 /// What is said to an engine after it could not be reached, or did not do what it should: the reason.
 #[derive(Debug)]
-pub(super) struct Lost(String);
+pub(super) struct StoreError(String);
 
-impl fmt::Display for Lost {
+impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<RedisError> for Lost {
+impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         match error.is_timeout() {
             true => Self("no answer in time".to_owned()),
@@ -61,7 +61,7 @@ impl From<RedisError> for Lost {
 }
 
 /// What never changes between two connections.
-pub(super) struct Engine {
+pub(super) struct RedisStore {
     client: Client,
     name: String,
     streams: [String; PARTITIONS],
@@ -69,13 +69,13 @@ pub(super) struct Engine {
     lifetime_ms: u64,
 }
 
-impl Engine {
+impl RedisStore {
     /// # Errors
     /// If the certificates are none.
-    pub(super) fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, Lost> {
+    pub(super) fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, StoreError> {
         let addr = match &settings.url.place {
-            Place::Unix(path) => ConnectionAddr::Unix(path.clone()),
-            Place::Tcp { host, port, tls } => match tls {
+            StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            StoreAddress::Tcp { host, port, tls } => match tls {
                 false => ConnectionAddr::Tcp(host.clone(), *port),
                 true => ConnectionAddr::TcpTls {
                     host: host.clone(),
@@ -115,7 +115,7 @@ impl Engine {
         })
     }
 
-    pub(super) fn connect(&self) -> Result<Connection<'_>, Lost> {
+    pub(super) fn connect(&self) -> Result<Connection<'_>, StoreError> {
         let mut connection = self.client.get_connection_with_timeout(CONNECT)?;
         connection.set_read_timeout(Some(ANSWER))?;
         connection.set_write_timeout(Some(ANSWER))?;
@@ -146,19 +146,19 @@ struct Clock {
 }
 
 pub(super) struct Connection<'e> {
-    engine: &'e Engine,
+    engine: &'e RedisStore,
     connection: redis::Connection,
     clock: Clock,
 }
 
-impl Line for Connection<'_> {
-    type Lost = Lost;
+impl StreamStore for Connection<'_> {
+    type StoreError = StoreError;
 
     fn now_ms(&self) -> u64 {
         self.clock.ms + self.clock.at.elapsed().as_millis() as u64
     }
 
-    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), Lost> {
+    fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), StoreError> {
         let oldest = self.now_ms().saturating_sub(self.engine.lifetime_ms);
         let mut pipeline = Pipeline::with_capacity(batches.len());
         for (partition, batch) in batches {
@@ -174,7 +174,11 @@ impl Line for Connection<'_> {
         Ok(pipeline.query(&mut self.connection)?)
     }
 
-    fn read(&mut self, from: &[EntryId; PARTITIONS], wait: Duration) -> Result<Vec<Entry>, Lost> {
+    fn read(
+        &mut self,
+        from: &[EntryId; PARTITIONS],
+        wait: Duration,
+    ) -> Result<Vec<Entry>, StoreError> {
         let reply = Cmd::new()
             .arg("XREAD")
             .arg("COUNT")
@@ -208,7 +212,7 @@ impl Line for Connection<'_> {
         Ok(entries)
     }
 
-    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], Lost> {
+    fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], StoreError> {
         let mut ids = [EntryId::default(); PARTITIONS];
         for (id, stream) in ids.iter_mut().zip(&self.engine.streams) {
             let info = Cmd::new()
@@ -232,21 +236,21 @@ impl Line for Connection<'_> {
         Ok(ids)
     }
 
-    fn filled(&mut self) -> Result<Option<String>, Lost> {
-        Ok(self.connection.get(self.engine.key("filled"))?)
+    fn fill_marker(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.connection.get(self.engine.key("fill_marker"))?)
     }
 
-    fn set_filled(&mut self, marker: &str) -> Result<(), Lost> {
+    fn set_filled(&mut self, marker: &str) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline
-            .set(self.engine.key("filled"), marker)
+            .set(self.engine.key("fill_marker"), marker)
             .ignore()
             .del(self.engine.key("refill"))
             .ignore();
         Ok(pipeline.query(&mut self.connection)?)
     }
 
-    fn may_refill(&mut self, node: &str) -> Result<bool, Lost> {
+    fn try_lock_refill(&mut self, node: &str) -> Result<bool, StoreError> {
         let locked = Cmd::new()
             .arg("SET")
             .arg(self.engine.key("refill"))
@@ -257,7 +261,7 @@ impl Line for Connection<'_> {
         Ok(locked == Value::Okay)
     }
 
-    fn forget_before(&mut self, ms: u64) -> Result<(), Lost> {
+    fn forget_before(&mut self, ms: u64) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(PARTITIONS);
         for stream in &self.engine.streams {
             pipeline
@@ -270,7 +274,7 @@ impl Line for Connection<'_> {
         Ok(pipeline.query(&mut self.connection)?)
     }
 
-    fn keep_refilling(&mut self, node: &str) -> Result<(), Lost> {
+    fn keep_refilling(&mut self, node: &str) -> Result<(), StoreError> {
         Ok(Cmd::new()
             .arg("SET")
             .arg(self.engine.key("refill"))
@@ -280,7 +284,7 @@ impl Line for Connection<'_> {
             .query(&mut self.connection)?)
     }
 
-    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), Lost> {
+    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), StoreError> {
         let mut cursor = "0".to_owned();
         loop {
             let (next, fields): (String, Fields) = Cmd::new()
@@ -302,7 +306,7 @@ impl Line for Connection<'_> {
         }
     }
 
-    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), Lost> {
+    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), StoreError> {
         let key = self.engine.key("downloads");
         for counters in counters.chunks(DOWNLOADS_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(counters.len());
@@ -321,7 +325,7 @@ impl Line for Connection<'_> {
     }
 }
 
-fn entry_id(value: Value) -> Result<EntryId, Lost> {
+fn entry_id(value: Value) -> Result<EntryId, StoreError> {
     let id = String::from_owned_redis_value(value)?;
     id.parse().map_err(|()| odd())
 }
@@ -346,10 +350,10 @@ fn list(value: Value) -> Vec<Value> {
     }
 }
 
-fn pair(value: Value) -> Result<[Value; 2], Lost> {
+fn pair(value: Value) -> Result<[Value; 2], StoreError> {
     list(value).try_into().map_err(|_| odd())
 }
 
-fn odd() -> Lost {
-    Lost("the engine answered in a way that no Valkey or Redis does".to_owned())
+fn odd() -> StoreError {
+    StoreError("the engine answered in a way that no Valkey or Redis does".to_owned())
 }

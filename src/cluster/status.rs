@@ -18,37 +18,37 @@ const MOST_NODES: usize = 1024;
 
 /// What the operator is to know, once for each change of state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
+pub enum ClusterEvent {
     CatchingUp,
     Joined {
         seconds: u64,
     },
-    Alone {
+    Disconnected {
         reason: String,
     },
-    /// The engine had been emptied, and holds what this node knows now.
+    /// The engine had been emptied, and holds what this node contains now.
     Refilled {
         peers: u64,
     },
     /// Another daemon is running with this node's id, from a copy of its state.
-    Doubled,
+    DuplicateNodeId,
 }
 
-/// Receives each [`Event`].
-pub type Tell = Box<dyn Fn(&Event) + Send + Sync>;
+/// Receives each [`ClusterEvent`].
+pub type EventHandler = Box<dyn Fn(&ClusterEvent) + Send + Sync>;
 
 /// One of the two threads' connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
     Down,
     /// Connected, but not level with the others.
-    Behind,
-    Level,
+    CatchingUp,
+    Synced,
 }
 
 /// Which thread tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Of {
+pub(super) enum Side {
     Writer = 0,
     Reader = 1,
 }
@@ -65,8 +65,8 @@ pub(super) struct Tally {
     pub(super) reconnects: Counter,
 }
 
-pub(super) struct Standing {
-    tell: Tell,
+pub(super) struct ClusterStatus {
+    tell: EventHandler,
     now: Mutex<Now>,
     pub(super) tally: Tally,
     /// The time by which what was last read was late, in milliseconds.
@@ -86,8 +86,8 @@ struct Now {
     dropped: Option<Instant>,
 }
 
-impl Standing {
-    pub(super) fn new(tell: Tell) -> Self {
+impl ClusterStatus {
+    pub(super) fn new(tell: EventHandler) -> Self {
         Self {
             tell,
             now: Mutex::new(Now {
@@ -104,32 +104,32 @@ impl Standing {
         }
     }
 
-    pub(super) fn down(&self, of: Of, reason: &dyn ToString) {
+    pub(super) fn down(&self, of: Side, reason: &dyn ToString) {
         self.set(of, Link::Down, &|| reason.to_string());
     }
 
-    pub(super) fn behind(&self, of: Of) {
-        self.set(of, Link::Behind, &String::new);
+    pub(super) fn behind(&self, of: Side) {
+        self.set(of, Link::CatchingUp, &String::new);
     }
 
-    pub(super) fn level(&self, of: Of) {
-        self.set(of, Link::Level, &String::new);
+    pub(super) fn set_synced(&self, of: Side) {
+        self.set(of, Link::Synced, &String::new);
     }
 
-    pub(super) fn is_up(&self, of: Of) -> bool {
+    pub(super) fn is_up(&self, of: Side) -> bool {
         self.now().links[of as usize] != Link::Down
     }
 
-    fn set(&self, of: Of, link: Link, reason: &dyn Fn() -> String) {
+    fn set(&self, of: Side, link: Link, reason: &dyn Fn() -> String) {
         let mut now = self.now();
         // The reader follows the writer: what it has from an engine that takes nothing may be old.
         match of {
-            Of::Writer if link == Link::Down => now.links = [Link::Down; 2],
-            Of::Reader if now.links[0] == Link::Down => return,
+            Side::Writer if link == Link::Down => now.links = [Link::Down; 2],
+            Side::Reader if now.links[0] == Link::Down => return,
             _ => now.links[of as usize] = link,
         }
         let state = match now.links {
-            [Link::Level, Link::Level] => ClusterState::Joined,
+            [Link::Synced, Link::Synced] => ClusterState::Joined,
             links if links.contains(&Link::Down) => ClusterState::Lone,
             _ => ClusterState::CatchingUp,
         };
@@ -139,9 +139,9 @@ impl Standing {
             return;
         }
         let event = match state {
-            ClusterState::Lone => Event::Alone { reason: reason() },
-            ClusterState::CatchingUp => Event::CatchingUp,
-            ClusterState::Joined => Event::Joined {
+            ClusterState::Lone => ClusterEvent::Disconnected { reason: reason() },
+            ClusterState::CatchingUp => ClusterEvent::CatchingUp,
+            ClusterState::Joined => ClusterEvent::Joined {
                 seconds: now.since.elapsed().as_secs(),
             },
         };
@@ -151,7 +151,7 @@ impl Standing {
     }
 
     pub(super) fn refilled(&self, peers: u64) {
-        (self.tell)(&Event::Refilled { peers });
+        (self.tell)(&ClusterEvent::Refilled { peers });
     }
 
     /// A batch of another node was read.
@@ -169,7 +169,7 @@ impl Standing {
     pub(super) fn doubled(&self) {
         let mut now = self.now();
         if !std::mem::replace(&mut now.doubled, true) {
-            (self.tell)(&Event::Doubled);
+            (self.tell)(&ClusterEvent::DuplicateNodeId);
         }
     }
 
@@ -232,37 +232,37 @@ mod tests {
 
     use super::*;
 
-    fn told() -> (Standing, Arc<Mutex<Vec<Event>>>) {
+    fn told() -> (ClusterStatus, Arc<Mutex<Vec<ClusterEvent>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let events = told.clone();
-        let tell: Tell = Box::new(move |event| events.lock().unwrap().push(event.clone()));
-        (Standing::new(tell), told)
+        let tell: EventHandler = Box::new(move |event| events.lock().unwrap().push(event.clone()));
+        (ClusterStatus::new(tell), told)
     }
 
-    fn alone(reason: &str) -> Event {
+    fn alone(reason: &str) -> ClusterEvent {
         let reason = reason.to_owned();
-        Event::Alone { reason }
+        ClusterEvent::Disconnected { reason }
     }
 
     #[test]
     fn each_change_of_state_is_told_once() {
         let (standing, told) = told();
         for reason in ["refused", "refused", "timed out"] {
-            standing.down(Of::Writer, &reason);
-            standing.down(Of::Reader, &reason);
+            standing.down(Side::Writer, &reason);
+            standing.down(Side::Reader, &reason);
         }
         assert_eq!(*told.lock().unwrap(), [alone("refused")]);
-        standing.behind(Of::Writer);
-        standing.behind(Of::Reader);
-        standing.level(Of::Reader);
-        standing.level(Of::Writer);
-        standing.level(Of::Writer);
-        standing.down(Of::Reader, &"closed");
-        standing.down(Of::Writer, &"closed too");
+        standing.behind(Side::Writer);
+        standing.behind(Side::Reader);
+        standing.set_synced(Side::Reader);
+        standing.set_synced(Side::Writer);
+        standing.set_synced(Side::Writer);
+        standing.down(Side::Reader, &"closed");
+        standing.down(Side::Writer, &"closed too");
         let expected = [
             alone("refused"),
-            Event::CatchingUp,
-            Event::Joined { seconds: 0 },
+            ClusterEvent::CatchingUp,
+            ClusterEvent::Joined { seconds: 0 },
             alone("closed"),
         ];
         assert_eq!(*told.lock().unwrap(), expected);
@@ -288,6 +288,6 @@ mod tests {
         assert_eq!(nodes().len(), MOST_NODES);
         standing.doubled();
         standing.doubled();
-        assert_eq!(*told.lock().unwrap(), [Event::Doubled]);
+        assert_eq!(*told.lock().unwrap(), [ClusterEvent::DuplicateNodeId]);
     }
 }

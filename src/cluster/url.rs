@@ -11,13 +11,13 @@ const PORT: u16 = 6379;
 /// An engine's address, without secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Url {
-    pub place: Place,
+    pub place: StoreAddress,
     /// The number of its database.
     pub database: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum StoreAddress {
     Tcp {
         /// A name or an address, without brackets.
         host: String,
@@ -31,16 +31,16 @@ impl Url {
     /// The port that must be reached over TCP.
     pub fn tcp_port(&self) -> Option<u16> {
         match self.place {
-            Place::Tcp { port, .. } => Some(port),
-            Place::Unix(_) => None,
+            StoreAddress::Tcp { port, .. } => Some(port),
+            StoreAddress::Unix(_) => None,
         }
     }
 
     /// A name or an address.
     pub fn host(&self) -> Option<&str> {
         match &self.place {
-            Place::Tcp { host, .. } => Some(host),
-            Place::Unix(_) => None,
+            StoreAddress::Tcp { host, .. } => Some(host),
+            StoreAddress::Unix(_) => None,
         }
     }
 
@@ -50,27 +50,27 @@ impl Url {
     }
 
     pub fn tls(&self) -> bool {
-        matches!(self.place, Place::Tcp { tls: true, .. })
+        matches!(self.place, StoreAddress::Tcp { tls: true, .. })
     }
 }
 
 /// What is wrong with a text that should be an engine's URL, to follow it; and what to do about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wrong {
+pub struct InvalidStoreUrl {
     pub what: &'static str,
     pub advice: &'static str,
 }
 
-const fn wrong(what: &'static str, advice: &'static str) -> Wrong {
-    Wrong { what, advice }
+const fn wrong(what: &'static str, advice: &'static str) -> InvalidStoreUrl {
+    InvalidStoreUrl { what, advice }
 }
 
 const EXAMPLES: &str = "write for example redis://192.0.2.1:6379/0, rediss:// for TLS, or redis+unix:///run/redis/redis.sock";
 
 impl FromStr for Url {
-    type Err = Wrong;
+    type Err = InvalidStoreUrl;
 
-    fn from_str(text: &str) -> Result<Self, Wrong> {
+    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
         let no_url = wrong("is no URL of an engine", EXAMPLES);
         if !text.chars().all(|c| c.is_ascii_graphic()) {
             return Err(no_url);
@@ -103,7 +103,7 @@ impl FromStr for Url {
             return Err(no_url);
         }
         Ok(Self {
-            place: Place::Tcp {
+            place: StoreAddress::Tcp {
                 host: host.to_owned(),
                 port,
                 tls,
@@ -113,7 +113,7 @@ impl FromStr for Url {
     }
 }
 
-fn unix(rest: &str) -> Result<Url, Wrong> {
+fn unix(rest: &str) -> Result<Url, InvalidStoreUrl> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !path.starts_with('/') {
         return Err(wrong("has no absolute path", EXAMPLES));
@@ -126,12 +126,12 @@ fn unix(rest: &str) -> Result<Url, Wrong> {
         ))?,
     };
     Ok(Url {
-        place: Place::Unix(path.into()),
+        place: StoreAddress::Unix(path.into()),
         database: number(database)?,
     })
 }
 
-fn number(database: &str) -> Result<u32, Wrong> {
+fn number(database: &str) -> Result<u32, InvalidStoreUrl> {
     match database {
         "" => Ok(0),
         _ => database.parse().map_err(|_| {
@@ -146,14 +146,14 @@ fn number(database: &str) -> Result<u32, Wrong> {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Unix(path) => {
+            StoreAddress::Unix(path) => {
                 write!(f, "redis+unix://{}", path.display())?;
                 match self.database {
                     0 => Ok(()),
                     number => write!(f, "?db={number}"),
                 }
             }
-            Place::Tcp { host, port, tls } => {
+            StoreAddress::Tcp { host, port, tls } => {
                 f.write_str(if *tls { "rediss://" } else { "redis://" })?;
                 match host.contains(':') {
                     true => write!(f, "[{host}]:{port}/{}", self.database),

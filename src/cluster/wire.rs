@@ -11,7 +11,7 @@
 //! info_hash   20 bytes
 //! address     4 or 16 bytes
 //! port        u16       not 0
-//! mark        u32       host's fingerprint (upper 28 bits), told again (1 bit), download counted (1 bit),
+//! mark        u32       host's fingerprint (upper 28 bits), told redelivered (1 bit), download counted (1 bit),
 //!                       class (2 bits: leecher, partial seed, seeder, has left)
 //! age         u16       seconds since the announce; 65,535 and more are one
 //!
@@ -22,14 +22,14 @@
 //! ```
 //!
 //! A kind from 128 on is of a later version, and is followed by the length of the rest (1 byte), so that it can be passed over.
-//! There is no time in it: when a batch was told, the engine knows by its own clock, and so the nodes' need not agree.
+//! There is no time in it: when a batch was told, the engine contains by its own clock, and so the nodes' need not agree.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use crate::cluster::download_counters::{Counter, NodeId};
-use crate::tracker::{Change, Class, InfoHash, Told};
+use crate::tracker::{Class, InfoHash, PeerUpdate, TimedUpdate};
 
 const VERSION: u8 = 1;
 const HEAD: usize = 1 + 8 + 4;
@@ -57,8 +57,8 @@ pub struct Sender {
 
 /// One record of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Record {
-    Peer(Told),
+pub enum ReplicationRecord {
+    Peer(TimedUpdate),
     Counter(Counter),
 }
 
@@ -71,7 +71,7 @@ pub struct Batch<'a> {
 
 /// Of another version, torn, or otherwise not a batch: nothing of it can be relied on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum InvalidBatch {
     Version(u8),
     Torn,
     Kind(u8),
@@ -79,7 +79,7 @@ pub enum Malformed {
     Endpoint,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for InvalidBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version(version) => {
@@ -92,7 +92,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for InvalidBatch {}
 
 /// Replaces `out` by a batch without records, for [`write_record`] to append to.
 pub fn write_head(sender: Sender, out: &mut Vec<u8>) {
@@ -103,10 +103,10 @@ pub fn write_head(sender: Sender, out: &mut Vec<u8>) {
 }
 
 /// Appends a record to a batch.
-pub fn write_record(record: &Record, out: &mut Vec<u8>) {
+pub fn write_record(record: &ReplicationRecord, out: &mut Vec<u8>) {
     match record {
-        Record::Peer(told) => write_peer(told, out),
-        Record::Counter(counter) => {
+        ReplicationRecord::Peer(told) => write_peer(told, out),
+        ReplicationRecord::Counter(counter) => {
             out.push(COUNTER);
             out.extend_from_slice(&counter.info_hash.0);
             out.extend_from_slice(&counter.node.0.to_be_bytes());
@@ -115,7 +115,7 @@ pub fn write_record(record: &Record, out: &mut Vec<u8>) {
     }
 }
 
-fn write_peer(told: &Told, out: &mut Vec<u8>) {
+fn write_peer(told: &TimedUpdate, out: &mut Vec<u8>) {
     let change = &told.change;
     out.push(if change.address.is_ipv4() {
         PEER_V4
@@ -128,7 +128,7 @@ fn write_peer(told: &Told, out: &mut Vec<u8>) {
         IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
     }
     out.extend_from_slice(&change.port.get().to_be_bytes());
-    let again = if told.again { AGAIN } else { 0 };
+    let redelivered = if told.redelivered { AGAIN } else { 0 };
     let completed = if change.completed { COMPLETED } else { 0 };
     let class = match change.class {
         Some(Class::Leecher) => 0,
@@ -136,7 +136,7 @@ fn write_peer(told: &Told, out: &mut Vec<u8>) {
         Some(Class::Seeder) => 2,
         None => 3,
     };
-    out.extend_from_slice(&(change.host & HOST | again | completed | class).to_be_bytes());
+    out.extend_from_slice(&(change.host & HOST | redelivered | completed | class).to_be_bytes());
     let age = u16::try_from(told.age_secs).unwrap_or(u16::MAX);
     out.extend_from_slice(&age.to_be_bytes());
 }
@@ -146,7 +146,7 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// When it does not follow the format.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidBatch> {
         let (sender, records) = read_head(bytes)?;
         let mut rest = records;
         while read_record(&mut rest)?.is_some() {}
@@ -154,7 +154,7 @@ impl<'a> Batch<'a> {
     }
 
     /// In the order in which they were told.
-    pub fn records(&self) -> impl Iterator<Item = Record> + use<'a> {
+    pub fn records(&self) -> impl Iterator<Item = ReplicationRecord> + use<'a> {
         let mut rest = self.records;
         std::iter::from_fn(move || read_record(&mut rest).ok().flatten())
     }
@@ -164,16 +164,16 @@ impl<'a> Batch<'a> {
 ///
 /// # Errors
 /// When it does not begin as the format has it.
-pub fn read_sender(bytes: &[u8]) -> Result<Sender, Malformed> {
+pub fn read_sender(bytes: &[u8]) -> Result<Sender, InvalidBatch> {
     read_head(bytes).map(|(sender, _)| sender)
 }
 
-fn read_head(bytes: &[u8]) -> Result<(Sender, &[u8]), Malformed> {
-    let (&version, _) = bytes.split_first().ok_or(Malformed::Torn)?;
+fn read_head(bytes: &[u8]) -> Result<(Sender, &[u8]), InvalidBatch> {
+    let (&version, _) = bytes.split_first().ok_or(InvalidBatch::Torn)?;
     if version != VERSION {
-        return Err(Malformed::Version(version));
+        return Err(InvalidBatch::Version(version));
     }
-    let (head, records) = bytes.split_at_checked(HEAD).ok_or(Malformed::Torn)?;
+    let (head, records) = bytes.split_at_checked(HEAD).ok_or(InvalidBatch::Torn)?;
     let mut head = &head[1..];
     let sender = Sender {
         node: NodeId(u64::from_be_bytes(take(&mut head)?)),
@@ -183,43 +183,46 @@ fn read_head(bytes: &[u8]) -> Result<(Sender, &[u8]), Malformed> {
 }
 
 /// Takes a record off the front, past those of later versions; `None` at the end.
-fn read_record(rest: &mut &[u8]) -> Result<Option<Record>, Malformed> {
+fn read_record(rest: &mut &[u8]) -> Result<Option<ReplicationRecord>, InvalidBatch> {
     loop {
         let Some((&kind, after)) = rest.split_first() else {
             return Ok(None);
         };
         *rest = after;
         return match kind {
-            PEER_V4 | PEER_V6 => read_peer(kind, rest).map(Record::Peer).map(Some),
-            COUNTER => Ok(Some(Record::Counter(Counter {
+            PEER_V4 | PEER_V6 => read_peer(kind, rest).map(ReplicationRecord::Peer).map(Some),
+            COUNTER => Ok(Some(ReplicationRecord::Counter(Counter {
                 info_hash: InfoHash(take(rest)?),
                 node: NodeId(u64::from_be_bytes(take(rest)?)),
                 downloads: u32::from_be_bytes(take(rest)?),
             }))),
             SKIPPABLE.. => {
                 let [len] = take(rest)?;
-                let after = rest.split_at_checked(len.into()).ok_or(Malformed::Torn)?.1;
+                let after = rest
+                    .split_at_checked(len.into())
+                    .ok_or(InvalidBatch::Torn)?
+                    .1;
                 *rest = after;
                 continue;
             }
-            _ => Err(Malformed::Kind(kind)),
+            _ => Err(InvalidBatch::Kind(kind)),
         };
     }
 }
 
-fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<Told, Malformed> {
+fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<TimedUpdate, InvalidBatch> {
     let info_hash = InfoHash(take(rest)?);
     let address = match kind {
         PEER_V4 => IpAddr::from(take::<4>(rest)?),
         _ => {
             let v6 = Ipv6Addr::from(take::<16>(rest)?);
             if v6.to_ipv4_mapped().is_some() {
-                return Err(Malformed::Endpoint);
+                return Err(InvalidBatch::Endpoint);
             }
             v6.into()
         }
     };
-    let port = NonZeroU16::new(u16::from_be_bytes(take(rest)?)).ok_or(Malformed::Endpoint)?;
+    let port = NonZeroU16::new(u16::from_be_bytes(take(rest)?)).ok_or(InvalidBatch::Endpoint)?;
     let mark = u32::from_be_bytes(take(rest)?);
     let class = match mark & CLASS {
         0 => Some(Class::Leecher),
@@ -227,8 +230,8 @@ fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<Told, Malformed> {
         2 => Some(Class::Seeder),
         _ => None,
     };
-    Ok(Told {
-        change: Change {
+    Ok(TimedUpdate {
+        change: PeerUpdate {
             info_hash,
             address,
             port,
@@ -237,12 +240,12 @@ fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<Told, Malformed> {
             completed: mark & COMPLETED != 0,
         },
         age_secs: u16::from_be_bytes(take(rest)?).into(),
-        again: mark & AGAIN != 0,
+        redelivered: mark & AGAIN != 0,
     })
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (first, after) = rest.split_first_chunk().ok_or(Malformed::Torn)?;
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], InvalidBatch> {
+    let (first, after) = rest.split_first_chunk().ok_or(InvalidBatch::Torn)?;
     *rest = after;
     Ok(*first)
 }
@@ -250,18 +253,18 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Random;
+    use crate::tracker::Rng;
 
     const SENDER: Sender = Sender {
         node: NodeId(0x0123_4567_89ab_cdef),
         run: 0x1122_3344,
     };
 
-    fn some_record(random: &mut Random) -> Record {
+    fn some_record(random: &mut Rng) -> ReplicationRecord {
         let mut info_hash = InfoHash([0; 20]);
         info_hash.0.fill_with(|| random.next_u32() as u8);
         if random.below(4) == 0 {
-            return Record::Counter(Counter {
+            return ReplicationRecord::Counter(Counter {
                 info_hash,
                 node: NodeId(random.next_u64()),
                 downloads: random.next_u32(),
@@ -280,8 +283,8 @@ mod tests {
             Some(Class::Partial),
             Some(Class::Seeder),
         ];
-        Record::Peer(Told {
-            change: Change {
+        ReplicationRecord::Peer(TimedUpdate {
+            change: PeerUpdate {
                 info_hash,
                 address,
                 port: NonZeroU16::new(random.next_u32() as u16 | 1).unwrap(),
@@ -290,11 +293,11 @@ mod tests {
                 completed: random.below(2) == 0,
             },
             age_secs: random.below(1 << 16),
-            again: random.below(2) == 0,
+            redelivered: random.below(2) == 0,
         })
     }
 
-    fn batch(records: &[Record]) -> Vec<u8> {
+    fn batch(records: &[ReplicationRecord]) -> Vec<u8> {
         let mut bytes = vec![9; 3];
         write_head(SENDER, &mut bytes);
         for record in records {
@@ -305,7 +308,7 @@ mod tests {
         bytes
     }
 
-    fn parsed(bytes: &[u8]) -> Vec<Record> {
+    fn parsed(bytes: &[u8]) -> Vec<ReplicationRecord> {
         let batch = Batch::parse(bytes).unwrap();
         assert_eq!(batch.sender, SENDER);
         batch.records().collect()
@@ -313,8 +316,8 @@ mod tests {
 
     #[test]
     fn the_format_is_the_same_on_every_machine() {
-        let told = Told {
-            change: Change {
+        let told = TimedUpdate {
+            change: PeerUpdate {
                 info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
                 address: "192.0.2.1".parse().unwrap(),
                 port: NonZeroU16::new(6881).unwrap(),
@@ -323,17 +326,17 @@ mod tests {
                 completed: true,
             },
             age_secs: 258,
-            again: false,
+            redelivered: false,
         };
-        let left = Told {
-            change: Change {
+        let left = TimedUpdate {
+            change: PeerUpdate {
                 address: "2001:db8::1".parse().unwrap(),
                 class: None,
                 completed: false,
                 ..told.change
             },
             age_secs: 70_000,
-            again: true,
+            redelivered: true,
         };
         let counter = Counter {
             info_hash: told.change.info_hash,
@@ -341,9 +344,9 @@ mod tests {
             downloads: 4,
         };
         let records = [
-            Record::Peer(told),
-            Record::Peer(left),
-            Record::Counter(counter),
+            ReplicationRecord::Peer(told),
+            ReplicationRecord::Peer(left),
+            ReplicationRecord::Counter(counter),
         ];
         let expected = [
             b"\x01\x01\x23\x45\x67\x89\xab\xcd\xef\x11\x22\x33\x44".as_slice(),
@@ -352,17 +355,17 @@ mod tests {
             b"\x01aaaaabbbbbcccccddddd\0\0\0\0\0\0\0\x03\0\0\0\x04",
         ];
         assert_eq!(batch(&records), expected.concat());
-        let oldest = Told {
+        let oldest = TimedUpdate {
             age_secs: 65_535,
             ..left
         };
-        let read = [records[0], Record::Peer(oldest), records[2]];
+        let read = [records[0], ReplicationRecord::Peer(oldest), records[2]];
         assert_eq!(parsed(&expected.concat()), read);
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let mut random = Random::new(1);
+        let mut random = Rng::new(1);
         for _ in 0..2000 {
             let records: Vec<_> = (0..random.below(20))
                 .map(|_| some_record(&mut random))
@@ -373,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_torn_batch_is_refused_as_a_whole() {
-        let mut random = Random::new(2);
+        let mut random = Rng::new(2);
         let records: Vec<_> = (0..50).map(|_| some_record(&mut random)).collect();
         let whole = batch(&records);
         // Where a record ends, the batch may as well.
@@ -386,7 +389,7 @@ mod tests {
                 None => {
                     assert_eq!(
                         Batch::parse(&whole[..len]).unwrap_err(),
-                        Malformed::Torn,
+                        InvalidBatch::Torn,
                         "{len}"
                     );
                 }
@@ -396,7 +399,7 @@ mod tests {
 
     #[test]
     fn what_a_later_version_adds_is_passed_over() {
-        let mut random = Random::new(3);
+        let mut random = Rng::new(3);
         let records = [some_record(&mut random), some_record(&mut random)];
         let between = batch(&records[..1]).len();
         for unknown in [&b"\x80\x00"[..], b"\xff\x05hello", b"\x90\x01\x04\x91\x00"] {
@@ -407,24 +410,24 @@ mod tests {
             }
             let mut torn = batch(&records);
             torn.extend_from_slice(&unknown[..unknown.len() - 1]);
-            assert_eq!(Batch::parse(&torn).unwrap_err(), Malformed::Torn);
+            assert_eq!(Batch::parse(&torn).unwrap_err(), InvalidBatch::Torn);
         }
         let mut bytes = batch(&records);
         bytes[0] = 2;
-        assert_eq!(Batch::parse(&bytes).unwrap_err(), Malformed::Version(2));
-        assert_eq!(Batch::parse(b"\x02").unwrap_err(), Malformed::Version(2));
+        assert_eq!(Batch::parse(&bytes).unwrap_err(), InvalidBatch::Version(2));
+        assert_eq!(Batch::parse(b"\x02").unwrap_err(), InvalidBatch::Version(2));
     }
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let mut random = Random::new(4);
+        let mut random = Rng::new(4);
         let peer = loop {
             match some_record(&mut random) {
-                Record::Peer(told) if told.change.address.is_ipv6() => break told,
+                ReplicationRecord::Peer(told) if told.change.address.is_ipv6() => break told,
                 _ => {}
             }
         };
-        let good = batch(&[Record::Peer(peer)]);
+        let good = batch(&[ReplicationRecord::Peer(peer)]);
         let with = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = good.clone();
             change(&mut bytes);
@@ -434,21 +437,21 @@ mod tests {
         let port = address + 16;
         assert_eq!(
             with(&|bytes| bytes[port..port + 2].fill(0)),
-            Malformed::Endpoint
+            InvalidBatch::Endpoint
         );
         let mapped = |bytes: &mut Vec<u8>| {
             bytes[address..address + 10].fill(0);
             bytes[address + 10..address + 12].fill(0xff);
         };
-        assert_eq!(with(&mapped), Malformed::Endpoint);
+        assert_eq!(with(&mapped), InvalidBatch::Endpoint);
         for kind in [0, 2, 3, 5, 7, 127] {
-            assert_eq!(with(&|bytes| bytes[HEAD] = kind), Malformed::Kind(kind));
+            assert_eq!(with(&|bytes| bytes[HEAD] = kind), InvalidBatch::Kind(kind));
         }
     }
 
     #[test]
     fn no_bytes_do_harm() {
-        let mut random = Random::new(5);
+        let mut random = Rng::new(5);
         let mut understood = 0;
         for round in 0..50_000 {
             let records = [some_record(&mut random), some_record(&mut random)];

@@ -8,13 +8,13 @@ use ipnet::IpNet;
 
 use crate::torrents::catalog::parse_hashes;
 use crate::tracker::InfoHash;
-use crate::tracker::access::{AccessList, Localities, Networks, parse_list};
+use crate::tracker::access::{AccessList, LocalNetworks, Networks, parse_list};
 use crate::tracker::list::{ListFault, parse_lines};
 use crate::tracker::settings::Notice;
 use crate::tracker::types::parse_hash;
 
 use super::value_types::Source;
-use super::{Config, Remark};
+use super::{Config, Diagnostic};
 
 /// What all the lists say, files read.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ pub struct Lists {
     pub scrape: AccessList,
     pub status: AccessList,
     pub metrics: AccessList,
-    pub localities: Localities,
+    pub local_networks: LocalNetworks,
     pub believed: Networks,
     pub exempt: Networks,
     pub trusted: Networks,
@@ -35,7 +35,7 @@ pub struct Lists {
 impl Lists {
     /// Reads every list that `config` names. All or nothing: what is wrong with any goes to `faults`, and the lists are then
     /// not to be used.
-    pub(super) fn read(config: &Config, faults: &mut Vec<Remark>) -> Self {
+    pub(super) fn read(config: &Config, faults: &mut Vec<Diagnostic>) -> Self {
         let Config {
             torrents,
             access,
@@ -64,7 +64,7 @@ impl Lists {
                 reader.networks(&access.metrics_allow),
                 reader.networks(&access.metrics_deny),
             ),
-            localities: Localities::new(reader.networks(&access.local_networks)),
+            local_networks: LocalNetworks::new(reader.networks(&access.local_networks)),
             believed: Networks::new(reader.networks(&access.believe_ip_from)),
             exempt: Networks::new(reader.networks(&limits.exempt)),
             trusted: Networks::new(reader.networks(&proxy.trusted)),
@@ -73,7 +73,7 @@ impl Lists {
 }
 
 struct Reader<'a> {
-    faults: &'a mut Vec<Remark>,
+    faults: &'a mut Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -105,7 +105,7 @@ impl Reader<'_> {
             Ok(Err(fault)) => (Some(fault.line), fault.reason),
             Err(error) => (None, why_unreadable(&error)),
         };
-        self.faults.push(Remark {
+        self.faults.push(Diagnostic {
             file: Some(path.to_owned()),
             line,
             text,
@@ -169,7 +169,7 @@ mod tests {
     fn read(config: &Config) -> Result<Lists, String> {
         let mut faults = Vec::new();
         let lists = Lists::read(config, &mut faults);
-        let told: Vec<_> = faults.iter().map(Remark::to_string).collect();
+        let told: Vec<_> = faults.iter().map(Diagnostic::to_string).collect();
         if told.is_empty() {
             Ok(lists)
         } else {

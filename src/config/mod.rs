@@ -20,12 +20,12 @@ use crate::cluster::{self, PasswordFile, Url};
 use crate::log;
 use crate::os::privileges;
 use crate::protocol::http::{self as protocol, Paths};
-use crate::protocol::udp::{self, BadIds};
+use crate::protocol::udp::{self, InvalidConnectionIds};
 use crate::server::http;
 use crate::server::http::forwarded::{self as proxy, ForwardingHeader};
 use crate::status::endpoint as views;
 use crate::tracker::access::parse_network;
-use crate::tracker::rate_limit::{self, Budget, Rate};
+use crate::tracker::rate_limit::{self, Rate, RateLimiter};
 use crate::tracker::{self, HostKey};
 
 mod lists;
@@ -35,11 +35,11 @@ mod value_types;
 pub use lists::Lists;
 pub use value_types::{Listen, Source};
 
-use toml_value::Given;
+use toml_value::TomlValue;
 use value_types::{
-    AbsolutePath, AnnouncePath, ClusterName, EngineUrl, List, ListenAddress, NetworkOrFile,
-    OrEmpty, PagePath, PasswordPlace, Rule, Switch, UdpAddress, Wrong, number, overlap, seconds,
-    text, words,
+    AbsolutePath, AnnouncePath, Boolean, ClusterName, EngineUrl, InvalidValue, List, ListenAddress,
+    NetworkOrFile, OrEmpty, PagePath, PasswordPlace, UdpAddress, ValueType, number, overlap,
+    seconds, text, words,
 };
 
 /// Turns the table below into one struct for each section, [`Config`] to hold them, and the two functions that the
@@ -83,7 +83,7 @@ macro_rules! sections {
 
         impl Config {
             /// Sets one key to what a file says; `None` if there is no such key.
-            fn set(&mut self, section: &str, key: &str, given: &Spanned<Given>) -> Option<Result<(), Vec<Wrong>>> {
+            fn set(&mut self, section: &str, key: &str, given: &Spanned<TomlValue>) -> Option<Result<(), Vec<InvalidValue>>> {
                 match (section, key) {
                     $($(
                         (stringify!($section), stringify!($key)) => {
@@ -152,7 +152,7 @@ sections! {
 
         /// What becomes of a request with a forged or old connection id. error is shorter than any
         /// request, so that it cannot be used to flood others.
-        bad_ids: BadIds = BadIds::Silence, words::<BadIds>(BadIds::WORDS);
+        bad_ids: InvalidConnectionIds = InvalidConnectionIds::Silence, words::<InvalidConnectionIds>(InvalidConnectionIds::WORDS);
 
         /// How many bytes of answer go into one packet at most. Beyond what the way to a client
         /// carries in one piece, answers get lost.
@@ -184,7 +184,7 @@ sections! {
         max_scrape: u32 = 74, number(1..=1000, "torrents");
 
         /// Whether a scrape over HTTP that names no torrent gets all of them.
-        full_scrape: bool = false, Switch;
+        full_scrape: bool = false, Boolean;
 
         /// A warning sent with every announce's answer over HTTP, which many clients show. Empty for
         /// none.
@@ -197,7 +197,7 @@ sections! {
     /// Which torrents are tracked.
     [torrents] Torrents {
         /// Whether every torrent is tracked that is not denied, whoever made it.
-        open: bool = false, Switch;
+        open: bool = false, Boolean;
 
         /// Directories whose .torrent files are tracked, those in directories below them too.
         directories: Vec<PathBuf> = Vec::new(), List(AbsolutePath);
@@ -323,7 +323,7 @@ sections! {
         listen: Vec<Listen> = Vec::new(), List(ListenAddress);
 
         /// Whether the page offers the .torrent files themselves.
-        torrents: bool = true, Switch;
+        torrents: bool = true, Boolean;
 
         /// Announce URLs for the page's magnet links.
         announce_urls: Vec<String> = Vec::new(), List(text(255));
@@ -335,7 +335,7 @@ sections! {
         path: Option<String> = Some("/metrics".to_owned()), OrEmpty(PagePath);
 
         /// Whether each listed torrent has metrics of its own.
-        per_torrent: bool = false, Switch;
+        per_torrent: bool = false, Boolean;
     }
 
     /// What survives a restart: peers, download counters, and the keys of UDP's connection ids.
@@ -392,7 +392,7 @@ sections! {
         user: String = String::new(), text(32);
 
         /// Whether the process gives up reaching files that it does not need (Landlock).
-        sandbox: bool = true, Switch;
+        sandbox: bool = true, Boolean;
     }
 
     /// What is logged, and where to.
@@ -410,7 +410,7 @@ sections! {
         ]);
 
         /// Whether each announce is a line, at level info.
-        announces: bool = false, Switch;
+        announces: bool = false, Boolean;
 
         /// Whether lines may name clients' addresses. masked keeps /24 of IPv4 and /48 of IPv6.
         addresses: log::Addresses = log::Addresses::Off, words::<log::Addresses>(&["off", "masked", "full"]);
@@ -452,16 +452,16 @@ impl Loaded {
             warning: Some(tracker.warning.as_str())
                 .filter(|text| !text.is_empty())
                 .map(Into::into),
-            announces: tracker::Gate {
+            announces: tracker::AccessPolicy {
                 access: self.lists.announce.clone(),
                 budget: budget(limits.announces, limits.announces_burst),
             },
-            scrapes: tracker::Gate {
+            scrapes: tracker::AccessPolicy {
                 access: self.lists.scrape.clone(),
                 budget: budget(limits.scrapes, limits.scrapes_burst),
             },
-            localities: self.lists.localities.clone(),
-            // The catalogue knows which ids they are for.
+            local_networks: self.lists.local_networks.clone(),
+            // The catalog knows which ids they are for.
             notices: HashMap::new(),
             host_key: (cluster.url.as_ref()).map(|_| HostKey::new(&cluster.name)),
         }
@@ -523,7 +523,7 @@ impl Loaded {
     }
 
     /// `None` for no limit.
-    fn budget(&self, per_minute: u32, burst: u32, seed: u64) -> Option<Arc<Budget>> {
+    fn budget(&self, per_minute: u32, burst: u32, seed: u64) -> Option<Arc<RateLimiter>> {
         let rate = Rate {
             per_minute: NonZeroU32::new(per_minute)?,
             burst: NonZeroU32::new(burst)?,
@@ -537,7 +537,7 @@ impl Loaded {
             exempt: self.lists.exempt.clone(),
             places: self.config.limits.remembered as usize,
         };
-        Some(Arc::new(Budget::new(
+        Some(Arc::new(RateLimiter::new(
             settings,
             [seed, u64::from(per_minute)],
         )))
@@ -668,7 +668,7 @@ impl Config {
     }
 }
 
-/// Faults and advice that take more than one key to see.
+/// Errors and advice that take more than one key to see.
 impl Config {
     /// Values that cannot go together, each with the keys to blame.
     fn conflicts(&self) -> Vec<Finding> {
@@ -937,7 +937,7 @@ const SAMPLE_HEAD: &str = "\
 
 /// A line for the operator about the configuration: `file:line: [section] key: what; what to do`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Remark {
+pub struct Diagnostic {
     /// `None` where a default is to blame.
     pub file: Option<PathBuf>,
     /// From 1; `None` where the file as a whole is meant.
@@ -945,7 +945,7 @@ pub struct Remark {
     pub text: String,
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}:", file.display())?;
@@ -966,9 +966,9 @@ impl fmt::Display for Remark {
 
 /// All that keeps a configuration from being used, one line each. Never empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Faults(pub Vec<Remark>);
+pub struct Errors(pub Vec<Diagnostic>);
 
-impl fmt::Display for Faults {
+impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, fault) in self.0.iter().enumerate() {
             let newline = if i > 0 { "\n" } else { "" };
@@ -978,7 +978,7 @@ impl fmt::Display for Faults {
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for Errors {}
 
 /// A configuration and where it came from.
 #[derive(Clone, Debug)]
@@ -988,16 +988,16 @@ pub struct Loaded {
     pub lists: Lists,
     /// Every file read, in order, but for the lists.
     pub files: Vec<PathBuf>,
-    places: Places,
-    about_files: Vec<Remark>,
+    places: KeyLocations,
+    about_files: Vec<Diagnostic>,
 }
 
 /// The file and line that last set a key, by `section.key`.
-type Places = HashMap<String, (PathBuf, usize)>;
+type KeyLocations = HashMap<String, (PathBuf, usize)>;
 
 impl Loaded {
     /// What is allowed but unwise, as `config` stands now: a command line may have changed it since it was read.
-    pub fn warnings(&self) -> Vec<Remark> {
+    pub fn warnings(&self) -> Vec<Diagnostic> {
         let advice = self.config.advice().into_iter();
         let advice = advice.map(|finding| locate(&self.places, finding));
         self.about_files.iter().cloned().chain(advice).collect()
@@ -1007,16 +1007,16 @@ impl Loaded {
 impl Config {
     /// Reads the file at `path`, then the drop-ins: `*.toml` in the directory of that name with `.d` added, in the
     /// order of their names. A key set in a later file replaces it as a whole.
-    pub fn load(path: &Path) -> Result<Loaded, Faults> {
+    pub fn load(path: &Path) -> Result<Loaded, Errors> {
         Self::load_from(path, false)
     }
 
     /// Like [`Config::load`], but a missing file counts as empty.
-    pub fn load_if_present(path: &Path) -> Result<Loaded, Faults> {
+    pub fn load_if_present(path: &Path) -> Result<Loaded, Errors> {
         Self::load_from(path, true)
     }
 
-    fn load_from(path: &Path, may_be_missing: bool) -> Result<Loaded, Faults> {
+    fn load_from(path: &Path, may_be_missing: bool) -> Result<Loaded, Errors> {
         let mut loader = Loader::default();
         match fs::read(path) {
             Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => {}
@@ -1034,9 +1034,9 @@ impl Config {
 struct Loader {
     config: Config,
     files: Vec<PathBuf>,
-    places: Places,
-    about_files: Vec<Remark>,
-    faults: Vec<Remark>,
+    places: KeyLocations,
+    about_files: Vec<Diagnostic>,
+    faults: Vec<Diagnostic>,
 }
 
 impl Loader {
@@ -1077,7 +1077,7 @@ impl Loader {
         if fs::metadata(path)
             .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o002 != 0)
         {
-            self.about_files.push(Remark {
+            self.about_files.push(Diagnostic {
                 file: Some(path.to_owned()),
                 line: None,
                 text: "anyone on this machine may change this file; chmod o-w it".to_owned(),
@@ -1125,17 +1125,17 @@ impl Loader {
         self.faults[faults_before..].sort_by_key(|fault| fault.line);
     }
 
-    fn add_section(&mut self, path: &Path, text: &str, name: &str, given: &Given) {
+    fn add_section(&mut self, path: &Path, text: &str, name: &str, given: &TomlValue) {
         let line = toml_value::line_of_name(text, name);
         let sections = Config::default().describe();
         let Some(section) = sections.iter().find(|section| section.name == name) else {
             let text = match given {
-                Given::Table(_) => unknown_section(&sections, name),
+                TomlValue::Table(_) => unknown_section(&sections, name),
                 _ => stray_key(&sections, name),
             };
             return self.fault(path, line, text);
         };
-        let Given::Table(entries) = given else {
+        let TomlValue::Table(entries) = given else {
             let text = format!(
                 "[{name}]: is {}, not a section; write [{name}] once, on a line of its own, and its keys below",
                 given.kind()
@@ -1162,14 +1162,14 @@ impl Loader {
     }
 
     fn fault(&mut self, path: &Path, line: Option<usize>, text: String) {
-        self.faults.push(Remark {
+        self.faults.push(Diagnostic {
             file: Some(path.to_owned()),
             line,
             text,
         });
     }
 
-    fn finish(mut self) -> Result<Loaded, Faults> {
+    fn finish(mut self) -> Result<Loaded, Errors> {
         // A key that was refused still has its old value, so a conflict with it would mislead.
         if self.faults.is_empty() {
             let conflicts = self.config.conflicts().into_iter();
@@ -1178,7 +1178,7 @@ impl Loader {
         }
         let lists = Lists::read(&self.config, &mut self.faults);
         if !self.faults.is_empty() {
-            return Err(Faults(self.faults));
+            return Err(Errors(self.faults));
         }
         Ok(Loaded {
             config: self.config,
@@ -1191,10 +1191,10 @@ impl Loader {
 }
 
 /// A finding with the place of the first of its keys that a file sets.
-fn locate(places: &Places, finding: Finding) -> Remark {
+fn locate(places: &KeyLocations, finding: Finding) -> Diagnostic {
     let place = finding.keys.iter().find_map(|key| places.get(*key));
     let (section, key) = finding.keys[0].split_once('.').unwrap_or_default();
-    Remark {
+    Diagnostic {
         file: place.map(|(file, _)| file.clone()),
         line: place.map(|(_, line)| *line),
         text: format!("[{section}] {key}: {}", finding.text),
@@ -1214,7 +1214,7 @@ fn why_unreadable(error: &io::Error) -> String {
     }
 }
 
-fn explain(section: &Section, name: &str, text: &str, wrong: &Wrong) -> String {
+fn explain(section: &Section, name: &str, text: &str, wrong: &InvalidValue) -> String {
     let mut value = text.get(wrong.span.clone()).unwrap_or_default().to_owned();
     // Before the @ of a URL stands a password, which is not for a log to show.
     if let (true, Some((_, host))) = (name == "url", value.rsplit_once('@')) {
@@ -1339,7 +1339,7 @@ mod tests {
     use crate::tracker::Time;
 
     /// What the files say, without a file.
-    fn read(files: &[(&str, &str)]) -> Result<Loaded, Faults> {
+    fn read(files: &[(&str, &str)]) -> Result<Loaded, Errors> {
         let mut loader = Loader::default();
         for (name, text) in files {
             loader.add_text(Path::new(name), text);
@@ -1357,7 +1357,11 @@ mod tests {
 
     fn warnings(text: &str) -> Vec<String> {
         let loaded = read(&[("t", text)]).unwrap();
-        loaded.warnings().iter().map(Remark::to_string).collect()
+        loaded
+            .warnings()
+            .iter()
+            .map(Diagnostic::to_string)
+            .collect()
     }
 
     #[test]
@@ -1873,7 +1877,7 @@ mod tests {
         )])
         .unwrap();
         let (here, there) = ("192.0.2.1".parse().unwrap(), "fe80::1".parse().unwrap());
-        let local = |loaded: &Loaded, address| loaded.lists.localities.of(address).is_some();
+        let local = |loaded: &Loaded, address| loaded.lists.local_networks.of(address).is_some();
         assert!(!local(&default, here) && local(&default, there));
         assert!(local(&own, here) && !local(&own, there));
         let home = "127.0.0.1".parse().unwrap();

@@ -8,24 +8,24 @@ use toml::Spanned;
 
 /// A value as written. `toml::Value` would do, but it forgets the place, and an operator needs the line.
 #[derive(Debug)]
-pub(super) enum Given {
+pub(super) enum TomlValue {
     Text(String),
     Number(i128),
     Fraction,
-    Switch(bool),
+    Boolean(bool),
     Date,
     List(Vec<Spanned<Self>>),
     Table(Vec<(String, Spanned<Self>)>),
 }
 
-impl Given {
+impl TomlValue {
     /// What it is, as the second half of "X is ...".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
             Self::Number(_) => "a number",
             Self::Fraction => "a fraction",
-            Self::Switch(_) => "true or false",
+            Self::Boolean(_) => "true or false",
             Self::Date => "a date or time",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -35,7 +35,7 @@ impl Given {
 
 /// A whole file: its top-level names. These have no place of their own, because toml 0.8 refuses to tell that of
 /// a section which only `section.key = value` brought about.
-pub(super) struct Document(pub(super) Vec<(String, Given)>);
+pub(super) struct Document(pub(super) Vec<(String, TomlValue)>);
 
 /// Why a text is no TOML.
 pub(super) struct SyntaxError {
@@ -69,67 +69,67 @@ pub(super) fn line_of_name(text: &str, name: &str) -> Option<usize> {
 // How the toml crate hands a date to code that knows no dates.
 const DATE: &str = "$__toml_private_datetime";
 
-impl<'de> Deserialize<'de> for Given {
+impl<'de> Deserialize<'de> for TomlValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(GivenVisitor)
+        deserializer.deserialize_any(TomlVisitor)
     }
 }
 
-struct GivenVisitor;
+struct TomlVisitor;
 
-impl<'de> Visitor<'de> for GivenVisitor {
-    type Value = Given;
+impl<'de> Visitor<'de> for TomlVisitor {
+    type Value = TomlValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Given, E> {
-        Ok(Given::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<TomlValue, E> {
+        Ok(TomlValue::Text(text.to_owned()))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Given, E> {
-        Ok(Given::Number(number.into()))
+    fn visit_i64<E>(self, number: i64) -> Result<TomlValue, E> {
+        Ok(TomlValue::Number(number.into()))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Given, E> {
-        Ok(Given::Number(number.into()))
+    fn visit_u64<E>(self, number: u64) -> Result<TomlValue, E> {
+        Ok(TomlValue::Number(number.into()))
     }
 
-    fn visit_i128<E>(self, number: i128) -> Result<Given, E> {
-        Ok(Given::Number(number))
+    fn visit_i128<E>(self, number: i128) -> Result<TomlValue, E> {
+        Ok(TomlValue::Number(number))
     }
 
-    fn visit_u128<E>(self, _: u128) -> Result<Given, E> {
-        Ok(Given::Number(i128::MAX))
+    fn visit_u128<E>(self, _: u128) -> Result<TomlValue, E> {
+        Ok(TomlValue::Number(i128::MAX))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Given, E> {
-        Ok(Given::Fraction)
+    fn visit_f64<E>(self, _: f64) -> Result<TomlValue, E> {
+        Ok(TomlValue::Fraction)
     }
 
-    fn visit_bool<E>(self, switch: bool) -> Result<Given, E> {
-        Ok(Given::Switch(switch))
+    fn visit_bool<E>(self, switch: bool) -> Result<TomlValue, E> {
+        Ok(TomlValue::Boolean(switch))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Given, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<TomlValue, A::Error> {
         let mut list = Vec::new();
         while let Some(element) = access.next_element()? {
             list.push(element);
         }
-        Ok(Given::List(list))
+        Ok(TomlValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Given, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<TomlValue, A::Error> {
         let mut table = Vec::new();
         while let Some(name) = access.next_key::<String>()? {
             if name == DATE {
                 access.next_value::<String>()?;
-                return Ok(Given::Date);
+                return Ok(TomlValue::Date);
             }
             table.push((name, access.next_value()?));
         }
-        Ok(Given::Table(table))
+        Ok(TomlValue::Table(table))
     }
 }
 

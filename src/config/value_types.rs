@@ -11,19 +11,19 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::nearest;
-use super::toml_value::Given;
+use super::toml_value::TomlValue;
 use crate::cluster::{PasswordFile, Url};
 use crate::tracker::access::parse_network;
 
 /// One kind of value. The table in `config.rs` names one for each key.
-pub(super) trait Rule {
+pub(super) trait ValueType {
     type Value;
 
     /// What may be written, to follow "allowed: ".
     fn allowed(&self) -> String;
 
     /// The value, or each thing that is wrong with it.
-    fn read(&self, given: &Spanned<Given>) -> Result<Self::Value, Vec<Wrong>>;
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<Self::Value, Vec<InvalidValue>>;
 
     /// `value` as TOML; reading it back gives `value`.
     fn write(&self, value: &Self::Value) -> String;
@@ -31,14 +31,18 @@ pub(super) trait Rule {
 
 /// Something wrong with a value: where, what (to follow the value), and what to do if better advice is at hand than
 /// to correct it.
-pub(super) struct Wrong {
+pub(super) struct InvalidValue {
     pub(super) span: Range<usize>,
     pub(super) what: String,
     pub(super) advice: Option<String>,
 }
 
-impl Wrong {
-    fn one(given: &Spanned<Given>, what: impl Into<String>, advice: Option<String>) -> Vec<Self> {
+impl InvalidValue {
+    fn one(
+        given: &Spanned<TomlValue>,
+        what: impl Into<String>,
+        advice: Option<String>,
+    ) -> Vec<Self> {
         vec![Self {
             span: given.span(),
             what: what.into(),
@@ -47,41 +51,47 @@ impl Wrong {
     }
 }
 
-fn wrong_kind(given: &Spanned<Given>, wanted: &str, advice: Option<String>) -> Vec<Wrong> {
+fn wrong_kind(
+    given: &Spanned<TomlValue>,
+    wanted: &str,
+    advice: Option<String>,
+) -> Vec<InvalidValue> {
     let what = format!("is {}, not {wanted}", given.get_ref().kind());
-    Wrong::one(given, what, advice)
+    InvalidValue::one(given, what, advice)
 }
 
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-fn text_of(given: &Spanned<Given>) -> Result<&str, Vec<Wrong>> {
+fn text_of(given: &Spanned<TomlValue>) -> Result<&str, Vec<InvalidValue>> {
     match given.get_ref() {
-        Given::Text(text) => Ok(text),
-        Given::Number(_) | Given::Fraction | Given::Date | Given::Switch(_) => Err(wrong_kind(
-            given,
-            "text",
-            Some("write it in double quotes".to_owned()),
-        )),
-        Given::List(_) | Given::Table(_) => Err(wrong_kind(given, "text", None)),
+        TomlValue::Text(text) => Ok(text),
+        TomlValue::Number(_) | TomlValue::Fraction | TomlValue::Date | TomlValue::Boolean(_) => {
+            Err(wrong_kind(
+                given,
+                "text",
+                Some("write it in double quotes".to_owned()),
+            ))
+        }
+        TomlValue::List(_) | TomlValue::Table(_) => Err(wrong_kind(given, "text", None)),
     }
 }
 
 /// `true` or `false`.
-pub(super) struct Switch;
+pub(super) struct Boolean;
 
-impl Rule for Switch {
+impl ValueType for Boolean {
     type Value = bool;
 
     fn allowed(&self) -> String {
         "true or false".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<bool, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<bool, Vec<InvalidValue>> {
         match given.get_ref() {
-            Given::Switch(switch) => Ok(*switch),
-            Given::Text(text) if text == "true" || text == "false" => Err(wrong_kind(
+            TomlValue::Boolean(switch) => Ok(*switch),
+            TomlValue::Text(text) if text == "true" || text == "false" => Err(wrong_kind(
                 given,
                 "true or false",
                 Some("write it without quotes".to_owned()),
@@ -111,7 +121,7 @@ pub(super) fn seconds(range: RangeInclusive<u32>) -> Number {
     number(range, "seconds")
 }
 
-impl Rule for Number {
+impl ValueType for Number {
     type Value = u32;
 
     fn allowed(&self) -> String {
@@ -119,26 +129,26 @@ impl Rule for Number {
         format!("{low} to {high} {}", self.unit)
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<u32, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<u32, Vec<InvalidValue>> {
         let number = match given.get_ref() {
-            Given::Number(number) => *number,
-            Given::Text(text) if text.parse::<i128>().is_ok() => {
+            TomlValue::Number(number) => *number,
+            TomlValue::Text(text) if text.parse::<i128>().is_ok() => {
                 let advice = "write it without quotes".to_owned();
                 return Err(wrong_kind(given, "a number", Some(advice)));
             }
-            Given::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            TomlValue::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
                 let advice = "write the number alone, without quotes".to_owned();
                 return Err(wrong_kind(given, "a number", Some(advice)));
             }
-            Given::Fraction => return Err(wrong_kind(given, "a whole number", None)),
+            TomlValue::Fraction => return Err(wrong_kind(given, "a whole number", None)),
             _ => return Err(wrong_kind(given, "a number", None)),
         };
         if number < i128::from(*self.range.start()) {
-            return Err(Wrong::one(given, "is too small", None));
+            return Err(InvalidValue::one(given, "is too small", None));
         }
         match u32::try_from(number) {
             Ok(number) if self.range.contains(&number) => Ok(number),
-            _ => Err(Wrong::one(given, "is too large", None)),
+            _ => Err(InvalidValue::one(given, "is too large", None)),
         }
     }
 
@@ -148,19 +158,19 @@ impl Rule for Number {
 }
 
 /// One of a few words, which are what `T` reads and shows itself as.
-pub(super) struct Words<T> {
+pub(super) struct Keyword<T> {
     words: &'static [&'static str],
     of: PhantomData<T>,
 }
 
-pub(super) fn words<T>(words: &'static [&'static str]) -> Words<T> {
-    Words {
+pub(super) fn words<T>(words: &'static [&'static str]) -> Keyword<T> {
+    Keyword {
         words,
         of: PhantomData,
     }
 }
 
-impl<T: FromStr + fmt::Display> Rule for Words<T> {
+impl<T: FromStr + fmt::Display> ValueType for Keyword<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
@@ -171,14 +181,14 @@ impl<T: FromStr + fmt::Display> Rule for Words<T> {
         }
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<T, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<T, Vec<InvalidValue>> {
         let text = text_of(given)?;
         let known = self.words.contains(&text);
         let value = text.parse().ok().filter(|_| known);
         value.ok_or_else(|| {
             let near = nearest(text, self.words.iter().copied());
             let advice = near.map(|word| format!("did you mean {}?", quoted(word)));
-            Wrong::one(given, "is none of the words", advice)
+            InvalidValue::one(given, "is none of the words", advice)
         })
     }
 
@@ -187,7 +197,7 @@ impl<T: FromStr + fmt::Display> Rule for Words<T> {
     }
 }
 
-/// Words for people, in one line.
+/// Keyword for people, in one line.
 pub(super) struct Text {
     max_bytes: usize,
 }
@@ -196,20 +206,20 @@ pub(super) fn text(max_bytes: usize) -> Text {
     Text { max_bytes }
 }
 
-impl Rule for Text {
+impl ValueType for Text {
     type Value = String;
 
     fn allowed(&self) -> String {
         format!("one line of text, up to {} bytes", self.max_bytes)
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
         let text = text_of(given)?;
         if text.len() > self.max_bytes {
             let what = format!("is too long, {} bytes", text.len());
-            Err(Wrong::one(given, what, None))
+            Err(InvalidValue::one(given, what, None))
         } else if text.contains(char::is_control) {
-            Err(Wrong::one(
+            Err(InvalidValue::one(
                 given,
                 "has a line break or another control character",
                 None,
@@ -227,21 +237,21 @@ impl Rule for Text {
 /// A file or directory, wherever the daemon was started from.
 pub(super) struct AbsolutePath;
 
-impl Rule for AbsolutePath {
+impl ValueType for AbsolutePath {
     type Value = PathBuf;
 
     fn allowed(&self) -> String {
         "an absolute path".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<PathBuf, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<PathBuf, Vec<InvalidValue>> {
         let text = text_of(given)?;
         let path = Path::new(text);
         if !path.is_absolute() {
             let advice = "write the whole path, from / on".to_owned();
-            Err(Wrong::one(given, "is not absolute", Some(advice)))
+            Err(InvalidValue::one(given, "is not absolute", Some(advice)))
         } else if text.contains('\0') {
-            Err(Wrong::one(given, "has a NUL character", None))
+            Err(InvalidValue::one(given, "has a NUL character", None))
         } else {
             Ok(path.to_owned())
         }
@@ -255,16 +265,16 @@ impl Rule for AbsolutePath {
 /// Where a cluster's engine is.
 pub(super) struct EngineUrl;
 
-impl Rule for EngineUrl {
+impl ValueType for EngineUrl {
     type Value = Url;
 
     fn allowed(&self) -> String {
         "the URL of an engine".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<Url, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<Url, Vec<InvalidValue>> {
         let url = text_of(given)?.parse::<Url>();
-        url.map_err(|wrong| Wrong::one(given, wrong.what, Some(wrong.advice.to_owned())))
+        url.map_err(|wrong| InvalidValue::one(given, wrong.what, Some(wrong.advice.to_owned())))
     }
 
     fn write(&self, value: &Url) -> String {
@@ -275,22 +285,22 @@ impl Rule for EngineUrl {
 /// What a cluster's keys begin with.
 pub(super) struct ClusterName;
 
-impl Rule for ClusterName {
+impl ValueType for ClusterName {
     type Value = String;
 
     fn allowed(&self) -> String {
         "letters, digits, dots, dashes and underscores, 1 to 32 of them".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
         let name = text_of(given)?;
         let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
         if name.is_empty() {
-            Err(Wrong::one(given, "is empty", None))
+            Err(InvalidValue::one(given, "is empty", None))
         } else if name.len() > 32 {
-            Err(Wrong::one(given, "is too long", None))
+            Err(InvalidValue::one(given, "is too long", None))
         } else if let Some(c) = name.chars().find(|&c| odd(c)) {
-            Err(Wrong::one(given, format!("has {c:?}"), None))
+            Err(InvalidValue::one(given, format!("has {c:?}"), None))
         } else {
             Ok(name.to_owned())
         }
@@ -304,21 +314,21 @@ impl Rule for ClusterName {
 /// Where a password is.
 pub(super) struct PasswordPlace;
 
-impl Rule for PasswordPlace {
+impl ValueType for PasswordPlace {
     type Value = PasswordFile;
 
     fn allowed(&self) -> String {
         "an absolute path, \"credential:NAME\"".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<PasswordFile, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<PasswordFile, Vec<InvalidValue>> {
         let Some(name) = text_of(given)?.strip_prefix(CREDENTIAL) else {
             return AbsolutePath.read(given).map(PasswordFile::At);
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         match name.starts_with(|c: char| c != '.') && name.chars().all(plain) {
             true => Ok(PasswordFile::Credential(name.to_owned())),
-            false => Err(Wrong::one(given, "names no credential", None)),
+            false => Err(InvalidValue::one(given, "names no credential", None)),
         }
     }
 
@@ -335,16 +345,16 @@ const CREDENTIAL: &str = "credential:";
 /// A value, or empty text for none.
 pub(super) struct OrEmpty<R>(pub(super) R);
 
-impl<R: Rule> Rule for OrEmpty<R> {
+impl<R: ValueType> ValueType for OrEmpty<R> {
     type Value = Option<R::Value>;
 
     fn allowed(&self) -> String {
         format!("{} or \"\"", self.0.allowed())
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<Self::Value, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<Self::Value, Vec<InvalidValue>> {
         match given.get_ref() {
-            Given::Text(text) if text.is_empty() => Ok(None),
+            TomlValue::Text(text) if text.is_empty() => Ok(None),
             _ => self.0.read(given).map(Some),
         }
     }
@@ -358,14 +368,17 @@ impl<R: Rule> Rule for OrEmpty<R> {
 }
 
 /// A path as it stands in a URL.
-fn url_path<'a>(given: &'a Spanned<Given>, example: &str) -> Result<&'a str, Vec<Wrong>> {
+fn url_path<'a>(
+    given: &'a Spanned<TomlValue>,
+    example: &str,
+) -> Result<&'a str, Vec<InvalidValue>> {
     let path = text_of(given)?;
     let in_a_url = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
     if !path.starts_with('/') {
         let advice = Some(format!("write for example {}", quoted(example)));
-        Err(Wrong::one(given, "does not start with /", advice))
+        Err(InvalidValue::one(given, "does not start with /", advice))
     } else if let Some(c) = path.chars().find(|c| !in_a_url(*c)) {
-        Err(Wrong::one(
+        Err(InvalidValue::one(
             given,
             format!("has {c:?}, which no path may have"),
             None,
@@ -378,17 +391,17 @@ fn url_path<'a>(given: &'a Spanned<Given>, example: &str) -> Result<&'a str, Vec
 /// The path of a URL at which something is shown.
 pub(super) struct PagePath;
 
-impl Rule for PagePath {
+impl ValueType for PagePath {
     type Value = String;
 
     fn allowed(&self) -> String {
         "a path that starts with / and does not end with it".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
         let path = url_path(given, "/status")?;
         match path.ends_with('/') {
-            true => Err(Wrong::one(given, "ends with /", None)),
+            true => Err(InvalidValue::one(given, "ends with /", None)),
             false => Ok(path.to_owned()),
         }
     }
@@ -401,21 +414,21 @@ impl Rule for PagePath {
 /// The path of a URL at which clients announce.
 pub(super) struct AnnouncePath;
 
-impl Rule for AnnouncePath {
+impl ValueType for AnnouncePath {
     type Value = String;
 
     fn allowed(&self) -> String {
         "a path that starts with / and whose last part starts with announce".to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<String, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
         let path = url_path(given, "/announce")?;
         let last = path.rsplit('/').next().unwrap_or_default();
         if !last.starts_with("announce") {
             let example = format!("{}/announce", path.trim_end_matches('/'));
             let what = "leaves clients no scrape path, which they make by putting scrape for announce in the last part";
             let advice = Some(format!("write for example {}", quoted(&example)));
-            Err(Wrong::one(given, what, advice))
+            Err(InvalidValue::one(given, what, advice))
         } else {
             Ok(path.to_owned())
         }
@@ -466,14 +479,14 @@ pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
 /// An address and port, or a Unix socket's path.
 pub(super) struct ListenAddress;
 
-impl Rule for ListenAddress {
+impl ValueType for ListenAddress {
     type Value = Listen;
 
     fn allowed(&self) -> String {
         r#""address:port", "[IPv6 address]:port" or "unix:/path""#.to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<Listen, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<Listen, Vec<InvalidValue>> {
         let text = text_of(given)?;
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') && !path.contains('\0') => {
@@ -481,7 +494,11 @@ impl Rule for ListenAddress {
             }
             Some(_) => {
                 let advice = "write unix: and the whole path, from / on".to_owned();
-                Err(Wrong::one(given, "has no absolute path", Some(advice)))
+                Err(InvalidValue::one(
+                    given,
+                    "has no absolute path",
+                    Some(advice),
+                ))
             }
             None => read_socket_address(given, text).map(Listen::Tcp),
         }
@@ -515,14 +532,14 @@ impl fmt::Display for Source {
 /// A network, an address, or the path of a file of these.
 pub(super) struct NetworkOrFile;
 
-impl Rule for NetworkOrFile {
+impl ValueType for NetworkOrFile {
     type Value = Source;
 
     fn allowed(&self) -> String {
         r#""address", "network/length" or "/path" of a file of these"#.to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<Source, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<Source, Vec<InvalidValue>> {
         let text = text_of(given)?;
         if text.starts_with('/') && !text.contains('\0') {
             return Ok(Source::File(text.into()));
@@ -532,12 +549,12 @@ impl Rule for NetworkOrFile {
         }
         let Ok(network) = text.parse::<IpNet>() else {
             let what = "is neither a network nor an absolute path";
-            return Err(Wrong::one(given, what, None));
+            return Err(InvalidValue::one(given, what, None));
         };
         let (whole, address) = (network.trunc(), network.addr());
         let advice = format!("write \"{whole}\" for the network or \"{address}\" for the address");
         let what = "has bits set beyond its prefix";
-        Err(Wrong::one(given, what, Some(advice)))
+        Err(InvalidValue::one(given, what, Some(advice)))
     }
 
     fn write(&self, value: &Source) -> String {
@@ -548,14 +565,14 @@ impl Rule for NetworkOrFile {
 /// An address and port.
 pub(super) struct UdpAddress;
 
-impl Rule for UdpAddress {
+impl ValueType for UdpAddress {
     type Value = SocketAddr;
 
     fn allowed(&self) -> String {
         r#""address:port" or "[IPv6 address]:port""#.to_owned()
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<SocketAddr, Vec<Wrong>> {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<SocketAddr, Vec<InvalidValue>> {
         read_socket_address(given, text_of(given)?)
     }
 
@@ -564,7 +581,10 @@ impl Rule for UdpAddress {
     }
 }
 
-fn read_socket_address(given: &Spanned<Given>, text: &str) -> Result<SocketAddr, Vec<Wrong>> {
+fn read_socket_address(
+    given: &Spanned<TomlValue>,
+    text: &str,
+) -> Result<SocketAddr, Vec<InvalidValue>> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -575,10 +595,10 @@ fn read_socket_address(given: &Spanned<Given>, text: &str) -> Result<SocketAddr,
         .unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         let example = SocketAddr::new(address, 6969).to_string();
-        return Err(Wrong::one(given, "has no port", write(example)));
+        return Err(InvalidValue::one(given, "has no port", write(example)));
     }
     if text.parse::<u16>().is_ok() {
-        return Err(Wrong::one(
+        return Err(InvalidValue::one(
             given,
             "has no address",
             write(format!("[::]:{text}")),
@@ -601,23 +621,23 @@ fn read_socket_address(given: &Spanned<Given>, text: &str) -> Result<SocketAddr,
         }
         _ => ("is no address", None),
     };
-    Err(Wrong::one(given, what, advice))
+    Err(InvalidValue::one(given, what, advice))
 }
 
 /// Any number of values of one kind.
 pub(super) struct List<R>(pub(super) R);
 
-impl<R: Rule> Rule for List<R> {
+impl<R: ValueType> ValueType for List<R> {
     type Value = Vec<R::Value>;
 
     fn allowed(&self) -> String {
         format!("a list, each {}", self.0.allowed())
     }
 
-    fn read(&self, given: &Spanned<Given>) -> Result<Vec<R::Value>, Vec<Wrong>> {
-        let Given::List(elements) = given.get_ref() else {
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<Vec<R::Value>, Vec<InvalidValue>> {
+        let TomlValue::List(elements) = given.get_ref() else {
             let advice = match given.get_ref() {
-                Given::Table(_) => None,
+                TomlValue::Table(_) => None,
                 _ => Some("put it in brackets: [...]".to_owned()),
             };
             return Err(wrong_kind(given, "a list", advice));

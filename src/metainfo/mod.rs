@@ -55,7 +55,7 @@ impl Metainfo {
         Read::of(bytes).map(|read| read.metainfo)
     }
 
-    /// What the catalogue keeps of it.
+    /// What the catalog keeps of it.
     pub fn torrent(&self) -> Torrent {
         Torrent {
             name: self.name.clone(),

@@ -22,7 +22,7 @@ pub struct Settings {
 
 /// How far the sandbox came.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reached {
+pub enum Enforcement {
     /// All that was asked for.
     Full,
     /// This kernel knows a part of it: files at least, but not always TCP (Linux 6.7) or signals (Linux 6.12).
@@ -31,7 +31,7 @@ pub enum Reached {
     Nothing(&'static str),
 }
 
-impl Display for Reached {
+impl Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("full"),
@@ -44,9 +44,9 @@ impl Display for Reached {
 /// What [`restrict`] has to tell the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restricted {
-    pub reached: Reached,
+    pub reached: Enforcement,
     /// Paths of the settings that could not be opened: they stay out of reach, even if they appear later.
-    pub absent: Vec<PathBuf>,
+    pub missing_paths: Vec<PathBuf>,
 }
 
 /// Shuts the calling thread and all threads that it starts later in, for good: to be called before the first is started. No
@@ -74,7 +74,7 @@ impl std::error::Error for RestrictError {}
 
 #[cfg(not(feature = "landlock"))]
 mod imp {
-    use super::{Reached, RestrictError, Restricted, Settings};
+    use super::{Enforcement, RestrictError, Restricted, Settings};
 
     #[expect(
         clippy::unnecessary_wraps,
@@ -82,8 +82,8 @@ mod imp {
     )]
     pub(super) fn restrict(_: &Settings) -> Result<Restricted, RestrictError> {
         Ok(Restricted {
-            reached: Reached::Nothing("built without Landlock"),
-            absent: Vec::new(),
+            reached: Enforcement::Nothing("built without Landlock"),
+            missing_paths: Vec::new(),
         })
     }
 }
@@ -98,7 +98,7 @@ mod imp {
         RulesetStatus, Scope, make_bitflags,
     };
 
-    use super::{Reached, RestrictError, Restricted, Settings};
+    use super::{Enforcement, RestrictError, Restricted, Settings};
 
     /// The newest rules that were tried here (Linux 6.12). Those after it would forbid to connect to the log's socket.
     const KNOWN: ABI = ABI::V6;
@@ -111,18 +111,18 @@ mod imp {
     });
 
     pub(super) fn restrict(settings: &Settings) -> Result<Restricted, RestrictError> {
-        let mut absent = Vec::new();
-        let status =
-            apply(settings, &mut absent).map_err(|error| RestrictError(error.to_string()))?;
+        let mut missing_paths = Vec::new();
+        let status = apply(settings, &mut missing_paths)
+            .map_err(|error| RestrictError(error.to_string()))?;
         Ok(Restricted {
             reached: reached(&status),
-            absent,
+            missing_paths,
         })
     }
 
     fn apply(
         settings: &Settings,
-        absent: &mut Vec<PathBuf>,
+        missing_paths: &mut Vec<PathBuf>,
     ) -> Result<RestrictionStatus, RulesetError> {
         let mut handled = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))?
@@ -137,7 +137,7 @@ mod imp {
         }
         for (paths, access) in [(&settings.read, READ), (&settings.write, WRITE)] {
             for path in paths {
-                rules = allow(rules, path, access, absent)?;
+                rules = allow(rules, path, access, missing_paths)?;
             }
         }
         rules.restrict_self()
@@ -147,10 +147,10 @@ mod imp {
         rules: RulesetCreated,
         path: &Path,
         access: BitFlags<AccessFs>,
-        absent: &mut Vec<PathBuf>,
+        missing_paths: &mut Vec<PathBuf>,
     ) -> Result<RulesetCreated, RulesetError> {
         let Ok(opened) = PathFd::new(path) else {
-            absent.push(path.to_owned());
+            missing_paths.push(path.to_owned());
             return Ok(rules);
         };
         let access = if path.is_dir() {
@@ -161,15 +161,15 @@ mod imp {
         rules.add_rule(PathBeneath::new(opened, access))
     }
 
-    fn reached(status: &RestrictionStatus) -> Reached {
+    fn reached(status: &RestrictionStatus) -> Enforcement {
         match (&status.ruleset, &status.landlock) {
-            (RulesetStatus::FullyEnforced, _) => Reached::Full,
-            (RulesetStatus::PartiallyEnforced, _) => Reached::Partial,
-            (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => Reached::Nothing(
+            (RulesetStatus::FullyEnforced, _) => Enforcement::Full,
+            (RulesetStatus::PartiallyEnforced, _) => Enforcement::Partial,
+            (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => Enforcement::Nothing(
                 "Landlock is switched off in this kernel (lsm= on its command line)",
             ),
             (RulesetStatus::NotEnforced, _) => {
-                Reached::Nothing("this kernel has no Landlock, or a filter hides it")
+                Enforcement::Nothing("this kernel has no Landlock, or a filter hides it")
             }
         }
     }

@@ -46,7 +46,7 @@ impl Display for Kind {
 
 /// A name by which sockets are told apart (`FileDescriptorName=` of systemd.socket(5)), and what they may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct SocketName<'a> {
     pub name: &'a str,
     pub kinds: &'a [Kind],
 }
@@ -177,7 +177,7 @@ impl std::error::Error for InheritError {}
 ///
 /// # Errors
 /// When sockets were passed that this process cannot serve: each is a fault of the unit, and none is passed over in silence.
-pub fn inherited(known: &[Known<'_>]) -> Result<Vec<(String, Inherited)>, InheritError> {
+pub fn inherited(known: &[SocketName<'_>]) -> Result<Vec<(String, Inherited)>, InheritError> {
     let Some(sockets) = passed_to_us()? else {
         return Ok(Vec::new());
     };
@@ -229,7 +229,7 @@ fn names(joined: Option<String>, sockets: usize) -> Result<Vec<String>, InheritE
 fn adopt(
     fd: RawFd,
     name: String,
-    known: &[Known<'_>],
+    known: &[SocketName<'_>],
 ) -> Result<(String, Inherited), InheritError> {
     let Some(part) = known.iter().find(|part| part.name == name) else {
         let known = known

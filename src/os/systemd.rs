@@ -67,7 +67,7 @@ impl Watchdog {
         self.timeout / 2
     }
 
-    /// "All workers serve": to be said only when [`Workers::all_seen`] says so.
+    /// "All workers serve": to be said only when [`Heartbeats::all_alive`] says so.
     ///
     /// # Errors
     /// As [`ready`].
@@ -78,23 +78,23 @@ impl Watchdog {
 
 /// Which workers have shown that they still serve, so that one stuck worker is enough to stop the watchdog's pings.
 #[derive(Debug)]
-pub struct Workers(Box<[AtomicBool]>);
+pub struct Heartbeats(Box<[AtomicBool]>);
 
-impl Workers {
+impl Heartbeats {
     pub fn new(count: usize) -> Self {
         Self((0..count).map(|_| AtomicBool::new(false)).collect())
     }
 
     /// This worker serves: called from the loop that serves, by its number from 0, several times in each ping interval.
-    pub fn seen(&self, worker: usize) {
+    pub fn beat(&self, worker: usize) {
         self.0[worker].store(true, Relaxed);
     }
 
-    /// Whether every worker was seen since this was last true.
-    pub fn all_seen(&self) -> bool {
-        let all = self.0.iter().all(|seen| seen.load(Relaxed));
+    /// Whether every worker was beat since this was last true.
+    pub fn all_alive(&self) -> bool {
+        let all = self.0.iter().all(|beat| beat.load(Relaxed));
         if all {
-            self.0.iter().for_each(|seen| seen.store(false, Relaxed));
+            self.0.iter().for_each(|beat| beat.store(false, Relaxed));
         }
         all
     }
@@ -118,14 +118,14 @@ mod tests {
 
     #[test]
     fn one_worker_unseen_is_enough() {
-        let workers = Workers::new(2);
-        assert!(!workers.all_seen());
-        workers.seen(0);
-        workers.seen(0);
-        assert!(!workers.all_seen());
-        workers.seen(1);
-        assert!(workers.all_seen());
-        assert!(!workers.all_seen(), "and each must be seen anew");
+        let workers = Heartbeats::new(2);
+        assert!(!workers.all_alive());
+        workers.beat(0);
+        workers.beat(0);
+        assert!(!workers.all_alive());
+        workers.beat(1);
+        assert!(workers.all_alive());
+        assert!(!workers.all_alive(), "and each must be beat anew");
     }
 
     #[test]

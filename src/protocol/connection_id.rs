@@ -107,7 +107,7 @@ impl ConnectionIds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Random;
+    use crate::tracker::Rng;
 
     const NOW: u64 = 1_790_000_000;
 
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_million_guesses_are_not_enough() {
-        let mut random = Random::new(5);
+        let mut random = Rng::new(5);
         let ids = ids(3600);
         for _ in 0..1_000_000 {
             let guess = ConnectionId(random.next_u64());

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
-use crate::tracker::types::News;
+use crate::tracker::types::AnnounceEffect;
 use crate::tracker::{
-    Announce, Event, InfoHash, Key, PeerId, Refusal, Sought, Time, Tracker, UnixTime,
+    Announce, Event, InfoHash, Key, Lookup, PeerId, Refusal, Time, Tracker, UnixTime,
 };
 
 /// The longest packet that may be answered; a server reads one byte more to know the others.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub believed: Networks,
     /// Seconds for which a connection id is good, at most [`ConnectionIds::MAX_LIFETIME`].
     pub connection_lifetime: u32,
-    pub bad_ids: BadIds,
+    pub bad_ids: InvalidConnectionIds,
     /// The most bytes in an answer, without IP and UDP headers; at least what an error has, [`ERROR_MAX`].
     pub max_payload: usize,
 }
@@ -58,7 +58,7 @@ impl Default for Settings {
         Self {
             believed: Networks::default(),
             connection_lifetime: ConnectionIds::DEFAULT_LIFETIME,
-            bad_ids: BadIds::Silence,
+            bad_ids: InvalidConnectionIds::Silence,
             max_payload: Self::DEFAULT_MAX_PAYLOAD,
         }
     }
@@ -66,19 +66,19 @@ impl Default for Settings {
 
 /// What becomes of a request whose connection id is forged or too old.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BadIds {
+pub enum InvalidConnectionIds {
     /// As BEP 15 has it.
     Silence,
     /// An error, shorter than any request: a client that still has an old id learns of it at once.
     Error,
 }
 
-impl BadIds {
+impl InvalidConnectionIds {
     /// How the configuration spells them.
     pub const WORDS: &[&str] = &["silence", "error"];
 }
 
-impl FromStr for BadIds {
+impl FromStr for InvalidConnectionIds {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
@@ -90,7 +90,7 @@ impl FromStr for BadIds {
     }
 }
 
-impl fmt::Display for BadIds {
+impl fmt::Display for InvalidConnectionIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Silence => "silence",
@@ -99,7 +99,7 @@ impl fmt::Display for BadIds {
     }
 }
 
-/// None of [`BadIds::WORDS`].
+/// None of [`InvalidConnectionIds::WORDS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnknownWord;
 
@@ -107,24 +107,24 @@ pub struct UnknownWord;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Connected,
-    Announced(Announce, News),
+    Announced(Announce, AnnounceEffect),
     Scraped,
     Refused(Refusal),
-    Malformed(Malformed),
+    Invalid(InvalidPacket),
     BadId,
     Silent(Silence),
 }
 
 /// Why a request could not be read, from a client whose address is proven; so he is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum InvalidPacket {
     AnnounceTooShort,
     PortZero,
     ScrapeEmpty,
     ScrapeUneven,
 }
 
-impl Malformed {
+impl InvalidPacket {
     /// What the client's user reads.
     pub fn reason(self) -> &'static str {
         match self {
@@ -199,7 +199,7 @@ impl Responder {
         };
         result.unwrap_or_else(|malformed| {
             write_error(out, &header, malformed.reason());
-            Outcome::Malformed(malformed)
+            Outcome::Invalid(malformed)
         })
     }
 
@@ -214,8 +214,8 @@ impl Responder {
 
     fn bad_id(&self, header: &Header, out: &mut Vec<u8>) -> Outcome {
         match self.settings.bad_ids {
-            BadIds::Silence => Outcome::Silent(Silence::BadId),
-            BadIds::Error => {
+            InvalidConnectionIds::Silence => Outcome::Silent(Silence::BadId),
+            InvalidConnectionIds::Error => {
                 const REASON: &str = "bad id";
                 const { assert!(ERROR_HEADER + REASON.len() <= Header::LEN) };
                 write_error(out, header, REASON);
@@ -232,7 +232,7 @@ impl Responder {
         header: &Header,
         packet: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, Malformed> {
+    ) -> Result<Outcome, InvalidPacket> {
         let mut announce = parse_announce(packet, from.address())?;
         // The field is IPv4's: an IPv6 packet is answered with IPv6 peers, whatever it says.
         if from.address().is_ipv4() && self.settings.believed.hold(from.address()) {
@@ -257,7 +257,7 @@ impl Responder {
                 for (place, field) in out[start..].chunks_exact_mut(4).zip(fields) {
                     place.copy_from_slice(&field.to_be_bytes());
                 }
-                Ok(Outcome::Announced(announce, News::of(&answer)))
+                Ok(Outcome::Announced(announce, AnnounceEffect::of(&answer)))
             }
             Err(refusal) => {
                 out.truncate(start);
@@ -276,7 +276,7 @@ impl Responder {
         header: &Header,
         packet: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, Malformed> {
+    ) -> Result<Outcome, InvalidPacket> {
         let scrape = match tracker.admit_scrape(now, from.address()) {
             Ok(scrape) => scrape,
             Err(refusal) => {
@@ -286,10 +286,10 @@ impl Responder {
         };
         let mut hashes = &packet[Header::LEN..];
         if hashes.is_empty() {
-            return Err(Malformed::ScrapeEmpty);
+            return Err(InvalidPacket::ScrapeEmpty);
         }
         if hashes.len() % 20 != 0 {
-            return Err(Malformed::ScrapeUneven);
+            return Err(InvalidPacket::ScrapeUneven);
         }
         let room = self.settings.max_payload.saturating_sub(SCRAPED_HEADER) / 12;
         hashes = &hashes[..hashes.len().min(20 * room.min(SCRAPE_MAX))];
@@ -356,8 +356,10 @@ fn told_address(packet: &[u8]) -> Option<IpAddr> {
 ///
 /// What follows the 98 bytes changes nothing: [`url_data`] tells the path that was announced to, and all are served
 /// alike.
-fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, Malformed> {
-    let packet: &[u8; 98] = packet.first_chunk().ok_or(Malformed::AnnounceTooShort)?;
+fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, InvalidPacket> {
+    let packet: &[u8; 98] = packet
+        .first_chunk()
+        .ok_or(InvalidPacket::AnnounceTooShort)?;
     let key = u32::from_be_bytes(field(packet, 88));
     let numwant = i32::from_be_bytes(field(packet, 92));
     let port = u16::from_be_bytes(field(packet, 96));
@@ -366,7 +368,7 @@ fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, Malformed> {
         peer_id: PeerId(field(packet, 36)),
         key: (key != 0).then_some(Key(key)),
         address: from,
-        port: NonZeroU16::new(port).ok_or(Malformed::PortZero)?,
+        port: NonZeroU16::new(port).ok_or(InvalidPacket::PortZero)?,
         event: match u32::from_be_bytes(field(packet, 80)) {
             1 => Event::Completed,
             2 => Event::Started,
@@ -379,23 +381,23 @@ fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, Malformed> {
     })
 }
 
-/// Appends what a packet seems to ask about, for [`Tracker::look_ahead`]: whether it may, and whether all of it is good,
+/// Appends what a packet seems to ask about, for [`Tracker::prefetch`]: whether it may, and whether all of it is good,
 /// is not looked at yet.
-pub fn seek(packet: &[u8], from: IpAddr, sought: &mut Vec<Sought>) {
+pub fn lookups_in(packet: &[u8], from: IpAddr, sought: &mut Vec<Lookup>) {
     let Ok(header) = Header::parse(packet) else {
         return;
     };
     match header.action {
         ANNOUNCE => {
             if let Ok(announce) = parse_announce(packet, from) {
-                sought.push(Sought::Announce(announce));
+                sought.push(Lookup::Announce(announce));
             }
         }
         SCRAPE => {
             let hashes = packet[Header::LEN..].chunks_exact(20).take(SCRAPE_MAX);
             let hashes = hashes.filter_map(|hash| hash.try_into().ok());
             let mut from = Some(from);
-            sought.extend(hashes.map(|hash| Sought::Scrape(InfoHash(hash), from.take())));
+            sought.extend(hashes.map(|hash| Lookup::Scrape(InfoHash(hash), from.take())));
         }
         _ => {}
     }
@@ -443,7 +445,7 @@ fn write_error(out: &mut Vec<u8>, header: &Header, reason: &str) {
 mod tests {
     use super::*;
     use crate::protocol::http;
-    use crate::tracker::{self, Admission, Random};
+    use crate::tracker::{self, Admission, Rng};
 
     const NOW: Time = Time(1000);
     const UNIX: UnixTime = UnixTime(1_790_000_000);
@@ -455,7 +457,7 @@ mod tests {
 
     /// What was announced is seen in what the tracker does: the tests' outcomes all carry this.
     const ANNOUNCED: Outcome = Outcome::Announced(ANY, NOTHING);
-    const NOTHING: News = News {
+    const NOTHING: AnnounceEffect = AnnounceEffect {
         change: None,
         counted: false,
     };
@@ -841,22 +843,24 @@ mod tests {
     #[test]
     fn malformed_requests_of_proven_senders_get_an_error() {
         let site = Site::new();
-        let expect = |malformed: Malformed, request: &dyn Fn(u64) -> Vec<u8>| {
+        let expect = |malformed: InvalidPacket, request: &dyn Fn(u64) -> Vec<u8>| {
             let answer = site.ask(V4, request);
             assert_eq!(
                 answer,
-                (Outcome::Malformed(malformed), error(malformed.reason()))
+                (Outcome::Invalid(malformed), error(malformed.reason()))
             );
         };
         for len in 16..98 {
-            expect(Malformed::AnnounceTooShort, &|id| {
+            expect(InvalidPacket::AnnounceTooShort, &|id| {
                 announce(id)[..len].to_vec()
             });
         }
-        expect(Malformed::PortZero, &|id| with(announce(id), 96, [0, 0]));
-        expect(Malformed::ScrapeEmpty, &|id| scrape(id, &[]));
+        expect(InvalidPacket::PortZero, &|id| {
+            with(announce(id), 96, [0, 0])
+        });
+        expect(InvalidPacket::ScrapeEmpty, &|id| scrape(id, &[]));
         for len in (17..PACKET_MAX).filter(|len| (len - 16) % 20 != 0) {
-            expect(Malformed::ScrapeUneven, &|id| {
+            expect(InvalidPacket::ScrapeUneven, &|id| {
                 scrape(id, &[TORRENT; 102])[..len].to_vec()
             });
         }
@@ -935,7 +939,7 @@ mod tests {
         let silent = Site::new();
         let telling = Site::with(
             Settings {
-                bad_ids: BadIds::Error,
+                bad_ids: InvalidConnectionIds::Error,
                 ..Settings::default()
             },
             tracker::Settings::default(),
@@ -1039,13 +1043,13 @@ mod tests {
             max_numwant: 1000,
             ..tracker::Settings::default()
         };
-        for bad_ids in [BadIds::Silence, BadIds::Error] {
+        for bad_ids in [InvalidConnectionIds::Silence, InvalidConnectionIds::Error] {
             let settings = Settings {
                 bad_ids,
                 ..Settings::default()
             };
             let site = Site::with(settings, open.clone());
-            let mut random = Random::new(15);
+            let mut random = Rng::new(15);
             let mut answered = [0; 2];
             for round in 0..60_000 {
                 let len = round % (PACKET_MAX + 2);

@@ -28,8 +28,8 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::server::http::stream::{InRequests, Pace, Stream, register};
-use crate::status::report::Figures;
+use crate::server::http::stream::{InFlight, RequestTimer, Stream, register};
+use crate::status::report::StatusReport;
 
 /// Nobody with a use for it needs more at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -46,11 +46,11 @@ const MAX_BODY: usize = 1024;
 /// Who may use the socket: root, the daemon's own user, and whom the socket's file lets in by its group. The kernel holds
 /// everyone to the mode of the file; this holds on if that is opened to all later.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct ControlAccess {
     pub path: PathBuf,
 }
 
-impl Door {
+impl ControlAccess {
     fn admits(&self, caller: &UnixCredentials) -> bool {
         if caller.uid() == 0 || caller.uid() == geteuid().as_raw() {
             return true;
@@ -63,7 +63,7 @@ impl Door {
 
 /// What can be asked of the daemon. Each call may take its time.
 pub trait Operator: Send + Sync {
-    fn figures(&self) -> Figures;
+    fn figures(&self) -> StatusReport;
 
     /// # Errors
     /// What is wrong with the configuration; nothing is changed then.
@@ -111,13 +111,13 @@ struct Done {}
 /// When the system does not take the socket.
 pub async fn serve(
     listener: UnixListener,
-    door: Door,
+    access: ControlAccess,
     operator: Arc<dyn Operator>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = register(mio::net::UnixListener::from_std(listener))?;
-    let accepting = spawn_local(accept(listener, door, operator));
+    let accepting = spawn_local(accept(listener, access, operator));
     // A sender that is gone means the same.
     let _ = stop.wait_for(|&stop| stop).await;
     accepting.abort();
@@ -126,7 +126,7 @@ pub async fn serve(
 
 async fn accept(
     listener: AsyncFd<mio::net::UnixListener>,
-    door: Door,
+    access: ControlAccess,
     operator: Arc<dyn Operator>,
 ) {
     let open = Rc::new(Cell::new(0));
@@ -136,7 +136,7 @@ async fn accept(
             Ok((caller, _)) if open.get() < MAX_CONNECTIONS => {
                 // Who they are cannot be told of a connection that is gone already.
                 let admitted =
-                    getsockopt(&caller, PeerCredentials).is_ok_and(|caller| door.admits(&caller));
+                    getsockopt(&caller, PeerCredentials).is_ok_and(|caller| access.admits(&caller));
                 let (open, operator) = (open.clone(), operator.clone());
                 open.set(open.get() + 1);
                 spawn_local(async move {
@@ -153,7 +153,7 @@ async fn accept(
 
 /// One connection from its accept to its end; `None` for a caller who may not ask.
 async fn connection(caller: mio::net::UnixStream, operator: Option<&dyn Operator>) {
-    let pace = Rc::new(Pace::new(PATIENCE, PATIENCE, InRequests::default()));
+    let pace = Rc::new(RequestTimer::new(PATIENCE, PATIENCE, InFlight::default()));
     let input = Rc::new(RefCell::new(vec![0; 4096].into()));
     let stream = Stream::new(caller, input, pace.clone());
     let service = service_fn(async |request| {

@@ -77,7 +77,7 @@ counters! {
     connections_too_often,
     /// Connections closed unheard where only trusted proxies may come.
     untrusted_proxies,
-    /// Connections closed because they did not begin as the PROXY protocol has it.
+    /// Connections closed because they did not admit_connection as the PROXY protocol has it.
     bad_preambles,
     /// Connections cut because a request, or its successor, took too long to come.
     connections_timed_out,
@@ -197,7 +197,7 @@ impl Counters {
             }
             http::Outcome::Scraped => self.http_scrapes.add_one(),
             http::Outcome::Refused(refusal) => self.refused("http", from, refusal),
-            http::Outcome::Malformed(_) => self.malformed.add_one(),
+            http::Outcome::Invalid(_) => self.malformed.add_one(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Counters {
             }
             udp::Outcome::Scraped => self.udp_scrapes.add_one(),
             udp::Outcome::Refused(refusal) => self.refused("udp", Some(from), refusal),
-            udp::Outcome::Malformed(_) => self.malformed.add_one(),
+            udp::Outcome::Invalid(_) => self.malformed.add_one(),
             udp::Outcome::BadId | udp::Outcome::Silent(udp::Silence::BadId) => {
                 self.udp_bad_ids.add_one();
             }

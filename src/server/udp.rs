@@ -26,11 +26,11 @@ use nix::sys::socket::{
 };
 
 use crate::clock::Clock;
-use crate::cluster::queue::Outbox;
-use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, seek};
+use crate::cluster::queue::UpdateQueue;
+use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, lookups_in};
 use crate::server::counters::Counters;
 use crate::server::http;
-use crate::tracker::{Sought, Tracker};
+use crate::tracker::{Lookup, Tracker};
 
 /// How many packets one system call takes at most.
 const BATCH: usize = 64;
@@ -56,7 +56,7 @@ pub struct Front {
     tracker: Arc<Tracker>,
     clock: Clock,
     counters: Arc<Counters>,
-    outbox: Option<Arc<Outbox>>,
+    updates: Option<Arc<UpdateQueue>>,
 }
 
 impl Front {
@@ -67,7 +67,7 @@ impl Front {
             tracker: http.tracker.clone(),
             clock: http.clock,
             counters: http.counters.clone(),
-            outbox: http.outbox.clone(),
+            updates: http.updates.clone(),
         }
     }
 
@@ -90,7 +90,7 @@ pub fn serve(
 ) -> io::Result<()> {
     let doors = sockets
         .into_iter()
-        .map(|socket| Door::new(front.clone(), socket))
+        .map(|socket| UdpListener::new(front.clone(), socket))
         .collect::<io::Result<Vec<_>>>()?;
     let fds = doors
         .iter()
@@ -128,7 +128,7 @@ pub fn serve(
 type Message<'a, 's> = RecvMsg<'a, 's, SockaddrStorage>;
 
 /// One socket, and what its packets need on their way.
-struct Door {
+struct UdpListener {
     front: Arc<Front>,
     socket: UdpSocket,
     replies_from: RepliesFrom,
@@ -194,7 +194,7 @@ impl Sent {
 struct Batch {
     received: MultiHeaders<SockaddrStorage>,
     input: Box<[[u8; SLOT]; BATCH]>,
-    sought: Vec<Sought>,
+    sought: Vec<Lookup>,
     replies: Vec<Reply>,
     output: Vec<u8>,
     sent: Sent,
@@ -221,7 +221,7 @@ enum Local {
     V6(Ipv6Addr, u32),
 }
 
-impl Door {
+impl UdpListener {
     fn new(front: Arc<Front>, socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let replies_from = RepliesFrom::of(socket.local_addr()?.ip());
@@ -290,7 +290,7 @@ impl Door {
         let mut control_cut = false;
         for (nth, message) in messages.iter().enumerate() {
             if nth % AHEAD == 0 {
-                self.look_ahead(&messages[nth..], &mut batch.sought);
+                self.prefetch(&messages[nth..], &mut batch.sought);
             }
             let Ok(control) = message.cmsgs() else {
                 control_cut = true;
@@ -326,8 +326,8 @@ impl Door {
                 &mut batch.output,
             );
             counters.count_udp(client.ip(), &outcome);
-            if let (Some(outbox), Outcome::Announced(_, news)) = (&self.front.outbox, &outcome) {
-                outbox.push_news(news, now);
+            if let (Some(updates), Outcome::Announced(_, news)) = (&self.front.updates, &outcome) {
+                updates.push_effect(news, now);
             }
             let bytes = start..batch.output.len();
             if !bytes.is_empty() {
@@ -348,17 +348,17 @@ impl Door {
     }
 
     /// Has the processor fetch what the next few of these will need.
-    fn look_ahead(&self, next: &[Message<'_, '_>], sought: &mut Vec<Sought>) {
+    fn prefetch(&self, next: &[Message<'_, '_>], sought: &mut Vec<Lookup>) {
         sought.clear();
         for message in next.iter().take(AHEAD) {
             if let Some((_, client)) = message.address.and_then(with_socket_addr) {
                 let packet = message.iovs().next().unwrap_or_default();
-                seek(packet, client.ip().to_canonical(), sought);
+                lookups_in(packet, client.ip().to_canonical(), sought);
             }
         }
         // One alone has no other to share its waits with.
         if sought.len() > 1 {
-            self.front.tracker.look_ahead(sought);
+            self.front.tracker.prefetch(sought);
         }
     }
 
@@ -510,7 +510,7 @@ mod tests {
                     tracker: Arc::new(Tracker::new(tracker::Settings::default(), 7)),
                     clock: Clock::start(),
                     counters,
-                    outbox: None,
+                    updates: None,
                 });
                 serve(&front, vec![socket], &stopped, || {})
             }));

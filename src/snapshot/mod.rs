@@ -35,8 +35,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::OFlag;
 use siphasher::sip::SipHasher13;
 
-use crate::torrents::seed_health::Health;
-use crate::tracker::{Restored, Time, Totals, Tracker, Walk};
+use crate::torrents::seed_health::SeedHealth;
+use crate::tracker::{DumpCursor, Restored, Time, Totals, Tracker};
 
 /// The good one, always whole.
 const FILE: &str = "snapshot";
@@ -66,7 +66,7 @@ const END: u8 = b'E';
 const CLUSTER_FULL: usize = 1 << 20;
 
 /// How much of the seeds goes into a frame: whole torrents.
-const HEALTH_FULL: usize = 10_000 * Health::SAVED;
+const HEALTH_FULL: usize = 10_000 * SeedHealth::SAVED;
 
 /// After this long away nobody is left to revive, and the tracker's time need not go on any further.
 const LONGEST_GAP: Duration = Duration::from_secs(86_400);
@@ -108,7 +108,7 @@ impl fmt::Debug for Secrets {
 /// What a snapshot gave back.
 pub struct Loaded {
     pub tracker: Tracker,
-    pub health: Health,
+    pub health: SeedHealth,
     /// As it was given to [`save`].
     pub cluster: Vec<u8>,
     pub secrets: Secrets,
@@ -182,7 +182,7 @@ fn read(
 
     let tracker = make(header.secrets.seed);
     let mut restore = tracker.restore(now, passed_minutes);
-    let (mut health, mut cluster) = (Health::default(), Vec::new());
+    let (mut health, mut cluster) = (SeedHealth::default(), Vec::new());
     let (mut blocks, mut content) = (0, Vec::new());
     for number in 1.. {
         let taken = match read_frame(&mut file, number, &mut content)? {
@@ -223,17 +223,17 @@ fn read(
 
 /// How hard to write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pace {
+pub enum SavePriority {
     /// Rests after each block for three times as long as it took, so that those who announce come first.
-    BesideService,
+    Background,
     /// At once, for when nobody is served any more.
-    AtTheStop,
+    Shutdown,
 }
 
 /// What a snapshot holds beside the tracker.
 #[derive(Clone, Copy, Default)]
 pub struct Beside<'a> {
-    /// As [`Health::save`] gives it.
+    /// As [`SeedHealth::save`] gives it.
     pub health: &'a [u8],
     /// What a cluster's node keeps, of which nothing is known here; asked for once the tracker is written.
     pub cluster: Option<&'a dyn Fn() -> Vec<u8>>,
@@ -254,7 +254,7 @@ pub fn save(
     now: Time,
     at: SystemTime,
     secrets: &Secrets,
-    pace: Pace,
+    pace: SavePriority,
 ) -> Result<Saved, SaveError> {
     let new = directory.join(NEW);
     let failed = |doing| {
@@ -305,11 +305,11 @@ fn write(
     header: &Header,
     tracker: &Tracker,
     beside: Beside<'_>,
-    pace: Pace,
+    pace: SavePriority,
 ) -> io::Result<Saved> {
     let mut file = BufWriter::with_capacity(64 * 1024, file);
     file.write_all(&header.bytes())?;
-    let (mut walk, mut end, mut content) = (Walk::default(), End::default(), Vec::new());
+    let (mut walk, mut end, mut content) = (DumpCursor::default(), End::default(), Vec::new());
     let (mut number, mut bytes, mut lasting) = (1, HEADER as u64 + 8, 0);
     loop {
         let started = Instant::now();
@@ -320,7 +320,7 @@ fn write(
             bytes += write_frame(&mut file, number, BLOCK, &content)?;
             end.count(totals);
             number += 1;
-            if pace == Pace::BesideService {
+            if pace == SavePriority::Background {
                 if bytes - lasting > LASTING {
                     file.flush()?;
                     file.get_ref().sync_data()?;
@@ -743,14 +743,14 @@ mod tests {
 
     #[test]
     fn seeds_may_take_several_frames_or_none() {
-        let mut health = Health::default();
+        let mut health = SeedHealth::default();
         let id = |number: u32| {
             let mut id = InfoHash([0; 20]);
             id.0[..4].copy_from_slice(&number.to_be_bytes());
             id
         };
         let listed = (0..25_000).map(|number| (id(number), true));
-        health.look(Time(0), UnixTime(7), 1, listed);
+        health.update(Time(0), UnixTime(7), 1, listed);
         let mut file = header().bytes();
         let frames = health.save();
         let frames = frames.chunks(HEALTH_FULL);

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::metainfo::Metainfo;
 use crate::status::page::{self as status, Query};
 use crate::status::prometheus as metrics;
-use crate::status::report::{Figures, Release};
+use crate::status::report::{Release, StatusReport};
 use crate::tracker::access::AccessList;
 
 /// How long figures are shown before they are taken anew. As long, clients may keep what they got.
@@ -62,7 +62,7 @@ pub struct Settings {
 
 /// One view, for someone who may see it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Asked {
+pub enum Resource {
     Page(Query),
     Style,
     Json,
@@ -74,50 +74,50 @@ pub enum Asked {
 impl Settings {
     /// The view that a path names; `None` if it names none, or none that its sender may see: who may not cannot tell the two
     /// apart.
-    pub fn asked(
+    pub fn route(
         &self,
         path: &str,
         query: &str,
         from: impl FnOnce() -> Option<IpAddr>,
-    ) -> Option<Asked> {
+    ) -> Option<Resource> {
         let may = |access: &AccessList| from().is_some_and(|from| access.admits(from));
         if self.metrics_path.as_deref() == Some(path) {
-            return may(&self.metrics_access).then_some(Asked::Metrics);
+            return may(&self.metrics_access).then_some(Resource::Metrics);
         }
         let rest = path.strip_prefix(self.status_path.as_deref()?)?;
-        let asked = match rest {
-            "" => Asked::Page(Query::parse(query)),
-            ".css" => Asked::Style,
-            ".json" => Asked::Json,
+        let route = match rest {
+            "" => Resource::Page(Query::parse(query)),
+            ".css" => Resource::Style,
+            ".json" => Resource::Json,
             _ => {
                 let id = rest.strip_prefix('/')?.strip_suffix(".torrent")?;
-                self.torrents.then(|| Asked::Torrent(id.to_owned()))?
+                self.torrents.then(|| Resource::Torrent(id.to_owned()))?
             }
         };
-        may(&self.status_access).then_some(asked)
+        may(&self.status_access).then_some(route)
     }
 }
 
 /// Where figures come from.
-pub type Source = Box<dyn Fn() -> Figures + Send>;
+pub type ReportSource = Box<dyn Fn() -> StatusReport + Send>;
 
 /// Hands requests to the thread that renders. One alone: what many ask at once is rendered once, announces wait for none of
 /// it, and if a torrent directory hangs, nothing but this does.
-pub struct Views {
+pub struct StatusEndpoint {
     jobs: SyncSender<Job>,
 }
 
 struct Job {
     settings: Arc<Settings>,
-    asked: Asked,
+    route: Resource,
     /// The body, or the status that says why there is none.
     reply: oneshot::Sender<Result<Bytes, StatusCode>>,
 }
 
-impl Views {
+impl StatusEndpoint {
     /// # Errors
     /// If the system has no thread to give.
-    pub fn start(source: Source) -> io::Result<Self> {
+    pub fn start(source: ReportSource) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
         thread::Builder::new()
             .name("views".to_owned())
@@ -125,18 +125,18 @@ impl Views {
         Ok(Self { jobs })
     }
 
-    pub async fn answer(&self, settings: &Arc<Settings>, asked: Asked) -> Response<Full<Bytes>> {
+    pub async fn answer(&self, settings: &Arc<Settings>, route: Resource) -> Response<Full<Bytes>> {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             settings: settings.clone(),
-            asked: asked.clone(),
+            route: route.clone(),
             reply,
         };
         if self.jobs.try_send(job).is_err() {
             return busy();
         }
         match answer.await {
-            Ok(Ok(body)) => response(&asked, body),
+            Ok(Ok(body)) => response(&route, body),
             Ok(Err(StatusCode::NOT_FOUND)) => {
                 plain(StatusCode::NOT_FOUND, "there is no such torrent file\n")
             }
@@ -145,32 +145,32 @@ impl Views {
     }
 }
 
-fn render_all(source: &Source, waiting: &Receiver<Job>) {
-    let mut kept: Option<Kept> = None;
+fn render_all(source: &ReportSource, waiting: &Receiver<Job>) {
+    let mut kept: Option<RenderCache> = None;
     for Job {
         settings,
-        asked,
+        route,
         reply,
     } in waiting
     {
-        kept = kept.filter(Kept::is_fresh);
-        let kept = kept.get_or_insert_with(|| Kept::new(source()));
-        // Who asked may be gone.
-        let _ = reply.send(kept.body(&settings, asked));
+        kept = kept.filter(RenderCache::is_fresh);
+        let kept = kept.get_or_insert_with(|| RenderCache::new(source()));
+        // Who route may be gone.
+        let _ = reply.send(kept.body(&settings, route));
     }
 }
 
 /// The figures of a moment, and what was made of them.
-struct Kept {
+struct RenderCache {
     since: Instant,
-    figures: Figures,
+    figures: StatusReport,
     /// By id: the figures themselves are for the public and name no file.
     files: HashMap<String, PathBuf>,
-    bodies: HashMap<Asked, Bytes>,
+    bodies: HashMap<Resource, Bytes>,
 }
 
-impl Kept {
-    fn new(mut figures: Figures) -> Self {
+impl RenderCache {
+    fn new(mut figures: StatusReport) -> Self {
         let mut files = HashMap::new();
         for release in &mut figures.releases {
             if let Some(file) = release.file.take() {
@@ -189,25 +189,25 @@ impl Kept {
         self.since.elapsed() < FRESH
     }
 
-    fn body(&mut self, settings: &Settings, asked: Asked) -> Result<Bytes, StatusCode> {
-        if let Some(body) = self.bodies.get(&asked) {
+    fn body(&mut self, settings: &Settings, route: Resource) -> Result<Bytes, StatusCode> {
+        if let Some(body) = self.bodies.get(&route) {
             return Ok(body.clone());
         }
         let bytes: usize = self.bodies.values().map(Bytes::len).sum();
         let full = self.bodies.len() >= BODIES_MAX || bytes >= BYTES_MAX;
-        let body = match &asked {
-            Asked::Json => serde_json::to_vec(&self.figures).unwrap_or_default(),
-            Asked::Metrics => metrics::text(&self.figures, settings.per_torrent).into_bytes(),
-            Asked::Style => status::STYLE.into(),
+        let body = match &route {
+            Resource::Json => serde_json::to_vec(&self.figures).unwrap_or_default(),
+            Resource::Metrics => metrics::text(&self.figures, settings.per_torrent).into_bytes(),
+            Resource::Style => status::STYLE.into(),
             _ if full => return Err(StatusCode::SERVICE_UNAVAILABLE),
-            Asked::Page(query) => status::page(&self.figures, settings, query).into_bytes(),
-            Asked::Torrent(id) => {
+            Resource::Page(query) => status::page(&self.figures, settings, query).into_bytes(),
+            Resource::Torrent(id) => {
                 let file = self.files.get(id).and_then(|file| read_torrent(file, id));
                 file.ok_or(StatusCode::NOT_FOUND)?
             }
         };
         let body = Bytes::from(body);
-        self.bodies.insert(asked, body.clone());
+        self.bodies.insert(route, body.clone());
         Ok(body)
     }
 }
@@ -235,13 +235,13 @@ pub(super) fn file_id(release: &Release) -> &str {
     release.ids().next().unwrap_or_default()
 }
 
-fn response(asked: &Asked, body: Bytes) -> Response<Full<Bytes>> {
-    let content_type = match asked {
-        Asked::Page(_) => "text/html; charset=utf-8",
-        Asked::Style => "text/css; charset=utf-8",
-        Asked::Json => "application/json",
-        Asked::Metrics => "text/plain; version=0.0.4; charset=utf-8",
-        Asked::Torrent(_) => "application/x-bittorrent",
+fn response(route: &Resource, body: Bytes) -> Response<Full<Bytes>> {
+    let content_type = match route {
+        Resource::Page(_) => "text/html; charset=utf-8",
+        Resource::Style => "text/css; charset=utf-8",
+        Resource::Json => "application/json",
+        Resource::Metrics => "text/plain; version=0.0.4; charset=utf-8",
+        Resource::Torrent(_) => "application/x-bittorrent",
     };
     let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
@@ -250,7 +250,7 @@ fn response(asked: &Asked, body: Bytes) -> Response<Full<Bytes>> {
     set(CONTENT_SECURITY_POLICY, status::POLICY);
     set(X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(REFERRER_POLICY, "no-referrer");
-    if let Asked::Torrent(_) = asked {
+    if let Resource::Torrent(_) = route {
         set(CONTENT_DISPOSITION, "attachment");
     }
     headers.insert(CACHE_CONTROL, FRESH_SECS);
@@ -260,7 +260,7 @@ fn response(asked: &Asked, body: Bytes) -> Response<Full<Bytes>> {
 fn busy() -> Response<Full<Bytes>> {
     let mut response = plain(
         StatusCode::SERVICE_UNAVAILABLE,
-        "too much was asked at once; come again\n",
+        "too much was route at once; come again\n",
     );
     response
         .headers_mut()
@@ -297,20 +297,20 @@ mod tests {
     #[test]
     fn only_who_may_see_a_view_can_ask_for_it() {
         let settings = settings();
-        let asked = |path, last: u8| settings.asked(path, "", || Some([192, 0, 2, last].into()));
+        let route = |path, last: u8| settings.route(path, "", || Some([192, 0, 2, last].into()));
         for path in [
             "/status",
             "/status.json",
             "/status.css",
             "/status/ab.torrent",
         ] {
-            assert!(asked(path, 1).is_some(), "{path}");
-            assert_eq!(asked(path, 2), None, "{path}");
-            assert_eq!(settings.asked(path, "", || None), None, "{path}");
+            assert!(route(path, 1).is_some(), "{path}");
+            assert_eq!(route(path, 2), None, "{path}");
+            assert_eq!(settings.route(path, "", || None), None, "{path}");
         }
-        assert_eq!(asked("/metrics", 2), Some(Asked::Metrics));
-        assert_eq!(asked("/metrics", 1), None);
-        assert_eq!(settings.asked("/metrics", "", || None), None);
+        assert_eq!(route("/metrics", 2), Some(Resource::Metrics));
+        assert_eq!(route("/metrics", 1), None);
+        assert_eq!(settings.route("/metrics", "", || None), None);
         for path in [
             "/",
             "/status/",
@@ -320,7 +320,7 @@ mod tests {
             "/metrics/",
             "/a/status",
         ] {
-            assert_eq!((asked(path, 1), asked(path, 2)), (None, None), "{path}");
+            assert_eq!((route(path, 1), route(path, 2)), (None, None), "{path}");
         }
     }
 
@@ -333,23 +333,23 @@ mod tests {
         };
         let from = || Some([192, 0, 2, 1].into());
         for path in ["/status", "/metrics", ".json", ""] {
-            assert_eq!(settings.asked(path, "", from), None, "{path}");
+            assert_eq!(settings.route(path, "", from), None, "{path}");
         }
         let settings = Settings {
             torrents: false,
             ..self::settings()
         };
-        assert_eq!(settings.asked("/status/ab.torrent", "", from), None);
+        assert_eq!(settings.route("/status/ab.torrent", "", from), None);
     }
 
     #[test]
     fn the_same_is_rendered_once_and_only_so_much_that_is_not() {
         let settings = settings();
-        let mut kept = Kept::new(Figures::default());
+        let mut kept = RenderCache::new(StatusReport::default());
         let mut page = |number| {
             kept.body(
                 &settings,
-                Asked::Page(Query {
+                Resource::Page(Query {
                     page: number,
                     ..Query::default()
                 }),
@@ -362,8 +362,8 @@ mod tests {
             BODIES_MAX - 1
         );
         assert!(page(1).is_ok(), "what is there is still given");
-        assert!(kept.body(&settings, Asked::Json).is_ok());
-        assert!(kept.body(&settings, Asked::Metrics).is_ok());
+        assert!(kept.body(&settings, Resource::Json).is_ok());
+        assert!(kept.body(&settings, Resource::Metrics).is_ok());
     }
 
     #[test]
@@ -373,14 +373,14 @@ mod tests {
             file: Some("/srv/secret.torrent".into()),
             ..Release::default()
         };
-        let mut kept = Kept::new(Figures {
+        let mut kept = RenderCache::new(StatusReport {
             releases: vec![release],
-            ..Figures::default()
+            ..StatusReport::default()
         });
-        let json = kept.body(&settings(), Asked::Json).unwrap();
+        let json = kept.body(&settings(), Resource::Json).unwrap();
         assert!(!String::from_utf8_lossy(&json).contains("/srv"));
         assert_eq!(kept.files.len(), 1);
-        let read: Figures = serde_json::from_slice(&json).unwrap();
+        let read: StatusReport = serde_json::from_slice(&json).unwrap();
         assert_eq!(read, kept.figures);
     }
 

@@ -1,10 +1,10 @@
-//! Figures as a page to read: plain HTML without scripts, sorted, searched and paged by its query.
+//! StatusReport as a page to read: plain HTML without scripts, sorted, searched and paged by its query.
 
 use std::cmp::Reverse;
 use std::fmt::{self, Display, Write};
 
 use crate::status::endpoint::{Settings, file_id};
-use crate::status::report::{ClusterState, Figures, Health, History, Release, Unix};
+use crate::status::report::{ClusterState, Health, History, Release, StatusReport, Unix};
 
 /// The page's own style, beside it so that nothing inline need be allowed.
 pub const STYLE: &str = include_str!("page.css");
@@ -166,7 +166,7 @@ impl Query {
 }
 
 /// The whole page.
-pub fn page(figures: &Figures, settings: &Settings, query: &Query) -> String {
+pub fn page(figures: &StatusReport, settings: &Settings, query: &Query) -> String {
     Page {
         figures,
         settings,
@@ -176,7 +176,7 @@ pub fn page(figures: &Figures, settings: &Settings, query: &Query) -> String {
 }
 
 struct Page<'a> {
-    figures: &'a Figures,
+    figures: &'a StatusReport,
     settings: &'a Settings,
     query: &'a Query,
 }
@@ -216,7 +216,7 @@ impl Page<'_> {
     }
 
     fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures {
+        let StatusReport {
             totals, counters, ..
         } = self.figures;
         let counter = |name| Grouped(counters.get(name).copied().unwrap_or_default());
@@ -428,7 +428,7 @@ fn magnet(release: &Release, announce_urls: &[String]) -> String {
 }
 
 /// Peers and announces over the last day.
-fn plots(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
+fn plots(f: &mut fmt::Formatter<'_>, figures: &StatusReport) -> fmt::Result {
     let History {
         interval,
         peers_ipv4,
@@ -702,7 +702,7 @@ mod tests {
         }
     }
 
-    fn shown(figures: &Figures, query: &str) -> String {
+    fn shown(figures: &StatusReport, query: &str) -> String {
         page(figures, &settings(), &Query::parse(query))
     }
 
@@ -714,10 +714,10 @@ mod tests {
     #[test]
     fn a_name_is_nothing_but_text() {
         let hostile = "<script>alert(1)</script>\"'&";
-        let figures = Figures {
+        let figures = StatusReport {
             version: hostile.to_owned(),
             releases: vec![release(hostile, 1, None)],
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let page = shown(&figures, &format!("search={}", Encoded("<script>")));
         assert!(
@@ -782,9 +782,9 @@ mod tests {
     #[test]
     fn pages_follow_each_other_and_end() {
         let releases = (0..201).map(|number| release(&format!("r{number:03}"), 0, None));
-        let figures = Figures {
+        let figures = StatusReport {
             releases: releases.collect(),
-            ..Figures::default()
+            ..StatusReport::default()
         };
         for (query, first, last, links) in [
             ("", "r000", "r099", "Next Last"),
@@ -813,10 +813,10 @@ mod tests {
 
     #[test]
     fn what_lacks_a_seed_is_said() {
-        let mut figures = Figures {
+        let mut figures = StatusReport {
             now: 10_000,
             releases: vec![release("a", 1, Some(10_000))],
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let healthy = shown(&figures, "");
         assert!(
@@ -833,14 +833,14 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} in {page}");
         }
-        assert!(shown(&Figures::default(), "").contains("No torrent is listed."));
+        assert!(shown(&StatusReport::default(), "").contains("No torrent is listed."));
     }
 
     #[test]
     fn links_stay_beside_the_page_whatever_its_path() {
-        let figures = Figures {
+        let figures = StatusReport {
             releases: vec![release("a", 0, None)],
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let page = shown(&figures, "");
         for link in ["status.css", "status.json", &format!("status/{ID}.torrent")] {
@@ -877,7 +877,7 @@ mod tests {
 
     #[test]
     fn a_plot_has_a_point_for_each_sample_and_none_stands_out() {
-        let mut figures = Figures::default();
+        let mut figures = StatusReport::default();
         assert!(!shown(&figures, "").contains("<svg"), "nothing to draw yet");
         figures.history = History {
             interval: 300,

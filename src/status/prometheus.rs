@@ -1,9 +1,9 @@
-//! Figures in Prometheus's text format (version 0.0.4), which those who read OpenMetrics read too.
+//! StatusReport in Prometheus's text format (version 0.0.4), which those who read OpenMetrics read too.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
-use crate::status::report::{Cluster, ClusterState, Figures, Handling, Health, Release};
+use crate::status::report::{Cluster, ClusterState, Handling, Health, Release, StatusReport};
 
 /// Counters that are one metric: the metric, its help, its label, and the label's value for each counter.
 type Group = (
@@ -97,9 +97,9 @@ const HELP: &[(&str, &str)] = &[
 ];
 
 /// `per_torrent` gives each release series of its own.
-pub fn text(figures: &Figures, per_torrent: bool) -> String {
+pub fn text(figures: &StatusReport, per_torrent: bool) -> String {
     let mut text = Text::default();
-    let Figures { totals, .. } = figures;
+    let StatusReport { totals, .. } = figures;
     text.one(
         "tbtt_build_info",
         "gauge",
@@ -408,11 +408,11 @@ mod tests {
     fn every_counter_is_shown_once_whatever_it_is_called() {
         let counters = Counters::default().all();
         let numbered = (100..).zip(&counters);
-        let mut figures = Figures {
+        let mut figures = StatusReport {
             counters: numbered
                 .map(|(number, (name, _))| (name.to_string(), number))
                 .collect(),
-            ..Figures::default()
+            ..StatusReport::default()
         };
         figures.counters.insert("of_tomorrow".to_owned(), 99);
         let text = text(&figures, false);
@@ -447,9 +447,9 @@ mod tests {
             counts: vec![3, 4, 5],
             seconds: 1.5,
         };
-        let figures = Figures {
+        let figures = StatusReport {
             handling: [("udp".to_owned(), handling)].into(),
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let text = text(&figures, false);
         let lines: Vec<_> = text
@@ -470,9 +470,9 @@ mod tests {
 
     #[test]
     fn releases_have_series_only_if_asked_for() {
-        let figures = Figures {
+        let figures = StatusReport {
             releases: vec![release("a\\b\"c\nd", 2, Some(7)), release("e", 0, None)],
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let few = text(&figures, false);
         assert!(
@@ -501,7 +501,7 @@ mod tests {
             .flat_map(|line| line[7..].split(" , "))
             .collect();
         let counters = Counters::default().all().into_iter();
-        let figures = Figures {
+        let figures = StatusReport {
             counters: counters
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
@@ -510,7 +510,7 @@ mod tests {
                 ..Snapshot::default()
             },
             cluster: Some(Cluster::default()),
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let text = text(&figures, true);
         let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

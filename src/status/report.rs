@@ -15,7 +15,7 @@ pub type Unix = u64;
 /// The tracker as it was at one moment.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
-pub struct Figures {
+pub struct StatusReport {
     pub version: String,
     /// When the process started.
     pub started: Unix,
@@ -269,7 +269,7 @@ mod tests {
             .flat_map(|line| line.split(' ').map(str::to_owned))
             .filter(|word| word.len() > 1 && !word.starts_with('.') && word != "Cm")
             .collect();
-        let figures = Figures {
+        let figures = StatusReport {
             handling: ["http", "udp"]
                 .map(|of| (of.to_owned(), Handling::default()))
                 .into(),
@@ -278,7 +278,7 @@ mod tests {
                 nodes: vec![Node::default()],
                 ..Cluster::default()
             }),
-            ..Figures::default()
+            ..StatusReport::default()
         };
         let mut shown = BTreeSet::new();
         keys(&serde_json::to_value(figures).unwrap(), &mut shown);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_was_not_told_yet_reads_as_nothing() {
-        let figures: Figures =
+        let figures: StatusReport =
             serde_json::from_str(r#"{"version":"9","later":1,"releases":[{"name":"a"}]}"#).unwrap();
         assert_eq!(
             (figures.version.as_str(), figures.releases[0].health),

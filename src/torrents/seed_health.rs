@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::tracker::types::{InfoHash, Malformed, Time, UnixTime};
+use crate::tracker::types::{CorruptBlock, InfoHash, Time, UnixTime};
 
 /// How long a torrent that is listed no more is remembered, for it may come back.
 const KEPT_SECS: u32 = 86_400;
 
-/// What is known of a torrent's seeds. A seed counts from the look that first finds it, until it stops or is silent for
+/// What is known of a torrent's seeds. A seed counts from the update that first finds it, until it stops or is silent for
 /// too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seeds {
@@ -23,7 +23,7 @@ pub struct Seeds {
 
 /// What an operator should hear of one torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum News {
+pub enum SeedEvent {
     /// No seed has come since it was listed.
     NeverSeeded,
     /// It had seeds, and has been without for a while; for so many times by now.
@@ -34,14 +34,14 @@ pub enum News {
 
 /// Each listed torrent's seeds, by the first of its ids.
 #[derive(Default, Debug)]
-pub struct Health {
-    records: HashMap<InfoHash, Record>,
+pub struct SeedHealth {
+    records: HashMap<InfoHash, HealthRecord>,
     first_look: Option<Time>,
     last_look: Option<Time>,
 }
 
 #[derive(Debug)]
-struct Record {
+struct HealthRecord {
     seeds: Seeds,
     /// When it was last seen listed; never yet, if it is known from a snapshot.
     listed: Option<Time>,
@@ -49,16 +49,16 @@ struct Record {
     quiet_since: Time,
 }
 
-impl Health {
+impl SeedHealth {
     /// Looks at every listed torrent and whether it has a seed, and tells what is new: a torrent that has been without for
     /// `patience_secs`, and one of these that has a seed again.
-    pub fn look(
+    pub fn update(
         &mut self,
         now: Time,
         unix: UnixTime,
         patience_secs: u32,
         listed: impl IntoIterator<Item = (InfoHash, bool)>,
-    ) -> Vec<(InfoHash, News)> {
+    ) -> Vec<(InfoHash, SeedEvent)> {
         let first_look = *self.first_look.get_or_insert(now);
         let last_look = self.last_look.replace(now);
         let mut news = Vec::new();
@@ -66,7 +66,7 @@ impl Health {
             let record = self
                 .records
                 .entry(id)
-                .or_insert_with(|| Record::new(Seeds::listed(unix)));
+                .or_insert_with(|| HealthRecord::new(Seeds::listed(unix)));
             if record.listed.is_none() || record.listed != last_look {
                 record.quiet_since = now;
             }
@@ -95,7 +95,7 @@ impl Health {
     /// All as bytes for a snapshot to keep. Numbers are big-endian, a time that is not known is 0.
     pub fn save(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.records.len() * Self::SAVED);
-        for (id, Record { seeds, .. }) in &self.records {
+        for (id, HealthRecord { seeds, .. }) in &self.records {
             bytes.extend_from_slice(&id.0);
             for time in [Some(seeds.listed_since), seeds.first, seeds.last] {
                 let secs = time.map_or(0, |time| time.0);
@@ -107,15 +107,15 @@ impl Health {
         bytes
     }
 
-    /// Takes in what [`Health::save`] wrote, or a part of it that ends with a torrent.
+    /// Takes in what [`SeedHealth::save`] wrote, or a part of it that ends with a torrent.
     ///
     /// # Errors
     /// When it ends in the middle of one.
-    pub fn restore(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
+    pub fn restore(&mut self, mut bytes: &[u8]) -> Result<(), CorruptBlock> {
         while let Some((id, rest)) = bytes.split_first_chunk() {
-            let (times, rest) = rest.split_first_chunk::<24>().ok_or(Malformed)?;
-            let (losses, rest) = rest.split_first_chunk().ok_or(Malformed)?;
-            let (overdue, rest) = rest.split_first().ok_or(Malformed)?;
+            let (times, rest) = rest.split_first_chunk::<24>().ok_or(CorruptBlock)?;
+            let (losses, rest) = rest.split_first_chunk().ok_or(CorruptBlock)?;
+            let (overdue, rest) = rest.split_first().ok_or(CorruptBlock)?;
             bytes = rest;
             let time = |at: usize| {
                 let secs = times[at..at + 8].iter();
@@ -129,11 +129,11 @@ impl Health {
                 losses: u32::from_be_bytes(*losses),
                 overdue: *overdue != 0,
             };
-            self.records.insert(InfoHash(*id), Record::new(seeds));
+            self.records.insert(InfoHash(*id), HealthRecord::new(seeds));
         }
         match bytes {
             [] => Ok(()),
-            _ => Err(Malformed),
+            _ => Err(CorruptBlock),
         }
     }
 }
@@ -150,7 +150,7 @@ impl Seeds {
     }
 }
 
-impl Record {
+impl HealthRecord {
     fn new(seeds: Seeds) -> Self {
         Self {
             seeds,
@@ -159,24 +159,24 @@ impl Record {
         }
     }
 
-    fn seeded(&mut self, now: Time, unix: UnixTime) -> Option<News> {
+    fn seeded(&mut self, now: Time, unix: UnixTime) -> Option<SeedEvent> {
         self.quiet_since = now;
         self.seeds.first.get_or_insert(unix);
         self.seeds.last = Some(unix);
-        std::mem::take(&mut self.seeds.overdue).then_some(News::Seeded)
+        std::mem::take(&mut self.seeds.overdue).then_some(SeedEvent::Seeded)
     }
 
-    fn unseeded(&mut self, now: Time, patience_secs: u32) -> Option<News> {
+    fn unseeded(&mut self, now: Time, patience_secs: u32) -> Option<SeedEvent> {
         let seeds = &mut self.seeds;
         if seeds.overdue || now.0.saturating_sub(self.quiet_since.0) < patience_secs {
             return None;
         }
         seeds.overdue = true;
         Some(match seeds.last {
-            None => News::NeverSeeded,
+            None => SeedEvent::NeverSeeded,
             Some(_) => {
                 seeds.losses = seeds.losses.saturating_add(1);
-                News::LostSeeds {
+                SeedEvent::LostSeeds {
                     times: seeds.losses,
                 }
             }
@@ -193,23 +193,27 @@ mod tests {
     const TWO: InfoHash = InfoHash([2; 20]);
 
     /// What it says of torrents at a moment, `unix` being ten thousand seconds ahead of the tracker's time.
-    fn look(health: &mut Health, now: u32, listed: &[(InfoHash, bool)]) -> Vec<(InfoHash, News)> {
+    fn update(
+        health: &mut SeedHealth,
+        now: u32,
+        listed: &[(InfoHash, bool)],
+    ) -> Vec<(InfoHash, SeedEvent)> {
         let unix = UnixTime(u64::from(now) + 10_000);
-        health.look(Time(now), unix, PATIENCE, listed.iter().copied())
+        health.update(Time(now), unix, PATIENCE, listed.iter().copied())
     }
 
     #[test]
     fn one_published_without_a_seed_is_told_once_after_its_time() {
-        let mut health = Health::default();
-        assert_eq!(look(&mut health, 0, &[(ONE, false)]), []);
-        assert_eq!(look(&mut health, PATIENCE - 1, &[(ONE, false)]), []);
+        let mut health = SeedHealth::default();
+        assert_eq!(update(&mut health, 0, &[(ONE, false)]), []);
+        assert_eq!(update(&mut health, PATIENCE - 1, &[(ONE, false)]), []);
         assert!(!health.seeds(&ONE).unwrap().overdue);
-        let told = [(ONE, News::NeverSeeded)];
-        assert_eq!(look(&mut health, PATIENCE, &[(ONE, false)]), told);
+        let told = [(ONE, SeedEvent::NeverSeeded)];
+        assert_eq!(update(&mut health, PATIENCE, &[(ONE, false)]), told);
         assert!(health.seeds(&ONE).unwrap().overdue);
-        assert_eq!(look(&mut health, 9 * PATIENCE, &[(ONE, false)]), []);
-        let told = [(ONE, News::Seeded)];
-        assert_eq!(look(&mut health, 9 * PATIENCE + 1, &[(ONE, true)]), told);
+        assert_eq!(update(&mut health, 9 * PATIENCE, &[(ONE, false)]), []);
+        let told = [(ONE, SeedEvent::Seeded)];
+        assert_eq!(update(&mut health, 9 * PATIENCE + 1, &[(ONE, true)]), told);
         let at = UnixTime(10_000 + u64::from(9 * PATIENCE + 1));
         let expected = Seeds {
             listed_since: UnixTime(10_000),
@@ -223,43 +227,49 @@ mod tests {
 
     #[test]
     fn one_that_is_seeded_in_time_is_no_news() {
-        let mut health = Health::default();
-        look(&mut health, 0, &[(ONE, false)]);
-        assert_eq!(look(&mut health, PATIENCE - 1, &[(ONE, true)]), []);
+        let mut health = SeedHealth::default();
+        update(&mut health, 0, &[(ONE, false)]);
+        assert_eq!(update(&mut health, PATIENCE - 1, &[(ONE, true)]), []);
     }
 
     #[test]
     fn losses_are_told_after_a_while_and_counted() {
-        let mut health = Health::default();
-        look(&mut health, 0, &[(ONE, true)]);
+        let mut health = SeedHealth::default();
+        update(&mut health, 0, &[(ONE, true)]);
         // A seed that is back in time was not lost.
-        assert_eq!(look(&mut health, 10, &[(ONE, false)]), []);
-        assert_eq!(look(&mut health, 1000, &[(ONE, true)]), []);
-        assert_eq!(look(&mut health, 999 + PATIENCE, &[(ONE, false)]), []);
-        let lost = |times| [(ONE, News::LostSeeds { times })];
-        assert_eq!(look(&mut health, 1000 + PATIENCE, &[(ONE, false)]), lost(1));
+        assert_eq!(update(&mut health, 10, &[(ONE, false)]), []);
+        assert_eq!(update(&mut health, 1000, &[(ONE, true)]), []);
+        assert_eq!(update(&mut health, 999 + PATIENCE, &[(ONE, false)]), []);
+        let lost = |times| [(ONE, SeedEvent::LostSeeds { times })];
+        assert_eq!(
+            update(&mut health, 1000 + PATIENCE, &[(ONE, false)]),
+            lost(1)
+        );
         let seeds = health.seeds(&ONE).unwrap();
         let (first, last) = (UnixTime(10_000), UnixTime(11_000));
         assert_eq!((seeds.first, seeds.last), (Some(first), Some(last)));
         assert_eq!(
-            look(&mut health, 8000, &[(ONE, true)]),
-            [(ONE, News::Seeded)]
+            update(&mut health, 8000, &[(ONE, true)]),
+            [(ONE, SeedEvent::Seeded)]
         );
-        assert_eq!(look(&mut health, 8000 + PATIENCE, &[(ONE, false)]), lost(2));
+        assert_eq!(
+            update(&mut health, 8000 + PATIENCE, &[(ONE, false)]),
+            lost(2)
+        );
     }
 
     /// As the next process has it.
-    fn restarted(health: &Health) -> Health {
-        let mut after = Health::default();
+    fn restarted(health: &SeedHealth) -> SeedHealth {
+        let mut after = SeedHealth::default();
         after.restore(&health.save()).unwrap();
         after
     }
 
     #[test]
     fn a_restart_forgets_no_seed_and_cries_for_none() {
-        let mut health = Health::default();
-        look(&mut health, 0, &[(ONE, true), (TWO, false)]);
-        look(&mut health, PATIENCE, &[(ONE, true), (TWO, false)]);
+        let mut health = SeedHealth::default();
+        update(&mut health, 0, &[(ONE, true), (TWO, false)]);
+        update(&mut health, PATIENCE, &[(ONE, true), (TWO, false)]);
         let (one, two) = (health.seeds(&ONE).unwrap(), health.seeds(&TWO).unwrap());
         assert_eq!((one.overdue, two.overdue), (false, true));
 
@@ -270,49 +280,49 @@ mod tests {
         );
         let none = [(ONE, false), (TWO, false)];
         let start = 50_000;
-        assert_eq!(look(&mut health, start, &none), []);
-        assert_eq!(look(&mut health, start + PATIENCE - 1, &none), []);
-        let lost = [(ONE, News::LostSeeds { times: 1 })];
-        assert_eq!(look(&mut health, start + PATIENCE, &none), lost);
+        assert_eq!(update(&mut health, start, &none), []);
+        assert_eq!(update(&mut health, start + PATIENCE - 1, &none), []);
+        let lost = [(ONE, SeedEvent::LostSeeds { times: 1 })];
+        assert_eq!(update(&mut health, start + PATIENCE, &none), lost);
         // What was told before stays told, until it is over.
         assert!(health.seeds(&TWO).unwrap().overdue);
-        let seeded = look(&mut restarted(&health), start, &[(TWO, true)]);
-        assert_eq!(seeded, [(TWO, News::Seeded)]);
+        let seeded = update(&mut restarted(&health), start, &[(TWO, true)]);
+        assert_eq!(seeded, [(TWO, SeedEvent::Seeded)]);
     }
 
     #[test]
     fn one_that_is_listed_again_gets_its_time_again() {
-        let mut health = Health::default();
-        look(&mut health, 0, &[(ONE, true), (TWO, true)]);
-        look(&mut health, 5, &[(TWO, true)]);
+        let mut health = SeedHealth::default();
+        update(&mut health, 0, &[(ONE, true), (TWO, true)]);
+        update(&mut health, 5, &[(TWO, true)]);
         assert_eq!(
-            look(&mut health, 3 * PATIENCE, &[(ONE, false), (TWO, true)]),
+            update(&mut health, 3 * PATIENCE, &[(ONE, false), (TWO, true)]),
             []
         );
         assert_eq!(
-            look(&mut health, 4 * PATIENCE, &[(ONE, false)]),
-            [(ONE, News::LostSeeds { times: 1 })]
+            update(&mut health, 4 * PATIENCE, &[(ONE, false)]),
+            [(ONE, SeedEvent::LostSeeds { times: 1 })]
         );
     }
 
     #[test]
     fn one_that_is_listed_no_more_is_forgotten_after_a_day() {
-        let mut health = Health::default();
-        look(&mut health, 0, &[(ONE, true)]);
+        let mut health = SeedHealth::default();
+        update(&mut health, 0, &[(ONE, true)]);
         let mut health = restarted(&health);
-        look(&mut health, 7, &[(TWO, true)]);
-        look(&mut health, 6 + KEPT_SECS, &[(TWO, true)]);
+        update(&mut health, 7, &[(TWO, true)]);
+        update(&mut health, 6 + KEPT_SECS, &[(TWO, true)]);
         assert!(health.seeds(&ONE).is_some());
-        look(&mut health, 7 + KEPT_SECS, &[(TWO, true)]);
+        update(&mut health, 7 + KEPT_SECS, &[(TWO, true)]);
         assert!(health.seeds(&ONE).is_none());
         assert!(health.seeds(&TWO).is_some());
     }
 
     #[test]
     fn what_is_saved_is_the_same_on_every_machine() {
-        let mut health = Health::default();
-        look(&mut health, 1, &[(ONE, false)]);
-        look(&mut health, 2, &[(ONE, true)]);
+        let mut health = SeedHealth::default();
+        update(&mut health, 1, &[(ONE, false)]);
+        update(&mut health, 2, &[(ONE, true)]);
         let expected = [
             [1; 20].as_slice(),
             &10_001_u64.to_be_bytes(),
@@ -322,9 +332,12 @@ mod tests {
         ];
         let saved = health.save();
         assert_eq!(saved, expected.concat());
-        assert_eq!(saved.len(), Health::SAVED);
-        for end in 1..Health::SAVED {
-            assert_eq!(Health::default().restore(&saved[..end]), Err(Malformed));
+        assert_eq!(saved.len(), SeedHealth::SAVED);
+        for end in 1..SeedHealth::SAVED {
+            assert_eq!(
+                SeedHealth::default().restore(&saved[..end]),
+                Err(CorruptBlock)
+            );
         }
     }
 }

@@ -9,26 +9,26 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::log;
-use crate::torrents::seed_health::{Health, News, Seeds};
+use crate::torrents::seed_health::{SeedEvent, SeedHealth, Seeds};
 use crate::tracker::InfoHash;
 
-use super::sync::Listing;
+use super::sync::TorrentSync;
 
 /// Ten thousand torrents take a few milliseconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many torrents one look's lines name at most: when the one seed of all goes, that is one event.
+/// How many torrents one update's lines name at most: when the one seed of all goes, that is one event.
 const NAMED_AT_ONCE: usize = 10;
 
 /// What is known of the listed torrents' seeds, and how long one may be without.
-pub struct Seedwatch {
-    health: Arc<Mutex<Health>>,
+pub struct SeedMonitor {
+    health: Arc<Mutex<SeedHealth>>,
     patience_secs: AtomicU32,
     clock: Clock,
 }
 
-impl Seedwatch {
-    pub fn new(config: &Config, health: Arc<Mutex<Health>>, clock: Clock) -> Arc<Self> {
+impl SeedMonitor {
+    pub fn new(config: &Config, health: Arc<Mutex<SeedHealth>>, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             health,
             patience_secs: AtomicU32::new(config.seedless_after()),
@@ -36,7 +36,7 @@ impl Seedwatch {
         })
     }
 
-    /// Takes another patience.
+    /// Takes another threshold.
     pub fn set(&self, config: &Config) {
         self.patience_secs
             .store(config.seedless_after(), Ordering::Relaxed);
@@ -47,39 +47,41 @@ impl Seedwatch {
         self.health().seeds(id)
     }
 
-    pub async fn look_now_and_then(self: Arc<Self>, listing: Arc<Listing>) {
+    pub async fn run(self: Arc<Self>, torrent_sync: Arc<TorrentSync>) {
         loop {
             sleep(LOOK_INTERVAL).await;
-            tell(&self.look(&listing), &listing);
+            tell(&self.update(&torrent_sync), &torrent_sync);
         }
     }
 
-    fn look(&self, listing: &Listing) -> Vec<(InfoHash, News)> {
-        let seeded = listing.seeded();
+    fn update(&self, torrent_sync: &TorrentSync) -> Vec<(InfoHash, SeedEvent)> {
+        let seeded = torrent_sync.seeded();
         let (now, unix) = (self.clock.now(), self.clock.unix_at(Instant::now()));
         let patience_secs = self.patience_secs.load(Ordering::Relaxed);
-        self.health().look(now, unix, patience_secs, seeded)
+        self.health().update(now, unix, patience_secs, seeded)
     }
 
-    fn health(&self) -> MutexGuard<'_, Health> {
+    fn health(&self) -> MutexGuard<'_, SeedHealth> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn tell(news: &[(InfoHash, News)], listing: &Listing) {
+fn tell(news: &[(InfoHash, SeedEvent)], torrent_sync: &TorrentSync) {
     let (named, unnamed) = news.split_at(news.len().min(NAMED_AT_ONCE));
     for (id, news) in named {
-        let name = listing.name(*id).unwrap_or_default();
+        let name = torrent_sync.name(*id).unwrap_or_default();
         let of: log::Fields<'_> = &[("name", &name), ("id", id)];
         match news {
-            News::NeverSeeded => log::warning("published without a seed", of),
-            News::LostSeeds { times } => {
+            SeedEvent::NeverSeeded => log::warning("published without a seed", of),
+            SeedEvent::LostSeeds { times } => {
                 log::warning("lost its seeds", &[of, &[("times", times)]].concat());
             }
-            News::Seeded => log::notice("has a seed", of),
+            SeedEvent::Seeded => log::notice("has a seed", of),
         }
     }
-    let seeded = unnamed.iter().filter(|(_, news)| *news == News::Seeded);
+    let seeded = unnamed
+        .iter()
+        .filter(|(_, news)| *news == SeedEvent::Seeded);
     let seeded = seeded.count();
     let unseeded = unnamed.len() - seeded;
     if unseeded > 0 {

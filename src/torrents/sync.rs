@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::{Config, Lists};
 use crate::log;
-use crate::torrents::catalog::{Catalogue, Change, Row};
-use crate::torrents::watcher::{self, Event, Publisher};
+use crate::torrents::catalog::{AdmissionChange, Catalog, CatalogEntry};
+use crate::torrents::watcher::{self, TorrentWatcher, WatchEvent};
 use crate::tracker::types::Torrent;
 use crate::tracker::{Admission, InfoHash, Tracker};
 
@@ -18,31 +18,31 @@ const RESCAN_SECS: u32 = 600;
 /// How long the start waits for the torrent directories.
 const FIRST_SCAN_MAX: Duration = Duration::from_secs(30);
 
-/// Keeps the tracker's torrents as the catalogue has them.
-pub struct Listing {
-    catalogue: Mutex<Catalogue>,
+/// Keeps the tracker's torrents as the catalog has them.
+pub struct TorrentSync {
+    catalog: Mutex<Catalog>,
     tracker: Arc<Tracker>,
     clock: Clock,
 }
 
-impl Listing {
+impl TorrentSync {
     pub fn new(config: &Config, lists: &Lists, tracker: Arc<Tracker>, clock: Clock) -> Arc<Self> {
-        let listing = Self {
-            catalogue: Mutex::new(Catalogue::new(config.torrents.grace)),
+        let torrent_sync = Self {
+            catalog: Mutex::new(Catalog::new(config.torrents.grace)),
             tracker,
             clock,
         };
-        listing.set(config, lists);
-        Arc::new(listing)
+        torrent_sync.set(config, lists);
+        Arc::new(torrent_sync)
     }
 
     /// Takes new lists.
     pub fn set(&self, config: &Config, lists: &Lists) {
-        let mut catalogue = self.catalogue();
-        catalogue.set_grace(config.torrents.grace);
-        let changes = catalogue.set_lists(lists.allow.iter().copied(), lists.deny.iter().copied());
-        catalogue.set_notices(lists.notices.iter().cloned());
-        self.tracker.set_notices(catalogue.notices_by_id());
+        let mut catalog = self.catalog();
+        catalog.set_grace(config.torrents.grace);
+        let changes = catalog.set_lists(lists.allow.iter().copied(), lists.deny.iter().copied());
+        catalog.set_notices(lists.notices.iter().cloned());
+        self.tracker.set_notices(catalog.notices_by_id());
         self.apply(&changes);
     }
 
@@ -51,15 +51,15 @@ impl Listing {
     ///
     /// # Errors
     /// If the system has no inotify instance or thread to give.
-    pub fn watch(self: &Arc<Self>, config: &Config) -> io::Result<Publisher> {
-        let listing = self.clone();
+    pub fn watch(self: &Arc<Self>, config: &Config) -> io::Result<TorrentWatcher> {
+        let torrent_sync = self.clone();
         let (scanned, first_scan) = mpsc::sync_channel(1);
-        let publisher = Publisher::start(watched(config), move |event| {
-            if event == Event::Scanned {
+        let torrent_watcher = TorrentWatcher::start(watched(config), move |event| {
+            if event == WatchEvent::Scanned {
                 // Full, or nobody waits any more: later scans are not asked for.
                 let _ = scanned.try_send(());
             }
-            listing.note(event);
+            torrent_sync.note(event);
         })?;
         if first_scan.recv_timeout(FIRST_SCAN_MAX).is_err() {
             log::warning(
@@ -67,33 +67,33 @@ impl Listing {
                 &[],
             );
         }
-        Ok(publisher)
+        Ok(torrent_watcher)
     }
 
     /// Has the directories that are configured now looked at anew.
-    pub fn rescan(config: &Config, publisher: &Publisher) {
-        publisher.rescan(watched(config));
+    pub fn rescan(config: &Config, torrent_watcher: &TorrentWatcher) {
+        torrent_watcher.rescan(watched(config));
     }
 
     /// Drops the torrents whose grace is over.
     pub fn expire(&self) {
-        let mut catalogue = self.catalogue();
-        let rows = catalogue.rows().len();
-        let changes = catalogue.expire(self.clock.now());
-        for Change { id, .. } in &changes {
+        let mut catalog = self.catalog();
+        let rows = catalog.rows().len();
+        let changes = catalog.expire(self.clock.now());
+        for AdmissionChange { id, .. } in &changes {
             log::notice("torrent no longer tracked", &[("id", id)]);
         }
-        self.forget_notices(&catalogue, rows);
+        self.forget_notices(&catalog, rows);
         self.apply(&changes);
     }
 
     /// Of each torrent that a file lists and that clients may announce: the first of its ids, and whether it has a seed.
     pub fn seeded(&self) -> Vec<(InfoHash, bool)> {
-        let catalogue = self.catalogue();
-        let served = catalogue.rows().filter_map(|row| {
+        let catalog = self.catalog();
+        let served = catalog.rows().filter_map(|row| {
             let id = row.torrent.ids().next()?;
-            let withdrawn = catalogue.has_notices()
-                && catalogue
+            let withdrawn = catalog.has_notices()
+                && catalog
                     .notice(id)
                     .is_some_and(|notice| notice.failure.is_some());
             let mut counts = row
@@ -108,20 +108,20 @@ impl Listing {
     }
 
     /// Each torrent that a file lists, in no order.
-    pub fn rows(&self) -> Vec<Row> {
-        self.catalogue().rows().cloned().collect()
+    pub fn rows(&self) -> Vec<CatalogEntry> {
+        self.catalog().rows().cloned().collect()
     }
 
     /// What the file that lists a torrent calls it.
     pub fn name(&self, id: InfoHash) -> Option<String> {
-        Some(self.catalogue().row(id)?.torrent.name.clone())
+        Some(self.catalog().row(id)?.torrent.name.clone())
     }
 
-    fn note(&self, event: Event) {
+    fn note(&self, event: WatchEvent) {
         let now = self.clock.now();
-        let mut catalogue = self.catalogue();
+        let mut catalog = self.catalog();
         let changes = match event {
-            Event::Appeared { path, metainfo } => {
+            WatchEvent::Appeared { path, metainfo } => {
                 let torrent = Torrent {
                     name: metainfo.name,
                     size: metainfo.size,
@@ -129,10 +129,10 @@ impl Listing {
                     v2: metainfo.v2,
                 };
                 let (name, ids) = (torrent.name.clone(), torrent.ids());
-                let changes = catalogue.add_file(&path, torrent, now);
+                let changes = catalog.add_file(&path, torrent, now);
                 // A notice for a hybrid stands under one id and holds for both, as the file makes known.
-                if catalogue.has_notices() {
-                    ids.for_each(|id| self.tracker.set_notice(id, catalogue.notice(id).cloned()));
+                if catalog.has_notices() {
+                    ids.for_each(|id| self.tracker.set_notice(id, catalog.notice(id).cloned()));
                 }
                 let listed = changes
                     .iter()
@@ -148,24 +148,24 @@ impl Listing {
                 }
                 changes
             }
-            Event::Gone { path } => {
+            WatchEvent::Gone { path } => {
                 log::info("torrent file gone", &[("file", &path.display())]);
-                let rows = catalogue.rows().len();
-                let changes = catalogue.remove_file(&path, now);
-                self.forget_notices(&catalogue, rows);
+                let rows = catalog.rows().len();
+                let changes = catalog.remove_file(&path, now);
+                self.forget_notices(&catalog, rows);
                 changes
             }
-            Event::Faulty { path, reason } => {
+            WatchEvent::Faulty { path, reason } => {
                 log::warning(
                     "passed over",
                     &[("file", &path.display()), ("reason", &reason)],
                 );
                 return;
             }
-            Event::Scanned => {
+            WatchEvent::Scanned => {
                 log::notice(
                     "torrent directories read",
-                    &[("torrents", &catalogue.rows().len())],
+                    &[("torrents", &catalog.rows().len())],
                 );
                 return;
             }
@@ -173,23 +173,21 @@ impl Listing {
         self.apply(&changes);
     }
 
-    fn apply(&self, changes: &[Change]) {
+    fn apply(&self, changes: &[AdmissionChange]) {
         for change in changes {
             self.tracker.admit(&change.id, change.admission);
         }
     }
 
     /// Once a hybrid's row is gone, a notice holds for the id alone under which it stands.
-    fn forget_notices(&self, catalogue: &Catalogue, rows_before: usize) {
-        if catalogue.has_notices() && catalogue.rows().len() < rows_before {
-            self.tracker.set_notices(catalogue.notices_by_id());
+    fn forget_notices(&self, catalog: &Catalog, rows_before: usize) {
+        if catalog.has_notices() && catalog.rows().len() < rows_before {
+            self.tracker.set_notices(catalog.notices_by_id());
         }
     }
 
-    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
-        self.catalogue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Settings {
 
 /// What has come to pass in the directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
+pub enum WatchEvent {
     /// A whole torrent is there, or is there anew with something changed.
     Appeared { path: PathBuf, metainfo: Metainfo },
     /// A file is no longer there, or what was faulty is no longer so.
@@ -62,12 +62,12 @@ pub enum Event {
     /// A file or directory that should serve does not: one line for the log. Told once until it changes; if the file was
     /// a torrent before, that torrent has not gone.
     Faulty { path: PathBuf, reason: String },
-    /// Everything has been looked at once: after the start, and after each call of the [`Publisher`].
+    /// Everything has been looked at once: after the start, and after each call of the [`TorrentWatcher`].
     Scanned,
 }
 
 /// The watching thread. Dropped, it stops.
-pub struct Publisher {
+pub struct TorrentWatcher {
     orders: Arc<Orders>,
     waker: UnixStream,
     thread: Option<JoinHandle<()>>,
@@ -79,21 +79,21 @@ struct Orders {
     settings: Mutex<Option<Settings>>,
 }
 
-impl Publisher {
+impl TorrentWatcher {
     /// Begins to watch. `report` is called in the watching thread, and holds up nothing but it.
     ///
     /// # Errors
     /// If the system has no inotify instance or thread to give.
     pub fn start(
         settings: Settings,
-        report: impl FnMut(Event) + Send + 'static,
+        report: impl FnMut(WatchEvent) + Send + 'static,
     ) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let (waker, woken) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let orders = Arc::new(Orders::default());
-        let watcher = Watcher::new(settings, inotify, Box::new(report), Arc::clone(&orders));
+        let watcher = WatchThread::new(settings, inotify, Box::new(report), Arc::clone(&orders));
         let thread = thread::Builder::new()
             .name("publish".to_owned())
             .spawn(move || watcher.run(&woken))?;
@@ -104,7 +104,7 @@ impl Publisher {
         })
     }
 
-    /// Looks at everything again, with these settings, and then says [`Event::Scanned`].
+    /// Looks at everything again, with these settings, and then says [`WatchEvent::Scanned`].
     pub fn rescan(&self, settings: Settings) {
         *self
             .orders
@@ -120,7 +120,7 @@ impl Publisher {
     }
 }
 
-impl Drop for Publisher {
+impl Drop for TorrentWatcher {
     fn drop(&mut self) {
         self.orders.stop.store(true, Ordering::Release);
         self.wake();
@@ -133,7 +133,7 @@ impl Drop for Publisher {
 
 /// What tells one content of a file from the next without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
+struct FileVersion {
     inode: Inode,
     size: u64,
     /// Seconds and nanoseconds.
@@ -160,7 +160,7 @@ impl Inode {
     }
 }
 
-impl Stamp {
+impl FileVersion {
     fn of(metadata: &Metadata) -> Self {
         Self {
             inode: Inode::of(metadata),
@@ -182,8 +182,8 @@ impl Stamp {
 }
 
 /// A file that may still be being written.
-struct Young {
-    stamp: Option<Stamp>,
+struct Unsettled {
+    stamp: Option<FileVersion>,
     since: Instant,
 }
 
@@ -194,26 +194,26 @@ struct Walked {
     watches: HashSet<WatchDescriptor>,
     files: HashSet<PathBuf>,
     links: HashSet<PathBuf>,
-    anchors: Vec<(PathBuf, Option<Inode>)>,
+    mount_points: Vec<(PathBuf, Option<Inode>)>,
     /// Could not be listed, so nothing is known of what is below.
     unreadable: Vec<PathBuf>,
 }
 
-struct Watcher {
+struct WatchThread {
     settings: Settings,
     inotify: Inotify,
-    report: Box<dyn FnMut(Event) + Send>,
+    report: Box<dyn FnMut(WatchEvent) + Send>,
     orders: Arc<Orders>,
     watches: HashMap<WatchDescriptor, PathBuf>,
     /// Files that were read, whole or faulty, as they were then.
-    known: HashMap<PathBuf, Stamp>,
-    young: HashMap<PathBuf, Young>,
-    /// What was last said of a path.
+    known: HashMap<PathBuf, FileVersion>,
+    young: HashMap<PathBuf, Unsettled>,
+    /// What was last published of a path.
     faults: HashMap<PathBuf, String>,
     /// Symbolic links that lead to directories.
     links: HashSet<PathBuf>,
     /// The watched directories and the links, and what they led to.
-    anchors: Vec<(PathBuf, Option<Inode>)>,
+    mount_points: Vec<(PathBuf, Option<Inode>)>,
     rescan_wanted: bool,
     last_rescan: Instant,
     next_rescan: Instant,
@@ -221,11 +221,11 @@ struct Watcher {
     next_young: Instant,
 }
 
-impl Watcher {
+impl WatchThread {
     fn new(
         settings: Settings,
         inotify: Inotify,
-        report: Box<dyn FnMut(Event) + Send>,
+        report: Box<dyn FnMut(WatchEvent) + Send>,
         orders: Arc<Orders>,
     ) -> Self {
         let now = Instant::now();
@@ -239,7 +239,7 @@ impl Watcher {
             young: HashMap::new(),
             faults: HashMap::new(),
             links: HashSet::new(),
-            anchors: Vec::new(),
+            mount_points: Vec::new(),
             rescan_wanted: false,
             last_rescan: now,
             next_rescan: now,
@@ -272,7 +272,7 @@ impl Watcher {
 
     fn report_scanned(&mut self) {
         if !self.is_stopping() {
-            (self.report)(Event::Scanned);
+            (self.report)(WatchEvent::Scanned);
         }
     }
 
@@ -377,7 +377,7 @@ impl Watcher {
     /// Reads a file if it is not as it was.
     fn look(&mut self, path: &Path) {
         let stamp = match fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() => Stamp::of(&metadata),
+            Ok(metadata) if metadata.is_file() => FileVersion::of(&metadata),
             Ok(_) => return self.gone(path),
             Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(path),
             Err(error) => return self.unreadable(path, &error),
@@ -400,7 +400,7 @@ impl Watcher {
                 self.young.remove(path);
                 self.faults.remove(path);
                 self.known.insert(path.to_owned(), stamp);
-                (self.report)(Event::Appeared {
+                (self.report)(WatchEvent::Appeared {
                     path: path.to_owned(),
                     metainfo,
                 });
@@ -420,13 +420,14 @@ impl Watcher {
     }
 
     /// By the file's own time, or, if that lies in the future, by how long it was seen like this.
-    fn is_at_rest(&self, path: &Path, stamp: &Stamp) -> bool {
-        let seen_long =
-            |young: &Young| young.stamp.as_ref() == Some(stamp) && young.since.elapsed() >= AT_REST;
+    fn is_at_rest(&self, path: &Path, stamp: &FileVersion) -> bool {
+        let seen_long = |young: &Unsettled| {
+            young.stamp.as_ref() == Some(stamp) && young.since.elapsed() >= AT_REST
+        };
         stamp.age().is_some_and(|age| age >= AT_REST) || self.young.get(path).is_some_and(seen_long)
     }
 
-    fn keep_young(&mut self, path: &Path, stamp: Option<Stamp>) {
+    fn keep_young(&mut self, path: &Path, stamp: Option<FileVersion>) {
         let since = Instant::now();
         if self.young.is_empty() {
             self.next_young = since + YOUNG_EVERY;
@@ -434,9 +435,9 @@ impl Watcher {
         let young = self
             .young
             .entry(path.to_owned())
-            .or_insert(Young { stamp, since });
+            .or_insert(Unsettled { stamp, since });
         if young.stamp != stamp {
-            *young = Young { stamp, since };
+            *young = Unsettled { stamp, since };
         }
     }
 
@@ -448,8 +449,8 @@ impl Watcher {
         let paths: Vec<PathBuf> = self.young.keys().cloned().collect();
         for path in paths {
             match fs::metadata(&path) {
-                Ok(metadata) if !self.is_at_rest(&path, &Stamp::of(&metadata)) => {
-                    self.keep_young(&path, Some(Stamp::of(&metadata)));
+                Ok(metadata) if !self.is_at_rest(&path, &FileVersion::of(&metadata)) => {
+                    self.keep_young(&path, Some(FileVersion::of(&metadata)));
                 }
                 _ => self.look(&path),
             }
@@ -461,7 +462,7 @@ impl Watcher {
         let was_known = self.known.remove(path).is_some();
         let was_faulty = self.faults.remove(path).is_some();
         if was_known || was_faulty {
-            (self.report)(Event::Gone {
+            (self.report)(WatchEvent::Gone {
                 path: path.to_owned(),
             });
         }
@@ -471,7 +472,7 @@ impl Watcher {
         self.young.remove(path);
         if self.faults.get(path) != Some(&reason) {
             self.faults.insert(path.to_owned(), reason.clone());
-            (self.report)(Event::Faulty {
+            (self.report)(WatchEvent::Faulty {
                 path: path.to_owned(),
                 reason,
             });
@@ -483,7 +484,7 @@ impl Watcher {
         if now >= self.next_anchors {
             self.next_anchors = now + ANCHORS_EVERY;
             self.rescan_wanted |= self
-                .anchors
+                .mount_points
                 .iter()
                 .any(|(path, inode)| Inode::at(path) != *inode);
         }
@@ -520,7 +521,7 @@ impl Watcher {
         let gone: Vec<PathBuf> = known.filter(|path| !is_there(path)).cloned().collect();
         gone.iter().for_each(|path| self.gone(path));
         self.links = walked.links;
-        self.anchors = walked.anchors;
+        self.mount_points = walked.mount_points;
         self.last_rescan = Instant::now();
         self.next_rescan = self.last_rescan + start.elapsed() * RESCAN_SHARE;
     }
@@ -539,7 +540,7 @@ impl Watcher {
             if walked.links.contains(&directory) || self.settings.directories.contains(&directory) {
                 // Before it is listed, so that a later change is seen as one.
                 let inode = Inode::at(&directory);
-                walked.anchors.push((directory.clone(), inode));
+                walked.mount_points.push((directory.clone(), inode));
             }
             match self.list(&directory, &mut walked) {
                 Ok(entries) => {
@@ -649,13 +650,13 @@ fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// The content, and the stamps before and after.
-fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp, Stamp)> {
+fn read(path: &Path) -> io::Result<(Vec<u8>, FileVersion, FileVersion)> {
     // Should a pipe have taken the file's place, this does not wait for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(path)?;
-    let stamp = |file: &File| file.metadata().map(|metadata| Stamp::of(&metadata));
+    let stamp = |file: &File| file.metadata().map(|metadata| FileVersion::of(&metadata));
     let before = stamp(&file)?;
     let mut bytes = Vec::with_capacity(usize::try_from(before.size.min(MAX_FILE)).unwrap_or(0) + 1);
     (&file).take(MAX_FILE).read_to_end(&mut bytes)?;

@@ -269,9 +269,9 @@ fn unmapped(network: IpNet) -> IpNet {
 
 /// Networks whose addresses mean something only within, such as 10.0.0.0/8: a peer there is of use to its neighbours alone.
 #[derive(Clone, Debug, Default)]
-pub struct Localities(Vec<IpNet>);
+pub struct LocalNetworks(Vec<IpNet>);
 
-impl Localities {
+impl LocalNetworks {
     /// A few: each address is held against all of them.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)

@@ -1,4 +1,4 @@
-//! What a tracker holds, as bytes for a snapshot to keep: written block by block, and taken in again.
+//! What a tracker holds, as bytes for a snapshot to keep: written block by block, and taken in redelivered.
 //!
 //! A block is a count of torrents (`u32`) and then, until its end, torrents:
 //!
@@ -13,12 +13,12 @@
 //! ```
 //!
 //! Numbers are big-endian. The count is of torrents with peers; those without, of which only the counter is kept, come on
-//! top. A mark's upper 28 bits are the host's fingerprint, which means the same only to a tracker with the same seed.
+//! top. A mark's upper 28 packed are the host's fingerprint, which means the same only to a tracker with the same seed.
 
 use siphasher::sip::SipHasher13;
 
-use super::swarm::Record;
-use super::types::{Admission, InfoHash, Malformed, Time, age_minutes};
+use super::swarm::PeerRecord;
+use super::types::{Admission, CorruptBlock, InfoHash, Time, age_minutes};
 use super::{Shard, Torrent, Totals, Tracker, lock};
 
 /// A block is full from this size on. Copying so much keeps a shard's announces waiting for a fraction of a millisecond;
@@ -26,21 +26,21 @@ use super::{Shard, Torrent, Totals, Tracker, lock};
 const FULL: usize = 512 * 1024;
 
 const HEAD: usize = 20 + 1 + 3 * 4;
-const LISTED_ONCE: u8 = 1;
+const WAS_LISTED: u8 = 1;
 
 /// Peers older than a day, whoever asks, are older than any timeout.
 const DAY_MINUTES: u32 = 1440;
 
 /// Where a walk over all that a tracker holds has come to; begins with the default.
 #[derive(Clone, Debug, Default)]
-pub struct Walk {
+pub struct DumpCursor {
     shard: usize,
-    place: Option<Place>,
+    place: Option<ShardPosition>,
 }
 
 /// A place within a shard.
 #[derive(Clone, Debug)]
-struct Place {
+struct ShardPosition {
     /// The walk goes backwards: the end is where new torrents come, and where those that fill a gap come from, so none is missed.
     torrents_left: usize,
     /// In the middle of this torrent, before its peer of that number.
@@ -61,7 +61,7 @@ impl Tracker {
     ///
     /// While announces go on, peers of a swarm too large for a block may be in two blocks, or in none if they happen to move
     /// from what is left to what is done. Torrents and counters are never missed.
-    pub fn save(&self, now: Time, walk: &mut Walk, block: &mut Vec<u8>) -> Option<Totals> {
+    pub fn save(&self, now: Time, walk: &mut DumpCursor, block: &mut Vec<u8>) -> Option<Totals> {
         let shard = self.shards.get(walk.shard)?;
         block.clear();
         // Before the lock: growing takes longer than copying.
@@ -111,16 +111,16 @@ pub struct Restore<'a> {
     aging: Aging,
     /// The torrent read last, whose peers may go on in the next block: a large swarm is built at once.
     head: Option<Head>,
-    v4: Vec<Record<6>>,
-    v6: Vec<Record<18>>,
+    v4: Vec<PeerRecord<6>>,
+    v6: Vec<PeerRecord<18>>,
     restored: Restored,
 }
 
 impl Restore<'_> {
     /// # Errors
     /// When the block does not follow the format; what came before is in the tracker, which is of no use then.
-    pub fn take_in(&mut self, block: &[u8]) -> Result<(), Malformed> {
-        let (count, mut rest) = block.split_first_chunk().ok_or(Malformed)?;
+    pub fn take_in(&mut self, block: &[u8]) -> Result<(), CorruptBlock> {
+        let (count, mut rest) = block.split_first_chunk().ok_or(CorruptBlock)?;
         // As far as the bytes bear it out.
         let mut room = (u32::from_be_bytes(*count) as usize).min(rest.len() / HEAD);
         while !rest.is_empty() {
@@ -134,7 +134,7 @@ impl Restore<'_> {
             let peers = head.peers;
             self.restored.written += totals(peers.map(|peers| peers as usize));
             if self.head.as_ref().map(|head| head.info_hash) != Some(head.info_hash) {
-                self.settle();
+                self.update_totals_and_prune();
                 self.head = Some(head);
             }
             self.aging.read(&mut rest, peers[0], &mut self.v4)?;
@@ -145,11 +145,11 @@ impl Restore<'_> {
 
     /// After the last block.
     pub fn finish(mut self) -> Restored {
-        self.settle();
+        self.update_totals_and_prune();
         self.restored
     }
 
-    fn settle(&mut self) {
+    fn update_totals_and_prune(&mut self) {
         let Some(head) = self.head.take() else { return };
         let hash = self.tracker.hash(&head.info_hash);
         let mut shard = self.tracker.shard(hash);
@@ -165,11 +165,11 @@ impl Shard {
     fn save(
         &self,
         now: Time,
-        place: Option<Place>,
+        place: Option<ShardPosition>,
         keyed: &SipHasher13,
         block: &mut Vec<u8>,
         written: &mut Totals,
-    ) -> Option<Place> {
+    ) -> Option<ShardPosition> {
         let mut torrents_left = self.torrents.len();
         match place {
             None => self.remembered.iter().for_each(|(info_hash, downloaded)| {
@@ -189,7 +189,7 @@ impl Shard {
         }
         while torrents_left > 0 {
             if block.len() >= FULL {
-                return Some(Place {
+                return Some(ShardPosition {
                     torrents_left,
                     halfway: None,
                 });
@@ -212,7 +212,7 @@ impl Shard {
         now: Time,
         block: &mut Vec<u8>,
         written: &mut Totals,
-    ) -> Option<Place> {
+    ) -> Option<ShardPosition> {
         let torrent = &self.torrents[at];
         let (v4, v6) = torrent.swarm.records();
         let v4_left = v4.get(peers_done..).unwrap_or_default();
@@ -239,7 +239,7 @@ impl Shard {
         write_records(v4_now, now, block);
         write_records(v6_now, now, block);
         *written += totals([v4_now.len(), v6_now.len()]);
-        (v4_left_out + v6_left_out > 0).then(|| Place {
+        (v4_left_out + v6_left_out > 0).then(|| ShardPosition {
             torrents_left,
             halfway: Some((torrent.info_hash, peers_done + v4_now.len() + v6_now.len())),
         })
@@ -249,14 +249,14 @@ impl Shard {
         &mut self,
         head: &Head,
         hash: u64,
-        v4: &[Record<6>],
-        v6: &[Record<18>],
+        v4: &[PeerRecord<6>],
+        v6: &[PeerRecord<18>],
         keyed: &SipHasher13,
     ) {
         let at = match self.find(&head.info_hash, hash) {
             Some(at) => at,
             None if v4.is_empty() && v6.is_empty() => {
-                if head.listed_once {
+                if head.was_listed {
                     self.remembered.put(head.info_hash, head.downloaded, keyed);
                 }
                 return;
@@ -265,12 +265,12 @@ impl Shard {
         };
         let torrent = &mut self.torrents[at];
         torrent.downloaded = torrent.downloaded.max(head.downloaded);
-        torrent.listed_once |= head.listed_once;
+        torrent.was_listed |= head.was_listed;
         let before = torrent.swarm.len();
         if torrent.admission != Admission::Denied {
             torrent.swarm.take_in(v4, v6, keyed);
         }
-        self.settle(at, before, keyed);
+        self.update_totals_and_prune(at, before, keyed);
     }
 }
 
@@ -286,7 +286,7 @@ fn totals([peers_v4, peers_v6]: [usize; 2]) -> Totals {
 /// What stands before a torrent's peers.
 struct Head {
     info_hash: InfoHash,
-    listed_once: bool,
+    was_listed: bool,
     downloaded: u32,
     /// How many follow: IPv4, IPv6.
     peers: [u32; 2],
@@ -296,7 +296,7 @@ impl Head {
     fn of(torrent: &Torrent) -> Self {
         Self {
             info_hash: torrent.info_hash,
-            listed_once: torrent.listed_once,
+            was_listed: torrent.was_listed,
             downloaded: torrent.downloaded,
             peers: [0, 0],
         }
@@ -305,43 +305,43 @@ impl Head {
     fn of_counter(info_hash: InfoHash, downloaded: u32) -> Self {
         Self {
             info_hash,
-            listed_once: true,
+            was_listed: true,
             downloaded,
             peers: [0, 0],
         }
     }
 
     fn is_worth_keeping(&self) -> bool {
-        self.peers != [0, 0] || self.listed_once && self.downloaded > 0
+        self.peers != [0, 0] || self.was_listed && self.downloaded > 0
     }
 
     fn write(&self, block: &mut Vec<u8>) {
         block.extend_from_slice(&self.info_hash.0);
-        block.push(if self.listed_once { LISTED_ONCE } else { 0 });
+        block.push(if self.was_listed { WAS_LISTED } else { 0 });
         block.extend_from_slice(&self.downloaded.to_be_bytes());
         for peers in self.peers {
             block.extend_from_slice(&peers.to_be_bytes());
         }
     }
 
-    fn read(rest: &mut &[u8]) -> Result<Self, Malformed> {
+    fn read(rest: &mut &[u8]) -> Result<Self, CorruptBlock> {
         let info_hash = InfoHash(take(rest)?);
         let [flags] = take(rest)?;
         let mut number = || take(rest).map(u32::from_be_bytes);
         Ok(Self {
             info_hash,
-            listed_once: flags & LISTED_ONCE != 0,
+            was_listed: flags & WAS_LISTED != 0,
             downloaded: number()?,
             peers: [number()?, number()?],
         })
     }
 }
 
-fn write_records<const N: usize>(records: &[Record<N>], now: Time, block: &mut Vec<u8>) {
+fn write_records<const N: usize>(records: &[PeerRecord<N>], now: Time, block: &mut Vec<u8>) {
     for record in records {
         block.extend_from_slice(record.endpoint());
         block.push(age_minutes(now, record.heard()));
-        block.extend_from_slice(&record.bits().to_be_bytes());
+        block.extend_from_slice(&record.packed().to_be_bytes());
     }
 }
 
@@ -350,8 +350,8 @@ pub(super) fn for_each_swarm(
     block: &[u8],
     now: Time,
     oldest_minutes: u8,
-    mut each: impl FnMut(InfoHash, &[Record<6>], &[Record<18>]),
-) -> Result<(), Malformed> {
+    mut each: impl FnMut(InfoHash, &[PeerRecord<6>], &[PeerRecord<18>]),
+) -> Result<(), CorruptBlock> {
     let aging = Aging {
         now,
         passed_minutes: 0,
@@ -383,27 +383,27 @@ impl Aging {
         &self,
         rest: &mut &[u8],
         count: u32,
-        records: &mut Vec<Record<N>>,
-    ) -> Result<(), Malformed> {
-        let len = (count as usize).checked_mul(N + 5).ok_or(Malformed)?;
-        let (bytes, after) = rest.split_at_checked(len).ok_or(Malformed)?;
+        records: &mut Vec<PeerRecord<N>>,
+    ) -> Result<(), CorruptBlock> {
+        let len = (count as usize).checked_mul(N + 5).ok_or(CorruptBlock)?;
+        let (bytes, after) = rest.split_at_checked(len).ok_or(CorruptBlock)?;
         *rest = after;
         for mut record in bytes.chunks_exact(N + 5) {
             let endpoint = take(&mut record)?;
             let [age] = take(&mut record)?;
-            let bits = take(&mut record).map(u32::from_be_bytes)?;
+            let packed = take(&mut record).map(u32::from_be_bytes)?;
             let age = u32::from(age) + self.passed_minutes;
             if age <= u32::from(self.timeout_minutes) {
                 let heard = self.now.minute().wrapping_sub(age as u8);
-                records.push(Record::restored(endpoint, heard, bits));
+                records.push(PeerRecord::restored(endpoint, heard, packed));
             }
         }
         Ok(())
     }
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (first, after) = rest.split_first_chunk().ok_or(Malformed)?;
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], CorruptBlock> {
+    let (first, after) = rest.split_first_chunk().ok_or(CorruptBlock)?;
     *rest = after;
     Ok(*first)
 }
@@ -414,7 +414,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::tracker::{Announce, Event, Key, PeerId, Random, ScrapeEntry, Settings};
+    use crate::tracker::{Announce, Event, Key, PeerId, Rng, ScrapeEntry, Settings};
 
     const NOW: Time = Time(100 * 60);
     const SEED: u64 = 3;
@@ -453,7 +453,7 @@ mod tests {
     }
 
     fn blocks(tracker: &Tracker, now: Time) -> Vec<Vec<u8>> {
-        let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
+        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         while tracker.save(now, &mut walk, &mut block).is_some() {
             assert!(block.len() <= Tracker::MAX_BLOCK);
             if !block.is_empty() {
@@ -628,7 +628,7 @@ mod tests {
         for torrent in 0..8 {
             (0..peers(torrent)).for_each(|number| announce(torrent, number, Event::None));
         }
-        let (mut walk, mut block, mut blocks) = (Walk::default(), Vec::new(), Vec::new());
+        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         let mut steps = 0;
         while first.save(NOW, &mut walk, &mut block).is_some() {
             if block.is_empty() {
@@ -729,7 +729,7 @@ mod tests {
             announce(&first, NOW, number as u8 % 4, v6, Event::Completed);
         }
         let saved = blocks(&first, NOW);
-        let mut random = Random::new(5);
+        let mut random = Rng::new(5);
         for _ in 0..2000 {
             let mut block = saved[random.below(saved.len() as u32) as usize].clone();
             for _ in 0..=random.below(20) {

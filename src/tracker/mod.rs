@@ -1,4 +1,4 @@
-//! What a tracker knows, and the one way in to it.
+//! What a tracker contains, and the one way in to it.
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -23,20 +23,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-pub use dump::{Restore, Restored, Walk};
-pub use prefetch::Sought;
-pub use replication::Heard;
-pub use rng::Random;
-pub use settings::{Gate, HostKey, Notice, Settings};
+pub use dump::{DumpCursor, Restore, Restored};
+pub use prefetch::Lookup;
+pub use replication::ApplyResult;
+pub use rng::Rng;
+pub use settings::{AccessPolicy, HostKey, Notice, Settings};
 pub use types::{
-    Admission, Announce, Answer, Change, Class, Event, InfoHash, InfoHashV2, Key, Malformed,
-    PeerId, Refusal, Retry, ScrapeEntry, Time, Told, UnixTime,
+    Admission, Announce, Answer, Class, CorruptBlock, Event, InfoHash, InfoHashV2, Key, PeerId,
+    PeerUpdate, Refusal, Retry, ScrapeEntry, Time, TimedUpdate, UnixTime,
 };
 
-use access::Localities;
-use departures::Left;
-use retired_counters::Remembered;
-use swarm::{Joined, Peer, Swarm};
+use access::LocalNetworks;
+use departures::Departures;
+use retired_counters::RetiredCounters;
+use swarm::{JoinOutcome, Peer, Swarm};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.
 const SHARDS: usize = 1024;
@@ -51,18 +51,18 @@ const SWEEP_ROUND: u8 = 2;
 pub struct Tracker {
     settings: RwLock<Settings>,
     shards: Box<[Mutex<Shard>]>,
-    held: Held,
-    /// Keyed, so that no stranger can choose hashes or addresses that fall on one spot.
+    usage: Usage,
+    /// Keyed, so that no stranger can choose hashes or addresses that fall on one bucket_hash.
     keyed: SipHasher13,
-    /// Locked, if at all, within a shard's lock. Empty unless there is a [`HostKey`].
-    left: Left,
+    /// ShardGuard, if at all, within a shard's lock. Empty unless there is a [`HostKey`].
+    departures: Departures,
     /// How often a torrent has come to be listed.
     listings: AtomicU64,
 }
 
 /// What all shards hold together, which the limits are compared with: known without a look at each.
 #[derive(Default)]
-struct Held {
+struct Usage {
     torrents: AtomicUsize,
     peers: AtomicUsize,
 }
@@ -72,10 +72,10 @@ struct Shard {
     /// Positions in `torrents` by info-hash.
     index: HashTable<u32>,
     torrents: Vec<Torrent>,
-    random: Random,
+    random: Rng,
     /// IPv4, IPv6.
     peers: [usize; 2],
-    remembered: Remembered,
+    remembered: RetiredCounters,
     /// In which minute it was swept last.
     swept_minute: Option<u32>,
 }
@@ -85,24 +85,24 @@ struct Torrent {
     downloaded: u32,
     admission: Admission,
     /// Its counter outlives its peers, even when it is listed no more.
-    listed_once: bool,
+    was_listed: bool,
     swarm: Swarm,
 }
 
 impl Tracker {
     /// `seed` makes choices and hashing unforeseeable to strangers, and repeatable for tests.
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Rng::new(seed);
         let keyed = SipHasher13::new_with_keys(random.next_u64(), random.next_u64());
         let shards = (0..SHARDS)
-            .map(|_| Mutex::new(Shard::new(Random::new(random.next_u64()))))
+            .map(|_| Mutex::new(Shard::new(Rng::new(random.next_u64()))))
             .collect();
         Self {
             settings: RwLock::new(settings),
             shards,
-            held: Held::default(),
+            usage: Usage::default(),
             keyed,
-            left: Left::new(),
+            departures: Departures::new(),
             listings: AtomicU64::new(0),
         }
     }
@@ -165,14 +165,15 @@ impl Tracker {
             Event::Stopped => {
                 if settings.host_key.is_some() {
                     let endpoint = peer.endpoint();
-                    (self.left).note(&announce.info_hash, endpoint, now, 0, &self.keyed);
+                    self.departures
+                        .record(&announce.info_hash, endpoint, now, 0, &self.keyed);
                 }
                 (shard.leave(at, &peer, &self.keyed), None)
             }
             _ => {
                 let most = self.most_peers(&settings);
                 let joined = shard.join(at, now, &peer, most, &self.keyed);
-                let counts = shard.choose(at, &peer, &joined, &settings.localities, peers);
+                let counts = shard.choose(at, &peer, &joined, &settings.local_networks, peers);
                 (counts, Some(joined))
             }
         };
@@ -236,11 +237,11 @@ impl Tracker {
             self.listings.fetch_add(1, Ordering::Relaxed);
         }
         torrent.admission = admission;
-        torrent.listed_once |= admission == Admission::Listed;
+        torrent.was_listed |= admission == Admission::Listed;
         if admission == Admission::Denied {
             torrent.swarm = Swarm::default();
         }
-        shard.settle(at, before, &self.keyed);
+        shard.update_totals_and_prune(at, before, &self.keyed);
     }
 
     /// How often a torrent has come to be listed: when this changes, what was refused may be welcome.
@@ -297,7 +298,7 @@ impl Tracker {
     /// ages wrap: only who happens to seem new, a minute or two in 256, stays for one more timeout.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
-        self.left
+        self.departures
             .expire(now, slice, 60 * u32::from(timeout_minutes));
         for shard in self
             .shards
@@ -333,8 +334,8 @@ impl Tracker {
     /// Whether it keeps as many torrents or peers as it may.
     pub fn is_full(&self) -> bool {
         let settings = self.settings();
-        let torrents = self.held.torrents.load(Ordering::Relaxed);
-        let peers = self.held.peers.load(Ordering::Relaxed);
+        let torrents = self.usage.torrents.load(Ordering::Relaxed);
+        let peers = self.usage.peers.load(Ordering::Relaxed);
         settings.open && torrents >= settings.max_torrents || peers >= settings.max_peers
     }
 
@@ -353,7 +354,7 @@ impl Tracker {
     /// Whether a torrent that is not known yet may be kept.
     fn room_for_torrent(&self, settings: &Settings) -> Result<(), Refusal> {
         match settings.open {
-            true if self.held.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
+            true if self.usage.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
                 Err(Refusal::TooManyTorrents)
             }
             true => Ok(()),
@@ -363,7 +364,7 @@ impl Tracker {
 
     /// How many peers of a network a swarm may keep now: no new one where all swarms together are full.
     fn most_peers(&self, settings: &Settings) -> usize {
-        match self.held.peers.load(Ordering::Relaxed) < settings.max_peers {
+        match self.usage.peers.load(Ordering::Relaxed) < settings.max_peers {
             true => settings.max_peers_per_network,
             false => 0,
         }
@@ -377,7 +378,7 @@ impl Tracker {
         self.keyed.hash(&info_hash.0)
     }
 
-    fn shard(&self, hash: u64) -> Locked<'_> {
+    fn shard(&self, hash: u64) -> ShardGuard<'_> {
         self.locked(self.shard_of(hash))
     }
 
@@ -385,12 +386,12 @@ impl Tracker {
         &self.shards[hash as usize % SHARDS]
     }
 
-    fn locked<'a>(&'a self, shard: &'a Mutex<Shard>) -> Locked<'a> {
+    fn locked<'a>(&'a self, shard: &'a Mutex<Shard>) -> ShardGuard<'a> {
         let shard = lock(shard);
-        Locked {
+        ShardGuard {
             before: shard.held(),
             shard,
-            held: &self.held,
+            usage: &self.usage,
         }
     }
 }
@@ -420,14 +421,14 @@ impl Scrape<'_> {
 }
 
 /// A shard to change: what it then holds more or less is told to those who count all.
-struct Locked<'a> {
+struct ShardGuard<'a> {
     shard: MutexGuard<'a, Shard>,
     /// Torrents, peers.
     before: [usize; 2],
-    held: &'a Held,
+    usage: &'a Usage,
 }
 
-impl Deref for Locked<'_> {
+impl Deref for ShardGuard<'_> {
     type Target = Shard;
 
     fn deref(&self) -> &Shard {
@@ -435,15 +436,15 @@ impl Deref for Locked<'_> {
     }
 }
 
-impl DerefMut for Locked<'_> {
+impl DerefMut for ShardGuard<'_> {
     fn deref_mut(&mut self) -> &mut Shard {
         &mut self.shard
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for ShardGuard<'_> {
     fn drop(&mut self) {
-        let totals = [&self.held.torrents, &self.held.peers];
+        let totals = [&self.usage.torrents, &self.usage.peers];
         let changes = self.shard.held().into_iter().zip(self.before);
         for (total, (after, before)) in totals.into_iter().zip(changes) {
             // Most announces change neither, and all workers share the line.
@@ -466,21 +467,21 @@ impl Torrent {
     fn admitted(&self, open: bool) -> Result<(), Refusal> {
         match self.admission {
             Admission::Listed => Ok(()),
-            Admission::Unnamed if open => Ok(()),
-            Admission::Unnamed => Err(Refusal::UnknownTorrent),
+            Admission::Unlisted if open => Ok(()),
+            Admission::Unlisted => Err(Refusal::UnknownTorrent),
             Admission::Denied => Err(Refusal::DeniedTorrent),
         }
     }
 }
 
 impl Shard {
-    fn new(random: Random) -> Self {
+    fn new(random: Rng) -> Self {
         Self {
             index: HashTable::new(),
             torrents: Vec::new(),
             random,
             peers: [0, 0],
-            remembered: Remembered::default(),
+            remembered: RetiredCounters::default(),
             swept_minute: None,
         }
     }
@@ -520,14 +521,14 @@ impl Shard {
         peer: &Peer,
         most: usize,
         keyed: &SipHasher13,
-    ) -> Joined {
+    ) -> JoinOutcome {
         let torrent = &mut self.torrents[at];
         let before = torrent.swarm.len();
         let joined = torrent.swarm.join(now.minute(), peer, most, keyed);
         torrent.downloaded = torrent
             .downloaded
             .saturating_add(joined.first_completed.into());
-        self.settle(at, before, keyed);
+        self.update_totals_and_prune(at, before, keyed);
         joined
     }
 
@@ -535,15 +536,15 @@ impl Shard {
         &mut self,
         at: usize,
         peer: &Peer,
-        joined: &Joined,
-        localities: &Localities,
+        joined: &JoinOutcome,
+        local_networks: &LocalNetworks,
         peers: &mut Vec<u8>,
     ) -> ScrapeEntry {
         let random = self.random.next_u32();
         let torrent = &self.torrents[at];
         torrent
             .swarm
-            .choose(peer, joined, random, localities, peers);
+            .choose(peer, joined, random, local_networks, peers);
         torrent.counts()
     }
 
@@ -552,7 +553,7 @@ impl Shard {
         let before = torrent.swarm.len();
         torrent.swarm.leave(peer, keyed);
         let counts = torrent.counts();
-        self.settle(at, before, keyed);
+        self.update_totals_and_prune(at, before, keyed);
         counts
     }
 
@@ -586,7 +587,7 @@ impl Shard {
                 .swarm
                 .expire(now, timeout_minutes, from, left, keyed);
             left = left.saturating_sub(before[0] + before[1] + 1);
-            let gone = self.settle(at, before, keyed);
+            let gone = self.update_totals_and_prune(at, before, keyed);
             match next {
                 Some(peer_at) => from = peer_at,
                 // Another has taken the place of one that is gone.
@@ -597,15 +598,20 @@ impl Shard {
     }
 
     /// Keeps the totals, and forgets a torrent that nobody has named and nobody is in. Tells whether it has.
-    fn settle(&mut self, at: usize, before: [usize; 2], keyed: &SipHasher13) -> bool {
+    fn update_totals_and_prune(
+        &mut self,
+        at: usize,
+        before: [usize; 2],
+        keyed: &SipHasher13,
+    ) -> bool {
         let torrent = &self.torrents[at];
         let after = torrent.swarm.len();
         for ((total, before), after) in self.peers.iter_mut().zip(before).zip(after) {
             *total = *total + after - before;
         }
-        let idle = after == [0, 0] && torrent.admission == Admission::Unnamed;
+        let idle = after == [0, 0] && torrent.admission == Admission::Unlisted;
         if idle {
-            if torrent.listed_once {
+            if torrent.was_listed {
                 let (info_hash, downloaded) = (torrent.info_hash, torrent.downloaded);
                 self.remembered.put(info_hash, downloaded, keyed);
             }
@@ -624,7 +630,7 @@ impl Shard {
             info_hash: *info_hash,
             downloaded: remembered.unwrap_or(0),
             admission: Admission::default(),
-            listed_once: remembered.is_some(),
+            was_listed: remembered.is_some(),
             swarm: Swarm::default(),
         });
         let torrents = &self.torrents;
@@ -718,7 +724,7 @@ mod tests {
             },
             1,
         );
-        let hear = |announce: Announce| {
+        let apply_update = |announce: Announce| {
             tracker
                 .announce(Time(0), &announce, &mut Vec::new())
                 .unwrap();
@@ -730,14 +736,14 @@ mod tests {
             (1, "2001:db8::1"),
             (2, "2001:db8::1"),
         ] {
-            hear(announce(id, address, 1, Event::Started, false));
-            hear(announce(id, address, 1, Event::Completed, true));
+            apply_update(announce(id, address, 1, Event::Started, false));
+            apply_update(announce(id, address, 1, Event::Completed, true));
         }
-        // One that knows v1 alone, one that knows v2 alone, and a partial seed of both.
-        hear(announce(1, "192.0.2.2", 2, Event::Started, false));
-        hear(announce(2, "192.0.2.3", 3, Event::Started, false));
-        hear(announce(1, "192.0.2.4", 4, Event::Paused, false));
-        hear(announce(2, "192.0.2.4", 4, Event::Paused, false));
+        // One that contains v1 alone, one that contains v2 alone, and a partial seed of both.
+        apply_update(announce(1, "192.0.2.2", 2, Event::Started, false));
+        apply_update(announce(2, "192.0.2.3", 3, Event::Started, false));
+        apply_update(announce(1, "192.0.2.4", 4, Event::Paused, false));
+        apply_update(announce(2, "192.0.2.4", 4, Event::Paused, false));
         let both = [InfoHash([1; 20]), InfoHash([2; 20])];
         let expected = ScrapeEntry {
             complete: 1,
@@ -763,7 +769,7 @@ mod tests {
             ..Settings::default()
         };
         let tracker = Tracker::new(settings, 1);
-        let hear = |now, host: u8| {
+        let apply_update = |now, host: u8| {
             let announce = announce(1, &format!("192.0.2.{host}"), host, Event::Started, false);
             tracker.announce(now, &announce, &mut Vec::new()).unwrap();
         };
@@ -774,9 +780,9 @@ mod tests {
         let begin = Time(1000 * 60);
         let minutes = |minutes: u32| Time(begin.0 + minutes * 60);
         assert_eq!(sweep(begin), 0);
-        hear(minutes(0), 1);
+        apply_update(minutes(0), 1);
         // Its age seems to be 10 minutes.
-        hear(minutes(266), 2);
+        apply_update(minutes(266), 2);
         assert_eq!(sweep(minutes(266)), 1);
         // Without a standstill each stays for as long as it may.
         for minute in 267..=311 {
@@ -794,11 +800,11 @@ mod tests {
     #[test]
     fn local_peers_are_given_to_their_own_network_alone() {
         let networks = ["10.0.0.0/8", "192.168.0.0/16"].map(|network| network.parse().unwrap());
-        let localities = access::Localities::new(networks.to_vec());
+        let local_networks = access::LocalNetworks::new(networks.to_vec());
         let tracker = Tracker::new(
             Settings {
                 open: true,
-                localities,
+                local_networks,
                 ..Settings::default()
             },
             1,
@@ -848,35 +854,40 @@ mod tests {
             let address = format!("192.0.2.{host}");
             announce(torrent, &address, host, Event::Started, false)
         };
-        let hear = |announce: &Announce| tracker.announce(Time(0), announce, &mut Vec::new());
+        let apply_update =
+            |announce: &Announce| tracker.announce(Time(0), announce, &mut Vec::new());
         for host in 1..=3 {
             assert!(!tracker.is_full());
-            hear(&at(1, host)).unwrap();
+            apply_update(&at(1, host)).unwrap();
         }
         assert!(tracker.is_full());
         assert_eq!(given(&tracker, &at(1, 4)), 3, "answered in full");
-        assert_eq!(hear(&at(1, 1)).unwrap().counts.incomplete, 3, "not kept");
+        assert_eq!(
+            apply_update(&at(1, 1)).unwrap().counts.incomplete,
+            3,
+            "not kept"
+        );
 
-        hear(&at(2, 5)).unwrap();
+        apply_update(&at(2, 5)).unwrap();
         assert_eq!(given(&tracker, &at(2, 6)), 1, "the first of a torrent is");
         assert_eq!(given(&tracker, &at(2, 7)), 1);
-        assert_eq!(hear(&at(3, 1)), Err(Refusal::TooManyTorrents));
+        assert_eq!(apply_update(&at(3, 1)), Err(Refusal::TooManyTorrents));
         let stopped = announce(3, "192.0.2.1", 1, Event::Stopped, false);
-        assert_eq!(hear(&stopped), Err(Refusal::TooManyTorrents));
-        hear(&at(1, 1)).unwrap();
+        assert_eq!(apply_update(&stopped), Err(Refusal::TooManyTorrents));
+        apply_update(&at(1, 1)).unwrap();
         tracker.admit(&InfoHash([4; 20]), Admission::Listed);
-        hear(&at(4, 8)).expect("a listed one is tracked");
+        apply_update(&at(4, 8)).expect("a listed one is tracked");
 
         tracker.admit(&InfoHash([4; 20]), Admission::Denied);
-        tracker.admit(&InfoHash([4; 20]), Admission::Unnamed);
+        tracker.admit(&InfoHash([4; 20]), Admission::Unlisted);
         tracker.admit(&InfoHash([1; 20]), Admission::Denied);
-        tracker.admit(&InfoHash([1; 20]), Admission::Unnamed);
+        tracker.admit(&InfoHash([1; 20]), Admission::Unlisted);
         assert!(!tracker.is_full());
-        hear(&at(3, 1)).expect("there is room again");
+        apply_update(&at(3, 1)).expect("there is room redelivered");
         for slice in 0..Tracker::SLICES {
             tracker.expire(Time(4000), slice);
         }
-        let held = &tracker.held;
+        let held = &tracker.usage;
         let held = [&held.torrents, &held.peers].map(|total| total.load(Ordering::Relaxed));
         assert_eq!(held, [0, 0]);
     }

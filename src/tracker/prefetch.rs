@@ -10,9 +10,9 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::MutexGuard;
 
-use super::rate_limit::Budget;
+use super::rate_limit::RateLimiter;
 use super::settings::Settings;
-use super::swarm::Place;
+use super::swarm::IndexKey;
 use super::{Announce, InfoHash, SHARDS, Shard, Torrent, Tracker};
 
 /// How many are looked at together: about what a processor waits for at once.
@@ -20,13 +20,13 @@ const TOGETHER: usize = 16;
 
 /// What a request names.
 #[derive(Clone, Copy, Debug)]
-pub enum Sought {
+pub enum Lookup {
     Announce(Announce),
     /// One torrent of a scrape. The address is told with the first of them.
     Scrape(InfoHash, Option<IpAddr>),
 }
 
-impl Sought {
+impl Lookup {
     fn info_hash(&self) -> &InfoHash {
         match self {
             Self::Announce(announce) => &announce.info_hash,
@@ -37,7 +37,7 @@ impl Sought {
 
 impl Tracker {
     /// Has the processor fetch what these requests will look at.
-    pub fn look_ahead(&self, batch: &[Sought]) {
+    pub fn prefetch(&self, batch: &[Lookup]) {
         let settings = self.settings();
         for some in batch.chunks(TOGETHER) {
             self.look_at_budgets(&settings, some);
@@ -45,26 +45,26 @@ impl Tracker {
         }
     }
 
-    fn look_at_budgets(&self, settings: &Settings, some: &[Sought]) {
-        let asked: [Option<(&Budget, _)>; TOGETHER] = array::from_fn(|nth| {
+    fn look_at_budgets(&self, settings: &Settings, some: &[Lookup]) {
+        let asked: [Option<(&RateLimiter, _)>; TOGETHER] = array::from_fn(|nth| {
             let (gate, address) = match some.get(nth)? {
-                Sought::Announce(announce) => (&settings.announces, announce.address),
-                Sought::Scrape(_, from) => (&settings.scrapes, (*from)?),
+                Lookup::Announce(announce) => (&settings.announces, announce.address),
+                Lookup::Scrape(_, from) => (&settings.scrapes, (*from)?),
             };
             let budget = gate.budget.as_deref()?;
             Some((budget, budget.narrowest(address)))
         });
         for (budget, place) in asked.iter().flatten() {
-            budget.look_at(place);
+            budget.touch(place);
         }
     }
 
-    fn look_at_torrents(&self, some: &[Sought]) {
+    fn look_at_torrents(&self, some: &[Lookup]) {
         let hashes: [u64; TOGETHER] =
             array::from_fn(|nth| some.get(nth).map_or(0, |s| self.hash(s.info_hash())));
-        let places: [Option<Place>; TOGETHER] = array::from_fn(|nth| match some.get(nth)? {
-            Sought::Announce(it) => Some(Place::new(it.address, it.port, &self.keyed)),
-            Sought::Scrape(..) => None,
+        let places: [Option<IndexKey>; TOGETHER] = array::from_fn(|nth| match some.get(nth)? {
+            Lookup::Announce(it) => Some(IndexKey::new(it.address, it.port, &self.keyed)),
+            Lookup::Scrape(..) => None,
         });
         let shards = hashes.map(|hash| hash as usize % SHARDS);
         let firsts: [usize; TOGETHER] = array::from_fn(|nth| {
@@ -102,10 +102,10 @@ mod tests {
     use super::*;
     use crate::tracker::access::Networks;
     use crate::tracker::rate_limit::{self, Rate};
-    use crate::tracker::{Admission, Event, PeerId, Random, Time};
+    use crate::tracker::{Admission, Event, PeerId, Rng, Time};
 
     /// An announce of a peer of either family, in a torrent that has many peers or few.
-    fn announce(random: &mut Random) -> Announce {
+    fn announce(random: &mut Rng) -> Announce {
         let torrent = random.below(20).saturating_sub(10) as u8;
         let host = random.below(1000);
         let v4 = IpAddr::from(host.to_be_bytes());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     /// Five announces each.
-    fn budget() -> Budget {
+    fn budget() -> RateLimiter {
         let per_minute = NonZeroU32::MIN;
         let rate = Rate {
             per_minute,
@@ -141,21 +141,21 @@ mod tests {
             exempt: Networks::default(),
             places: 10_000,
         };
-        Budget::new(settings, [3, 4])
+        RateLimiter::new(settings, [3, 4])
     }
 
     #[test]
     fn what_another_worker_has_is_not_waited_for() {
         let tracker = Tracker::new(Settings::default(), 1);
         let batch: Vec<_> = (0..40)
-            .map(|torrent| Sought::Scrape(InfoHash([torrent; 20]), None))
+            .map(|torrent| Lookup::Scrape(InfoHash([torrent; 20]), None))
             .collect();
         for sought in &batch {
             tracker.admit(sought.info_hash(), Admission::Listed);
         }
         let hash = tracker.hash(batch[20].info_hash());
         let others = tracker.shard(hash);
-        tracker.look_ahead(&batch);
+        tracker.prefetch(&batch);
         drop(others);
         let free = |shard: &Mutex<Shard>| shard.try_lock().is_ok();
         assert!(tracker.shards.iter().all(free));
@@ -171,13 +171,13 @@ mod tests {
             settings.announces.budget = Some(Arc::new(budget()));
             Tracker::new(settings, 1)
         });
-        let mut random = Random::new(2);
+        let mut random = Rng::new(2);
         let mut refused = 0;
         for _ in 0..200 {
             let batch: Vec<_> = (0..64).map(|_| announce(&mut random)).collect();
-            let mut sought = vec![Sought::Scrape(InfoHash([0; 20]), None)];
-            sought.extend(batch.iter().map(|announce| Sought::Announce(*announce)));
-            with.look_ahead(&sought);
+            let mut sought = vec![Lookup::Scrape(InfoHash([0; 20]), None)];
+            sought.extend(batch.iter().map(|announce| Lookup::Announce(*announce)));
+            with.prefetch(&sought);
             for announce in &batch {
                 let answers = [&with, &without].map(|tracker| {
                     let mut peers = Vec::new();

@@ -71,36 +71,36 @@ pub struct Settings {
 
 /// A refused request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Exhausted {
+pub struct RateLimited {
     /// Seconds until the next request may succeed, at least 1.
     pub retry_secs: u32,
 }
 
 /// The buckets for one kind of request. Any number of threads may ask at once.
-pub struct Budget {
-    v4: Bucket,
-    v6: [(u32, Bucket); 3],
+pub struct RateLimiter {
+    v4: TokenRate,
+    v6: [(u32, TokenRate); 3],
     exempt: Networks,
     seed: (u64, u64),
     sets: usize,
     pages: Box<[OnceLock<Page>]>,
 }
 
-type Page = Box<[Set; PAGE]>;
+type Page = Box<[BucketSet; PAGE]>;
 
-impl Budget {
+impl RateLimiter {
     /// `seed` keys the hash: drawn at random at the start, told to nobody.
     pub fn new(settings: Settings, seed: [u64; 2]) -> Self {
         let sets = (settings.places / WAYS).max(1);
         Self {
-            v4: Bucket::new(settings.v4),
+            v4: TokenRate::new(settings.v4),
             // The narrowest first: what it refuses is not charged to its neighbours.
             v6: [
                 (64, settings.v6_64),
                 (56, settings.v6_56),
                 (48, settings.v6_48),
             ]
-            .map(|(length, rate)| (length, Bucket::new(rate))),
+            .map(|(length, rate)| (length, TokenRate::new(rate))),
             exempt: settings.exempt,
             seed: (seed[0], seed[1]),
             sets,
@@ -109,7 +109,7 @@ impl Budget {
     }
 
     /// Takes a token for `address`, or says when to come back; who is refused pays nothing.
-    pub fn take(&self, now: Time, address: IpAddr) -> Result<(), Exhausted> {
+    pub fn take(&self, now: Time, address: IpAddr) -> Result<(), RateLimited> {
         if self.exempt.hold(address) {
             return Ok(());
         }
@@ -122,8 +122,8 @@ impl Budget {
         }
     }
 
-    /// Where the bucket is that [`Budget::take`] asks first.
-    pub(super) fn narrowest(&self, address: IpAddr) -> Place {
+    /// Where the bucket is that [`RateLimiter::take`] asks first.
+    pub(super) fn narrowest(&self, address: IpAddr) -> BucketPosition {
         match address.to_canonical() {
             IpAddr::V4(address) => self.place(32, address.to_bits().into()),
             IpAddr::V6(address) => self.place(64, (address.to_bits() >> 64) as u64),
@@ -131,11 +131,11 @@ impl Budget {
     }
 
     /// Has the processor fetch it.
-    pub(super) fn look_at(&self, place: &Place) {
+    pub(super) fn touch(&self, place: &BucketPosition) {
         black_box(self.set(place).0[0].load(Relaxed));
     }
 
-    fn take_v6(&self, now: Time, address: u128) -> Result<(), Exhausted> {
+    fn take_v6(&self, now: Time, address: u128) -> Result<(), RateLimited> {
         let upper = (address >> 64) as u64;
         let places = self
             .v6
@@ -147,7 +147,7 @@ impl Budget {
         for (level, (place, (_, bucket))) in places.iter().zip(&self.v6).enumerate() {
             if let Err(exhausted) = bucket.take(now, self.set(place), place.mark) {
                 for (place, (_, bucket)) in places.iter().zip(&self.v6).take(level) {
-                    bucket.give_back(self.set(place), place.mark);
+                    bucket.refund(self.set(place), place.mark);
                 }
                 return Err(exhausted);
             }
@@ -155,37 +155,37 @@ impl Budget {
         Ok(())
     }
 
-    fn set(&self, place: &Place) -> &Set {
+    fn set(&self, place: &BucketPosition) -> &BucketSet {
         let page = self.pages[place.set / PAGE]
-            .get_or_init(|| Box::new(std::array::from_fn(|_| Set::default())));
+            .get_or_init(|| Box::new(std::array::from_fn(|_| BucketSet::default())));
         &page[place.set % PAGE]
     }
 
-    fn place(&self, length: u32, prefix: u64) -> Place {
+    fn place(&self, length: u32, prefix: u64) -> BucketPosition {
         let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
         hasher.write_u64(prefix);
         hasher.write_u32(length);
         let hash = hasher.finish();
         // Scales the upper 32 bits to the number of sets.
         let set = ((hash >> 32) * self.sets as u64) >> 32;
-        Place {
+        BucketPosition {
             set: usize::try_from(set).unwrap_or(0),
-            mark: Mark((hash & Mark::MASK) as u32),
+            mark: BucketMark((hash & BucketMark::MASK) as u32),
         }
     }
 }
 
 /// Where a prefix's bucket is.
-pub(super) struct Place {
+pub(super) struct BucketPosition {
     set: usize,
-    mark: Mark,
+    mark: BucketMark,
 }
 
 /// 20 bits of the hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark(u32);
+struct BucketMark(u32);
 
-impl Mark {
+impl BucketMark {
     const BITS: u32 = 20;
     const MASK: u64 = (1 << Self::BITS) - 1;
 }
@@ -196,18 +196,18 @@ impl Mark {
 struct Slot(u64);
 
 impl Slot {
-    const MAX_UNTIL: u64 = u64::MAX >> Mark::BITS;
+    const MAX_UNTIL: u64 = u64::MAX >> BucketMark::BITS;
 
-    fn new(mark: Mark, until: u64) -> Self {
-        Self(until.min(Self::MAX_UNTIL) << Mark::BITS | u64::from(mark.0))
+    fn new(mark: BucketMark, until: u64) -> Self {
+        Self(until.min(Self::MAX_UNTIL) << BucketMark::BITS | u64::from(mark.0))
     }
 
-    fn is_of(self, mark: Mark) -> bool {
-        self.0 & Mark::MASK == u64::from(mark.0)
+    fn is_of(self, mark: BucketMark) -> bool {
+        self.0 & BucketMark::MASK == u64::from(mark.0)
     }
 
     fn until(self) -> u64 {
-        self.0 >> Mark::BITS
+        self.0 >> BucketMark::BITS
     }
 }
 
@@ -215,11 +215,11 @@ impl Slot {
 /// bucket, which then falls quiet.
 #[derive(Default)]
 #[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+struct BucketSet([AtomicU64; WAYS]);
 
-impl Set {
+impl BucketSet {
     /// The bucket of whoever has this mark, or the one that a newcomer takes over; and what is in it.
-    fn bucket(&self, mark: Mark) -> (&AtomicU64, Slot) {
+    fn bucket(&self, mark: BucketMark) -> (&AtomicU64, Slot) {
         let slots = self.0.each_ref();
         let slots = slots.map(|atomic| (atomic, Slot(atomic.load(Relaxed))));
         let own = slots.iter().find(|(_, slot)| slot.is_of(mark));
@@ -229,14 +229,14 @@ impl Set {
 }
 
 /// A rate in ticks.
-struct Bucket {
+struct TokenRate {
     /// What one token costs.
     token: u64,
     /// What a full bucket holds.
     full: u64,
 }
 
-impl Bucket {
+impl TokenRate {
     fn new(rate: Rate) -> Self {
         let token = (60 * TICKS).div_ceil(rate.per_minute.get().into());
         let full = token * u64::from(rate.burst.get());
@@ -244,7 +244,7 @@ impl Bucket {
         Self { token, full }
     }
 
-    fn take(&self, now: Time, set: &Set, mark: Mark) -> Result<(), Exhausted> {
+    fn take(&self, now: Time, set: &BucketSet, mark: BucketMark) -> Result<(), RateLimited> {
         let now = u64::from(now.0) * TICKS;
         loop {
             let (bucket, slot) = set.bucket(mark);
@@ -254,7 +254,7 @@ impl Bucket {
             let missing = until.saturating_sub(now + self.full);
             if missing > 0 {
                 let retry_secs = u32::try_from(missing.div_ceil(TICKS)).unwrap_or(u32::MAX);
-                return Err(Exhausted { retry_secs });
+                return Err(RateLimited { retry_secs });
             }
             let taken = Slot::new(mark, until).0;
             // Another thread may have been quicker.
@@ -267,7 +267,7 @@ impl Bucket {
         }
     }
 
-    fn give_back(&self, set: &Set, mark: Mark) {
+    fn refund(&self, set: &BucketSet, mark: BucketMark) {
         let (bucket, _) = set.bucket(mark);
         let given = |slot| {
             let until = Slot(slot).until().saturating_sub(self.token);
@@ -305,12 +305,12 @@ mod tests {
         }
     }
 
-    fn budget(per_minute: u32, burst: u32) -> Budget {
-        Budget::new(settings(rate(per_minute, burst)), SEED)
+    fn budget(per_minute: u32, burst: u32) -> RateLimiter {
+        RateLimiter::new(settings(rate(per_minute, burst)), SEED)
     }
 
     /// How many of `count` requests at once are admitted.
-    fn admitted(budget: &Budget, now: u32, address: &str, count: u32) -> u32 {
+    fn admitted(budget: &RateLimiter, now: u32, address: &str, count: u32) -> u32 {
         let address = address.parse().unwrap();
         (0..count)
             .map(|_| u32::from(budget.take(Time(now), address).is_ok()))
@@ -354,11 +354,11 @@ mod tests {
         assert_eq!(budget.take(Time(100), address), Ok(()));
         assert_eq!(
             budget.take(Time(100), address),
-            Err(Exhausted { retry_secs: 30 })
+            Err(RateLimited { retry_secs: 30 })
         );
         assert_eq!(
             budget.take(Time(129), address),
-            Err(Exhausted { retry_secs: 1 })
+            Err(RateLimited { retry_secs: 1 })
         );
         assert_eq!(budget.take(Time(130), address), Ok(()));
     }
@@ -369,28 +369,31 @@ mod tests {
         assert_eq!(admitted(&budget, 0, "192.0.2.1", 1_000), 2);
         assert_eq!(admitted(&budget, u32::MAX / 2, "192.0.2.1", 1_000), 2);
         assert_eq!(admitted(&budget, u32::MAX / 2, "192.0.2.1", 1_000), 0);
-        // Set back: what was spent later is not owed for years.
+        // BucketSet back: what was spent later is not owed for years.
         assert_eq!(admitted(&budget, 100, "192.0.2.1", 1_000), 0);
         assert_eq!(admitted(&budget, 101, "192.0.2.1", 1_000), 0);
         let address = "192.0.2.1".parse().unwrap();
         assert_eq!(
             budget.take(Time(5), address),
-            Err(Exhausted { retry_secs: 1 })
+            Err(RateLimited { retry_secs: 1 })
         );
     }
 
     #[test]
     fn extreme_rates_hold() {
         let most = rate(u32::MAX, u32::MAX);
-        let budget = Budget::new(settings(most.times(NonZeroU32::MAX)), SEED);
+        let budget = RateLimiter::new(settings(most.times(NonZeroU32::MAX)), SEED);
         assert_eq!(admitted(&budget, u32::MAX / 2, "192.0.2.1", 1_000), 1_000);
-        let budget = Budget::new(settings(rate(1, u32::MAX)), SEED);
+        let budget = RateLimiter::new(settings(rate(1, u32::MAX)), SEED);
         assert_eq!(admitted(&budget, u32::MAX / 2, "2001:db8::1", 1_000), 1_000);
         let none = Settings {
             places: 0,
             ..settings(rate(1, 2))
         };
-        assert_eq!(admitted(&Budget::new(none, SEED), 0, "192.0.2.1", 10), 2);
+        assert_eq!(
+            admitted(&RateLimiter::new(none, SEED), 0, "192.0.2.1", 10),
+            2
+        );
     }
 
     #[test]
@@ -407,7 +410,7 @@ mod tests {
             "192.0.2.0/24".parse().unwrap(),
             "2001:db8::/32".parse().unwrap(),
         ]);
-        let budget = Budget::new(
+        let budget = RateLimiter::new(
             Settings {
                 exempt,
                 ..settings(rate(1, 1))
@@ -430,7 +433,7 @@ mod tests {
             v6_48: rate(1, 8),
             ..settings(rate(1, 1))
         };
-        let budget = Budget::new(settings, SEED);
+        let budget = RateLimiter::new(settings, SEED);
         // One /64, whatever the lower half.
         assert_eq!(admitted(&budget, 0, "2001:db8::1", 10), 3);
         assert_eq!(admitted(&budget, 0, "2001:db8::ffff:ffff:ffff:ffff", 10), 0);
@@ -450,7 +453,7 @@ mod tests {
             v6_48: rate(60, 2),
             ..settings(rate(1, 1))
         };
-        let budget = Budget::new(settings, SEED);
+        let budget = RateLimiter::new(settings, SEED);
         assert_eq!(admitted(&budget, 0, "2001:db8::1", 2), 2);
         assert_eq!(admitted(&budget, 0, "2001:db8:0:1::1", 50), 0);
         // The /56 has its tokens back, and the refused /64 still has both of its own.
@@ -461,7 +464,7 @@ mod tests {
     }
 
     /// How many sets there are by now.
-    fn made(budget: &Budget) -> usize {
+    fn made(budget: &RateLimiter) -> usize {
         let pages = budget.pages.iter().filter_map(OnceLock::get);
         pages.map(|page| page.len()).sum()
     }
@@ -480,7 +483,7 @@ mod tests {
             places: 70_000,
             ..settings(rate(6, 10))
         };
-        let budget = Budget::new(many, SEED);
+        let budget = RateLimiter::new(many, SEED);
         let loud: Vec<IpAddr> = (0..1_000u32)
             .map(|host| Ipv4Addr::from_bits(10 << 24 | host).into())
             .collect();
@@ -506,7 +509,7 @@ mod tests {
 
     #[test]
     fn another_seed_is_another_table() {
-        let (one, other) = (budget(1, 1), Budget::new(settings(rate(1, 1)), [3, 4]));
+        let (one, other) = (budget(1, 1), RateLimiter::new(settings(rate(1, 1)), [3, 4]));
         let differ = (0..100u64)
             .filter(|prefix| one.place(32, *prefix).set != other.place(32, *prefix).set)
             .count();

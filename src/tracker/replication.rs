@@ -1,17 +1,17 @@
-//! How one tracker tells another of its peers: what an announce changed, what others changed, and all over again.
+//! How one tracker tells another of its peers: what an announce changed, what others changed, and all over redelivered.
 
 use siphasher::sip::SipHasher13;
 
 use super::dump;
 use super::swarm::Peer;
-use super::types::{Change, Time, Told, age_minutes};
-use super::{Shard, Tracker, Walk};
+use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
+use super::{DumpCursor, Shard, Tracker};
 
 /// How much younger than told a change may be: batches wait for tens of milliseconds, and ages are whole seconds of a clock
 /// that is met across a network. Who stops here and starts there a moment later shall not be taken for gone.
 const SLACK_SECS: u32 = 2;
 
-/// How many peers a part of a recount has at least: enough to fill a few batches for each stream.
+/// How many peers a part of a dump_updates has at least: enough to fill a few batches for each stream.
 const RECOUNTED_AT_ONCE: usize = 16_384;
 
 /// How many parts of a tracker it is made of at most.
@@ -19,12 +19,12 @@ const BLOCKS_AT_ONCE: usize = 128;
 
 /// What became of a change that another tracker told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Heard {
-    Taken,
+pub enum ApplyResult {
+    Applied,
     /// What is known is as new or newer, or the peer has been silent for too long by now.
-    Older,
+    Stale,
     /// The torrent is not tracked here, the address is not welcome, or its network has too many peers in the swarm.
-    Refused,
+    Rejected,
 }
 
 /// When another tracker's change was, as this one keeps time.
@@ -53,19 +53,19 @@ impl Tracker {
     ///
     /// No download is counted: the other tracker has done that. Admission, access list and cap hold as for an announce;
     /// budgets do not.
-    pub fn hear(&self, now: Time, passed_secs: u32, told: &Told) -> Heard {
+    pub fn apply_update(&self, now: Time, passed_secs: u32, told: &TimedUpdate) -> ApplyResult {
         let settings = self.settings();
         let change = &told.change;
-        let slack = if told.again { 0 } else { SLACK_SECS };
+        let slack = if told.redelivered { 0 } else { SLACK_SECS };
         let age_secs = told.age_secs.saturating_add(passed_secs);
         let at = Moment {
             now,
             age_secs: age_secs.saturating_sub(slack),
         };
         if at.age_minutes() > settings.timeout_minutes().into() {
-            return Heard::Older;
+            return ApplyResult::Stale;
         }
-        let peer = Peer::told(change, &settings.localities);
+        let peer = Peer::told(change, &settings.local_networks);
         let hash = self.hash(&change.info_hash);
         if change.class.is_none() {
             return self.hear_leave(hash, told, &peer, at);
@@ -73,32 +73,35 @@ impl Tracker {
         if !settings.announces.access.admits(change.address)
             || settings.withdrawn(&change.info_hash).is_err()
         {
-            return Heard::Refused;
+            return ApplyResult::Rejected;
         }
         let (endpoint, keyed) = (peer.endpoint(), &self.keyed);
         let mut shard = self.shard(hash);
-        // Told again, a join is surely no news after a leave, even one in the same second.
-        let age_secs = match told.again {
+        // TimedUpdate redelivered, a join is surely no news after a leave, even one in the same second.
+        let age_secs = match told.redelivered {
             true => at.age_secs.saturating_add(SLACK_SECS),
             false => at.age_secs,
         };
-        if (self.left).since(&change.info_hash, endpoint, now, age_secs, keyed) {
-            return Heard::Older;
+        if self
+            .departures
+            .departed_within(&change.info_hash, endpoint, now, age_secs, keyed)
+        {
+            return ApplyResult::Stale;
         }
         let unknown = self.room_for_torrent(&settings);
         match shard.admitted(&change.info_hash, hash, settings.open, unknown, keyed) {
             Ok(torrent) => {
                 let most = self.most_peers(&settings);
-                shard.hear_join(torrent, &peer, at, told.again, most, keyed)
+                shard.hear_join(torrent, &peer, at, told.redelivered, most, keyed)
             }
-            Err(_) => Heard::Refused,
+            Err(_) => ApplyResult::Rejected,
         }
     }
 
     /// Whether the peer that has changed is here now.
-    pub fn knows(&self, change: &Change) -> bool {
+    pub fn contains(&self, change: &PeerUpdate) -> bool {
         let hash = self.hash(&change.info_hash);
-        let peer = Peer::told(change, &self.settings().localities);
+        let peer = Peer::told(change, &self.settings().local_networks);
         let shard = self.shard(hash);
         shard.find(&change.info_hash, hash).is_some_and(|at| {
             let swarm = &shard.torrents[at].swarm;
@@ -106,33 +109,36 @@ impl Tracker {
         })
     }
 
-    fn hear_leave(&self, hash: u64, told: &Told, peer: &Peer, at: Moment) -> Heard {
+    fn hear_leave(&self, hash: u64, told: &TimedUpdate, peer: &Peer, at: Moment) -> ApplyResult {
         let (info_hash, endpoint) = (&told.change.info_hash, peer.endpoint());
         let mut shard = self.shard(hash);
-        let known = |secs| (self.left).since(info_hash, endpoint, at.now, secs, &self.keyed);
-        if told.again && known(at.age_secs + SLACK_SECS + 1) {
+        let known = |secs| {
+            self.departures
+                .departed_within(info_hash, endpoint, at.now, secs, &self.keyed)
+        };
+        if told.redelivered && known(at.age_secs + SLACK_SECS + 1) {
             // Who is here has come back since.
-            return Heard::Older;
+            return ApplyResult::Stale;
         }
         // Also where it is not known: word of its coming may be on the way.
-        self.left
-            .note(info_hash, endpoint, at.now, at.age_secs, &self.keyed);
+        self.departures
+            .record(info_hash, endpoint, at.now, at.age_secs, &self.keyed);
         match shard.find(info_hash, hash) {
             Some(torrent) => shard.hear_leave(torrent, peer, at, &self.keyed),
-            None => Heard::Older,
+            None => ApplyResult::Stale,
         }
     }
 
-    /// Appends the walk's next part of all peers that were heard in the last `since_secs`, as they are told again, and tells
+    /// Appends the walk's next part of all peers that were heard in the last `since_secs`, as they are told redelivered, and tells
     /// whether that was not the end. A part is of some ten thousands, or takes some ten milliseconds to find less; one shard is
     /// locked while its peers are copied. While announces go on, a few of a large swarm may be told twice, or not before their
     /// next announce.
-    pub fn recount(
+    pub fn dump_updates(
         &self,
         now: Time,
         since_secs: u32,
-        walk: &mut Walk,
-        told: &mut Vec<Told>,
+        walk: &mut DumpCursor,
+        told: &mut Vec<TimedUpdate>,
     ) -> bool {
         let timeout = self.settings().timeout_minutes();
         // The age is known to the minute begun.
@@ -162,40 +168,46 @@ impl Shard {
         at: usize,
         peer: &Peer,
         moment: Moment,
-        again: bool,
+        redelivered: bool,
         most: usize,
         keyed: &SipHasher13,
-    ) -> Heard {
+    ) -> ApplyResult {
         let swarm = &mut self.torrents[at].swarm;
         let before = swarm.len();
         let told = moment.age_minutes();
         let outdated = swarm.heard(peer, keyed).is_some_and(|heard| {
             let known = u32::from(age_minutes(moment.now, heard));
-            known < told || again && known == told
+            known < told || redelivered && known == told
         });
         let heard = if outdated {
-            Heard::Older
+            ApplyResult::Stale
         } else {
             match swarm.join(moment.minute(), peer, most, keyed).at {
-                Some(_) => Heard::Taken,
-                None => Heard::Refused,
+                Some(_) => ApplyResult::Applied,
+                None => ApplyResult::Rejected,
             }
         };
-        self.settle(at, before, keyed);
+        self.update_totals_and_prune(at, before, keyed);
         heard
     }
 
-    fn hear_leave(&mut self, at: usize, peer: &Peer, moment: Moment, keyed: &SipHasher13) -> Heard {
+    fn hear_leave(
+        &mut self,
+        at: usize,
+        peer: &Peer,
+        moment: Moment,
+        keyed: &SipHasher13,
+    ) -> ApplyResult {
         let swarm = &mut self.torrents[at].swarm;
         let before = swarm.len();
         let heard = match swarm.heard(peer, keyed) {
             Some(heard) if u32::from(age_minutes(moment.now, heard)) >= moment.age_minutes() => {
                 swarm.leave(peer, keyed);
-                Heard::Taken
+                ApplyResult::Applied
             }
-            _ => Heard::Older,
+            _ => ApplyResult::Stale,
         };
-        self.settle(at, before, keyed);
+        self.update_totals_and_prune(at, before, keyed);
         heard
     }
 }
@@ -242,18 +254,18 @@ mod tests {
         }
     }
 
-    fn announce(tracker: &Tracker, at: Time, announce: &Announce) -> Told {
+    fn announce(tracker: &Tracker, at: Time, announce: &Announce) -> TimedUpdate {
         let answer = tracker.announce(at, announce, &mut Vec::new()).unwrap();
-        Told {
+        TimedUpdate {
             change: answer.change.expect("it is kept"),
             age_secs: 0,
-            again: false,
+            redelivered: false,
         }
     }
 
-    fn again(told: Told) -> Told {
-        Told {
-            again: true,
+    fn redelivered(told: TimedUpdate) -> TimedUpdate {
+        TimedUpdate {
+            redelivered: true,
             ..told
         }
     }
@@ -281,8 +293,8 @@ mod tests {
             for (number, (event, complete, expected)) in (0..).zip(steps) {
                 let told = announce(&one, later(number), &from(address, event, complete));
                 assert_eq!(
-                    other.hear(later(number), 0, &told),
-                    Heard::Taken,
+                    other.apply_update(later(number), 0, &told),
+                    ApplyResult::Applied,
                     "{event:?}"
                 );
                 assert_eq!(counts(&other), expected, "{event:?}");
@@ -307,7 +319,7 @@ mod tests {
         assert!(answer.counted);
         let told = announce(&one, NOW, &completed("192.0.2.1"));
         assert!(told.change.completed, "still");
-        assert_eq!(other.hear(NOW, 0, &told), Heard::Taken);
+        assert_eq!(other.apply_update(NOW, 0, &told), ApplyResult::Applied);
         let answer = other.announce(NOW, &completed("2001:db8::1"), &mut Vec::new());
         let answer = answer.unwrap();
         assert!(!answer.counted, "its download is known");
@@ -324,7 +336,7 @@ mod tests {
             },
             2,
         );
-        stranger.hear(NOW, 0, &told);
+        stranger.apply_update(NOW, 0, &told);
         announce(&stranger, NOW, &completed("2001:db8::1"));
         assert_eq!(counts(&stranger), (2, 0));
     }
@@ -369,13 +381,16 @@ mod tests {
                     steps.reverse();
                 }
                 for (passed, told) in steps {
-                    other.hear(NOW, passed, &told);
+                    other.apply_update(NOW, passed, &told);
                 }
                 assert_eq!(counts(&other), expected, "{first:?} {second:?} {reversed}");
-                // And all over again, as often as you like.
+                // And all over redelivered, as often as you like.
                 for (passed, told) in steps {
-                    let heard = other.hear(NOW, passed, &told);
-                    assert!(passed == second_age || heard == Heard::Older, "{heard:?}");
+                    let heard = other.apply_update(NOW, passed, &told);
+                    assert!(
+                        passed == second_age || heard == ApplyResult::Stale,
+                        "{heard:?}"
+                    );
                 }
                 assert_eq!(counts(&other), expected, "{first:?} {second:?} {reversed}");
             }
@@ -389,34 +404,44 @@ mod tests {
         let (leecher, seeder) = (told(false), told(true));
         let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
         let other = tracker(2);
-        assert_eq!(other.hear(NOW, 10, &seeder), Heard::Taken);
-        assert_eq!(other.hear(NOW, 10, &leecher), Heard::Taken);
+        assert_eq!(other.apply_update(NOW, 10, &seeder), ApplyResult::Applied);
+        assert_eq!(other.apply_update(NOW, 10, &leecher), ApplyResult::Applied);
         assert_eq!(counts(&other), (0, 1));
-        assert_eq!(other.hear(NOW, 10, &again(seeder)), Heard::Older);
-        assert_eq!(counts(&other), (0, 1));
-        assert_eq!(other.hear(NOW, 10, &gone), Heard::Taken);
         assert_eq!(
-            other.hear(NOW, 10, &again(leecher)),
-            Heard::Older,
+            other.apply_update(NOW, 10, &redelivered(seeder)),
+            ApplyResult::Stale
+        );
+        assert_eq!(counts(&other), (0, 1));
+        assert_eq!(other.apply_update(NOW, 10, &gone), ApplyResult::Applied);
+        assert_eq!(
+            other.apply_update(NOW, 10, &redelivered(leecher)),
+            ApplyResult::Stale,
             "it has left since that minute began"
         );
         assert_eq!(
-            other.hear(NOW, 10, &leecher),
-            Heard::Taken,
+            other.apply_update(NOW, 10, &leecher),
+            ApplyResult::Applied,
             "stopped, and started within the second"
         );
         assert_eq!(counts(&other), (0, 1));
         assert_eq!(
-            other.hear(NOW, 12, &again(gone)),
-            Heard::Older,
+            other.apply_update(NOW, 12, &redelivered(gone)),
+            ApplyResult::Stale,
             "it has come back since"
         );
         assert_eq!(counts(&other), (0, 1));
-        assert_eq!(other.hear(later(60), 12, &again(gone)), Heard::Taken);
+        assert_eq!(
+            other.apply_update(later(60), 12, &redelivered(gone)),
+            ApplyResult::Applied
+        );
         assert_eq!(counts(&other), (0, 0));
         let third = self::tracker(3);
-        assert_eq!(third.hear(NOW, 10, &leecher), Heard::Taken);
-        assert_eq!(third.hear(NOW, 10, &again(gone)), Heard::Taken, "missed it");
+        assert_eq!(third.apply_update(NOW, 10, &leecher), ApplyResult::Applied);
+        assert_eq!(
+            third.apply_update(NOW, 10, &redelivered(gone)),
+            ApplyResult::Applied,
+            "missed it"
+        );
         assert_eq!(counts(&third), (0, 0));
     }
 
@@ -424,13 +449,13 @@ mod tests {
     fn who_is_here_is_known() {
         let tracker = tracker(1);
         let gone = announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false)).change;
-        assert!(!tracker.knows(&gone));
+        assert!(!tracker.contains(&gone));
         announce(&tracker, NOW, &from("192.0.2.2", Event::Started, false));
-        assert!(!tracker.knows(&gone));
+        assert!(!tracker.contains(&gone));
         announce(&tracker, NOW, &from("192.0.2.1", Event::Started, false));
-        assert!(tracker.knows(&gone));
+        assert!(tracker.contains(&gone));
         announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false));
-        assert!(!tracker.knows(&gone));
+        assert!(!tracker.contains(&gone));
     }
 
     #[test]
@@ -441,14 +466,17 @@ mod tests {
         let other = tracker(2);
         announce(&other, later(60), &from("192.0.2.1", Event::Started, false));
         for late in [told, gone] {
-            assert_eq!(other.hear(later(65), 65, &late), Heard::Older);
+            assert_eq!(other.apply_update(later(65), 65, &late), ApplyResult::Stale);
         }
         assert_eq!(counts(&other), (0, 1));
         announce(&other, later(70), &from("192.0.2.1", Event::Stopped, false));
-        assert_eq!(other.hear(later(75), 75, &told), Heard::Older);
+        assert_eq!(other.apply_update(later(75), 75, &told), ApplyResult::Stale);
         assert_eq!(counts(&other), (0, 0));
         // Clocks across a network do not agree to the second.
-        assert_eq!(other.hear(later(75), 7, &told), Heard::Taken);
+        assert_eq!(
+            other.apply_update(later(75), 7, &told),
+            ApplyResult::Applied
+        );
         // Without a key nothing is told, and so nothing is remembered.
         let lone = Tracker::new(
             Settings {
@@ -458,7 +486,10 @@ mod tests {
             3,
         );
         announce(&lone, later(70), &from("192.0.2.1", Event::Stopped, false));
-        assert_eq!(lone.hear(later(75), 75, &told), Heard::Taken);
+        assert_eq!(
+            lone.apply_update(later(75), 75, &told),
+            ApplyResult::Applied
+        );
     }
 
     #[test]
@@ -468,19 +499,26 @@ mod tests {
         // Time 0 was a moment ago, and the change before it.
         for now in [Time(0), Time(59), NOW, Time(u32::MAX - 10_000)] {
             let other = tracker(2);
-            assert_eq!(other.hear(now, 2700, &told), Heard::Taken);
+            assert_eq!(other.apply_update(now, 2700, &told), ApplyResult::Applied);
             let expire =
                 |at: u32| (0..Tracker::SLICES).for_each(|slice| other.expire(Time(at), slice));
             expire(now.0);
             assert_eq!(counts(&other), (1, 0), "{now:?}");
             expire(now.0 + 62);
             assert_eq!(counts(&other), (0, 0), "{now:?}");
-            assert_eq!(other.hear(now, 2762, &told), Heard::Older, "{now:?}");
-            let ancient = Told {
+            assert_eq!(
+                other.apply_update(now, 2762, &told),
+                ApplyResult::Stale,
+                "{now:?}"
+            );
+            let ancient = TimedUpdate {
                 age_secs: u32::MAX,
                 ..told
             };
-            assert_eq!(other.hear(now, u32::MAX, &ancient), Heard::Older);
+            assert_eq!(
+                other.apply_update(now, u32::MAX, &ancient),
+                ApplyResult::Stale
+            );
         }
     }
 
@@ -496,20 +534,20 @@ mod tests {
             },
             2,
         );
-        assert_eq!(closed.hear(NOW, 0, &told), Heard::Refused);
-        assert_eq!(closed.hear(NOW, 0, &gone), Heard::Older);
+        assert_eq!(closed.apply_update(NOW, 0, &told), ApplyResult::Rejected);
+        assert_eq!(closed.apply_update(NOW, 0, &gone), ApplyResult::Stale);
         assert_eq!(closed.totals(), Totals::default());
         closed.admit(&ID, Admission::Listed);
-        assert_eq!(closed.hear(NOW, 0, &told), Heard::Taken);
+        assert_eq!(closed.apply_update(NOW, 0, &told), ApplyResult::Applied);
         closed.admit(&ID, Admission::Denied);
-        assert_eq!(closed.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(closed.apply_update(NOW, 0, &told), ApplyResult::Rejected);
 
         let mut unwelcome = settings();
         let list = |text: &str| text.parse().unwrap();
         unwelcome.announces.access =
             crate::tracker::access::AccessList::new(Vec::new(), vec![list("192.0.2.0/24")]);
         let picky = Tracker::new(unwelcome, 2);
-        assert_eq!(picky.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(picky.apply_update(NOW, 0, &told), ApplyResult::Rejected);
         assert_eq!(picky.totals(), Totals::default());
 
         let withdrawn = tracker(2);
@@ -518,7 +556,7 @@ mod tests {
             ..Default::default()
         };
         withdrawn.set_notice(ID, Some(notice));
-        assert_eq!(withdrawn.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(withdrawn.apply_update(NOW, 0, &told), ApplyResult::Rejected);
         assert!(matches!(
             withdrawn.announce(NOW, &from("192.0.2.1", Event::None, true), &mut Vec::new()),
             Err(Refusal::Withdrawn(_))
@@ -528,9 +566,9 @@ mod tests {
         for port in 1..=3 {
             let mut told = told;
             told.change.port = NonZeroU16::new(port).unwrap();
-            assert_eq!(full.hear(NOW, 0, &told), Heard::Taken);
+            assert_eq!(full.apply_update(NOW, 0, &told), ApplyResult::Applied);
         }
-        assert_eq!(full.hear(NOW, 0, &told), Heard::Refused);
+        assert_eq!(full.apply_update(NOW, 0, &told), ApplyResult::Rejected);
         assert_eq!(counts(&full), (3, 0));
     }
 
@@ -559,7 +597,11 @@ mod tests {
         assert_eq!(all.len(), peers);
         let theirs = Time(7);
         for told in &all {
-            assert_eq!(other.hear(theirs, 60, told), Heard::Taken, "{told:?}");
+            assert_eq!(
+                other.apply_update(theirs, 60, told),
+                ApplyResult::Applied,
+                "{told:?}"
+            );
         }
         for torrent in 0..50 {
             let id = InfoHash([torrent; 20]);
@@ -570,12 +612,24 @@ mod tests {
             assert_eq!(without_downloads(&other), without_downloads(&source));
         }
         for told in &all {
-            assert_eq!(other.hear(theirs, 60, told), Heard::Older, "{told:?}");
-            assert_eq!(source.hear(later(60), 60, told), Heard::Older, "{told:?}");
+            assert_eq!(
+                other.apply_update(theirs, 60, told),
+                ApplyResult::Stale,
+                "{told:?}"
+            );
+            assert_eq!(
+                source.apply_update(later(60), 60, told),
+                ApplyResult::Stale,
+                "{told:?}"
+            );
         }
         // Back from the other, nothing has become younger.
         for told in recounted(&other, theirs, u32::MAX) {
-            assert_eq!(source.hear(later(60), 0, &told), Heard::Older, "{told:?}");
+            assert_eq!(
+                source.apply_update(later(60), 0, &told),
+                ApplyResult::Stale,
+                "{told:?}"
+            );
         }
         // The last two minutes and the one begun before; each second as many peers as another.
         let late = recounted(&source, later(0), 120);
@@ -583,9 +637,9 @@ mod tests {
         assert!(late.len() > all.len() / 5 && late.len() < all.len() * 2 / 3);
     }
 
-    fn recounted(tracker: &Tracker, now: Time, since_secs: u32) -> Vec<Told> {
-        let (mut walk, mut told) = (Walk::default(), Vec::new());
-        while tracker.recount(now, since_secs, &mut walk, &mut told) {}
+    fn recounted(tracker: &Tracker, now: Time, since_secs: u32) -> Vec<TimedUpdate> {
+        let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
+        while tracker.dump_updates(now, since_secs, &mut walk, &mut told) {}
         told
     }
 

@@ -2,9 +2,9 @@
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Rng(u64);
 
-impl Random {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
-use super::access::{AccessList, Localities};
-use super::rate_limit::{Budget, Exhausted};
+use super::access::{AccessList, LocalNetworks};
+use super::rate_limit::{RateLimited, RateLimiter};
 use super::types::{InfoHash, Refusal, Time};
 
 /// Taken over as a whole by [`super::Tracker::set`].
@@ -17,7 +17,7 @@ pub struct Settings {
     pub open: bool,
     /// Seconds between a client's announces.
     pub interval: u32,
-    /// Seconds before which a client shall not announce again.
+    /// Seconds before which a client shall not announce redelivered.
     pub min_interval: u32,
     /// Seconds after which a silent peer is no longer handed out, to the minute; at most 14,400, as ages wrap at 256
     /// minutes.
@@ -36,10 +36,10 @@ pub struct Settings {
     pub warning: Option<Arc<str>>,
     /// What single torrents' clients are told.
     pub notices: HashMap<InfoHash, Notice>,
-    pub announces: Gate,
-    pub scrapes: Gate,
+    pub announces: AccessPolicy,
+    pub scrapes: AccessPolicy,
     /// Peers in one of these are handed out only to askers in the same one.
-    pub localities: Localities,
+    pub local_networks: LocalNetworks,
     /// Of the trackers that tell each other of their peers. `None`: there are none, and who has left need not be remembered.
     pub host_key: Option<HostKey>,
 }
@@ -58,9 +58,9 @@ impl Default for Settings {
             max_torrents: usize::MAX,
             warning: None,
             notices: HashMap::new(),
-            announces: Gate::default(),
-            scrapes: Gate::default(),
-            localities: Localities::default(),
+            announces: AccessPolicy::default(),
+            scrapes: AccessPolicy::default(),
+            local_networks: LocalNetworks::default(),
             host_key: None,
         }
     }
@@ -68,13 +68,13 @@ impl Default for Settings {
 
 /// Who may come in by one way, and how often.
 #[derive(Clone, Default)]
-pub struct Gate {
+pub struct AccessPolicy {
     pub access: AccessList,
     /// `None`: as often as they like.
-    pub budget: Option<Arc<Budget>>,
+    pub budget: Option<Arc<RateLimiter>>,
 }
 
-impl Gate {
+impl AccessPolicy {
     pub(super) fn admit(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
         if !self.access.admits(address) {
             return Err(Refusal::Address);
@@ -83,7 +83,7 @@ impl Gate {
             None => Ok(()),
             Some(budget) => budget
                 .take(now, address)
-                .map_err(|Exhausted { retry_secs }| Refusal::TooOften { retry_secs }),
+                .map_err(|RateLimited { retry_secs }| Refusal::TooOften { retry_secs }),
         }
     }
 }
@@ -126,7 +126,7 @@ pub struct Notice {
 }
 
 /// Keys the hosts' fingerprints, for trackers that are to know each other's hosts. When a tracker gets another, the hosts that
-/// are on both families count twice until they have announced again.
+/// are on both families count twice until they have announced redelivered.
 #[derive(Clone, Copy)]
 pub struct HostKey(pub(super) SipHasher13);
 

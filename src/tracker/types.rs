@@ -67,7 +67,7 @@ pub struct PeerId(pub [u8; 20]);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Key(pub u32);
 
-/// Time as the core knows it: seconds since an origin of the caller's choice that never runs backwards.
+/// Time as the core contains it: seconds since an origin of the caller's choice that never runs backwards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Time(pub u32);
 
@@ -135,7 +135,7 @@ pub struct ScrapeEntry {
 pub enum Admission {
     /// Nobody has named it: served if the tracker is open, and forgotten with its last peer.
     #[default]
-    Unnamed,
+    Unlisted,
     /// Published here: served, and its counters are kept.
     Listed,
     /// Refused even where the tracker is open.
@@ -148,12 +148,12 @@ pub struct Answer {
     pub counts: ScrapeEntry,
     /// Seconds until the next announce is due.
     pub interval: u32,
-    /// Seconds before which the client shall not come again.
+    /// Seconds before which the client shall not come redelivered.
     pub min_interval: u32,
     /// For the client's user to read.
     pub warning: Option<Arc<str>>,
-    /// For other trackers to hear. `None`: nothing has changed, as the peer's network has too many in the swarm.
-    pub change: Option<Change>,
+    /// For other trackers to apply_update. `None`: nothing has changed, as the peer's network has too many in the swarm.
+    pub change: Option<PeerUpdate>,
     /// This announce made a new download.
     pub counted: bool,
 }
@@ -178,7 +178,7 @@ pub enum Refusal {
     },
 }
 
-/// When a refused client may come again (BEP 31).
+/// When a refused client may come redelivered (BEP 31).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retry {
     /// After this many minutes, at least 1.
@@ -272,7 +272,7 @@ fn nibble(digit: u8) -> u8 {
 
 /// What an announce changed, as other trackers are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Change {
+pub struct PeerUpdate {
     pub info_hash: InfoHash,
     /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
     pub address: IpAddr,
@@ -287,27 +287,27 @@ pub struct Change {
 
 /// A change and when it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Told {
-    pub change: Change,
+pub struct TimedUpdate {
+    pub change: PeerUpdate,
     /// Seconds from the announce until this was told.
     pub age_secs: u32,
-    /// Told from memory, by [`Tracker::recount`], or perhaps heard before: of a join, what is known from the same minute may be
+    /// TimedUpdate from memory, by [`Tracker::dump_updates`], or perhaps heard before: of a join, what is known from the same minute may be
     /// newer, and stays; a leave that is known is no news. From memory the age is known to the minute, and is the oldest that it
     /// can be.
-    pub again: bool,
+    pub redelivered: bool,
 }
 
 /// A block that does not follow the format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Malformed;
+pub struct CorruptBlock;
 
-impl fmt::Display for Malformed {
+impl fmt::Display for CorruptBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a block ends in the middle of a torrent")
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for CorruptBlock {}
 
 /// How long ago a peer was heard. One that was heard since `now` was taken is not the oldest of all.
 pub(super) fn age_minutes(now: Time, heard: u8) -> u8 {
@@ -317,16 +317,16 @@ pub(super) fn age_minutes(now: Time, heard: u8) -> u8 {
     }
 }
 
-/// What an announce did that other trackers are to hear.
+/// What an announce did that other trackers are to apply_update.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct News {
+pub struct AnnounceEffect {
     /// `None`: nothing changed.
-    pub change: Option<Change>,
+    pub change: Option<PeerUpdate>,
     /// It made a new download.
     pub counted: bool,
 }
 
-impl News {
+impl AnnounceEffect {
     pub fn of(answer: &Answer) -> Self {
         Self {
             change: answer.change,

@@ -69,12 +69,12 @@ pub(crate) struct Daemon {
 /// What the daemon has written to standard error so far.
 #[derive(Default)]
 struct Log {
-    told: Mutex<Told>,
+    told: Mutex<TimedUpdate>,
     news: Condvar,
 }
 
 #[derive(Default)]
-struct Told {
+struct TimedUpdate {
     lines: Vec<String>,
     /// Standard error is closed: the daemon has ended.
     ended: bool,
@@ -125,11 +125,11 @@ impl Daemon {
 
     /// The last of so many lines with this text, as soon as they are there.
     pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> String {
-        let found = |told: &Told| {
+        let found = |told: &TimedUpdate| {
             let mut lines = told.lines.iter().filter(|line| line.contains(text));
             lines.nth(count - 1).cloned()
         };
-        let waiting = |told: &mut Told| !told.ended && found(told).is_none();
+        let waiting = |told: &mut TimedUpdate| !told.ended && found(told).is_none();
         let told = self.log.told.lock().unwrap();
         let (told, _) = self
             .log

@@ -94,7 +94,7 @@ impl Tally {
         }
     }
 
-    /// Told after each turn whether there was anything to do in it.
+    /// TimedUpdate after each turn whether there was anything to do in it.
     pub fn turn(&mut self, idle: bool) {
         match self.idle_since {
             None if idle => self.idle_since = Some(own_cpu_time()),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tbtt::status::report::{Cluster, ClusterState, Figures, Health, Release, Unix};
+use tbtt::status::report::{Cluster, ClusterState, Health, Release, StatusReport, Unix};
 
 use super::arguments::{Check, Thresholds};
 use super::client;
@@ -47,7 +47,7 @@ pub(super) fn check(socket: &Path, thresholds: &Check) -> (String, State) {
     }
 }
 
-fn judge(figures: &Figures, thresholds: &Check) -> (String, State) {
+fn judge(figures: &StatusReport, thresholds: &Check) -> (String, State) {
     let mut verdict = Verdict::default();
     let healths = Healths::of(&figures.releases);
     if !figures.configuration_good {
@@ -245,17 +245,17 @@ mod tests {
         (0..number).map(release).collect()
     }
 
-    fn figures() -> Figures {
-        Figures {
+    fn figures() -> StatusReport {
+        StatusReport {
             configuration_good: true,
             started: 1_000,
             now: 2_000,
             releases: releases(Health::Seeded, false, 2),
-            ..Figures::default()
+            ..StatusReport::default()
         }
     }
 
-    fn judged(figures: &Figures, options: &[&str]) -> (String, State) {
+    fn judged(figures: &StatusReport, options: &[&str]) -> (String, State) {
         judge(figures, &thresholds(options))
     }
 

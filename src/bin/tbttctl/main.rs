@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{FromArgMatches, ValueEnum};
 use tbtt::server::control::{LogLevel, Saved};
-use tbtt::status::report::Figures;
+use tbtt::status::report::StatusReport;
 
 use arguments::{Arguments, Command, Level};
 use client::{Ask, Error};
@@ -122,7 +122,7 @@ fn run(socket: &Path, command: &Command) -> Result<Exit, Error> {
 const STATUS: &str = "/status.json";
 const LOG_LEVEL: &str = "/log-level";
 
-fn figures(socket: &Path) -> Result<Figures, Error> {
+fn figures(socket: &Path) -> Result<StatusReport, Error> {
     client::get(socket, STATUS)
 }
 

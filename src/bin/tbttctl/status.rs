@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tbtt::status::report::{ClusterState, Figures, Health, Release};
+use tbtt::status::report::{ClusterState, Health, Release, StatusReport};
 
 use super::text::{Style, ago, count, duration};
 
@@ -46,7 +46,7 @@ impl Healths {
 }
 
 /// What `status` prints.
-pub(super) fn overview(figures: &Figures, style: Style) -> String {
+pub(super) fn overview(figures: &StatusReport, style: Style) -> String {
     let mut text = head(figures, style);
     let overdue: Vec<_> = figures.releases.iter().filter(|r| r.overdue).collect();
     if !overdue.is_empty() {
@@ -63,8 +63,8 @@ pub(super) fn overview(figures: &Figures, style: Style) -> String {
 }
 
 /// The figures that are not of single releases.
-pub(super) fn head(figures: &Figures, style: Style) -> String {
-    let Figures {
+pub(super) fn head(figures: &StatusReport, style: Style) -> String {
+    let StatusReport {
         version,
         now,
         totals,

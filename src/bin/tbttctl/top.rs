@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use tbtt::status::report::Figures;
+use tbtt::status::report::StatusReport;
 
 use super::arguments::Sort;
 use super::client::Error;
@@ -48,7 +48,7 @@ pub(super) fn top(socket: &Path, interval_secs: u16, sort: Sort) -> Result<Exit,
     shown.map(|()| Exit::Success).map_err(broken)
 }
 
-fn show(socket: &Path, first: Figures, interval: Duration, mut sort: Sort) -> io::Result<()> {
+fn show(socket: &Path, first: StatusReport, interval: Duration, mut sort: Sort) -> io::Result<()> {
     let (mut seen, mut trouble) = (first, None);
     let mut size = SIZE;
     loop {
@@ -73,7 +73,12 @@ fn show(socket: &Path, first: Figures, interval: Duration, mut sort: Sort) -> io
 }
 
 /// All that the screen shows.
-fn page(figures: &Figures, trouble: Option<&Error>, sort: Sort, size: (usize, usize)) -> String {
+fn page(
+    figures: &StatusReport,
+    trouble: Option<&Error>,
+    sort: Sort,
+    size: (usize, usize),
+) -> String {
     let (rows, columns) = size;
     let style = Style::of_stdout();
     let mut lines: Vec<String> = status::head(figures, style)
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_page_fills_the_screen_and_no_more() {
-        let mut figures = Figures::default();
+        let mut figures = StatusReport::default();
         figures.releases.resize_with(100, Default::default);
         for rows in [1, 5, 24] {
             let page = page(&figures, None, Sort::Name, (rows, 80));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::tracker::access::Networks;
-use crate::tracker::types::News;
+use crate::tracker::types::AnnounceEffect;
 use crate::tracker::{
     Announce, Answer, Event, InfoHash, Key, PeerId, Refusal, Retry, ScrapeEntry, Time, Tracker,
 };
@@ -70,15 +70,15 @@ pub struct Settings {
 /// What was made of a request, for the server to count.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    Announced(Announce, News),
+    Announced(Announce, AnnounceEffect),
     Scraped,
     Refused(Refusal),
-    Malformed(Malformed),
+    Invalid(InvalidRequest),
 }
 
 /// Why a request could not be read. The client is told, as an answer of its protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum InvalidRequest {
     QueryTooLong,
     InfoHashMissing,
     InfoHashWrong,
@@ -89,7 +89,7 @@ pub enum Malformed {
     AddressUnknown,
 }
 
-impl Malformed {
+impl InvalidRequest {
     /// What the client's user reads.
     pub fn reason(self) -> &'static str {
         match self {
@@ -129,8 +129,8 @@ pub fn respond(
 ) -> Outcome {
     reply.body.clear();
     let result = match (from, action) {
-        _ if query.len() > QUERY_MAX => Err(Malformed::QueryTooLong),
-        (None, _) => Err(Malformed::AddressUnknown),
+        _ if query.len() > QUERY_MAX => Err(InvalidRequest::QueryTooLong),
+        (None, _) => Err(InvalidRequest::AddressUnknown),
         (Some(from), Action::Announce) => {
             announce(tracker, settings, now, from.to_canonical(), query, reply)
         }
@@ -140,7 +140,7 @@ pub fn respond(
     };
     result.unwrap_or_else(|malformed| {
         write_failure(&mut reply.body, malformed.reason(), None);
-        Outcome::Malformed(malformed)
+        Outcome::Invalid(malformed)
     })
 }
 
@@ -151,7 +151,7 @@ fn announce(
     from: IpAddr,
     query: &[u8],
     reply: &mut Reply,
-) -> Result<Outcome, Malformed> {
+) -> Result<Outcome, InvalidRequest> {
     let request = AnnounceRequest::parse(query, from, settings.believed.hold(from))?;
     reply.peers.clear();
     Ok(
@@ -164,7 +164,7 @@ fn announce(
                     &reply.peers,
                     request.compact,
                 );
-                Outcome::Announced(request.announce, News::of(&answer))
+                Outcome::Announced(request.announce, AnnounceEffect::of(&answer))
             }
             Err(refusal) => {
                 write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
@@ -181,7 +181,7 @@ fn scrape(
     from: IpAddr,
     query: &[u8],
     reply: &mut Reply,
-) -> Result<Outcome, Malformed> {
+) -> Result<Outcome, InvalidRequest> {
     let scrape = match tracker.admit_scrape(now, from) {
         Ok(scrape) => scrape,
         Err(refusal) => {
@@ -195,7 +195,7 @@ fn scrape(
         .take(settings.max_scrape)
     {
         reply.hashes.push(InfoHash(
-            twenty_bytes(value).ok_or(Malformed::InfoHashWrong)?,
+            twenty_bytes(value).ok_or(InvalidRequest::InfoHashWrong)?,
         ));
     }
     let out = &mut reply.body;
@@ -216,7 +216,7 @@ fn scrape(
             .for_each(|(info_hash, entry)| write_scraped(out, info_hash, entry));
     } else {
         out.clear();
-        return Err(Malformed::FullScrape);
+        return Err(InvalidRequest::FullScrape);
     }
     out.extend_from_slice(b"ee");
     Ok(Outcome::Scraped)
@@ -233,7 +233,7 @@ struct AnnounceRequest {
 impl AnnounceRequest {
     /// Takes the first of each key. What a client may leave out and what it garbles counts as not sent; but for these
     /// three, without which there is nothing to track. The client's word for its address is taken if it is `believed`.
-    fn parse(query: &[u8], from: IpAddr, believed: bool) -> Result<Self, Malformed> {
+    fn parse(query: &[u8], from: IpAddr, believed: bool) -> Result<Self, InvalidRequest> {
         let [
             mut info_hash,
             mut peer_id,
@@ -262,10 +262,10 @@ impl AnnounceRequest {
             };
             field.get_or_insert(value);
         }
-        let info_hash = twenty_bytes(info_hash.ok_or(Malformed::InfoHashMissing)?)
-            .ok_or(Malformed::InfoHashWrong)?;
-        let peer_id =
-            twenty_bytes(peer_id.ok_or(Malformed::PeerIdMissing)?).ok_or(Malformed::PeerIdWrong)?;
+        let info_hash = twenty_bytes(info_hash.ok_or(InvalidRequest::InfoHashMissing)?)
+            .ok_or(InvalidRequest::InfoHashWrong)?;
+        let peer_id = twenty_bytes(peer_id.ok_or(InvalidRequest::PeerIdMissing)?)
+            .ok_or(InvalidRequest::PeerIdWrong)?;
         let port = port
             .and_then(decimal)
             .and_then(|port| u16::try_from(port).ok())
@@ -277,7 +277,7 @@ impl AnnounceRequest {
             peer_id: PeerId(peer_id),
             key: key.and_then(parse_key),
             address: told.and_then(parse_address).unwrap_or(from),
-            port: port.ok_or(Malformed::PortWrong)?,
+            port: port.ok_or(InvalidRequest::PortWrong)?,
             event: event.map_or(Event::None, parse_event),
             complete: left.and_then(decimal) == Some(0),
             numwant: numwant.and_then(parse_numwant),
@@ -494,7 +494,7 @@ mod tests {
     use serde_bencode::value::Value;
 
     use super::*;
-    use crate::tracker::{self, Admission, Random};
+    use crate::tracker::{self, Admission, Rng};
 
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
@@ -568,7 +568,7 @@ mod tests {
         Value::Bytes(bytes.as_ref().to_vec())
     }
 
-    fn parse(query: &str) -> Result<AnnounceRequest, Malformed> {
+    fn parse(query: &str) -> Result<AnnounceRequest, InvalidRequest> {
         AnnounceRequest::parse(query.as_bytes(), V4, false)
     }
 
@@ -684,16 +684,19 @@ mod tests {
             "port=1",
         );
         assert_eq!(query(hash, id, port), Ok(()));
-        assert_eq!(query("", id, port), Err(Malformed::InfoHashMissing));
-        assert_eq!(query("info_hash", id, port), Err(Malformed::InfoHashWrong));
+        assert_eq!(query("", id, port), Err(InvalidRequest::InfoHashMissing));
+        assert_eq!(
+            query("info_hash", id, port),
+            Err(InvalidRequest::InfoHashWrong)
+        );
         assert_eq!(
             query("info_hash=%a", id, port),
-            Err(Malformed::InfoHashWrong)
+            Err(InvalidRequest::InfoHashWrong)
         );
-        assert_eq!(query(hash, "", port), Err(Malformed::PeerIdMissing));
+        assert_eq!(query(hash, "", port), Err(InvalidRequest::PeerIdMissing));
         assert_eq!(
             query(hash, "peer_id=abc", port),
-            Err(Malformed::PeerIdWrong)
+            Err(InvalidRequest::PeerIdWrong)
         );
         assert_eq!(query(hash, id, "port=65535"), Ok(()));
         assert_eq!(query(hash, id, "port=00080"), Ok(()));
@@ -712,11 +715,15 @@ mod tests {
             "port= 80",
             "port=18446744073709551617",
         ] {
-            assert_eq!(query(hash, id, wrong), Err(Malformed::PortWrong), "{wrong}");
+            assert_eq!(
+                query(hash, id, wrong),
+                Err(InvalidRequest::PortWrong),
+                "{wrong}"
+            );
         }
         assert_eq!(
             parse(&format!("port=0&{hash}&{id}&port=1&info_hash=x")),
-            Err(Malformed::PortWrong),
+            Err(InvalidRequest::PortWrong),
             "the first of each key"
         );
     }
@@ -852,7 +859,7 @@ mod tests {
             );
             query += "x";
             let (outcome, failure) = ask(&tracker, V4, action, query.as_bytes());
-            assert_eq!(outcome, Outcome::Malformed(Malformed::QueryTooLong));
+            assert_eq!(outcome, Outcome::Invalid(InvalidRequest::QueryTooLong));
             let reason = bytes("the query is longer than 8192 bytes");
             assert_eq!(
                 dictionary_of(&failure),
@@ -928,7 +935,7 @@ mod tests {
         let query = format!("{HASH_AND_ID}&port=1");
         for action in [Action::Announce, Action::Scrape] {
             let (outcome, failure) = ask(&tracker, None, action, query.as_bytes());
-            assert_eq!(outcome, Outcome::Malformed(Malformed::AddressUnknown));
+            assert_eq!(outcome, Outcome::Invalid(InvalidRequest::AddressUnknown));
             assert_eq!(failure.len(), 1);
         }
     }
@@ -1039,15 +1046,15 @@ mod tests {
         Value::Dict(expected)
     }
 
-    fn random_bytes(random: &mut Random, len: u32) -> Vec<u8> {
+    fn random_bytes(random: &mut Rng, len: u32) -> Vec<u8> {
         (0..len).map(|_| random.next_u32() as u8).collect()
     }
 
     #[test]
     fn answers_are_what_serde_bencode_writes() {
-        let mut random = Random::new(3);
+        let mut random = Rng::new(3);
         let mut number = {
-            let mut random = Random::new(4);
+            let mut random = Rng::new(4);
             // Of any length in digits.
             move || random.next_u32() >> random.below(32)
         };
@@ -1166,7 +1173,7 @@ mod tests {
             .concat();
         let files = || scraped(&ask(&tracker, V4, Action::Scrape, query.as_bytes()).1);
         assert_eq!(files(), [(listed.0.to_vec(), zeros())]);
-        tracker.admit(&listed, Admission::Unnamed);
+        tracker.admit(&listed, Admission::Unlisted);
         assert_eq!(files(), [], "no longer listed, no longer told of");
     }
 
@@ -1192,17 +1199,20 @@ mod tests {
         assert_eq!(outcome, Outcome::Scraped, "what is passed over is not read");
         let wrong = query(73) + "info_hash=x";
         let (outcome, failure) = ask(&tracker, V4, Action::Scrape, wrong.as_bytes());
-        assert_eq!(outcome, Outcome::Malformed(Malformed::InfoHashWrong));
+        assert_eq!(outcome, Outcome::Invalid(InvalidRequest::InfoHashWrong));
         assert_eq!(
             dictionary_of(&failure),
-            dictionary([("failure reason", bytes(Malformed::InfoHashWrong.reason()))])
+            dictionary([(
+                "failure reason",
+                bytes(InvalidRequest::InfoHashWrong.reason())
+            )])
         );
     }
 
     #[test]
     fn a_full_scrape_is_sorted_over_all_shards() {
         let tracker = tracker(false);
-        let mut random = Random::new(5);
+        let mut random = Rng::new(5);
         let mut listed: Vec<[u8; 20]> = (0..3000)
             .map(|_| random_bytes(&mut random, 20).try_into().unwrap())
             .collect();
@@ -1229,7 +1239,7 @@ mod tests {
             );
 
             let (outcome, failure) = ask(&tracker, V4, Action::Scrape, query);
-            assert_eq!(outcome, Outcome::Malformed(Malformed::FullScrape));
+            assert_eq!(outcome, Outcome::Invalid(InvalidRequest::FullScrape));
             let reason = bytes("a scrape needs an info_hash");
             assert_eq!(
                 dictionary_of(&failure),
@@ -1239,7 +1249,7 @@ mod tests {
     }
 
     /// A query that is nearly right, so that each part of the reader is met.
-    fn mutated(random: &mut Random) -> Vec<u8> {
+    fn mutated(random: &mut Rng) -> Vec<u8> {
         const PARTS: [&[u8]; 14] = [
             b"info_hash=",
             b"peer_id=",
@@ -1276,7 +1286,7 @@ mod tests {
         for open in [true, false] {
             let tracker = tracker(open);
             tracker.admit(&InfoHash(*HASH), Admission::Listed);
-            let mut random = Random::new(6);
+            let mut random = Rng::new(6);
             let mut seen = HashMap::<_, u32>::new();
             for round in 0..10_000_u32 {
                 let query = match round % 8 {
@@ -1292,7 +1302,7 @@ mod tests {
                 let key: &[u8] = match &outcome {
                     Outcome::Announced(..) => b"peers",
                     Outcome::Scraped => b"files",
-                    Outcome::Refused(_) | Outcome::Malformed(_) => b"failure reason",
+                    Outcome::Refused(_) | Outcome::Invalid(_) => b"failure reason",
                 };
                 assert!(
                     answer.contains_key(key),

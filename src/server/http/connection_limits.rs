@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Limits the connections of all workers.
 #[derive(Debug)]
-pub struct Connections {
-    open: Mutex<Open>,
+pub struct ConnectionLimits {
+    open: Mutex<Counts>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct Counts {
     max: usize,
     max_per_network: u32,
     total: usize,
@@ -40,17 +40,17 @@ impl Network {
 
 /// One connection's place among the others, given back when dropped.
 #[derive(Debug)]
-pub struct Place {
-    connections: Arc<Connections>,
+pub struct ConnectionPermit {
+    connections: Arc<ConnectionLimits>,
     network: Option<Network>,
 }
 
-impl Connections {
+impl ConnectionLimits {
     /// At most `max` in all, and `max_per_network` from one IPv4 address or one IPv6 /64.
     pub fn new(max: usize, max_per_network: u32) -> Self {
         let (total, by_network) = (0, HashMap::new());
         Self {
-            open: Mutex::new(Open {
+            open: Mutex::new(Counts {
                 max,
                 max_per_network,
                 total,
@@ -67,7 +67,7 @@ impl Connections {
 
     /// `None` when all places, or all of the address's network, are taken. Who has no address, on a Unix socket, counts in
     /// the total alone.
-    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         let network = address.map(Network::of);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= open.max {
@@ -81,7 +81,7 @@ impl Connections {
             open.by_network.insert(network, count + 1);
         }
         open.total += 1;
-        Some(Place {
+        Some(ConnectionPermit {
             connections: self.clone(),
             network,
         })
@@ -95,7 +95,7 @@ impl Connections {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self
             .connections
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_network_is_limited_and_gets_its_places_back() {
-        let connections = Arc::new(Connections::new(10, 2));
+        let connections = Arc::new(ConnectionLimits::new(10, 2));
         let first = connections.admit(address("192.0.2.1"));
         let second = connections.admit(address("::ffff:192.0.2.1"));
         assert!(first.is_some() && second.is_some());
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn one_slash_64_is_one_network() {
-        let connections = Arc::new(Connections::new(10, 1));
+        let connections = Arc::new(ConnectionLimits::new(10, 1));
         let _held = connections.admit(address("2001:db8:0:1::1")).unwrap();
         assert!(connections.admit(address("2001:db8:0:1:ffff::2")).is_none());
         assert!(connections.admit(address("2001:db8:0:2::1")).is_some());
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn all_together_are_limited_and_nothing_is_kept_of_the_gone() {
-        let connections = Arc::new(Connections::new(3, 3));
+        let connections = Arc::new(ConnectionLimits::new(3, 3));
         let held: Vec<_> = (1..=4)
             .map(|i| connections.admit(address(&format!("192.0.2.{i}"))))
             .collect();

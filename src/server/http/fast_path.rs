@@ -16,7 +16,7 @@ use httparse::{Header, Status};
 
 use crate::protocol::http::{Action, Paths};
 use crate::server::http::stream::Stream;
-use crate::server::http::{HEADER_MAX, Settings, Worker, client_of, track};
+use crate::server::http::{HEADER_MAX, Settings, Worker, client_ip, handle_tracker_request};
 
 /// More than clients and their proxies send.
 const HEADERS_MAX: usize = 32;
@@ -26,7 +26,7 @@ type Lines<'i> = [MaybeUninit<Header<'i>>; HEADERS_MAX];
 
 /// How a connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Next {
+pub(super) enum Handoff {
     /// What has come in, and what follows, is for hyper.
     Hyper,
     /// It is at its end.
@@ -42,17 +42,17 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
     settings: &Settings,
     sender: Option<IpAddr>,
     stream: &mut Stream<S>,
-) -> io::Result<Next> {
+) -> io::Result<Handoff> {
     loop {
         let received = stream.receive().await?;
         if received == 0 {
-            return Ok(Next::Close);
+            return Ok(Handoff::Close);
         }
         let answered = {
             let input = &worker.input.borrow()[..received];
             let output = &mut *worker.output.borrow_mut();
             let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-            match Plain::parse(input, &mut lines, &settings.paths) {
+            match SimpleRequest::parse(input, &mut lines, &settings.paths) {
                 Some(request) => {
                     let is_last = answer(worker, settings, sender, &request, output);
                     stream.answered();
@@ -60,9 +60,9 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
                     Some((is_last, output[sent..].to_vec()))
                 }
                 None => {
-                    stream.give_back(input);
+                    stream.refund(input);
                     if received == HEADER_MAX || !is_begun(input) {
-                        return Ok(Next::Hyper);
+                        return Ok(Handoff::Hyper);
                     }
                     None
                 }
@@ -71,14 +71,14 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
         let Some((is_last, unsent)) = answered else {
             // Waiting here costs what has come; in hyper it would cost 16 KiB, of each of those who send a byte a second.
             if !stream.receive_head().await? {
-                return Ok(Next::Close);
+                return Ok(Handoff::Close);
             }
             continue;
         };
         // Only a client that does not read leaves something here.
         stream.send_all(&unsent).await?;
         if is_last {
-            return Ok(Next::Close);
+            return Ok(Handoff::Close);
         }
     }
 }
@@ -88,14 +88,14 @@ fn answer(
     worker: &Worker,
     settings: &Settings,
     sender: Option<IpAddr>,
-    request: &Plain<'_, '_>,
+    request: &SimpleRequest<'_, '_>,
     output: &mut Vec<u8>,
 ) -> bool {
     let name = settings.proxies.header.name();
     let lines = request.headers.iter();
     let lines = lines.filter(|header| header.name.eq_ignore_ascii_case(name));
-    let from = client_of(settings, sender, lines.map(|header| header.value));
-    let reply = track(worker, settings, from, request.action, request.query);
+    let from = client_ip(settings, sender, lines.map(|header| header.value));
+    let reply = handle_tracker_request(worker, settings, from, request.action, request.query);
     let is_stopped = *worker.stop.borrow();
     let is_last = is_stopped || !request.keep_alive;
     let connection = match (request.version, request.keep_alive) {
@@ -127,7 +127,7 @@ fn answer(
 
 /// A request of which all that matters is here.
 #[derive(Debug)]
-struct Plain<'h, 'i> {
+struct SimpleRequest<'h, 'i> {
     action: Action,
     query: &'i [u8],
     /// Of HTTP, after "1.": 0 or 1.
@@ -136,7 +136,7 @@ struct Plain<'h, 'i> {
     headers: &'h [Header<'i>],
 }
 
-impl<'h, 'i> Plain<'h, 'i> {
+impl<'h, 'i> SimpleRequest<'h, 'i> {
     /// `None` unless `input` is one such request and nothing else.
     fn parse(input: &'i [u8], lines: &'h mut Lines<'i>, paths: &Paths) -> Option<Self> {
         let mut request = httparse::Request::new(&mut []);
@@ -203,7 +203,7 @@ mod tests {
     fn parsed(request: &str) -> Option<(Action, String, u8, bool)> {
         let paths = Paths::new("/announce").unwrap();
         let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-        let plain = Plain::parse(request.as_bytes(), &mut lines, &paths)?;
+        let plain = SimpleRequest::parse(request.as_bytes(), &mut lines, &paths)?;
         let query = String::from_utf8(plain.query.to_vec()).unwrap();
         Some((plain.action, query, plain.version, plain.keep_alive))
     }

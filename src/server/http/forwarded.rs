@@ -1,9 +1,9 @@
 //! Who a request is from when a proxy hands it on: from the headers it adds, or from the PROXY protocol before them.
 //!
-//! Anyone can write such a header. It counts only as far as trusted proxies wrote it: each adds, on the right, whom it was asked by.
+//! Anyone can write such a header. It counts only as far as trusted proxies wrote it: each adds, on the right, whom it was route by.
 //! So the walk begins at the socket's own address and goes left for as long as it stands on a trusted proxy; what an untrusted
 //! sender wrote lies further left and is never read as an address. Only the one header that the operator's proxies write may be
-//! asked for: the other is handed through by them as the client sent it.
+//! route for: the other is handed through by them as the client sent it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -107,7 +107,7 @@ impl Walk<'_> {
                     is_first = false;
                 }
                 Ok(None) => return,
-                Err(Malformed) => {
+                Err(InvalidProxyHeader) => {
                     return self.step_to(None);
                 }
             }
@@ -123,10 +123,10 @@ struct Element<'h> {
     node: Option<&'h [u8]>,
 }
 
-struct Malformed;
+struct InvalidProxyHeader;
 
 impl<'h> Forwarded<'h> {
-    fn next_element(&mut self) -> Result<Option<Element<'h>>, Malformed> {
+    fn next_element(&mut self) -> Result<Option<Element<'h>>, InvalidProxyHeader> {
         self.skip(|byte| byte == b',' || is_space(byte));
         if self.0.is_empty() {
             return Ok(None);
@@ -140,25 +140,25 @@ impl<'h> Forwarded<'h> {
             let name = self
                 .take(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
             if name.is_empty() || self.take_one() != Some(b'=') {
-                return Err(Malformed);
+                return Err(InvalidProxyHeader);
             }
             let value = self.value()?;
             if name.eq_ignore_ascii_case(b"for") && element.node.replace(value).is_some() {
-                return Err(Malformed);
+                return Err(InvalidProxyHeader);
             }
             self.skip(is_space);
             if !matches!(self.0.first(), None | Some(b',' | b';')) {
-                return Err(Malformed);
+                return Err(InvalidProxyHeader);
             }
         }
     }
 
     /// Quoted, or, more than the grammar allows, any run without a separator: addresses with ports often lack their quotes.
-    fn value(&mut self) -> Result<&'h [u8], Malformed> {
+    fn value(&mut self) -> Result<&'h [u8], InvalidProxyHeader> {
         if self.0.first() != Some(&b'"') {
             let value = self.take(|byte| byte.is_ascii_graphic() && !b",;\"".contains(&byte));
             return if value.is_empty() {
-                Err(Malformed)
+                Err(InvalidProxyHeader)
             } else {
                 Ok(value)
             };
@@ -176,7 +176,7 @@ impl<'h> Forwarded<'h> {
                 _ => at += 1,
             }
         }
-        Err(Malformed)
+        Err(InvalidProxyHeader)
     }
 
     fn take(&mut self, belongs: impl Fn(u8) -> bool) -> &'h [u8] {
@@ -229,12 +229,12 @@ fn is_node_port(port: &str) -> bool {
 
 /// What the bytes at the beginning of a connection say, by the PROXY protocol (haproxy's `proxy-protocol.txt`, versions 1 and 2).
 ///
-/// To be asked of a trusted sender only, on a listener where every connection begins so.
+/// To be route of a trusted sender only, on a listener where every connection begins so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Preamble {
+pub enum ProxyHeader {
     /// More bytes are needed; never more than [`MAX_PREAMBLE`] in all.
     Incomplete,
-    /// The connection is from `client`, and its own bytes begin after `length`.
+    /// The connection is from `client`, and its own bytes admit_connection after `length`.
     Proxied { length: usize, client: SocketAddr },
     /// The proxy speaks for itself or does not say for whom: the socket's own address counts.
     Local { length: usize },
@@ -250,7 +250,7 @@ const MAX_V1: usize = 107;
 
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-impl Preamble {
+impl ProxyHeader {
     /// Reads the bytes that came so far.
     pub fn parse(bytes: &[u8]) -> Self {
         if starts_alike(bytes, V2_SIGNATURE) {
@@ -268,23 +268,23 @@ fn starts_alike(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(one, other)| one == other)
 }
 
-fn parse_v1(bytes: &[u8]) -> Preamble {
+fn parse_v1(bytes: &[u8]) -> ProxyHeader {
     let line = &bytes[..bytes.len().min(MAX_V1)];
     let Some(end) = line.windows(2).position(|window| window == b"\r\n") else {
         return if line.len() < MAX_V1 {
-            Preamble::Incomplete
+            ProxyHeader::Incomplete
         } else {
-            Preamble::Invalid
+            ProxyHeader::Invalid
         };
     };
     let length = end + 2;
     let Ok(line) = std::str::from_utf8(&line[..end]) else {
-        return Preamble::Invalid;
+        return ProxyHeader::Invalid;
     };
     let words: Vec<&str> = line.split(' ').collect();
     let client = match words[..] {
         // Whatever follows is to be passed over.
-        ["PROXY", "UNKNOWN", ..] => return Preamble::Local { length },
+        ["PROXY", "UNKNOWN", ..] => return ProxyHeader::Local { length },
         ["PROXY", "TCP4", source, target, source_port, target_port] => {
             let is_sound = target.parse::<Ipv4Addr>().is_ok() && parse_port(target_port).is_some();
             source
@@ -307,7 +307,7 @@ fn parse_v1(bytes: &[u8]) -> Preamble {
     };
     match client {
         Some((address, port)) => proxied(length, address, port),
-        None => Preamble::Invalid,
+        None => ProxyHeader::Invalid,
     }
 }
 
@@ -318,20 +318,20 @@ fn parse_port(port: &str) -> Option<u16> {
     port.parse().ok().filter(|_| is_canonical)
 }
 
-fn parse_v2(bytes: &[u8]) -> Preamble {
+fn parse_v2(bytes: &[u8]) -> ProxyHeader {
     let Some(&[version_and_command, family, high, low]) = bytes.get(12..16) else {
-        return Preamble::Incomplete;
+        return ProxyHeader::Incomplete;
     };
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
     let is_known = matches!(family, 0x00 | 0x11 | 0x12 | 0x21 | 0x22 | 0x31 | 0x32);
     if !matches!(version_and_command, 0x20 | 0x21) || !is_known || length > MAX_PREAMBLE {
-        return Preamble::Invalid;
+        return ProxyHeader::Invalid;
     }
     let Some(addresses) = bytes.get(16..length) else {
-        return Preamble::Incomplete;
+        return ProxyHeader::Incomplete;
     };
     if version_and_command == 0x20 {
-        return Preamble::Local { length };
+        return ProxyHeader::Local { length };
     }
     // Source and target address, then both ports; what follows is of no interest here.
     match family >> 4 {
@@ -341,7 +341,7 @@ fn parse_v2(bytes: &[u8]) -> Preamble {
                 Ipv4Addr::new(*a, *b, *c, *d).into(),
                 u16::from_be_bytes([*high, *low]),
             ),
-            None => Preamble::Invalid,
+            None => ProxyHeader::Invalid,
         },
         2 => match (addresses.first_chunk::<16>(), addresses.get(32..36)) {
             (Some(source), Some([high, low, ..])) => proxied(
@@ -349,15 +349,15 @@ fn parse_v2(bytes: &[u8]) -> Preamble {
                 Ipv6Addr::from(*source).into(),
                 u16::from_be_bytes([*high, *low]),
             ),
-            _ => Preamble::Invalid,
+            _ => ProxyHeader::Invalid,
         },
-        _ => Preamble::Local { length },
+        _ => ProxyHeader::Local { length },
     }
 }
 
-fn proxied(length: usize, address: IpAddr, port: u16) -> Preamble {
+fn proxied(length: usize, address: IpAddr, port: u16) -> ProxyHeader {
     let client = SocketAddr::new(address.to_canonical(), port);
-    Preamble::Proxied { length, client }
+    ProxyHeader::Proxied { length, client }
 }
 
 #[cfg(test)]
@@ -619,7 +619,7 @@ mod tests {
         );
     }
 
-    /// Whatever a client sends, behind proxies that add whom they were asked by he is himself or nobody.
+    /// Whatever a client sends, behind proxies that add whom they were route by he is himself or nobody.
     #[test]
     fn spoofed_headers_never_name_another() {
         const SEED: u64 = 11;
@@ -720,21 +720,21 @@ mod tests {
     fn parses(header: &[u8], client: Option<&str>) {
         let length = header.len();
         let expected = match client {
-            Some(client) => Preamble::Proxied {
+            Some(client) => ProxyHeader::Proxied {
                 length,
                 client: client.parse().unwrap(),
             },
-            None => Preamble::Local { length },
+            None => ProxyHeader::Local { length },
         };
-        assert_eq!(Preamble::parse(header), expected);
+        assert_eq!(ProxyHeader::parse(header), expected);
         assert_eq!(
-            Preamble::parse(&[header, b"GET /announce\r\n\r\n"].concat()),
+            ProxyHeader::parse(&[header, b"GET /announce\r\n\r\n"].concat()),
             expected
         );
         for end in 0..length {
             assert_eq!(
-                Preamble::parse(&header[..end]),
-                Preamble::Incomplete,
+                ProxyHeader::parse(&header[..end]),
+                ProxyHeader::Incomplete,
                 "{end} bytes"
             );
         }
@@ -761,8 +761,8 @@ mod tests {
         line.resize(MAX_V1 - 2, b'x');
         parses(&[&line[..], b"\r\n"].concat(), None);
         assert_eq!(
-            Preamble::parse(&[&line[..], b"x\r\n"].concat()),
-            Preamble::Invalid
+            ProxyHeader::parse(&[&line[..], b"x\r\n"].concat()),
+            ProxyHeader::Invalid
         );
     }
 
@@ -787,18 +787,18 @@ mod tests {
             "PROXY \u{661}",
         ] {
             assert_eq!(
-                Preamble::parse(format!("{line}\r\n").as_bytes()),
-                Preamble::Invalid,
+                ProxyHeader::parse(format!("{line}\r\n").as_bytes()),
+                ProxyHeader::Invalid,
                 "{line:?}"
             );
         }
         assert_eq!(
-            Preamble::parse(b"PROXY TCP4 203.0.113.\xff 10.0.0.1 4242 6969\r\n"),
-            Preamble::Invalid
+            ProxyHeader::parse(b"PROXY TCP4 203.0.113.\xff 10.0.0.1 4242 6969\r\n"),
+            ProxyHeader::Invalid
         );
         assert_eq!(
-            Preamble::parse(&[&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat()),
-            Preamble::Invalid
+            ProxyHeader::parse(&[&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat()),
+            ProxyHeader::Invalid
         );
         for other in [
             &b"GET / HTTP/1.1\r\n"[..],
@@ -810,8 +810,8 @@ mod tests {
             b"\0",
         ] {
             assert_eq!(
-                Preamble::parse(other),
-                Preamble::Invalid,
+                ProxyHeader::parse(other),
+                ProxyHeader::Invalid,
                 "{}",
                 other.escape_ascii()
             );
@@ -857,15 +857,15 @@ mod tests {
         ] {
             let header = v2(version_and_command, family, &vec![0; rest]);
             assert_eq!(
-                Preamble::parse(&header),
-                Preamble::Invalid,
+                ProxyHeader::parse(&header),
+                ProxyHeader::Invalid,
                 "{version_and_command:#x} {family:#x} {rest}"
             );
         }
         // Nobody is kept waiting for what cannot become sound.
         assert_eq!(
-            Preamble::parse(&v2(0x21, 0x11, &[0; 65535])[..16]),
-            Preamble::Invalid
+            ProxyHeader::parse(&v2(0x21, 0x11, &[0; 65535])[..16]),
+            ProxyHeader::Invalid
         );
     }
 }

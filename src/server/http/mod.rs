@@ -34,15 +34,15 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
 use crate::clock::Clock;
-use crate::cluster::queue::Outbox;
+use crate::cluster::queue::UpdateQueue;
 use crate::protocol::http::{self as protocol, Action, Outcome, Paths, Reply, respond};
 use crate::server::counters::Counters;
-use crate::server::http::connection_limits::{Connections, Place};
+use crate::server::http::connection_limits::{ConnectionLimits, ConnectionPermit};
 use crate::server::http::forwarded::{self as proxy, client_address};
-use crate::server::http::stream::{InRequests, Pace, Stream, register};
-use crate::status::endpoint::{self as views, Asked, Views};
+use crate::server::http::stream::{InFlight, RequestTimer, Stream, register};
+use crate::status::endpoint::{self as views, Resource, StatusEndpoint};
 use crate::tracker::Tracker;
-use crate::tracker::rate_limit::Budget;
+use crate::tracker::rate_limit::RateLimiter;
 
 /// The longest header that is read; a query of the longest kind fits twice.
 pub(super) const HEADER_MAX: usize = 16 * 1024;
@@ -72,7 +72,7 @@ pub struct Settings {
     pub max_connections_per_network: u32,
     pub proxies: proxy::Settings,
     /// How often a network may connect; `None` for as often as it likes.
-    pub connections: Option<Arc<Budget>>,
+    pub connections: Option<Arc<RateLimiter>>,
     pub views: Arc<views::Settings>,
 }
 
@@ -82,22 +82,22 @@ pub struct Front {
     pub tracker: Arc<Tracker>,
     pub clock: Clock,
     pub counters: Arc<Counters>,
-    pub connections: Arc<Connections>,
+    pub connections: Arc<ConnectionLimits>,
     /// Once started: what comes before is told that nothing is there.
-    pub views: OnceLock<Views>,
+    pub views: OnceLock<StatusEndpoint>,
     /// Where other trackers are told from; `None` where there are none.
-    pub outbox: Option<Arc<Outbox>>,
+    pub updates: Option<Arc<UpdateQueue>>,
 }
 
 impl Front {
     pub fn new(settings: Settings, tracker: Arc<Tracker>, clock: Clock) -> Self {
         Self {
             views: OnceLock::new(),
-            outbox: None,
+            updates: None,
             tracker,
             clock,
             counters: Arc::default(),
-            connections: Arc::new(Connections::new(
+            connections: Arc::new(ConnectionLimits::new(
                 settings.max_connections,
                 settings.max_connections_per_network,
             )),
@@ -127,30 +127,30 @@ impl Front {
 
 /// A listening socket to serve.
 #[derive(Debug)]
-pub struct Door {
-    pub listener: Listener,
+pub struct HttpListener {
+    pub listener: ListenSocket,
     /// Each connection begins by saying for whom it is (PROXY protocol), and only trusted proxies may make one.
-    pub preamble: bool,
+    pub proxy_header: bool,
     /// What is served there.
-    pub serves: Serves,
+    pub serves: ListenerRole,
 }
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Serves {
+pub enum ListenerRole {
     /// Clients, and whoever may see the views.
-    All,
+    Both,
     /// Where the views have sockets of their own, they are nowhere else.
     Clients,
-    Views,
+    Status,
 }
 
-impl Door {
+impl HttpListener {
     /// For another worker: one queue of connections, several to take from it.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             listener: self.listener.try_clone()?,
-            preamble: self.preamble,
+            proxy_header: self.proxy_header,
             serves: self.serves,
         })
     }
@@ -158,12 +158,12 @@ impl Door {
 
 /// For TCP clients, or for proxies on this host.
 #[derive(Debug)]
-pub enum Listener {
+pub enum ListenSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Listener {
+impl ListenSocket {
     fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
@@ -172,40 +172,40 @@ impl Listener {
     }
 }
 
-/// Serves on the calling thread until `stop` says so: then requests that have begun to come in are answered, and idle
+/// ListenerRole on the calling thread until `stop` says so: then requests that have begun to come in are answered, and idle
 /// connections are closed. Calls `alive` each second from the loop that serves.
 pub async fn serve(
     front: Arc<Front>,
-    doors: Vec<Door>,
+    doors: Vec<HttpListener>,
     mut stop: watch::Receiver<bool>,
     alive: impl Fn() + 'static,
 ) -> io::Result<()> {
     let worker = Rc::new(Worker {
         front,
         stop: stop.clone(),
-        in_requests: InRequests::default(),
+        in_flight: InFlight::default(),
         reply: RefCell::default(),
         input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
         output: RefCell::default(),
         date: RefCell::new(date()),
     });
     let mut tasks = Vec::new();
-    for Door {
+    for HttpListener {
         listener,
-        preamble,
+        proxy_header,
         serves,
     } in doors
     {
         tasks.push(match listener {
-            Listener::Tcp(listener) => {
+            ListenSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::TcpListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener, preamble, serves))
+                spawn_local(accept(worker.clone(), listener, proxy_header, serves))
             }
-            Listener::Unix(listener) => {
+            ListenSocket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::UnixListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener, preamble, serves))
+                spawn_local(accept(worker.clone(), listener, proxy_header, serves))
             }
         });
     }
@@ -233,7 +233,7 @@ async fn drain(worker: &Worker) {
         sleep(Duration::from_millis(5)).await;
         // On a busy machine what came in meanwhile wakes together with this, and must be read before it is counted.
         yield_now().await;
-        if worker.in_requests.get() == 0 || Instant::now() >= end {
+        if worker.in_flight.get() == 0 || Instant::now() >= end {
             return;
         }
     }
@@ -243,7 +243,7 @@ async fn drain(worker: &Worker) {
 pub(super) struct Worker {
     front: Arc<Front>,
     pub(super) stop: watch::Receiver<bool>,
-    in_requests: InRequests,
+    in_flight: InFlight,
     reply: RefCell<Reply>,
     /// What was received last, until the next await.
     pub(super) input: Rc<RefCell<Box<[u8]>>>,
@@ -285,8 +285,8 @@ impl Accept for mio::net::UnixListener {
 async fn accept<L: Accept>(
     worker: Rc<Worker>,
     listener: AsyncFd<L>,
-    preamble: bool,
-    serves: Serves,
+    proxy_header: bool,
+    serves: ListenerRole,
 ) {
     for turn in 1_usize.. {
         if turn % ACCEPT_BURST == 0 {
@@ -297,7 +297,7 @@ async fn accept<L: Accept>(
             return;
         };
         match listener.get_ref().accept() {
-            Ok((client, peer)) => begin(&worker, client, peer, preamble, serves),
+            Ok((client, peer)) => admit_connection(&worker, client, peer, proxy_header, serves),
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error)
                 if matches!(
@@ -313,12 +313,12 @@ async fn accept<L: Accept>(
     }
 }
 
-fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
+fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
     worker: &Rc<Worker>,
     client: S,
     peer: Option<IpAddr>,
-    preamble: bool,
-    serves: Serves,
+    proxy_header: bool,
+    serves: ListenerRole,
 ) {
     let Front {
         connections,
@@ -329,7 +329,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
     let settings = worker.front.settings();
     // A proxy brings everyone's connections: what limits one network does not fit it.
     let own = peer.filter(|&peer| !settings.proxies.trusted.hold(peer));
-    if preamble && own.is_some() {
+    if proxy_header && own.is_some() {
         return counters.untrusted_proxies.add_one();
     }
     if let (Some(budget), Some(own)) = (&settings.connections, own) {
@@ -345,7 +345,7 @@ fn begin<S: Read + Write + AsRawFd + Unpin + 'static>(
                 settings,
                 client,
                 peer,
-                preamble,
+                proxy_header,
                 serves,
                 place,
             ));
@@ -365,39 +365,39 @@ async fn connection<S>(
     settings: Arc<Settings>,
     client: S,
     peer: Option<IpAddr>,
-    preamble: bool,
-    serves: Serves,
-    _place: Place,
+    proxy_header: bool,
+    serves: ListenerRole,
+    _place: ConnectionPermit,
 ) where
     S: Read + Write + AsRawFd + Unpin + 'static,
 {
-    let pace = Rc::new(Pace::new(
+    let pace = Rc::new(RequestTimer::new(
         settings.header_timeout,
         settings.idle_timeout,
-        worker.in_requests.clone(),
+        worker.in_flight.clone(),
     ));
     let mut stream = Stream::new(client, worker.input.clone(), pace.clone());
     let serving = async {
-        let sender = match preamble {
+        let sender = match proxy_header {
             false => peer,
-            true => match stream.preamble(peer).await {
+            true => match stream.proxy_header(peer).await {
                 Ok(sender) => sender,
                 Err(_) => return worker.front.counters.bad_preambles.add_one(),
             },
         };
         // What ends a connection is the client's affair, here and below.
-        if serves != Serves::Views {
+        if serves != ListenerRole::Status {
             let next = fast_path::serve(&worker, &settings, sender, &mut stream).await;
-            if !matches!(next, Ok(fast_path::Next::Hyper)) {
+            if !matches!(next, Ok(fast_path::Handoff::Hyper)) {
                 return;
             }
         }
         let (worker, settings, pace) = (&worker, &settings, &pace);
         let service = service_fn(|request| async move {
             let response = match view(worker, settings, sender, serves, &request) {
-                Some((views, asked)) => {
+                Some((views, route)) => {
                     pace.heard();
-                    views.answer(&settings.views, asked).await
+                    views.answer(&settings.views, route).await
                 }
                 None => answer(worker, settings, sender, serves, &request),
             };
@@ -421,15 +421,15 @@ async fn connection<S>(
     }
 }
 
-/// The view that is asked for, if that is one and its sender may see it.
+/// The view that is route for, if that is one and its sender may see it.
 fn view<'a>(
     worker: &'a Worker,
     settings: &Settings,
     sender: Option<IpAddr>,
-    serves: Serves,
+    serves: ListenerRole,
     request: &Request<Incoming>,
-) -> Option<(&'a Views, Asked)> {
-    if serves == Serves::Clients || !matches!(*request.method(), Method::GET | Method::HEAD) {
+) -> Option<(&'a StatusEndpoint, Resource)> {
+    if serves == ListenerRole::Clients || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
     let views = worker.front.views.get()?;
@@ -441,17 +441,17 @@ fn view<'a>(
         client_in(settings, sender, request.headers()).filter(|_| !unknown)
     };
     let uri = request.uri();
-    let asked = settings
+    let route = settings
         .views
-        .asked(uri.path(), uri.query().unwrap_or_default(), from);
-    Some((views, asked?))
+        .route(uri.path(), uri.query().unwrap_or_default(), from);
+    Some((views, route?))
 }
 
 fn answer(
     worker: &Worker,
     settings: &Settings,
     sender: Option<IpAddr>,
-    serves: Serves,
+    serves: ListenerRole,
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let front = &*worker.front;
@@ -469,13 +469,13 @@ fn answer(
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Some(action) if serves != Serves::Views => {
+        Some(action) if serves != ListenerRole::Status => {
             let query = uri.query().unwrap_or_default().as_bytes();
             let from = client_in(settings, sender, request.headers());
-            let reply = track(worker, settings, from, action, query);
+            let reply = handle_tracker_request(worker, settings, from, action, query);
             text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
         }
-        _ if uri.path() == "/" && serves != Serves::Views => {
+        _ if uri.path() == "/" && serves != ListenerRole::Status => {
             let version = env!("CARGO_PKG_VERSION");
             let announce = paths.announce();
             text(
@@ -497,8 +497,8 @@ fn answer(
     response
 }
 
-/// Whom a request is from: the sender, or whom a trusted proxy names in the lines of the header that is asked for.
-pub(super) fn client_of<'h>(
+/// Whom a request is from: the sender, or whom a trusted proxy names in the lines of the header that is route for.
+pub(super) fn client_ip<'h>(
     settings: &Settings,
     sender: Option<IpAddr>,
     lines: impl DoubleEndedIterator<Item = &'h [u8]>,
@@ -509,11 +509,11 @@ pub(super) fn client_of<'h>(
 
 fn client_in(settings: &Settings, sender: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
     let lines = headers.get_all(settings.proxies.header.name());
-    client_of(settings, sender, lines.iter().map(HeaderValue::as_bytes))
+    client_ip(settings, sender, lines.iter().map(HeaderValue::as_bytes))
 }
 
 /// One announce or scrape: asks the tracker and counts what came of it. The reply is the worker's, for the next to use.
-pub(super) fn track<'w>(
+pub(super) fn handle_tracker_request<'w>(
     worker: &'w Worker,
     settings: &Settings,
     from: Option<IpAddr>,
@@ -536,8 +536,8 @@ pub(super) fn track<'w>(
         front.counters.http_handling.note(begun.elapsed());
     }
     front.counters.count_http(from, &outcome);
-    if let (Some(outbox), Outcome::Announced(_, news)) = (&front.outbox, &outcome) {
-        outbox.push_news(news, front.clock.at(begun));
+    if let (Some(updates), Outcome::Announced(_, news)) = (&front.updates, &outcome) {
+        updates.push_effect(news, front.clock.at(begun));
     }
     worker.reply.borrow()
 }

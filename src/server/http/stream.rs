@@ -17,28 +17,28 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::server::http::forwarded::Preamble;
+use crate::server::http::forwarded::ProxyHeader;
 
 /// How long a view may take: 100,000 releases on a machine that has other things to do.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many requests a worker has begun to receive and not answered yet.
-pub(in crate::server) type InRequests = Rc<Cell<usize>>;
+pub(in crate::server) type InFlight = Rc<Cell<usize>>;
 
 /// By when a connection must have come on, or be cut.
-pub(in crate::server) struct Pace {
+pub(in crate::server) struct RequestTimer {
     header_timeout: Duration,
     idle_timeout: Duration,
     deadline: Cell<Instant>,
     in_request: Cell<bool>,
-    in_requests: InRequests,
+    in_flight: InFlight,
 }
 
-impl Pace {
+impl RequestTimer {
     pub(in crate::server) fn new(
         header_timeout: Duration,
         idle_timeout: Duration,
-        in_requests: InRequests,
+        in_flight: InFlight,
     ) -> Self {
         let deadline = Cell::new(Instant::now() + header_timeout);
         Self {
@@ -46,13 +46,13 @@ impl Pace {
             idle_timeout,
             deadline,
             in_request: Cell::new(false),
-            in_requests,
+            in_flight,
         }
     }
 
     fn received(&self) {
         if !self.in_request.replace(true) {
-            self.in_requests.set(self.in_requests.get() + 1);
+            self.in_flight.set(self.in_flight.get() + 1);
             self.deadline.set(Instant::now() + self.header_timeout);
         }
     }
@@ -65,7 +65,7 @@ impl Pace {
     /// A request has come in whole, and its answer is about to be written.
     pub(in crate::server) fn answered(&self) {
         if self.in_request.replace(false) {
-            self.in_requests.set(self.in_requests.get() - 1);
+            self.in_flight.set(self.in_flight.get() - 1);
         }
         self.deadline.set(Instant::now() + self.idle_timeout);
     }
@@ -92,7 +92,7 @@ impl Pace {
     }
 }
 
-impl Drop for Pace {
+impl Drop for RequestTimer {
     fn drop(&mut self) {
         self.answered();
     }
@@ -105,11 +105,15 @@ pub(in crate::server) struct Stream<S: AsRawFd> {
     pending: Vec<u8>,
     /// What the kernel has to give goes through here to hyper's own buffers; all of a worker's connections share it.
     input: Rc<RefCell<Box<[u8]>>>,
-    pace: Rc<Pace>,
+    pace: Rc<RequestTimer>,
 }
 
 impl<S: AsRawFd> Stream<S> {
-    pub(in crate::server) fn new(socket: S, input: Rc<RefCell<Box<[u8]>>>, pace: Rc<Pace>) -> Self {
+    pub(in crate::server) fn new(
+        socket: S,
+        input: Rc<RefCell<Box<[u8]>>>,
+        pace: Rc<RequestTimer>,
+    ) -> Self {
         Self {
             socket: Socket::Unregistered {
                 socket,
@@ -127,16 +131,16 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
     ///
     /// # Errors
     /// When the connection ends before, or begins with anything else.
-    pub(in crate::server) async fn preamble(
+    pub(in crate::server) async fn proxy_header(
         &mut self,
         peer: Option<IpAddr>,
     ) -> io::Result<Option<IpAddr>> {
         loop {
-            let (length, client) = match Preamble::parse(&self.pending) {
-                Preamble::Proxied { length, client } => (length, Some(client.ip())),
-                Preamble::Local { length } => (length, peer),
-                Preamble::Invalid => return Err(ErrorKind::InvalidData.into()),
-                Preamble::Incomplete => {
+            let (length, client) = match ProxyHeader::parse(&self.pending) {
+                ProxyHeader::Proxied { length, client } => (length, Some(client.ip())),
+                ProxyHeader::Local { length } => (length, peer),
+                ProxyHeader::Invalid => return Err(ErrorKind::InvalidData.into()),
+                ProxyHeader::Incomplete => {
                     let received = poll_fn(|cx| self.poll_receive(cx, usize::MAX)).await?;
                     if received == 0 {
                         return Err(ErrorKind::UnexpectedEof.into());
@@ -192,7 +196,7 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
     }
 
     /// Undoes a [`Self::receive`]: these bytes come again, for hyper.
-    pub(in crate::server) fn give_back(&mut self, input: &[u8]) {
+    pub(in crate::server) fn refund(&mut self, input: &[u8]) {
         self.pending.splice(..0, input.iter().copied());
     }
 
@@ -399,7 +403,7 @@ mod tests {
         served.set_nonblocking(true).unwrap();
         SockRef::from(&served).set_send_buffer_size(4096).unwrap();
         let input = Rc::new(RefCell::new(vec![0; 8].into()));
-        let pace = Rc::new(Pace::new(SOON, SOON, InRequests::default()));
+        let pace = Rc::new(RequestTimer::new(SOON, SOON, InFlight::default()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let stream = Stream::new(UnixStream::from_std(served), input, pace);
@@ -440,16 +444,16 @@ mod tests {
                 (b"a\r\n", b"\r\n"),
                 (b"a\n\r", b"\n"),
             ] {
-                stream.give_back(begun);
+                stream.refund(begun);
                 client.write_all(more).unwrap();
                 assert!(stream.receive_head().await.unwrap());
                 assert_eq!(next(&mut stream).await, [begun, more].concat());
             }
-            stream.give_back(b"a\r\n");
+            stream.refund(b"a\r\n");
             client.write_all(b"far too long").unwrap();
             assert!(stream.receive_head().await.unwrap(), "no room for more");
             assert_eq!(next(&mut stream).await, b"a\r\nfar too l");
-            stream.give_back(b"a\r\n");
+            stream.refund(b"a\r\n");
             drop(client);
             assert!(!stream.receive_head().await.unwrap(), "the end");
         });
@@ -457,12 +461,12 @@ mod tests {
 
     #[test]
     fn the_time_of_an_answer_is_not_the_clients() {
-        let overdue = |pace: &Pace| {
+        let overdue = |pace: &RequestTimer| {
             let pace = poll_fn(|cx| Poll::Ready(pace.poll_overdue(&mut None, cx).is_ready()));
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(pace)
         };
-        let pace = Pace::new(Duration::ZERO, Duration::ZERO, InRequests::default());
+        let pace = RequestTimer::new(Duration::ZERO, Duration::ZERO, InFlight::default());
         pace.received();
         assert!(overdue(&pace), "for the rest of the request");
         pace.heard();
@@ -477,7 +481,7 @@ mod tests {
             stream.pending = b"pending".to_vec();
             assert_eq!(next(&mut stream).await, b"pending");
             stream.pending = b"!".to_vec();
-            stream.give_back(b"again");
+            stream.refund(b"again");
             client.write_all(b"new").unwrap();
             assert_eq!(next(&mut stream).await, b"again!");
             assert_eq!(next(&mut stream).await, b"new");

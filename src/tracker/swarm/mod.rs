@@ -12,11 +12,11 @@ use std::slice;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use crate::tracker::access::Localities;
+use crate::tracker::access::LocalNetworks;
 use crate::tracker::settings::HostKey;
 use crate::tracker::settings::Settings;
 use crate::tracker::types::{Announce, Class, Event, InfoHash, ScrapeEntry, Time};
-use crate::tracker::types::{Change, Told, age_minutes};
+use crate::tracker::types::{PeerUpdate, TimedUpdate, age_minutes};
 
 /// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
 const SCANNED: usize = 128;
@@ -74,15 +74,15 @@ fn spots<const N: usize>(
     keyed: &SipHasher13,
 ) -> impl Iterator<Item = u64> + use<N> {
     let hash = keyed.hash(network(endpoint));
-    // The upper bits tell a table's neighbours apart, the lower ones choose the place.
-    (0..SPOTS).map(move |spot| hash ^ u64::from(spot) << 57)
+    // The upper packed tell a table's neighbours apart, the lower ones choose the place.
+    (0..SPOTS).map(move |bucket_hash| hash ^ u64::from(bucket_hash) << 57)
 }
 
 /// The one of them where this peer is.
-fn spot<const N: usize>(endpoint: &[u8; N], keyed: &SipHasher13) -> u64 {
+fn bucket_hash<const N: usize>(endpoint: &[u8; N], keyed: &SipHasher13) -> u64 {
     // By the port, and over IPv6 by the address's end.
-    let spot = (endpoint[N - 1] ^ endpoint[N - 3]) % SPOTS;
-    keyed.hash(network(endpoint)) ^ u64::from(spot) << 57
+    let bucket_hash = (endpoint[N - 1] ^ endpoint[N - 3]) % SPOTS;
+    keyed.hash(network(endpoint)) ^ u64::from(bucket_hash) << 57
 }
 
 /// The address of an endpoint.
@@ -100,11 +100,11 @@ fn address<const N: usize>(endpoint: &[u8; N]) -> IpAddr {
 /// A peer's host, its class, whether its download has been counted, and whether its address is a local one.
 ///
 /// The host is a fingerprint of `peer_id` and `key`, by which one that announces over both families counts once (BEP 7).
-/// 28 bits: where 4,000 hosts of each family meet in one swarm, 1 in 16 such swarms is expected to count one too few.
+/// 28 packed: where 4,000 hosts of each family meet in one swarm, 1 in 16 such swarms is expected to count one too few.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark(u32);
+struct PeerFlags(u32);
 
-impl Mark {
+impl PeerFlags {
     const CLASS: u32 = 0b0011;
     const COMPLETED: u32 = 0b0100;
     const LOCAL: u32 = 0b1000;
@@ -132,16 +132,16 @@ impl Mark {
         self.0 & Self::LOCAL != 0
     }
 
-    fn in_class(self) -> Role {
-        Role {
-            bits: self.0 & (Self::HOST | Self::CLASS),
+    fn in_class(self) -> CountKey {
+        CountKey {
+            packed: self.0 & (Self::HOST | Self::CLASS),
             of: Self::HOST | Self::CLASS,
         }
     }
 
-    fn as_completed(self) -> Role {
-        Role {
-            bits: self.0 & Self::HOST | Self::COMPLETED,
+    fn as_completed(self) -> CountKey {
+        CountKey {
+            packed: self.0 & Self::HOST | Self::COMPLETED,
             of: Self::HOST | Self::COMPLETED,
         }
     }
@@ -149,28 +149,28 @@ impl Mark {
 
 /// What a host is counted as: one of a class, or one that has completed.
 #[derive(Clone, Copy)]
-struct Role {
-    bits: u32,
+struct CountKey {
+    packed: u32,
     of: u32,
 }
 
-impl Role {
-    fn is_of(self, mark: Mark) -> bool {
-        mark.0 & self.of == self.bits
+impl CountKey {
+    fn is_of(self, mark: PeerFlags) -> bool {
+        mark.0 & self.of == self.packed
     }
 }
 
 /// One peer of the family whose endpoints have `N` bytes. Bytes all through, so that no record is padded.
 #[derive(Clone, Copy)]
-pub(super) struct Record<const N: usize> {
+pub(super) struct PeerRecord<const N: usize> {
     endpoint: [u8; N],
     /// [`Time::minute`] of the last announce.
     heard: u8,
     mark: [u8; 4],
 }
 
-impl<const N: usize> Record<N> {
-    fn new(endpoint: [u8; N], heard: u8, mark: Mark) -> Self {
+impl<const N: usize> PeerRecord<N> {
+    fn new(endpoint: [u8; N], heard: u8, mark: PeerFlags) -> Self {
         Self {
             endpoint,
             heard,
@@ -178,24 +178,24 @@ impl<const N: usize> Record<N> {
         }
     }
 
-    fn mark(&self) -> Mark {
-        Mark(u32::from_ne_bytes(self.mark))
+    fn mark(&self) -> PeerFlags {
+        PeerFlags(u32::from_ne_bytes(self.mark))
     }
 
-    /// Hears the peer again; tells whether that is the first time that it has completed.
-    fn renew(&mut self, heard: u8, mark: Mark) -> bool {
+    /// Hears the peer redelivered; tells whether that is the first time that it has completed.
+    fn renew(&mut self, heard: u8, mark: PeerFlags) -> bool {
         let before = self.mark();
         // Once counted, always counted: a client that repeats `completed` makes no second download.
         self.heard = heard;
-        self.mark = (mark.0 | before.0 & Mark::COMPLETED).to_ne_bytes();
+        self.mark = (mark.0 | before.0 & PeerFlags::COMPLETED).to_ne_bytes();
         mark.completed() && !before.completed()
     }
 
-    /// A record as [`Record::endpoint`] and its like gave it away.
-    pub(super) fn restored(endpoint: [u8; N], heard: u8, bits: u32) -> Self {
+    /// A record as [`PeerRecord::endpoint`] and its like gave it away.
+    pub(super) fn restored(endpoint: [u8; N], heard: u8, packed: u32) -> Self {
         // Bits that no class has would be counted for none.
-        let mark = Mark(bits);
-        let mark = Mark::new(bits, mark.class(), mark.completed(), mark.local());
+        let mark = PeerFlags(packed);
+        let mark = PeerFlags::new(packed, mark.class(), mark.completed(), mark.local());
         Self {
             endpoint,
             heard,
@@ -213,32 +213,32 @@ impl<const N: usize> Record<N> {
         self.heard
     }
 
-    /// As other trackers are told of it again. None but those whose port is not 0 are kept.
-    pub(super) fn told(&self, info_hash: InfoHash, now: Time) -> Option<Told> {
+    /// As other trackers are told of it redelivered. None but those whose port is not 0 are kept.
+    pub(super) fn told(&self, info_hash: InfoHash, now: Time) -> Option<TimedUpdate> {
         let mark = self.mark();
         let port = u16::from_be_bytes([self.endpoint[N - 2], self.endpoint[N - 1]]);
-        let change = Change {
+        let change = PeerUpdate {
             info_hash,
             address: address(&self.endpoint),
             port: NonZeroU16::new(port)?,
-            host: mark.0 & Mark::HOST,
+            host: mark.0 & PeerFlags::HOST,
             class: Some(mark.class()),
             completed: mark.completed(),
         };
-        Some(Told {
+        Some(TimedUpdate {
             change,
             age_secs: 60 * u32::from(age_minutes(now, self.heard)) + now.0 % 60,
-            again: true,
+            redelivered: true,
         })
     }
 
     /// Host, class and whether it has completed.
-    pub(super) fn bits(&self) -> u32 {
+    pub(super) fn packed(&self) -> u32 {
         self.mark().0
     }
 
-    /// As [`Set::choose`] does of more. An asker who is not kept is given this one.
-    fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
+    /// As [`PeerSet::choose`] does of more. An asker who is not kept is given this one.
+    fn choose(&self, asker: &PeerRequest, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
         let mark = self.mark();
         let fits = asker.class != Class::Seeder || mark.class() != Class::Seeder;
         let reached = !mark.local() || reaches(address(&self.endpoint));
@@ -254,44 +254,48 @@ impl<const N: usize> Record<N> {
 
 /// The peers of one family: leechers before seeders, so that a seeder is given leechers alone without a search.
 #[derive(Default)]
-pub(super) struct Set<const N: usize> {
-    records: Vec<Record<N>>,
+pub(super) struct PeerSet<const N: usize> {
+    records: Vec<PeerRecord<N>>,
     /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
     leechers: u32,
     partial: u32,
-    /// Positions in `records` by [`spot`], once there are more than [`SCANNED`].
+    /// Positions in `records` by [`bucket_hash`], once there are more than [`SCANNED`].
     index: Option<Box<HashTable<u32>>>,
 }
 
-impl<const N: usize> Set<N> {
+impl<const N: usize> PeerSet<N> {
     /// Of all these records at once, with no room to spare. Where there are so many that a snapshot was in several parts, one
     /// that is there twice is taken once.
-    fn of(records: &[Record<N>], keyed: &SipHasher13) -> Self {
+    fn of(records: &[PeerRecord<N>], keyed: &SipHasher13) -> Self {
         let mut set = Self::default();
         set.records.reserve_exact(records.len());
         if records.len() > SCANNED {
             set.index = Some(Box::new(HashTable::with_capacity(records.len())));
         }
-        let is_seeder = |record: &&Record<N>| record.mark().class() == Class::Seeder;
+        let is_seeder = |record: &&PeerRecord<N>| record.mark().class() == Class::Seeder;
         set.extend(records.iter().filter(|record| !is_seeder(record)), keyed);
         set.leechers = set.records.len() as u32;
-        let is_partial = |record: &&Record<N>| record.mark().class() == Class::Partial;
+        let is_partial = |record: &&PeerRecord<N>| record.mark().class() == Class::Partial;
         set.partial = set.records.iter().filter(is_partial).count() as u32;
         set.extend(records.iter().filter(is_seeder), keyed);
         set
     }
 
-    fn extend<'a>(&mut self, records: impl Iterator<Item = &'a Record<N>>, keyed: &SipHasher13) {
+    fn extend<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a PeerRecord<N>>,
+        keyed: &SipHasher13,
+    ) {
         let Some(index) = &mut self.index else {
             return self.records.extend(records);
         };
         for record in records {
             let all = &mut self.records;
-            let hash = spot(&record.endpoint, keyed);
+            let hash = bucket_hash(&record.endpoint, keyed);
             let same = |at: &u32| all[*at as usize].endpoint == record.endpoint;
             if index.find(hash, same).is_none() {
                 index.insert_unique(hash, all.len() as u32, |&at| {
-                    spot(&all[at as usize].endpoint, keyed)
+                    bucket_hash(&all[at as usize].endpoint, keyed)
                 });
                 all.push(*record);
             }
@@ -306,7 +310,9 @@ impl<const N: usize> Set<N> {
         self.records.reserve_exact(more);
         let records = &self.records;
         if let Some(index) = &mut self.index {
-            index.reserve(more, |&at| spot(&records[at as usize].endpoint, keyed));
+            index.reserve(more, |&at| {
+                bucket_hash(&records[at as usize].endpoint, keyed)
+            });
         }
     }
 
@@ -314,7 +320,7 @@ impl<const N: usize> Set<N> {
         match &self.index {
             None => self.records.iter().position(|r| r.endpoint == *endpoint),
             Some(index) => index
-                .find(spot(endpoint, keyed), |&at| {
+                .find(bucket_hash(endpoint, keyed), |&at| {
                     self.records[at as usize].endpoint == *endpoint
                 })
                 .map(|&at| at as usize),
@@ -326,25 +332,25 @@ impl<const N: usize> Set<N> {
         self.index.as_ref().map_or(0, |index| index.len())
     }
 
-    /// When the first was heard that shares a [`spot`], or that stands first where there is no index.
-    fn heard_at(&self, spot: u64) -> Option<u8> {
+    /// When the first was heard that shares a [`bucket_hash`], or that stands first where there is no index.
+    fn heard_at(&self, bucket_hash: u64) -> Option<u8> {
         let first = match &self.index {
             None => 0,
-            Some(index) => *index.iter_hash(spot).next()? as usize,
+            Some(index) => *index.iter_hash(bucket_hash).next()? as usize,
         };
         self.records.get(first).map(|record| record.heard)
     }
 
     /// How many peers share the endpoint's network.
     fn neighbours(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> usize {
-        let near = |record: &Record<N>| network(&record.endpoint) == network(endpoint);
+        let near = |record: &PeerRecord<N>| network(&record.endpoint) == network(endpoint);
         let Some(index) = &self.index else {
             return self.records.iter().filter(|record| near(record)).count();
         };
         let mut neighbours = 0;
-        for spot in spots(endpoint, keyed) {
-            // Passes by all that share the spot, and finds none.
-            index.find(spot, |&at| {
+        for bucket_hash in spots(endpoint, keyed) {
+            // Passes by all that share the bucket_hash, and finds none.
+            index.find(bucket_hash, |&at| {
                 neighbours += usize::from(near(&self.records[at as usize]));
                 false
             });
@@ -353,7 +359,7 @@ impl<const N: usize> Set<N> {
     }
 
     /// Adds a peer that is not there yet and tells its position.
-    fn insert(&mut self, record: Record<N>, keyed: &SipHasher13) -> usize {
+    fn insert(&mut self, record: PeerRecord<N>, keyed: &SipHasher13) -> usize {
         let len = self.records.len();
         if len == self.records.capacity() {
             // By little: what is reserved, and the gaps left behind by growing, would be a third of the memory.
@@ -374,7 +380,7 @@ impl<const N: usize> Set<N> {
         at
     }
 
-    fn remove(&mut self, at: usize, keyed: &SipHasher13) -> Record<N> {
+    fn remove(&mut self, at: usize, keyed: &SipHasher13) -> PeerRecord<N> {
         let record = self.records[at];
         self.remove_from_index(at, keyed);
         self.partial -= u32::from(record.mark().class() == Class::Partial);
@@ -405,7 +411,7 @@ impl<const N: usize> Set<N> {
     fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
         let Some(index) = &mut self.index else { return };
         if from != to {
-            let hash = spot(&self.records[to].endpoint, keyed);
+            let hash = bucket_hash(&self.records[to].endpoint, keyed);
             if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
                 *position = to as u32;
             }
@@ -414,7 +420,7 @@ impl<const N: usize> Set<N> {
 
     fn add_to_index(&mut self, at: usize, keyed: &SipHasher13) {
         let records = &self.records;
-        let hash = |&at: &u32| spot(&records[at as usize].endpoint, keyed);
+        let hash = |&at: &u32| bucket_hash(&records[at as usize].endpoint, keyed);
         if let Some(index) = &mut self.index {
             index.insert_unique(hash(&(at as u32)), at as u32, hash);
         } else if records.len() > SCANNED {
@@ -431,20 +437,20 @@ impl<const N: usize> Set<N> {
             self.index = None;
         }
         if let Some(index) = &mut self.index {
-            let hash = spot(&self.records[at].endpoint, keyed);
+            let hash = bucket_hash(&self.records[at].endpoint, keyed);
             if let Ok(entry) = index.find_entry(hash, |&position| position as usize == at) {
                 entry.remove();
             }
         }
     }
 
-    fn count(&self, role: Role) -> u32 {
+    fn count(&self, role: CountKey) -> u32 {
         self.records.iter().filter(|r| role.is_of(r.mark())).count() as u32
     }
 
     /// Appends up to `want` endpoints: short runs, evenly spaced from a random start, so that each peer is as likely as any
     /// other; never the asker's own. Peers at local addresses are left out unless `reaches` them.
-    fn choose(&self, asker: &Asker, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
+    fn choose(&self, asker: &PeerRequest, reaches: impl Fn(IpAddr) -> bool, out: &mut Vec<u8>) {
         let pool = if asker.class == Class::Seeder {
             self.leechers as usize
         } else {
@@ -491,7 +497,7 @@ impl<const N: usize> Set<N> {
 }
 
 /// For whom peers are chosen.
-struct Asker {
+struct PeerRequest {
     class: Class,
     /// Where it stands in its set, if it is kept there.
     at: Option<usize>,
@@ -501,22 +507,22 @@ struct Asker {
 
 /// How many hosts are of each class, however many families they are on.
 #[derive(Default)]
-struct Census {
+struct HostCounts {
     /// By [`Class`].
     hosts_of: [u32; 3],
     /// How many records of each family have a role; kept from when both families are there and one has an index, until none has.
-    roles: Option<Box<HashTable<RoleCount>>>,
+    roles: Option<Box<HashTable<CountEntry>>>,
 }
 
-struct RoleCount {
-    bits: u32,
+struct CountEntry {
+    packed: u32,
     /// IPv4, IPv6.
     records: [u32; 2],
 }
 
-impl Census {
+impl HostCounts {
     /// Counts all at once what joining one by one would have counted.
-    fn of(v4: &Set<6>, v6: &Set<18>, keyed: &SipHasher13) -> Self {
+    fn of(v4: &PeerSet<6>, v6: &PeerSet<18>, keyed: &SipHasher13) -> Self {
         if v6.records.is_empty() {
             return Self::of_one(v4);
         }
@@ -526,7 +532,7 @@ impl Census {
         let mut census = Self::default();
         census.note_all(v4, v6, keyed);
         for role in census.roles.iter().flat_map(|roles| roles.iter()) {
-            let mark = Mark(role.bits);
+            let mark = PeerFlags(role.packed);
             if !mark.completed() {
                 let [v4, v6] = role.records;
                 census.hosts_of[mark.class() as usize] += v4.max(v6);
@@ -539,7 +545,7 @@ impl Census {
     }
 
     /// Of one family each record is a host.
-    fn of_one<const N: usize>(set: &Set<N>) -> Self {
+    fn of_one<const N: usize>(set: &PeerSet<N>) -> Self {
         Self {
             hosts_of: set.records_of(),
             roles: None,
@@ -550,17 +556,17 @@ impl Census {
     /// has a record for which it can stand.
     fn adds<const N: usize, const M: usize>(
         &self,
-        role: Role,
-        mine: &Set<N>,
-        other: &Set<M>,
+        role: CountKey,
+        mine: &PeerSet<N>,
+        other: &PeerSet<M>,
         keyed: &SipHasher13,
     ) -> bool {
         match &self.roles {
             _ if other.records.is_empty() => true,
             None => mine.count(role) >= other.count(role),
             Some(roles) => {
-                let count = roles.find(keyed.hash(&role.bits.to_ne_bytes()), |c| {
-                    c.bits == role.bits
+                let count = roles.find(keyed.hash(&role.packed.to_ne_bytes()), |c| {
+                    c.packed == role.packed
                 });
                 count.is_none_or(|c| c.records[family::<N>()] >= c.records[family::<M>()])
             }
@@ -570,22 +576,22 @@ impl Census {
     /// Adds or refreshes a peer of the family `mine`. One whose network has `most` peers here is not added.
     fn join<const N: usize, const M: usize>(
         &mut self,
-        record: Record<N>,
-        mine: &mut Set<N>,
-        other: &Set<M>,
+        record: PeerRecord<N>,
+        mine: &mut PeerSet<N>,
+        other: &PeerSet<M>,
         most: usize,
         keyed: &SipHasher13,
-    ) -> Joined {
+    ) -> JoinOutcome {
         let Some(at) = mine.find(&record.endpoint, keyed) else {
             if mine.neighbours(&record.endpoint, keyed) >= most {
-                return Joined {
+                return JoinOutcome {
                     at: None,
                     first_completed: false,
                     completed: false,
                 };
             }
             let (at, first_completed) = self.insert(record, mine, other, keyed);
-            return Joined {
+            return JoinOutcome {
                 at: Some(at),
                 first_completed,
                 completed: record.mark().completed(),
@@ -596,7 +602,7 @@ impl Census {
         let completed = renewed.mark().completed();
         if renewed.mark() == mine.records[at].mark() {
             mine.records[at] = renewed;
-            return Joined {
+            return JoinOutcome {
                 at: Some(at),
                 first_completed: false,
                 completed,
@@ -604,7 +610,7 @@ impl Census {
         }
         self.remove(at, mine, other, keyed);
         let (at, first_completed) = self.insert(renewed, mine, other, keyed);
-        Joined {
+        JoinOutcome {
             at: Some(at),
             first_completed: first_completed && completes,
             completed,
@@ -614,9 +620,9 @@ impl Census {
     /// Inserts a record; tells its position, and whether its host is the first to have completed.
     fn insert<const N: usize, const M: usize>(
         &mut self,
-        record: Record<N>,
-        mine: &mut Set<N>,
-        other: &Set<M>,
+        record: PeerRecord<N>,
+        mine: &mut PeerSet<N>,
+        other: &PeerSet<M>,
         keyed: &SipHasher13,
     ) -> (usize, bool) {
         let mark = record.mark();
@@ -637,10 +643,10 @@ impl Census {
     fn remove<const N: usize, const M: usize>(
         &mut self,
         at: usize,
-        mine: &mut Set<N>,
-        other: &Set<M>,
+        mine: &mut PeerSet<N>,
+        other: &PeerSet<M>,
         keyed: &SipHasher13,
-    ) -> Record<N> {
+    ) -> PeerRecord<N> {
         let record = mine.remove(at, keyed);
         let mark = record.mark();
         if mine.index.is_none() && other.index.is_none() {
@@ -656,9 +662,9 @@ impl Census {
     /// Adds those of `more` that are not there.
     fn take_in<const N: usize, const M: usize>(
         &mut self,
-        more: &[Record<N>],
-        mine: &mut Set<N>,
-        other: &Set<M>,
+        more: &[PeerRecord<N>],
+        mine: &mut PeerSet<N>,
+        other: &PeerSet<M>,
         keyed: &SipHasher13,
     ) {
         mine.reserve(more.len(), keyed);
@@ -671,8 +677,8 @@ impl Census {
 
     fn note_all<const N: usize, const M: usize>(
         &mut self,
-        mine: &Set<N>,
-        other: &Set<M>,
+        mine: &PeerSet<N>,
+        other: &PeerSet<M>,
         keyed: &SipHasher13,
     ) {
         self.roles = Some(Box::default());
@@ -685,28 +691,28 @@ impl Census {
             .for_each(|r| self.note(r.mark(), family::<M>(), keyed));
     }
 
-    fn note(&mut self, mark: Mark, family: usize, keyed: &SipHasher13) {
+    fn note(&mut self, mark: PeerFlags, family: usize, keyed: &SipHasher13) {
         let Some(roles) = &mut self.roles else { return };
         let completed = mark.completed().then(|| mark.as_completed());
-        for Role { bits, .. } in std::iter::once(mark.in_class()).chain(completed) {
-            let hash = |c: &RoleCount| keyed.hash(&c.bits.to_ne_bytes());
-            let new = RoleCount {
-                bits,
+        for CountKey { packed, .. } in std::iter::once(mark.in_class()).chain(completed) {
+            let hash = |c: &CountEntry| keyed.hash(&c.packed.to_ne_bytes());
+            let new = CountEntry {
+                packed,
                 records: [0, 0],
             };
             let mut entry = roles
-                .entry(hash(&new), |c| c.bits == bits, hash)
+                .entry(hash(&new), |c| c.packed == packed, hash)
                 .or_insert(new);
             entry.get_mut().records[family] += 1;
         }
     }
 
-    fn unnote(&mut self, mark: Mark, family: usize, keyed: &SipHasher13) {
+    fn unnote(&mut self, mark: PeerFlags, family: usize, keyed: &SipHasher13) {
         let Some(roles) = &mut self.roles else { return };
         let completed = mark.completed().then(|| mark.as_completed());
-        for Role { bits, .. } in std::iter::once(mark.in_class()).chain(completed) {
+        for CountKey { packed, .. } in std::iter::once(mark.in_class()).chain(completed) {
             if let Ok(mut entry) =
-                roles.find_entry(keyed.hash(&bits.to_ne_bytes()), |c| c.bits == bits)
+                roles.find_entry(keyed.hash(&packed.to_ne_bytes()), |c| c.packed == packed)
             {
                 entry.get_mut().records[family] -= 1;
                 if entry.get().records == [0, 0] {
@@ -717,28 +723,28 @@ impl Census {
     }
 }
 
-/// Which of [`RoleCount::records`] counts endpoints of `N` bytes.
+/// Which of [`CountEntry::records`] counts endpoints of `N` bytes.
 const fn family<const N: usize>() -> usize {
     if N == 6 { 0 } else { 1 }
 }
 
 /// Where an index has a peer, if it has it.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct IndexKey {
     is_v4: bool,
-    spot: u64,
+    bucket_hash: u64,
 }
 
-impl Place {
+impl IndexKey {
     pub(super) fn new(address: IpAddr, port: NonZeroU16, keyed: &SipHasher13) -> Self {
         match Endpoint::new(address, port) {
             Endpoint::V4(endpoint) => Self {
                 is_v4: true,
-                spot: spot(&endpoint, keyed),
+                bucket_hash: bucket_hash(&endpoint, keyed),
             },
             Endpoint::V6(endpoint) => Self {
                 is_v4: false,
-                spot: spot(&endpoint, keyed),
+                bucket_hash: bucket_hash(&endpoint, keyed),
             },
         }
     }
@@ -748,7 +754,7 @@ impl Place {
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
     endpoint: Endpoint,
-    mark: Mark,
+    mark: PeerFlags,
     /// Which local network it is in, if in any.
     locality: Option<usize>,
     /// How many others it is to be given.
@@ -757,7 +763,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(announce: &Announce, settings: &Settings, keyed: &SipHasher13) -> Self {
-        let locality = settings.localities.of(announce.address);
+        let locality = settings.local_networks.of(announce.address);
         let want = announce
             .numwant
             .unwrap_or(settings.numwant)
@@ -781,19 +787,19 @@ impl Peer {
         }
         Self {
             endpoint,
-            mark: Mark::new(hasher.finish() as u32, class, completed, locality.is_some()),
+            mark: PeerFlags::new(hasher.finish() as u32, class, completed, locality.is_some()),
             locality,
             want: want as usize,
         }
     }
 
     /// As another tracker tells of it; one that has left is a leecher, as good as any.
-    pub(super) fn told(change: &Change, localities: &Localities) -> Self {
-        let locality = localities.of(change.address);
+    pub(super) fn told(change: &PeerUpdate, local_networks: &LocalNetworks) -> Self {
+        let locality = local_networks.of(change.address);
         let class = change.class.unwrap_or(Class::Leecher);
         Self {
             endpoint: Endpoint::new(change.address, change.port),
-            mark: Mark::new(change.host, class, change.completed, locality.is_some()),
+            mark: PeerFlags::new(change.host, class, change.completed, locality.is_some()),
             locality,
             want: 0,
         }
@@ -805,19 +811,23 @@ impl Peer {
     }
 
     /// What its announce changed: it stands there now, or has left.
-    pub(super) fn change(&self, announce: &Announce, joined: Option<&Joined>) -> Option<Change> {
-        let change = Change {
+    pub(super) fn change(
+        &self,
+        announce: &Announce,
+        joined: Option<&JoinOutcome>,
+    ) -> Option<PeerUpdate> {
+        let change = PeerUpdate {
             info_hash: announce.info_hash,
             address: announce.address,
             port: announce.port,
-            host: self.mark.0 & Mark::HOST,
+            host: self.mark.0 & PeerFlags::HOST,
             class: None,
             completed: false,
         };
         match joined {
             None => Some(change),
-            Some(Joined { at: None, .. }) => None,
-            Some(joined) => Some(Change {
+            Some(JoinOutcome { at: None, .. }) => None,
+            Some(joined) => Some(PeerUpdate {
                 class: Some(self.mark.class()),
                 completed: joined.completed,
                 ..change
@@ -827,7 +837,7 @@ impl Peer {
 }
 
 /// Where a peer stands after its announce, and whether that made a new download.
-pub(super) struct Joined {
+pub(super) struct JoinOutcome {
     /// `None`: not kept, as its network has too many peers here already.
     pub(super) at: Option<usize>,
     pub(super) first_completed: bool,
@@ -841,17 +851,17 @@ pub(super) struct Joined {
 pub(super) enum Swarm {
     #[default]
     Empty,
-    OneV4(Record<6>),
-    OneV6(Record<18>),
-    V4(Box<Set<6>>),
+    OneV4(PeerRecord<6>),
+    OneV6(PeerRecord<18>),
+    V4(Box<PeerSet<6>>),
     Both(Box<Families>),
 }
 
 /// A swarm with peers of IPv6, by family.
 pub(super) struct Families {
-    v4: Set<6>,
-    v6: Set<18>,
-    census: Census,
+    v4: PeerSet<6>,
+    v6: PeerSet<18>,
+    census: HostCounts,
 }
 
 impl Swarm {
@@ -876,18 +886,18 @@ impl Swarm {
     }
 
     /// When one was heard that is at this place, or near.
-    pub(super) fn heard_at(&self, place: &Place) -> Option<u8> {
+    pub(super) fn heard_at(&self, place: &IndexKey) -> Option<u8> {
         match self {
-            Self::V4(v4) if place.is_v4 => v4.heard_at(place.spot),
-            Self::Both(families) if place.is_v4 => families.v4.heard_at(place.spot),
-            Self::Both(families) => families.v6.heard_at(place.spot),
+            Self::V4(v4) if place.is_v4 => v4.heard_at(place.bucket_hash),
+            Self::Both(families) if place.is_v4 => families.v4.heard_at(place.bucket_hash),
+            Self::Both(families) => families.v6.heard_at(place.bucket_hash),
             _ => None,
         }
     }
 
     /// How many of them are seeders: IPv4, IPv6.
     pub(super) fn seeders(&self) -> [usize; 2] {
-        let is_seeder = |mark: Mark| usize::from(mark.class() == Class::Seeder);
+        let is_seeder = |mark: PeerFlags| usize::from(mark.class() == Class::Seeder);
         match self {
             Self::Empty => [0, 0],
             Self::OneV4(record) => [is_seeder(record.mark()), 0],
@@ -918,7 +928,7 @@ impl Swarm {
 
     /// Calls `each` with every peer's host, by its fingerprint, and class.
     pub(super) fn for_each_host(&self, mut each: impl FnMut(u32, Class)) {
-        let mut tell = |mark: Mark| each(mark.0 & Mark::HOST, mark.class());
+        let mut tell = |mark: PeerFlags| each(mark.0 & PeerFlags::HOST, mark.class());
         let (v4, v6) = self.records();
         v4.iter().for_each(|record| tell(record.mark()));
         v6.iter().for_each(|record| tell(record.mark()));
@@ -931,14 +941,14 @@ impl Swarm {
         peer: &Peer,
         most: usize,
         keyed: &SipHasher13,
-    ) -> Joined {
+    ) -> JoinOutcome {
         let (first_completed, completed) = match (&mut *self, peer.endpoint) {
             (Self::Empty, Endpoint::V4(endpoint)) => {
-                *self = Self::OneV4(Record::new(endpoint, heard, peer.mark));
+                *self = Self::OneV4(PeerRecord::new(endpoint, heard, peer.mark));
                 (peer.mark.completed(), peer.mark.completed())
             }
             (Self::Empty, Endpoint::V6(endpoint)) => {
-                *self = Self::OneV6(Record::new(endpoint, heard, peer.mark));
+                *self = Self::OneV6(PeerRecord::new(endpoint, heard, peer.mark));
                 (peer.mark.completed(), peer.mark.completed())
             }
             (Self::OneV4(record), Endpoint::V4(endpoint)) if record.endpoint == endpoint => {
@@ -950,19 +960,19 @@ impl Swarm {
                 (first, record.mark().completed())
             }
             (_, Endpoint::V4(endpoint)) => {
-                let record = Record::new(endpoint, heard, peer.mark);
+                let record = PeerRecord::new(endpoint, heard, peer.mark);
                 return self.change(keyed, |v4, v6, census| {
                     census.join(record, v4, v6, most, keyed)
                 });
             }
             (_, Endpoint::V6(endpoint)) => {
-                let record = Record::new(endpoint, heard, peer.mark);
+                let record = PeerRecord::new(endpoint, heard, peer.mark);
                 return self.change(keyed, |v4, v6, census| {
                     census.join(record, v6, v4, most, keyed)
                 });
             }
         };
-        Joined {
+        JoinOutcome {
             at: Some(0),
             first_completed,
             completed,
@@ -971,7 +981,8 @@ impl Swarm {
 
     /// [`Time::minute`] of a peer's last announce; `None` if it is not there.
     pub(super) fn heard(&self, peer: &Peer, keyed: &SipHasher13) -> Option<u8> {
-        let heard_v4 = |v4: &Set<6>, endpoint| Some(v4.records[v4.find(endpoint, keyed)?].heard);
+        let heard_v4 =
+            |v4: &PeerSet<6>, endpoint| Some(v4.records[v4.find(endpoint, keyed)?].heard);
         match (self, &peer.endpoint) {
             (Self::OneV4(record), Endpoint::V4(endpoint)) => {
                 (record.endpoint == *endpoint).then_some(record.heard)
@@ -1016,18 +1027,18 @@ impl Swarm {
     pub(super) fn choose(
         &self,
         peer: &Peer,
-        joined: &Joined,
+        joined: &JoinOutcome,
         random: u32,
-        localities: &Localities,
+        local_networks: &LocalNetworks,
         out: &mut Vec<u8>,
     ) {
-        let asker = Asker {
+        let asker = PeerRequest {
             class: peer.mark.class(),
             at: joined.at,
             want: peer.want,
             random,
         };
-        let reaches = |address| localities.holds(peer.locality, address);
+        let reaches = |address| local_networks.holds(peer.locality, address);
         match (self, peer.endpoint) {
             (Self::OneV4(record), Endpoint::V4(_)) => record.choose(&asker, reaches, out),
             (Self::OneV6(record), Endpoint::V6(_)) => record.choose(&asker, reaches, out),
@@ -1081,7 +1092,7 @@ impl Swarm {
     }
 
     /// Every peer: IPv4, IPv6.
-    pub(super) fn records(&self) -> (&[Record<6>], &[Record<18>]) {
+    pub(super) fn records(&self) -> (&[PeerRecord<6>], &[PeerRecord<18>]) {
         match self {
             Self::Empty => (&[], &[]),
             Self::OneV4(record) => (slice::from_ref(record), &[]),
@@ -1092,12 +1103,19 @@ impl Swarm {
     }
 
     /// Takes peers back in that a snapshot kept. One that is here already has been heard since, and stays as it is.
-    pub(super) fn take_in(&mut self, v4: &[Record<6>], v6: &[Record<18>], keyed: &SipHasher13) {
+    pub(super) fn take_in(
+        &mut self,
+        v4: &[PeerRecord<6>],
+        v6: &[PeerRecord<18>],
+        keyed: &SipHasher13,
+    ) {
         match (&mut *self, v4, v6) {
             (_, [], []) => {}
             (Self::Empty, [one], []) => *self = Self::OneV4(*one),
             (Self::Empty, [], [one]) => *self = Self::OneV6(*one),
-            (Self::Empty, _, _) => *self = Self::of(Set::of(v4, keyed), Set::of(v6, keyed), keyed),
+            (Self::Empty, _, _) => {
+                *self = Self::of(PeerSet::of(v4, keyed), PeerSet::of(v6, keyed), keyed)
+            }
             _ => self.change(keyed, |own_v4, own_v6, census| {
                 census.take_in(v4, own_v4, own_v6, keyed);
                 census.take_in(v6, own_v6, own_v4, keyed);
@@ -1105,11 +1123,11 @@ impl Swarm {
         }
     }
 
-    fn of(v4: Set<6>, v6: Set<18>, keyed: &SipHasher13) -> Self {
+    fn of(v4: PeerSet<6>, v6: PeerSet<18>, keyed: &SipHasher13) -> Self {
         if v6.records.is_empty() {
             return Self::V4(Box::new(v4));
         }
-        let census = Census::of(&v4, &v6, keyed);
+        let census = HostCounts::of(&v4, &v6, keyed);
         Self::Both(Box::new(Families { v4, v6, census }))
     }
 
@@ -1117,15 +1135,15 @@ impl Swarm {
     fn change<T>(
         &mut self,
         keyed: &SipHasher13,
-        how: impl FnOnce(&mut Set<6>, &mut Set<18>, &mut Census) -> T,
+        how: impl FnOnce(&mut PeerSet<6>, &mut PeerSet<18>, &mut HostCounts) -> T,
     ) -> T {
         if let Self::Empty | Self::OneV4(_) | Self::OneV6(_) = self {
             let (v4, v6) = self.records();
-            *self = Self::of(Set::of(v4, keyed), Set::of(v6, keyed), keyed);
+            *self = Self::of(PeerSet::of(v4, keyed), PeerSet::of(v6, keyed), keyed);
         }
         let done = match self {
             Self::V4(v4) => {
-                let (mut v6, mut census) = (Set::default(), Census::of_one(v4));
+                let (mut v6, mut census) = (PeerSet::default(), HostCounts::of_one(v4));
                 let done = how(v4, &mut v6, &mut census);
                 if !v6.records.is_empty() {
                     let v4 = std::mem::take(&mut **v4);
@@ -1149,7 +1167,7 @@ impl Swarm {
             (&[one], []) => *self = Self::OneV4(one),
             ([], &[one]) => *self = Self::OneV6(one),
             (_, []) => {
-                // Roles stay while an index does, or a single peer's coming and going would have all of them counted again.
+                // Roles stay while an index does, or a single peer's coming and going would have all of them counted redelivered.
                 if let Self::Both(families) = self {
                     if families.census.roles.is_none() {
                         *self = Self::V4(Box::new(std::mem::take(&mut families.v4)));
