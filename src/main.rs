@@ -15,7 +15,7 @@ use tbtt::app::cluster::ClusterSetup;
 use tbtt::app::confine::enter_confinement;
 use tbtt::app::control;
 use tbtt::app::sockets::{Sockets, open_sockets};
-use tbtt::app::state::{self, RestoredState, StateSaver};
+use tbtt::app::state::{self, StateSaver};
 use tbtt::app::status_collector::StatusCollector;
 use tbtt::app::tasks::{
     AppContext, ConfigSource, log_counted, open_access_log, warn_on_notify_error,
@@ -28,8 +28,10 @@ use tbtt::os::signals::Requests;
 use tbtt::os::systemd;
 use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
-use tbtt::server::http::Front;
-use tbtt::server::udp;
+use tbtt::server::Shared;
+use tbtt::server::http::connection_limits::ConnectionLimits;
+use tbtt::server::http::handler::HttpServer;
+use tbtt::server::udp::UdpServer;
 use tbtt::snapshot::{SavePriority, Secrets};
 use tbtt::status::endpoint::StatusEndpoint;
 use tbtt::torrents::seed_monitor::SeedMonitor;
@@ -128,30 +130,24 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         config,
     )?;
     let state = state::restore(&loaded, fresh);
-    let state_saver = StateSaver::new(config, &state);
-    let RestoredState {
-        tracker,
-        health,
-        clock,
-        secrets,
-        cluster: cluster_checkpoint,
-        ..
-    } = state;
-    let seed_monitor = SeedMonitor::new(config, health, clock);
-    let mut front = Front::new(loaded.http_settings(secrets.seed), tracker, clock);
-    front.updates = cluster_setup
-        .as_ref()
-        .map(|cluster_setup| cluster_setup.updates.clone());
-    let front = Arc::new(front);
+    let secrets = state.secrets.clone();
+    let seed_monitor = SeedMonitor::new(config, state.health.clone(), state.clock);
+    let shared = Arc::new(Shared {
+        tracker: state.tracker.clone(),
+        clock: state.clock,
+        counters: Arc::default(),
+        updates: cluster_setup.as_ref().map(|setup| setup.updates.clone()),
+    });
     let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
-    let udp = Arc::new(udp::Front::new(responder, &front));
+    let udp = Arc::new(UdpServer::new(shared.clone(), responder));
     let no_signals = |error| fail(Exit::Internal, "cannot wait for signals", &error);
     let runtime = runtime().map_err(no_signals)?;
-    // Before anything takes long or is warn_on_notify_error: a signal that comes early must not meet its default, the process's end.
+    // Before anything takes long or is logged: a signal that comes early must not have its default effect, the process's end.
     let requests = runtime
         .block_on(async { Requests::listen() })
         .map_err(no_signals)?;
-    let torrent_sync = TorrentSync::new(config, &loaded.lists, front.tracker.clone(), front.clock);
+    let torrent_sync =
+        TorrentSync::new(config, &loaded.lists, shared.tracker.clone(), shared.clock);
     let torrent_watcher = torrent_sync.watch(config).map_err(|error| {
         fail(
             Exit::Internal,
@@ -159,26 +155,42 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
             &error,
         )
     })?;
-    if let Some(cluster_setup) = cluster_setup {
-        let cluster = cluster_setup.start(&cluster_checkpoint, &front.tracker, front.clock)?;
-        // Set here alone.
-        let _ = state_saver.cluster.set(cluster);
-    }
-    let status_collector = StatusCollector::new(&front, &torrent_sync, &seed_monitor, &state_saver);
-    let figures = status_collector.clone();
-    let views = StatusEndpoint::start(Box::new(move || figures.figures()))
-        .map_err(|error| fail(Exit::Internal, "cannot start the thread for views", &error))?;
-    // Set here alone.
-    let _ = front.views.set(views);
+    // Once it is known which torrents are tracked: updates to others are rejected.
+    let cluster = cluster_setup
+        .map(|setup| setup.start(&state.cluster, &shared.tracker, shared.clock))
+        .transpose()?;
+    let state_saver = StateSaver::new(config, &state, cluster);
+    let http_settings = loaded.http_settings(secrets.seed);
+    let connections = Arc::new(ConnectionLimits::new(
+        http_settings.max_connections,
+        http_settings.max_connections_per_network,
+    ));
+    let status_collector = StatusCollector::new(
+        &shared,
+        &connections,
+        &torrent_sync,
+        &seed_monitor,
+        &state_saver,
+    );
+    let collector = status_collector.clone();
+    let status = StatusEndpoint::start(Box::new(move || collector.figures()))
+        .map_err(|error| fail(Exit::Internal, "cannot start the status thread", &error))?;
+    let http = Arc::new(HttpServer::new(
+        shared.clone(),
+        status,
+        http_settings,
+        connections,
+    ));
     let (stop, stopped) = watch::channel(false);
-    open_access_log(&front, config);
-    let workers = Workers::start(config, &front, &udp, &sockets, &stopped)?;
+    open_access_log(&shared, config);
+    let workers = Workers::start(config, &http, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 
     let context = Arc::new(AppContext {
         source,
         started: loaded.config,
-        front,
+        shared,
+        http,
         udp,
         state_saver,
         secrets,
@@ -196,12 +208,12 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     workers.join()?;
     // It has warn_on_notify_error what it could not do.
     drop(control.map(JoinHandle::join));
-    if let Some(cluster) = context.state_saver.cluster.get() {
+    if let Some(cluster) = context.state_saver.cluster.as_ref() {
         cluster.stop();
     }
     // Told, if it fails.
     let _ = context.state_saver.save(SavePriority::Shutdown);
-    log_counted(&context.front.counters.all());
+    log_counted(&context.shared.counters.all());
     log::notice("stopped", &[]);
     log::report_dropped();
     Ok(())

@@ -11,7 +11,11 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use tbtt::clock::Clock;
 use tbtt::config::Config;
-use tbtt::server::http::{Front, HttpListener, ListenSocket, ListenerRole, Settings, serve};
+use tbtt::server::Shared;
+use tbtt::server::http::connection_limits::ConnectionLimits;
+use tbtt::server::http::handler::{HttpServer, ListenerRole, Settings};
+use tbtt::server::http::{HttpListener, ListenSocket, serve};
+use tbtt::status::endpoint::StatusEndpoint;
 use tbtt::tracker::{self, Time, Tracker};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -33,6 +37,14 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_all().build().unwrap());
+
+/// Never asked: by default only loopback addresses may see the status page, and a Unix socket has no address.
+static STATUS: LazyLock<StatusEndpoint> = LazyLock::new(|| {
+    StatusEndpoint::start(Box::new(|| {
+        unreachable!("the status page needs an address")
+    }))
+    .unwrap()
+});
 
 /// A listening socket without a name in the file system, by its number.
 static LISTENERS: LazyLock<[UnixListener; 2]> = LazyLock::new(|| [0, 1].map(listener));
@@ -73,7 +85,18 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     };
     let tracker = Arc::new(Tracker::new(open, 1));
     let clock = Clock::resume(Time(10_000));
-    let front = Arc::new(Front::new(SETTINGS.clone(), tracker, clock));
+    let shared = Arc::new(Shared {
+        tracker,
+        clock,
+        counters: Arc::default(),
+        updates: None,
+    });
+    let limits = ConnectionLimits::new(
+        SETTINGS.max_connections,
+        SETTINGS.max_connections_per_network,
+    );
+    let server = HttpServer::new(shared, STATUS.clone(), SETTINGS.clone(), Arc::new(limits));
+    let server = Arc::new(server);
     let door = HttpListener {
         listener: ListenSocket::Unix(LISTENERS[number].try_clone().unwrap()),
         proxy_header: false,
@@ -82,23 +105,23 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     let local = LocalSet::new();
     let received = RUNTIME.block_on(local.run_until(async {
         let (_running, stop) = watch::channel(false);
-        spawn_local(serve(front, vec![door], stop, || {}));
+        spawn_local(serve(server, vec![door], stop, || {}));
         let mut client = UnixStream::connect_addr(&name(number)).unwrap();
         client.set_nonblocking(true).unwrap();
         let mut received = Vec::new();
         for piece in pieces {
             // The other end may be closed.
             let _ = client.write_all(piece);
-            apply_update(&mut client, &mut received).await;
+            receive(&mut client, &mut received).await;
         }
         let _ = client.shutdown(Shutdown::Write);
-        apply_update(&mut client, &mut received).await;
+        receive(&mut client, &mut received).await;
         received
     }));
     undated(&received)
 }
 
-async fn apply_update(client: &mut UnixStream, received: &mut Vec<u8>) {
+async fn receive(client: &mut UnixStream, received: &mut Vec<u8>) {
     for _ in 0..TURNS {
         yield_now().await;
         match client.read_to_end(received) {

@@ -66,7 +66,7 @@ impl Operator for AppContext {
                 bytes: saved.bytes,
             }),
             Ok(None) => Err(problem(
-                "no state is cluster_checkpoint: name a directory for it in [state], and restart",
+                "no state is kept: name a directory for it in [state], and restart",
             )),
             Err(error) => Err(problem(error.to_string())),
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
@@ -86,15 +86,15 @@ pub struct StateSaver {
     health: Arc<Mutex<SeedHealth>>,
     clock: Clock,
     secrets: Secrets,
-    /// What was cluster_checkpoint of the cluster, for as long as there is none.
+    /// The cluster section of the restored snapshot, written back while this node is in no cluster.
     cluster_checkpoint: Vec<u8>,
-    pub cluster: OnceLock<Arc<Cluster>>,
+    pub cluster: Option<Arc<Cluster>>,
     writing: Mutex<()>,
     last: Mutex<Option<SystemTime>>,
 }
 
 impl StateSaver {
-    pub fn new(config: &Config, state: &RestoredState) -> Arc<Self> {
+    pub fn new(config: &Config, state: &RestoredState, cluster: Option<Arc<Cluster>>) -> Arc<Self> {
         Arc::new(Self {
             directory: config.state.directory.clone(),
             interval_secs: AtomicU32::new(config.state.interval),
@@ -103,7 +103,7 @@ impl StateSaver {
             clock: state.clock,
             secrets: state.secrets.clone(),
             cluster_checkpoint: state.cluster.clone(),
-            cluster: OnceLock::new(),
+            cluster,
             writing: Mutex::new(()),
             last: Mutex::new(state.saved),
         })
@@ -162,7 +162,7 @@ impl StateSaver {
             .save();
         // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
         // missed, or counted twice, by who goes on from there.
-        let cluster = self.cluster.get().map(|cluster| cluster.keep());
+        let cluster = self.cluster.as_ref().map(|cluster| cluster.keep());
         let cluster = || match &cluster {
             Some(keep) => keep(),
             None => self.cluster_checkpoint.clone(),

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::clock::Clock;
+use crate::server::Shared;
 use crate::server::counters::Counters;
-use crate::server::http::Front;
+use crate::server::http::connection_limits::ConnectionLimits;
 use crate::status::report::{Health, History, Release, Snapshot, StatusReport, Totals, Unix};
 use crate::torrents::catalog::CatalogEntry;
 
@@ -29,7 +30,8 @@ const SAMPLES: usize = 86_400 / SAMPLE_SECS as usize + 1;
 
 /// Whom to ask for each figure.
 pub struct StatusCollector {
-    front: Arc<Front>,
+    shared: Arc<Shared>,
+    connections: Arc<ConnectionLimits>,
     torrent_sync: Arc<TorrentSync>,
     seed_monitor: Arc<SeedMonitor>,
     state_saver: Arc<StateSaver>,
@@ -43,17 +45,19 @@ pub struct StatusCollector {
 
 impl StatusCollector {
     pub fn new(
-        front: &Arc<Front>,
+        shared: &Arc<Shared>,
+        connections: &Arc<ConnectionLimits>,
         torrent_sync: &Arc<TorrentSync>,
         seed_monitor: &Arc<SeedMonitor>,
         state_saver: &Arc<StateSaver>,
     ) -> Arc<Self> {
         let status_collector = Self {
-            front: front.clone(),
+            shared: shared.clone(),
+            connections: connections.clone(),
             torrent_sync: torrent_sync.clone(),
             seed_monitor: seed_monitor.clone(),
             state_saver: state_saver.clone(),
-            started: unix(front.clock),
+            started: unix(shared.clock),
             configuration_good: AtomicBool::new(true),
             announces_per_second: AtomicU64::new(0),
             refusals_per_second: AtomicU64::new(0),
@@ -71,13 +75,12 @@ impl StatusCollector {
     /// Takes them all. Looks at every listed torrent, of a hybrid at every peer: ten thousand take some milliseconds, so it is
     /// nothing for a thread that serves.
     pub fn figures(&self) -> StatusReport {
-        let Front {
+        let Shared {
             counters,
-            connections,
             tracker,
             clock,
             ..
-        } = &*self.front;
+        } = &*self.shared;
         let now = unix(*clock);
         let (totals, [seeders_v4, seeders_v6]) = (tracker.totals(), tracker.seeders());
         let (peers, seeders) = (totals.peers_v4 + totals.peers_v6, seeders_v4 + seeders_v6);
@@ -102,7 +105,7 @@ impl StatusCollector {
                 leechers: peers.saturating_sub(seeders) as u64,
                 seeders_ipv4: seeders_v4 as u64,
                 seeders_ipv6: seeders_v6 as u64,
-                connections: connections.total() as u64,
+                connections: self.connections.total() as u64,
             },
             announces_per_second: self.announces_per_second.load(Ordering::Relaxed) as f64 / 1e3,
             refusals_per_second: self.refusals_per_second.load(Ordering::Relaxed) as f64 / 1e3,
@@ -118,14 +121,14 @@ impl StatusCollector {
                 interval: self.state_saver.interval(),
             },
             history: self.samples().history(self.sample()),
-            cluster: (self.state_saver.cluster.get()).map(|cluster| cluster.figures()),
+            cluster: (self.state_saver.cluster.as_ref()).map(|cluster| cluster.figures()),
             releases,
         }
     }
 
     fn release(&self, row: &CatalogEntry, now: Unix) -> Release {
         let torrent = &row.torrent;
-        let tracker = &self.front.tracker;
+        let tracker = &self.shared.tracker;
         let counts = match (torrent.v1, torrent.v2) {
             (Some(_), Some(_)) => tracker.counts_together(torrent.ids()),
             _ => torrent
@@ -133,7 +136,7 @@ impl StatusCollector {
                 .find_map(|id| tracker.scrape(&id))
                 .unwrap_or_default(),
         };
-        let listed_secs = self.front.clock.now().0.saturating_sub(row.added.0);
+        let listed_secs = self.shared.clock.now().0.saturating_sub(row.added.0);
         let added = now.saturating_sub(listed_secs.into());
         let seeds = torrent
             .ids()
@@ -162,12 +165,12 @@ impl StatusCollector {
     }
 
     fn sample(&self) -> Sample {
-        let totals = self.front.tracker.totals();
+        let totals = self.shared.tracker.totals();
         Sample {
-            at: unix(self.front.clock),
+            at: unix(self.shared.clock),
             peers_ipv4: totals.peers_v4 as u64,
             peers_ipv6: totals.peers_v6 as u64,
-            announces: self.front.counters.announces(),
+            announces: self.shared.counters.announces(),
         }
     }
 
@@ -176,7 +179,7 @@ impl StatusCollector {
     }
 
     pub async fn run(self: Arc<Self>) {
-        let counters = &self.front.counters;
+        let counters = &self.shared.counters;
         let rate = |before, now: u64| (now - before) * 1000 / RATE_INTERVAL.as_secs();
         let (mut before, mut refused_before) = (counters.announces(), counters.refusals());
         for turn in 1.. {

@@ -13,9 +13,10 @@ use crate::os::signals::{Request, Requests};
 use crate::os::systemd::{self, Watchdog};
 use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
+use crate::server::Shared;
 use crate::server::counters::Seen;
-use crate::server::http::Front;
-use crate::server::udp;
+use crate::server::http::handler::HttpServer;
+use crate::server::udp::UdpServer;
 use crate::snapshot::Secrets;
 use crate::torrents::watcher::TorrentWatcher;
 use crate::tracker::Totals;
@@ -56,8 +57,9 @@ pub struct AppContext {
     pub source: ConfigSource,
     /// As it was at the start.
     pub started: Config,
-    pub front: Arc<Front>,
-    pub udp: Arc<udp::Front>,
+    pub shared: Arc<Shared>,
+    pub http: Arc<HttpServer>,
+    pub udp: Arc<UdpServer>,
     pub torrent_sync: Arc<TorrentSync>,
     pub seed_monitor: Arc<SeedMonitor>,
     pub status_collector: Arc<StatusCollector>,
@@ -71,17 +73,17 @@ pub struct AppContext {
 impl AppContext {
     /// Does what must be done now and then, and what signals ask for, until one asks to stop.
     pub async fn serve_operator(&self, workers: Arc<systemd::Heartbeats>, mut requests: Requests) {
-        tokio::spawn(expire(self.front.clone(), self.torrent_sync.clone()));
-        tokio::spawn(update_systemd_status(self.front.clone()));
+        tokio::spawn(expire(self.shared.clone(), self.torrent_sync.clone()));
+        tokio::spawn(update_systemd_status(self.shared.clone()));
         tokio::spawn(self.status_collector.clone().run());
-        tokio::spawn(log_counters(self.front.clone()));
+        tokio::spawn(log_counters(self.shared.clone()));
         tokio::spawn(self.state_saver.clone().run_periodically());
         let (seed_monitor, torrent_sync) = (self.seed_monitor.clone(), self.torrent_sync.clone());
         tokio::spawn(seed_monitor.run(torrent_sync));
         if let Some(watchdog) = Watchdog::from_environment() {
             tokio::spawn(keep_watchdog(watchdog, workers));
         }
-        warn_on_notify_error(systemd::ready(&status(&self.front, 0)));
+        warn_on_notify_error(systemd::ready(&status(&self.shared, 0)));
         loop {
             match requests.next().await {
                 Request::Stop => return,
@@ -130,41 +132,41 @@ impl AppContext {
             );
         }
         let seed = self.secrets.seed;
-        self.front.tracker.set(loaded.tracker_settings(seed));
-        self.front.set(loaded.http_settings(seed));
+        self.shared.tracker.set(loaded.tracker_settings(seed));
+        self.http.set(loaded.http_settings(seed));
         self.udp.set(Responder::new(
             loaded.udp_settings(),
             &Secret(self.secrets.connection_id),
         ));
-        self.front.counters.log_access(loaded.config.log.announces);
+        self.shared.counters.log_access(loaded.config.log.announces);
         self.state_saver.set(&loaded.config);
         self.seed_monitor.set(&loaded.config);
         self.torrent_sync.set(&loaded.config, &loaded.lists);
         TorrentSync::rescan(&loaded.config, &self.torrent_watcher);
         self.status_collector.note_reload(true);
         log::notice("reloaded", &[]);
-        warn_on_notify_error(systemd::ready(&status(&self.front, 0)));
+        warn_on_notify_error(systemd::ready(&status(&self.shared, 0)));
         Ok(())
     }
 }
 
 /// Sweeps a slice each second, so that all peers are looked at once in about a minute.
-async fn expire(front: Arc<Front>, torrent_sync: Arc<TorrentSync>) {
+async fn expire(shared: Arc<Shared>, torrent_sync: Arc<TorrentSync>) {
     for slice in 0.. {
         sleep(Duration::from_secs(1)).await;
-        front.tracker.expire(front.clock.now(), slice);
+        shared.tracker.expire(shared.clock.now(), slice);
         torrent_sync.expire();
     }
 }
 
 /// Keeps the line of `systemctl status` alive.
-async fn update_systemd_status(front: Arc<Front>) {
+async fn update_systemd_status(shared: Arc<Shared>) {
     let mut before = 0;
     loop {
         sleep(STATUS_INTERVAL).await;
-        let announces = front.counters.announces();
+        let announces = shared.counters.announces();
         warn_on_notify_error(systemd::status(&status(
-            &front,
+            &shared,
             (announces - before) / STATUS_INTERVAL.as_secs(),
         )));
         before = announces;
@@ -172,12 +174,12 @@ async fn update_systemd_status(front: Arc<Front>) {
     }
 }
 
-fn status(front: &Front, announces_per_second: u64) -> String {
+fn status(shared: &Shared, announces_per_second: u64) -> String {
     let Totals {
         torrents,
         peers_v4,
         peers_v6,
-    } = front.tracker.totals();
+    } = shared.tracker.totals();
     let peers = peers_v4 + peers_v6;
     format!(
         "{torrents} torrents, {peers} peers ({peers_v6} IPv6), {announces_per_second} announces/s"
@@ -185,16 +187,16 @@ fn status(front: &Front, announces_per_second: u64) -> String {
 }
 
 /// Tells what was counted, refusals by reason among it: totals, for no stranger may fill the log line by line.
-async fn log_counters(front: Arc<Front>) {
+async fn log_counters(shared: Arc<Shared>) {
     let mut before = Vec::new();
     loop {
         sleep(COUNTED_INTERVAL).await;
-        let counted = front.counters.all();
+        let counted = shared.counters.all();
         if counted != before {
             log_counted(&counted);
         }
         before = counted;
-        if front.tracker.is_full() {
+        if shared.tracker.is_full() {
             let sentence = "full: further peers are not handed out, further torrents refused";
             log::warning(sentence, &[("see", &"[limits] max_peers, max_torrents")]);
         }
@@ -210,9 +212,9 @@ pub fn log_counted(counted: &[(&'static str, u64)]) {
 }
 
 /// Has each announce warn_on_notify_error of from now on, if the configuration wants it.
-pub fn open_access_log(front: &Front, config: &Config) {
-    front.counters.set_access_log(Box::new(log_announce));
-    front.counters.log_access(config.log.announces);
+pub fn open_access_log(shared: &Shared, config: &Config) {
+    shared.counters.set_access_log(Box::new(log_announce));
+    shared.counters.log_access(config.log.announces);
 }
 
 /// A line of the access log.

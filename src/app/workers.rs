@@ -13,8 +13,9 @@ use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::os::systemd;
-use crate::server::http::{self, Front, HttpListener};
-use crate::server::udp;
+use crate::server::http::handler::HttpServer;
+use crate::server::http::{self, HttpListener};
+use crate::server::udp::{self, UdpServer};
 
 use crate::app::sockets::Sockets;
 use crate::app::{Exit, Failed, fail};
@@ -23,15 +24,15 @@ use crate::app::{Exit, Failed, fail};
 pub struct Workers {
     threads: Vec<JoinHandle<io::Result<()>>>,
     /// While it is open, UDP is served.
-    udp: OwnedFd,
+    udp_running: OwnedFd,
     pub heartbeats: Arc<systemd::Heartbeats>,
 }
 
 impl Workers {
     pub fn start(
         config: &Config,
-        front: &Arc<Front>,
-        udp_front: &Arc<udp::Front>,
+        http: &Arc<HttpServer>,
+        udp: &Arc<UdpServer>,
         sockets: &Sockets,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
@@ -40,18 +41,19 @@ impl Workers {
         let udp_count = if sockets.udp.is_empty() { 0 } else { count };
         let heartbeats = Arc::new(systemd::Heartbeats::new(count + udp_count));
         // The unit lets no pipe be made.
-        let (udp_stopped, udp) = UnixStream::pair().map_err(no_worker)?;
-        let (udp_stopped, udp) = (OwnedFd::from(udp_stopped), OwnedFd::from(udp));
+        let (udp_stopped, udp_running) = UnixStream::pair().map_err(no_worker)?;
+        let (udp_stopped, udp_running) = (OwnedFd::from(udp_stopped), OwnedFd::from(udp_running));
         let start_http = |number: usize| {
             let listeners = sockets
                 .http
                 .iter()
                 .map(HttpListener::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (front, stopped, heartbeats) = (front.clone(), stopped.clone(), heartbeats.clone());
+            let (server, stopped, heartbeats) = (http.clone(), stopped.clone(), heartbeats.clone());
             spawn(format!("worker-{number}"), move || {
                 let alive = move || heartbeats.beat(number);
-                LocalSet::new().block_on(&runtime()?, http::serve(front, listeners, stopped, alive))
+                LocalSet::new()
+                    .block_on(&runtime()?, http::serve(server, listeners, stopped, alive))
             })
         };
         let start_udp = |number: usize| {
@@ -62,13 +64,10 @@ impl Workers {
                 .step_by(count)
                 .map(UdpSocket::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (front, stopped, heartbeats) = (
-                udp_front.clone(),
-                udp_stopped.try_clone()?,
-                heartbeats.clone(),
-            );
+            let (server, stopped, heartbeats) =
+                (udp.clone(), udp_stopped.try_clone()?, heartbeats.clone());
             spawn(format!("worker-{number}-udp"), move || {
-                udp::serve(&front, udp_sockets, &stopped, || {
+                udp::serve(&server, udp_sockets, &stopped, || {
                     heartbeats.beat(count + number)
                 })
             })
@@ -80,19 +79,19 @@ impl Workers {
             .map_err(no_worker)?;
         Ok(Self {
             threads,
-            udp,
+            udp_running,
             heartbeats,
         })
     }
 
     /// Stops UDP, and waits for the end of all.
     pub fn join(self) -> Result<(), Failed> {
-        drop(self.udp);
+        drop(self.udp_running);
         for thread in self.threads {
             let served = thread
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            served.map_err(|error| fail(Exit::Internal, "a worker fail", &error))?;
+            served.map_err(|error| fail(Exit::Internal, "a worker failed", &error))?;
         }
         Ok(())
     }

@@ -25,12 +25,9 @@ use nix::sys::socket::{
     recvmmsg, sendmmsg, setsockopt,
 };
 
-use crate::clock::Clock;
-use crate::cluster::queue::UpdateQueue;
 use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, lookups_in};
-use crate::server::counters::Counters;
-use crate::server::http;
-use crate::tracker::{Lookup, Tracker};
+use crate::server::Shared;
+use crate::tracker::Lookup;
 
 /// How many packets one system call takes at most.
 const BATCH: usize = 64;
@@ -50,24 +47,17 @@ const ALIVE_MS: u16 = 1000;
 /// How long nothing is received after the system had no memory for it.
 const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
 
-/// What all workers share.
-pub struct Front {
+/// The UDP server: what its workers share.
+pub struct UdpServer {
+    shared: Arc<Shared>,
     responder: RwLock<Arc<Responder>>,
-    tracker: Arc<Tracker>,
-    clock: Clock,
-    counters: Arc<Counters>,
-    updates: Option<Arc<UpdateQueue>>,
 }
 
-impl Front {
-    /// Another way in to what `http` serves.
-    pub fn new(responder: Responder, http: &http::Front) -> Self {
+impl UdpServer {
+    pub fn new(shared: Arc<Shared>, responder: Responder) -> Self {
         Self {
+            shared,
             responder: RwLock::new(Arc::new(responder)),
-            tracker: http.tracker.clone(),
-            clock: http.clock,
-            counters: http.counters.clone(),
-            updates: http.updates.clone(),
         }
     }
 
@@ -83,14 +73,14 @@ impl Front {
 /// Serves on the calling thread until the other end of `stop` is closed; then what has come in already is answered. Calls
 /// `alive` at least once a second, unless a batch takes longer.
 pub fn serve(
-    front: &Arc<Front>,
+    server: &Arc<UdpServer>,
     sockets: Vec<UdpSocket>,
     stop: &OwnedFd,
     alive: impl Fn(),
 ) -> io::Result<()> {
     let doors = sockets
         .into_iter()
-        .map(|socket| UdpListener::new(front.clone(), socket))
+        .map(|socket| UdpListener::new(server.clone(), socket))
         .collect::<io::Result<Vec<_>>>()?;
     let fds = doors
         .iter()
@@ -129,7 +119,7 @@ type Message<'a, 's> = RecvMsg<'a, 's, SockaddrStorage>;
 
 /// One socket, and what its packets need on their way.
 struct UdpListener {
-    front: Arc<Front>,
+    server: Arc<UdpServer>,
     socket: UdpSocket,
     replies_from: RepliesFrom,
     batch: RefCell<Batch>,
@@ -222,7 +212,7 @@ enum Local {
 }
 
 impl UdpListener {
-    fn new(front: Arc<Front>, socket: UdpSocket) -> io::Result<Self> {
+    fn new(server: Arc<UdpServer>, socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let replies_from = RepliesFrom::of(socket.local_addr()?.ip());
         replies_from.set_up(&socket)?;
@@ -238,7 +228,7 @@ impl UdpListener {
             drops: 0,
         };
         Ok(Self {
-            front,
+            server,
             socket,
             replies_from,
             batch: RefCell::new(batch),
@@ -249,7 +239,7 @@ impl UdpListener {
         match self.answer_batch() {
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => {
-                self.front.counters.udp_receive_errors.add_one();
+                self.server.shared.counters.udp_receive_errors.add_one();
                 thread::sleep(RECEIVE_BACKOFF);
             }
         }
@@ -264,7 +254,7 @@ impl UdpListener {
     }
 
     fn receive(&self, batch: &mut Batch) -> nix::Result<usize> {
-        let counters = &self.front.counters;
+        let counters = &self.server.shared.counters;
         let mut slots = batch.input.each_mut().map(|slot| [IoSliceMut::new(slot)]);
         let messages = recvmmsg(
             self.socket.as_raw_fd(),
@@ -275,14 +265,14 @@ impl UdpListener {
         )?;
         let instant = Instant::now();
         let responder = self
-            .front
+            .server
             .responder
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let (now, unix) = (
-            self.front.clock.at(instant),
-            self.front.clock.unix_at(instant),
+            self.server.shared.clock.at(instant),
+            self.server.shared.clock.unix_at(instant),
         );
         batch.replies.clear();
         batch.output.clear();
@@ -318,7 +308,7 @@ impl UdpListener {
             let packet = message.iovs().next().unwrap_or_default();
             let start = batch.output.len();
             let outcome = responder.respond(
-                &self.front.tracker,
+                &self.server.shared.tracker,
                 now,
                 unix,
                 client,
@@ -326,7 +316,9 @@ impl UdpListener {
                 &mut batch.output,
             );
             counters.count_udp(client.ip(), &outcome);
-            if let (Some(updates), Outcome::Announced(_, news)) = (&self.front.updates, &outcome) {
+            if let (Some(updates), Outcome::Announced(_, news)) =
+                (&self.server.shared.updates, &outcome)
+            {
                 updates.push_effect(news, now);
             }
             let bytes = start..batch.output.len();
@@ -358,7 +350,7 @@ impl UdpListener {
         }
         // One alone has no other to share its waits with.
         if sought.len() > 1 {
-            self.front.tracker.prefetch(sought);
+            self.server.shared.tracker.prefetch(sought);
         }
     }
 
@@ -373,7 +365,11 @@ impl UdpListener {
                     ControlFlow::Break(()) => break,
                 }
             }
-            self.front.counters.udp_unsent.add(unsent.len() as u64);
+            self.server
+                .shared
+                .counters
+                .udp_unsent
+                .add(unsent.len() as u64);
         }
     }
 
@@ -411,7 +407,7 @@ impl UdpListener {
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => ControlFlow::Break(()),
             // The first cannot be sent at all: no route back, or a filter.
             Err(_) => {
-                self.front.counters.udp_unanswerable.add_one();
+                self.server.shared.counters.udp_unanswerable.add_one();
                 ControlFlow::Continue(1)
             }
         }
@@ -470,9 +466,11 @@ mod tests {
     use nix::unistd::pipe;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::protocol::connection_id::Secret;
     use crate::protocol::udp::Settings;
-    use crate::tracker;
+    use crate::server::counters::Counters;
+    use crate::tracker::{self, Tracker};
 
     const CONNECT: &[u8; 16] = b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00tran";
 
@@ -505,14 +503,14 @@ mod tests {
             let (counters, stopped) = (self.counters.clone(), self.stopped.take().unwrap());
             self.thread = Some(thread::spawn(move || {
                 let responder = Responder::new(Settings::default(), &Secret([7; 16]));
-                let front = Arc::new(Front {
-                    responder: RwLock::new(Arc::new(responder)),
+                let shared = Shared {
                     tracker: Arc::new(Tracker::new(tracker::Settings::default(), 7)),
                     clock: Clock::start(),
                     counters,
                     updates: None,
-                });
-                serve(&front, vec![socket], &stopped, || {})
+                };
+                let server = Arc::new(UdpServer::new(Arc::new(shared), responder));
+                serve(&server, vec![socket], &stopped, || {})
             }));
             self
         }

@@ -103,6 +103,7 @@ pub type ReportSource = Box<dyn Fn() -> StatusReport + Send>;
 
 /// Hands requests to the thread that renders. One alone: what many ask at once is rendered once, announces wait for none of
 /// it, and if a torrent directory hangs, nothing but this does.
+#[derive(Clone)]
 pub struct StatusEndpoint {
     jobs: SyncSender<Job>,
 }
@@ -260,7 +261,7 @@ fn response(route: &Resource, body: Bytes) -> Response<Full<Bytes>> {
 fn busy() -> Response<Full<Bytes>> {
     let mut response = plain(
         StatusCode::SERVICE_UNAVAILABLE,
-        "too much was route at once; come again\n",
+        "server busy, try again later\n",
     );
     response
         .headers_mut()

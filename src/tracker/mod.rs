@@ -883,7 +883,7 @@ mod tests {
         tracker.admit(&InfoHash([1; 20]), Admission::Denied);
         tracker.admit(&InfoHash([1; 20]), Admission::Unlisted);
         assert!(!tracker.is_full());
-        apply_update(&at(3, 1)).expect("there is room redelivered");
+        apply_update(&at(3, 1)).expect("there is room again");
         for slice in 0..Tracker::SLICES {
             tracker.expire(Time(4000), slice);
         }

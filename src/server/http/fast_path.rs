@@ -15,8 +15,10 @@ use std::os::fd::AsRawFd;
 use httparse::{Header, Status};
 
 use crate::protocol::http::{Action, Paths};
+use crate::server::http::handler::{
+    HEADER_MAX, Settings, Worker, client_ip, handle_tracker_request,
+};
 use crate::server::http::stream::Stream;
-use crate::server::http::{HEADER_MAX, Settings, Worker, client_ip, handle_tracker_request};
 
 /// More than clients and their proxies send.
 const HEADERS_MAX: usize = 32;
