@@ -36,5 +36,10 @@ pub mod app;
 /// The process's clock.
 pub mod clock;
 
+pub mod bytes;
+pub mod counter;
+pub mod lock;
+pub mod utc;
+
 /// What operators see.
 pub mod status;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::{Config, Loaded};
+use crate::lock::lock;
 use crate::log;
 use crate::snapshot::{self, Beside, SaveError, SavePriority, Saved, Secrets};
 use crate::torrents::seed_health::SeedHealth;
@@ -129,7 +130,7 @@ impl StateSaver {
     }
 
     fn last(&self) -> MutexGuard<'_, Option<SystemTime>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.last)
     }
 
     /// Writes one now and then, in a thread that may wait for the disk.
@@ -153,13 +154,9 @@ impl StateSaver {
         let Some(directory) = &self.directory else {
             return Ok(None);
         };
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.writing);
         let (now, at) = (self.clock.now(), SystemTime::now());
-        let health = self
-            .health
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .save();
+        let health = lock(&self.health).save();
         // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
         // missed, or counted twice, by who goes on from there.
         let cluster = self.cluster.as_ref().map(|cluster| cluster.keep());

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use crate::clock::Clock;
+use crate::lock::lock;
 use crate::server::Shared;
 use crate::server::counters::Counters;
 use crate::server::http::connection_limits::ConnectionLimits;
@@ -175,7 +176,7 @@ impl StatusCollector {
     }
 
     fn samples(&self) -> MutexGuard<'_, Samples> {
-        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.samples)
     }
 
     pub async fn run(self: Arc<Self>) {

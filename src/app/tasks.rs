@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::config::{Config, Errors, Loaded};
+use crate::lock::lock;
 use crate::log;
 use crate::os::signals::{Request, Requests};
 use crate::os::systemd::{self, Watchdog};
@@ -98,10 +99,7 @@ impl AppContext {
 
     /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
     pub fn reload(&self) -> Result<(), Errors> {
-        let _alone = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.reloading);
         warn_on_notify_error(systemd::reloading());
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,

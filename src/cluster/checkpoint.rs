@@ -1,5 +1,6 @@
 //! What a node keeps of its cluster over a restart, in the snapshot.
 
+use crate::bytes::take;
 use crate::cluster::download_counters::{Downloads, NodeId};
 use crate::cluster::queue::PARTITIONS;
 use crate::cluster::resync::EntryId;
@@ -74,12 +75,6 @@ impl Checkpoint {
             downloads,
         })
     }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(*first)
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,7 @@ use crate::cluster::download_counters::{Counter, Downloads, NodeId};
 use crate::cluster::queue::{PARTITIONS, UpdateQueue, Waiting, partition};
 use crate::cluster::resync::{EntryId, REPLICA_LAG_SECS, Resync, StoreState};
 use crate::cluster::wire::{Batch, ReplicationRecord, Sender};
+use crate::lock::lock;
 use crate::status::report as figures;
 use crate::tracker::{ApplyResult, DumpCursor, InfoHash, Time, TimedUpdate, Tracker};
 use checkpoint::Checkpoint;
@@ -978,10 +979,6 @@ fn read(joint: &Joint) {
         }
         thread::sleep(pause);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::thread::Thread;
 
-use crate::server::counters::Counter;
+use crate::counter::Counter;
+use crate::lock::lock;
 use crate::tracker::types::AnnounceEffect;
 use crate::tracker::{InfoHash, PeerUpdate, Time};
 
@@ -165,10 +166,6 @@ impl UpdateQueue {
     pub fn take_dropped_since(&self) -> Option<Time> {
         lock(&self.dropped_since).take()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::url::Url;
+use crate::os::random::random_bytes;
 
 /// How much longer than a peer lives an entry is kept: no two clocks are one.
 const SLACK: Duration = Duration::from_secs(120);
@@ -84,11 +85,9 @@ impl Credentials {
             }
         };
         let random = || {
-            let mut random = [0; 8];
-            File::open(RANDOM)
-                .and_then(|mut file| file.read_exact(&mut random))
-                .map(|()| u64::from_be_bytes(random))
-                .map_err(|error| format!("{RANDOM}: {error}"))
+            random_bytes()
+                .map(u64::from_be_bytes)
+                .map_err(|error| format!("cannot generate random numbers: {error}"))
         };
         Ok(Self {
             password,
@@ -97,8 +96,6 @@ impl Credentials {
         })
     }
 }
-
-const RANDOM: &str = "/dev/urandom";
 
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 

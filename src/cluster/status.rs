@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::cluster::download_counters::NodeId;
 use crate::cluster::wire::Sender;
-use crate::server::counters::Counter;
+use crate::counter::Counter;
+use crate::lock::lock;
 use crate::status::report::{self as figures, ClusterState, Unix};
 
 /// A node not heard of for so long is not counted. Each tells something every ten seconds.
@@ -218,7 +219,7 @@ impl ClusterStatus {
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.now)
     }
 }
 

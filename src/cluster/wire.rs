@@ -28,6 +28,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
+use crate::bytes;
 use crate::cluster::download_counters::{Counter, NodeId};
 use crate::tracker::{Class, InfoHash, PeerUpdate, TimedUpdate};
 
@@ -245,9 +246,7 @@ fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<TimedUpdate, InvalidBatch> {
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], InvalidBatch> {
-    let (first, after) = rest.split_first_chunk().ok_or(InvalidBatch::Torn)?;
-    *rest = after;
-    Ok(*first)
+    bytes::take(rest).ok_or(InvalidBatch::Torn)
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::lock::{lock, read, write};
+use crate::utc::Utc;
 use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, O_NOCTTY, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{getpid, gettid};
@@ -401,14 +403,14 @@ impl Log {
     }
 
     fn apply(&self, settings: &Settings) -> io::Result<()> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = lock(&self.opened);
         // Where lines go is kept if nothing else is asked for: without root, standard error may not open anew.
         if !opened
             .as_ref()
             .is_some_and(|before| before.same_place(settings))
         {
             let sink = Sink::open(settings)?;
-            *self.sink.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sink);
+            *write(&self.sink) = Arc::new(sink);
         }
         self.level.store(settings.level as u8, Relaxed);
         self.addresses.store(settings.addresses as u8, Relaxed);
@@ -421,7 +423,7 @@ impl Log {
     }
 
     fn sink(&self) -> Arc<Sink> {
-        Arc::clone(&self.sink.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.sink))
     }
 
     fn write(&self, level: Level, sentence: &str, fields: Fields<'_>) {
@@ -677,7 +679,9 @@ impl Stderr {
         // Writing to a String cannot fail.
         let _ = match self.prefix {
             Prefix::Priority => writeln!(line, "<{}>{text}", level as u8),
-            Prefix::TimeAndLevel => writeln!(line, "{} {level} {text}", Utc(SystemTime::now())),
+            Prefix::TimeAndLevel => {
+                writeln!(line, "{} {level} {text}", Timestamp(SystemTime::now()))
+            }
         };
         let written = self.pipe.write(line.as_bytes())?;
         self.torn.store(written < line.len(), Relaxed);
@@ -694,7 +698,7 @@ impl Pipe {
             Self::Socket(socket) => socket.send_with_flags(line, MSG_DONTWAIT | MSG_NOSIGNAL),
             Self::Reopened(pipe) => (&*pipe).write(line),
             Self::Polled(pipe, looking) => {
-                let _looking = looking.lock().unwrap_or_else(PoisonError::into_inner);
+                let _looking = lock(&looking);
                 let mut room = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
                 match poll(&mut room, PollTimeout::ZERO)? {
                     0 => Err(ErrorKind::WouldBlock.into()),
@@ -732,30 +736,17 @@ fn stderr_is_journal(stderr: &OwnedFd) -> bool {
 }
 
 /// `2026-11-22T10:25:46.123Z` (RFC 3339).
-struct Utc(SystemTime);
+struct Timestamp(SystemTime);
 
-impl Display for Utc {
+impl Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let secs = since.as_secs();
-        let (hour, minute, second) = (secs / 3600 % 24, secs / 60 % 60, secs % 60);
-        // Years begin in March here, so that a leap day is a year's last; 719,468 days are from 0000-03-01 to 1970-01-01.
-        let days = secs / 86_400 + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 {
-            month_from_march + 3
-        } else {
-            month_from_march - 9
-        };
-        let year = era * 400 + year_of_era + u64::from(month <= 2);
+        let utc = Utc::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         write!(
             f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+            "{}T{}.{:03}Z",
+            utc.date(),
+            utc.time(),
             since.subsec_millis()
         )
     }
@@ -1012,7 +1003,8 @@ mod tests {
     #[test]
     fn times_are_written_as_rfc_3339() {
         let utc = |secs: u64, millis: u64| {
-            Utc(UNIX_EPOCH + Duration::from_secs(secs) + Duration::from_millis(millis)).to_string()
+            Timestamp(UNIX_EPOCH + Duration::from_secs(secs) + Duration::from_millis(millis))
+                .to_string()
         };
         assert_eq!(utc(0, 0), "1970-01-01T00:00:00.000Z");
         assert_eq!(utc(951_827_696, 7), "2000-02-29T12:34:56.007Z");

@@ -4,6 +4,7 @@
 pub mod addresses;
 
 pub mod privileges;
+pub mod random;
 pub mod sandbox;
 pub mod signals;
 pub mod sockets;

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use nix::sys::socket::{
     recvmmsg, sendmmsg, setsockopt,
 };
 
+use crate::lock::{read, write};
 use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, lookups_in};
 use crate::server::Shared;
 use crate::tracker::Lookup;
@@ -63,10 +64,7 @@ impl UdpServer {
 
     /// Takes another, from the next batch on.
     pub fn set(&self, responder: Responder) {
-        *self
-            .responder
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(responder);
+        *write(&self.responder) = Arc::new(responder);
     }
 }
 
@@ -264,12 +262,7 @@ impl UdpListener {
             None,
         )?;
         let instant = Instant::now();
-        let responder = self
-            .server
-            .responder
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let responder = read(&self.server.responder).clone();
         let (now, unix) = (
             self.server.shared.clock.at(instant),
             self.server.shared.clock.unix_at(instant),

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::OFlag;
 use siphasher::sip::SipHasher13;
 
+use crate::os::random::random_bytes;
 use crate::torrents::seed_health::SeedHealth;
 use crate::tracker::{DumpCursor, Restored, Time, Totals, Tracker};
 
@@ -89,8 +90,7 @@ impl Secrets {
     /// # Errors
     /// When `/dev/urandom` cannot be read.
     pub fn new() -> io::Result<Self> {
-        let mut random = [0; 24];
-        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let random: [u8; 24] = random_bytes()?;
         let mut fields = Fields(&random);
         Ok(Self {
             seed: fields.u64(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::server::counters::Histogram;
+use crate::counter::Histogram;
 
 /// Seconds since 1970 (UTC).
 pub type Unix = u64;

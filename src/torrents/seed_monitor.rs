@@ -1,13 +1,14 @@
 //! Looks now and then whether what is published has seeds, and has the log tell what an operator should know.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::lock::lock;
 use crate::log;
 use crate::torrents::seed_health::{SeedEvent, SeedHealth, Seeds};
 use crate::tracker::InfoHash;
@@ -62,7 +63,7 @@ impl SeedMonitor {
     }
 
     fn health(&self) -> MutexGuard<'_, SeedHealth> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.health)
     }
 }
 

@@ -1,11 +1,12 @@
 //! From what the torrent directories and the operator's lists say to what the tracker serves.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{Config, Lists};
+use crate::lock::lock;
 use crate::log;
 use crate::torrents::catalog::{AdmissionChange, Catalog, CatalogEntry};
 use crate::torrents::watcher::{self, TorrentWatcher, WatchEvent};
@@ -187,7 +188,7 @@ impl TorrentSync {
     }
 
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
-        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.catalog)
     }
 }
 

@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +26,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
+use crate::lock::lock;
 use crate::metainfo::Metainfo;
 
 /// Larger files are faulty: a torrent of a terabyte in pieces of 512 KiB has 40 MB.
@@ -106,11 +107,7 @@ impl TorrentWatcher {
 
     /// Looks at everything again, with these settings, and then says [`WatchEvent::Scanned`].
     pub fn rescan(&self, settings: Settings) {
-        *self
-            .orders
-            .settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(settings);
+        *lock(&self.orders.settings) = Some(settings);
         self.wake();
     }
 
@@ -299,12 +296,7 @@ impl WatchThread {
 
     fn take_orders(&mut self, mut woken: &UnixStream) {
         while woken.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
-        let settings = self
-            .orders
-            .settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let settings = lock(&self.orders.settings).take();
         if let Some(settings) = settings {
             self.settings = settings;
             self.rescan();

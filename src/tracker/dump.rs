@@ -20,6 +20,7 @@ use siphasher::sip::SipHasher13;
 use super::swarm::PeerRecord;
 use super::types::{Admission, CorruptBlock, InfoHash, Time, age_minutes};
 use super::{Shard, Torrent, Totals, Tracker, lock};
+use crate::bytes;
 
 /// A block is full from this size on. Copying so much keeps a shard's announces waiting for a fraction of a millisecond;
 /// only swarms of tens of thousands of peers do not fit.
@@ -403,9 +404,7 @@ impl Aging {
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], CorruptBlock> {
-    let (first, after) = rest.split_first_chunk().ok_or(CorruptBlock)?;
-    *rest = after;
-    Ok(*first)
+    bytes::take(rest).ok_or(CorruptBlock)
 }
 
 #[cfg(test)]

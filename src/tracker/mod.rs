@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::{AddAssign, Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
@@ -33,6 +33,7 @@ pub use types::{
     PeerUpdate, Refusal, Retry, ScrapeEntry, Time, TimedUpdate, UnixTime,
 };
 
+use crate::lock::{lock, read, write};
 use access::LocalNetworks;
 use departures::Departures;
 use retired_counters::RetiredCounters;
@@ -109,18 +110,12 @@ impl Tracker {
 
     /// Takes what single torrents' clients are told from now on.
     pub fn set_notices(&self, notices: HashMap<InfoHash, Notice>) {
-        self.settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .notices = notices;
+        write(&self.settings).notices = notices;
     }
 
     /// Takes what one torrent's clients are told from now on.
     pub fn set_notice(&self, info_hash: InfoHash, notice: Option<Notice>) {
-        let mut settings = self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut settings = write(&self.settings);
         match notice {
             Some(notice) => settings.notices.insert(info_hash, notice),
             None => settings.notices.remove(&info_hash),
@@ -129,10 +124,7 @@ impl Tracker {
 
     /// Takes new settings but for the notices, which are set apart; swarms stay as they are.
     pub fn set(&self, settings: Settings) {
-        let mut current = self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = write(&self.settings);
         let notices = std::mem::take(&mut current.notices);
         *current = Settings {
             notices,
@@ -371,7 +363,7 @@ impl Tracker {
     }
 
     fn settings(&self) -> RwLockReadGuard<'_, Settings> {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.settings)
     }
 
     fn hash(&self, info_hash: &InfoHash) -> u64 {
@@ -692,10 +684,6 @@ impl AddAssign for Totals {
 }
 
 /// A panic ends the process, so there is no one to find a lock poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

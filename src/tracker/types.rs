@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use crate::bytes::{Hex, parse_hex};
+
 /// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InfoHash(pub [u8; 20]);
 
 impl fmt::Display for InfoHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -36,7 +38,7 @@ impl InfoHashV2 {
 
 impl fmt::Display for InfoHashV2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -44,19 +46,6 @@ impl fmt::Debug for InfoHashV2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// Twenty bytes at once: each by itself takes tens of times as long, and the operator's views have ten thousand ids.
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.chunks(20).try_for_each(|bytes| {
-        let mut hex = [0; 40];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&hex[..2 * bytes.len()]).map_err(|_| fmt::Error)?)
-    })
 }
 
 /// What a client calls itself (BEP 3). Never stored: it only helps to see that two addresses are one host.
@@ -242,11 +231,14 @@ impl Torrent {
 
 /// One id; the error is a sentence for the operator.
 pub fn parse_hash(entry: &str) -> Result<InfoHash, String> {
-    if !entry.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(format!(
+    let not_hex = || {
+        format!(
             "`{}` is not a torrent's id: 40 or 64 hexadecimal digits",
             entry.escape_debug()
-        ));
+        )
+    };
+    if !entry.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(not_hex());
     }
     if entry.len() != 40 && entry.len() != 64 {
         return Err(format!(
@@ -254,20 +246,8 @@ pub fn parse_hash(entry: &str) -> Result<InfoHash, String> {
             entry.len()
         ));
     }
-    let mut id = [0; 20];
-    for (byte, digits) in id.iter_mut().zip(entry.as_bytes().chunks_exact(2)) {
-        *byte = digits
-            .iter()
-            .fold(0, |byte, digit| byte << 4 | nibble(*digit));
-    }
-    Ok(InfoHash(id))
-}
-
-fn nibble(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => (digit | 0x20) - b'a' + 10,
-    }
+    let id = parse_hex(&entry.as_bytes()[..40]);
+    id.map(InfoHash).ok_or_else(not_hex)
 }
 
 /// What an announce changed, as other trackers are told.

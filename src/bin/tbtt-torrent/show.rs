@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
+use tbtt::bytes::Hex;
 use tbtt::metainfo::{Details, Metainfo, shown};
+use tbtt::utc::Utc;
 
 use crate::arguments::Show;
 use crate::{Failed, file, print};
@@ -140,7 +142,10 @@ impl Report {
             texts.iter().for_each(|text| line(key, text));
         }
         if let Some(seconds) = self.creation_date {
-            line("created", &format!("{} ({seconds})", date(seconds)));
+            line(
+                "created",
+                &format!("{} ({seconds})", Utc::from_unix(seconds)),
+            );
         }
         for (key, text) in [
             ("created by", &self.created_by),
@@ -160,45 +165,9 @@ impl Report {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(bytes).to_string()
 }
 
 fn human(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
-}
-
-/// UTC, by the calendar's own arithmetic: days are counted in 400 years from 1 March on.
-fn date(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let from_march = days.saturating_add(719_468);
-    let (era, day) = (
-        from_march.div_euclid(146_097),
-        from_march.rem_euclid(146_097),
-    );
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (date, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
-    let year = era * 400 + year + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_400, "2000-02-29 00:00:00 UTC"),
-            (1_700_000_000, "2023-11-14 22:13:20 UTC"),
-            (-1, "1969-12-31 23:59:59 UTC"),
-        ] {
-            assert_eq!(date(seconds), text);
-        }
-        date(i64::MAX);
-        date(i64::MIN);
-    }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
+use crate::bytes::hex_digit;
 use crate::tracker::access::Networks;
 use crate::tracker::types::AnnounceEffect;
 use crate::tracker::{
@@ -333,10 +334,6 @@ fn parse_address(value: &[u8]) -> Option<IpAddr> {
     let address: IpAddr = text.parse().or_else(|_| endpoint()).ok()?;
     Some(address.to_canonical())
         .filter(|address| !address.is_unspecified() && !address.is_multicast())
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
 /// Digits alone, of at most a `u64`.

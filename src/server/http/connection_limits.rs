@@ -1,9 +1,10 @@
 //! How many connections there may be, in all and from one network.
 
+use crate::lock::lock;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Limits the connections of all workers.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl ConnectionLimits {
 
     /// Takes new limits: connections over them stay.
     pub fn set_limits(&self, max: usize, max_per_network: u32) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         (open.max, open.max_per_network) = (max, max_per_network);
     }
 
@@ -69,7 +70,7 @@ impl ConnectionLimits {
     /// the total alone.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         let network = address.map(Network::of);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if open.total >= open.max {
             return None;
         }
@@ -88,20 +89,13 @@ impl ConnectionLimits {
     }
 
     pub fn total(&self) -> usize {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .total
+        lock(&self.open).total
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open = self
-            .connections
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.connections.open);
         open.total -= 1;
         let Some(network) = self.network else { return };
         if let Entry::Occupied(mut count) = open.by_network.entry(network) {

@@ -3,7 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -12,6 +12,7 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::watch;
 
+use crate::lock::{read, write};
 use crate::protocol::http::{self as protocol, Action, Outcome, Paths, Reply, respond};
 use crate::server::Shared;
 use crate::server::http::connection_limits::ConnectionLimits;
@@ -81,17 +82,11 @@ impl HttpServer {
             settings.max_connections,
             settings.max_connections_per_network,
         );
-        *self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *write(&self.settings) = Arc::new(settings);
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
-        self.settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        read(&self.settings).clone()
     }
 }
 
