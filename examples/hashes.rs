@@ -1,5 +1,6 @@
-//! What SHA-1 and SHA-256 of the crates can do here, one after the other, over data that is in the cache: bytes each
-//! second of the thread's CPU time. For `tests/bench-torrent`; no bench, whose profile would build every program anew.
+//! Measures the speed of the SHA-1 and SHA-256 crates on this machine, in bytes per second of the thread's CPU time, over data
+//! in the processor's cache. Used by `tests/bench-torrent`. It is an example and not a bench, because the bench profile would
+//! build every program again.
 
 use std::hint::black_box;
 
