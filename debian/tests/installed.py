@@ -1,4 +1,4 @@
-"""What the tests of the installed package share: the service, its log, and clients."""
+"""Shared code for the tests of the installed package: the service, its log, and clients."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ from client import Load, Refused, Udp, announce, scrape  # noqa: E402, F401
 client.PATIENCE = 120
 
 UNITS = ("tbtt.socket", "tbtt-udp.socket", "tbtt.service")
-# Settings of a test go where an operator's would; the package's own files stay as they are.
+# The settings of a test go where an operator would put them; the files of the package stay unchanged.
 DROP_IN = pathlib.Path("/etc/tbtt/tbtt.toml.d/test.toml")
 UNIT_DROP_IN = pathlib.Path("/run/systemd/system/tbtt.service.d/test.conf")
-# Of the unit, these would break what a busy host delays.
+# On a busy host, the time-outs of the unit itself would make tests fail.
 PATIENT = "TimeoutStartSec=600\nTimeoutStopSec=600\nWatchdogSec=600\n"
-# What the clients need: any torrent, many announces from few addresses, and patience.
+# For the test clients: any torrent, many announces from few addresses, long time-outs.
 CONFIG = """
 [http]
 header_timeout = 120
@@ -69,8 +69,8 @@ def expect(what, seen, wanted):
 
 @contextlib.contextmanager
 def fresh(config=CONFIG, unit="", denials=False):
-    """Only the sockets run, and nothing is remembered. Meanwhile AppArmor must refuse nothing that the daemon does, unless that is
-    what the test is about. What the test has set is gone afterwards."""
+    """Starts with only the sockets active and an empty state. AppArmor must deny nothing until the end, unless `denials` is set.
+    Removes the settings of the test afterwards."""
     systemctl("stop", *UNITS)
     run("find", "/var/lib/tbtt", "-mindepth", "1", "-delete")
     configure(config)
@@ -95,7 +95,7 @@ def fresh(config=CONFIG, unit="", denials=False):
 
 
 class Journal:
-    """What the journal gets from now on."""
+    """The entries that the journal receives from now on."""
 
     def __init__(self):
         self.cursor = run("journalctl", "--lines=0", "--show-cursor", "--quiet").stdout.split("cursor: ")[1].strip()
@@ -112,7 +112,7 @@ class Journal:
         return None
 
     def denials(self):
-        """What AppArmor refused to whom it confines as tbtt."""
+        """Returns AppArmor's denials for the profile tbtt."""
         entries = self.entries("_TRANSPORT=kernel", "+", "_TRANSPORT=audit")
         lines = [entry["MESSAGE"] for entry in entries]
         return [line for line in lines if 'apparmor="DENIED"' in line and 'profile="tbtt"' in line]
@@ -124,5 +124,5 @@ def announce_udp(source, port=6881):
 
 
 def networks():
-    """Routes here what client.addresses(6) comes from."""
+    """Routes the addresses of client.addresses(6) to this machine."""
     run("ip", "-6", "route", "replace", "local", "fd00::/16", "dev", "lo")
