@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! tbtt:{0}:changes .. tbtt:{15}:changes   streams: each entry is a batch, in its one field
-//! tbtt:{0}:fill_marker                         that the streams hold what the nodes know; gone when the engine was emptied
+//! tbtt:{0}:filled                              that the streams hold what the nodes know; gone when the engine was emptied
 //! tbtt:{0}:refill                         which node is filling them redelivered, for a minute at most
 //! tbtt:{0}:downloads                      a hash: what each node has counted, by node and info-hash
 //! ```
@@ -237,13 +237,13 @@ impl StreamStore for Connection<'_> {
     }
 
     fn fill_marker(&mut self) -> Result<Option<String>, StoreError> {
-        Ok(self.connection.get(self.engine.key("fill_marker"))?)
+        Ok(self.connection.get(self.engine.key("filled"))?)
     }
 
     fn set_filled(&mut self, marker: &str) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline
-            .set(self.engine.key("fill_marker"), marker)
+            .set(self.engine.key("filled"), marker)
             .ignore()
             .del(self.engine.key("refill"))
             .ignore();
