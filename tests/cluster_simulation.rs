@@ -13,9 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tbtt::cluster::download_counters::{Counter, NodeId};
+use tbtt::cluster::node::Node;
 use tbtt::cluster::queue::{PARTITIONS, UpdateQueue};
+use tbtt::cluster::reader::{ReadStatus, Reader};
 use tbtt::cluster::resync::EntryId;
-use tbtt::cluster::{Entry, Node, ReadStatus, Reader, StreamStore, Writer};
+use tbtt::cluster::stream_store::{Entry, StreamStore};
+use tbtt::cluster::writer::Writer;
 use tbtt::tracker::types::AnnounceEffect;
 use tbtt::tracker::{
     Admission, Announce, Class, DumpCursor, Event, HostKey, InfoHash, Key, PeerId, Rng,

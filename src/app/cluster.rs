@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::cluster::queue::UpdateQueue;
-use crate::cluster::{Cluster, ClusterEvent, Credentials, Settings};
+use crate::cluster::settings::{Credentials, Settings};
+use crate::cluster::status::ClusterEvent;
+use crate::cluster::threads::Cluster;
 use crate::config::Config;
 use crate::log;
 use crate::tracker::Tracker;

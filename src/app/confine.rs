@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cluster::Url;
+use crate::cluster::url::Url;
 use crate::config::{Config, FILES_BESIDE};
 use crate::log;
 use crate::os::privileges::{self, Privileges};

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::threads::Cluster;
 use crate::config::{Config, Loaded};
 use crate::lock::lock;
 use crate::log;

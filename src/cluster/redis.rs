@@ -18,11 +18,12 @@ use redis::{
     RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 
-use super::url::StoreAddress;
-use super::{Credentials, Entry, Settings, StreamStore};
 use crate::cluster::download_counters::{Counter, NodeId};
 use crate::cluster::queue::PARTITIONS;
 use crate::cluster::resync::EntryId;
+use crate::cluster::settings::{Credentials, Settings};
+use crate::cluster::stream_store::{Entry, StreamStore};
+use crate::cluster::url::StoreAddress;
 use crate::tracker::InfoHash;
 
 /// How long it may take to connect, and to answer or take anything else.

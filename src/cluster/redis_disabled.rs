@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Credentials, Entry, Settings, StreamStore};
 use crate::cluster::download_counters::Counter;
 use crate::cluster::queue::PARTITIONS;
 use crate::cluster::resync::EntryId;
+use crate::cluster::settings::{Credentials, Settings};
+use crate::cluster::stream_store::{Entry, StreamStore};
 
 #[derive(Debug)]
 pub struct StoreError;

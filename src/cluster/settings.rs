@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::url::Url;
+use crate::cluster::url::Url;
 use crate::os::random::random_bytes;
 
 /// How much longer than a peer lives an entry is kept: no two clocks are one.

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::cluster::{self, PasswordFile, Url};
+use crate::cluster::settings::PasswordFile;
+use crate::cluster::url::Url;
 use crate::log;
 use crate::os::privileges;
 use crate::protocol::http::{self as protocol, Paths};
@@ -566,7 +567,7 @@ fn networks(texts: &[&str]) -> Vec<Source> {
 
 impl Config {
     /// `None` for a tracker that stands alone.
-    pub fn cluster_settings(&self) -> Option<cluster::Settings> {
+    pub fn cluster_settings(&self) -> Option<crate::cluster::settings::Settings> {
         let Cluster {
             url,
             name,
@@ -575,7 +576,7 @@ impl Config {
             ca_file,
             queue,
         } = &self.cluster;
-        Some(cluster::Settings {
+        Some(crate::cluster::settings::Settings {
             url: url.clone()?,
             name: name.clone(),
             user: user.clone(),

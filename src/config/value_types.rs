@@ -12,7 +12,8 @@ use toml::Spanned;
 
 use super::nearest;
 use super::toml_value::TomlValue;
-use crate::cluster::{PasswordFile, Url};
+use crate::cluster::settings::PasswordFile;
+use crate::cluster::url::Url;
 use crate::tracker::access::parse_network;
 
 /// One kind of value. The table in `config.rs` names one for each key.
