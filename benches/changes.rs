@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, announce};
 use tbtt::cluster::download_counters::NodeId;
-use tbtt::cluster::wire::{self, Batch, ReplicationRecord, Sender};
+use tbtt::cluster::wire::{self, BatchSender, ReplicationBatch, ReplicationRecord};
 use tbtt::tracker::{
     Announce, ApplyResult, DumpCursor, HostKey, Rng, Settings, TimedUpdate, Tracker,
 };
@@ -95,13 +95,13 @@ fn left(mut told: TimedUpdate) -> TimedUpdate {
 }
 
 fn pack(told: &[TimedUpdate]) -> Vec<Vec<u8>> {
-    let sender = Sender {
+    let sender = BatchSender {
         node: NodeId(1),
         run: 1,
     };
     let batches = told.chunks(BATCH).map(|told| {
         let mut batch = Vec::new();
-        wire::write_head(sender, &mut batch);
+        wire::write_header(sender, &mut batch);
         for told in told {
             wire::write_record(&ReplicationRecord::Peer(*told), &mut batch);
         }
@@ -112,7 +112,10 @@ fn pack(told: &[TimedUpdate]) -> Vec<Vec<u8>> {
 
 fn apply_update(tracker: &Tracker, batches: &[Vec<u8>], expected: ApplyResult) {
     for batch in batches {
-        for record in Batch::parse(batch).expect("just written").records() {
+        for record in ReplicationBatch::parse(batch)
+            .expect("just written")
+            .records()
+        {
             let ReplicationRecord::Peer(told) = record else {
                 continue;
             };

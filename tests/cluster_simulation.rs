@@ -1,8 +1,9 @@
-//! Several trackers of one cluster beside a plain model of the whole: random histories of announces, and of an engine and
-//! links that fail in every way; time in hand. When all is quiet redelivered, all must know the same.
+//! Simulates the nodes of a cluster and compares them with a plain model of what they should know. Histories of announces are
+//! random, the store and the connections to it fail in every way, and time is a parameter. Once everything works again, all
+//! nodes must know the same.
 //!
-//! `SEED=n cargo test --test cluster_simulation` replays one history. The nodes run what the daemon runs; only the engine
-//! and the connections to it are models.
+//! `SEED=n cargo test --test cluster_simulation` replays one history. The nodes run the daemon's code; only the store and the
+//! connections to it are models.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -12,13 +13,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tbtt::cluster::download_counters::{Counter, NodeId};
-use tbtt::cluster::node::Node;
+use tbtt::cluster::download_counters::{DownloadCounter, NodeId};
+use tbtt::cluster::node::ClusterNode;
 use tbtt::cluster::queue::{PARTITIONS, UpdateQueue};
-use tbtt::cluster::reader::{ReadStatus, Reader};
-use tbtt::cluster::resync::EntryId;
-use tbtt::cluster::stream_store::{Entry, StreamStore};
-use tbtt::cluster::writer::Writer;
+use tbtt::cluster::reader::{ReadStatus, StreamReader};
+use tbtt::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
+use tbtt::cluster::writer::StreamWriter;
 use tbtt::tracker::types::AnnounceEffect;
 use tbtt::tracker::{
     Admission, Announce, Class, DumpCursor, Event, HostKey, InfoHash, Key, PeerId, Rng,
@@ -30,31 +30,32 @@ const TORRENTS: u8 = 5;
 const HOSTS: u32 = 60;
 const TIMEOUT_SECS: u64 = 2700;
 
-/// Two changes of one peer within less may be told apart wrongly: a peer's age is kept in minutes.
+/// The order of two changes of a peer may be mistaken if they are closer together than this, because the age of a peer is
+/// stored in minutes.
 const BLUR_MS: u64 = 125_000;
 
-/// What a node told less than this before it crashed may be lost with it, for a replica that takes over lags behind.
+/// What a node sent less than this before it crashed may be lost with it, because a replica that takes over lags behind.
 const UNSAFE_MS: u64 = 12_000;
 
-/// How far a replica is behind.
+/// How far a replica lags behind.
 const LAG_MS: u64 = 5_000;
 
-/// Streams and keys, as far as the nodes use them.
-struct Engine {
+/// The model of the store: the streams and keys that the nodes use.
+struct StoreModel {
     up: bool,
-    /// Its clock is ahead of the world's by so much.
+    /// By how much the store's clock is ahead of the world's.
     ahead_ms: u64,
     streams: [Vec<(EntryId, Vec<u8>)>; PARTITIONS],
     last: [EntryId; PARTITIONS],
     fill_marker: Option<String>,
-    /// Who fills it, and until when by its clock.
+    /// The node that refills the store, and until when it holds the lock, in store time.
     refill: Option<(String, u64)>,
     downloads: HashMap<(NodeId, InfoHash), u32>,
-    /// Counters as they were before they were set, and when that was.
-    before: Vec<(u64, (NodeId, InfoHash), Option<u32>)>,
+    /// Values of counters before they were replaced, each with the time and the counter's key.
+    replaced_counters: Vec<(u64, (NodeId, InfoHash), Option<u32>)>,
 }
 
-impl Engine {
+impl StoreModel {
     fn empty(ahead_ms: u64) -> Self {
         Self {
             up: true,
@@ -64,7 +65,7 @@ impl Engine {
             fill_marker: None,
             refill: None,
             downloads: HashMap::new(),
-            before: Vec::new(),
+            replaced_counters: Vec::new(),
         }
     }
 
@@ -82,20 +83,20 @@ impl Engine {
         };
         stream.push((*last, batch.to_vec()));
         let oldest = now_ms.saturating_sub(1000 * (TIMEOUT_SECS + 120));
-        let old = stream.iter().take_while(|(id, _)| id.ms < oldest).count();
-        stream.drain(..old);
+        let expired = stream.iter().take_while(|(id, _)| id.ms < oldest).count();
+        stream.drain(..expired);
         *last
     }
 
-    /// A replica takes over that has not got the latest.
+    /// Replaces the store by a replica that lags behind.
     fn fail_over(&mut self, now_ms: u64, lag_ms: u64, ahead_ms: u64) {
-        let got = now_ms - lag_ms;
+        let replicated = now_ms - lag_ms;
         for (stream, last) in self.streams.iter_mut().zip(&mut self.last) {
-            stream.retain(|(id, _)| id.ms <= got + self.ahead_ms);
+            stream.retain(|(id, _)| id.ms <= replicated + self.ahead_ms);
             *last = stream.last().map_or(EntryId::default(), |(id, _)| *id);
         }
-        while let Some((at, key, before)) = self.before.pop() {
-            if at <= got {
+        while let Some((at, key, before)) = self.replaced_counters.pop() {
+            if at <= replicated {
                 break;
             }
             match before {
@@ -107,103 +108,103 @@ impl Engine {
     }
 }
 
-/// The engine and the ways to it.
-struct Net {
-    /// The world's time; all clocks go at its pace, but none shows it.
+/// The store and the connections to it.
+struct Network {
+    /// The world's time. All clocks run at its rate, but none shows it.
     ms: u64,
     random: Rng,
-    engine: Engine,
-    /// Another one breaks all connections.
-    engine_number: u64,
-    cut: [bool; NODES],
-    /// Of so many commands one is lost on its way, or its answer is; 0: none.
-    lossy: u32,
+    store: StoreModel,
+    /// A connection works only while this is the same as when it was made.
+    connection_number: u64,
+    /// Nodes that cannot reach the store.
+    cut_off: [bool; NODES],
+    /// One in this many commands is lost, and one in as many responses; 0: none.
+    loss: u32,
 }
 
-impl Net {
-    fn engine_ms(&self) -> u64 {
-        self.ms + self.engine.ahead_ms
+impl Network {
+    fn store_ms(&self) -> u64 {
+        self.ms + self.store.ahead_ms
     }
 
-    fn lost(&mut self) -> bool {
-        self.lossy > 0 && self.random.below(self.lossy) == 0
+    fn loses_packet(&mut self) -> bool {
+        self.loss > 0 && self.random.below(self.loss) == 0
     }
 }
 
-#[derive(Debug)]
-struct StoreError;
-
-/// A connection.
-struct Wire {
-    net: Rc<RefCell<Net>>,
+/// A node's connection to the store.
+struct Connection {
+    net: Rc<RefCell<Network>>,
     node: usize,
-    engine_number: u64,
-    /// What the engine's clock was taken to be ahead.
+    connection_number: u64,
+    /// By how much the node believes the store's clock to be ahead.
     ahead_ms: u64,
 }
 
-impl Wire {
-    fn connect(net: &Rc<RefCell<Net>>, node: usize) -> Result<Self, StoreError> {
+impl Connection {
+    fn connect(net: &Rc<RefCell<Network>>, node: usize) -> Result<Self, StoreError> {
         let mut state = net.borrow_mut();
-        if !state.engine.up || state.cut[node] || state.lost() {
-            return Err(StoreError);
+        if !state.store.up || state.cut_off[node] || state.loses_packet() {
+            return Err(failed());
         }
-        // Half the time that the answer took is not known.
-        let wrong_ms = u64::from(state.random.below(400));
+        // The node measures the round trip, but not the way back alone.
+        let error_ms = u64::from(state.random.below(400));
         Ok(Self {
             net: net.clone(),
             node,
-            engine_number: state.engine_number,
-            ahead_ms: state.engine.ahead_ms + 200 - wrong_ms,
+            connection_number: state.connection_number,
+            ahead_ms: state.store.ahead_ms + 200 - error_ms,
         })
     }
 
-    /// Has the engine do something, unless that or the answer is lost on its way.
-    fn ask<T>(&self, what: impl FnOnce(&mut Net) -> T) -> Result<T, StoreError> {
+    /// Executes a command in the store, unless the command is lost. Fails if the command or its response is lost.
+    fn command<T>(&self, command: impl FnOnce(&mut Network) -> T) -> Result<T, StoreError> {
         let net = &mut *self.net.borrow_mut();
-        let broken = net.engine_number != self.engine_number;
-        if broken || !net.engine.up || net.cut[self.node] || net.lost() {
-            return Err(StoreError);
+        let broken = net.connection_number != self.connection_number;
+        if broken || !net.store.up || net.cut_off[self.node] || net.loses_packet() {
+            return Err(failed());
         }
-        let answer = what(net);
-        if net.lost() {
-            Err(StoreError)
+        let response = command(net);
+        if net.loses_packet() {
+            Err(failed())
         } else {
-            Ok(answer)
+            Ok(response)
         }
     }
 }
 
-impl StreamStore for Wire {
-    type StoreError = StoreError;
+fn failed() -> StoreError {
+    StoreError::new("lost")
+}
 
+impl StreamStore for Connection {
     fn now_ms(&self) -> u64 {
         self.net.borrow().ms + self.ahead_ms
     }
 
     fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), StoreError> {
         for (partition, batch) in batches {
-            self.ask(|net| {
-                let now_ms = net.engine_ms();
-                net.engine.append(now_ms, *partition, batch);
+            self.command(|net| {
+                let now_ms = net.store_ms();
+                net.store.append(now_ms, *partition, batch);
             })?;
         }
         Ok(())
     }
 
-    /// Some of what there is: what comes from one stream may come much later than what comes from another.
+    /// Returns some of the entries: those of one stream may be read much later than those of another.
     fn read(
         &mut self,
-        from: &[EntryId; PARTITIONS],
+        after: &[EntryId; PARTITIONS],
         _: Duration,
     ) -> Result<Vec<Entry>, StoreError> {
-        self.ask(|net| {
+        self.command(|net| {
             let mut entries = Vec::new();
-            for (partition, (stream, from)) in net.engine.streams.iter().zip(from).enumerate() {
-                let late = net.lossy > 0 && net.random.below(4) == 0;
-                let most = if late { 0 } else { 64 };
-                let begin = stream.partition_point(|(id, _)| id <= from);
-                let new = stream[begin..].iter().take(most);
+            for (partition, (stream, after)) in net.store.streams.iter().zip(after).enumerate() {
+                let late = net.loss > 0 && net.random.below(4) == 0;
+                let max = if late { 0 } else { 64 };
+                let begin = stream.partition_point(|(id, _)| id <= after);
+                let new = stream[begin..].iter().take(max);
                 entries.extend(new.map(|(id, batch)| Entry {
                     partition,
                     id: *id,
@@ -215,24 +216,24 @@ impl StreamStore for Wire {
     }
 
     fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], StoreError> {
-        self.ask(|net| net.engine.last)
+        self.command(|net| net.store.last)
     }
 
     fn fill_marker(&mut self) -> Result<Option<String>, StoreError> {
-        self.ask(|net| net.engine.fill_marker.clone())
+        self.command(|net| net.store.fill_marker.clone())
     }
 
-    fn set_filled(&mut self, marker: &str) -> Result<(), StoreError> {
-        self.ask(|net| {
-            net.engine.fill_marker = Some(marker.to_owned());
-            net.engine.refill = None;
+    fn finish_refill(&mut self, marker: &str) -> Result<(), StoreError> {
+        self.command(|net| {
+            net.store.fill_marker = Some(marker.to_owned());
+            net.store.refill = None;
         })
     }
 
     fn try_lock_refill(&mut self, node: &str) -> Result<bool, StoreError> {
-        self.ask(|net| {
-            let now_ms = net.engine_ms();
-            let refill = &mut net.engine.refill;
+        self.command(|net| {
+            let now_ms = net.store_ms();
+            let refill = &mut net.store.refill;
             let free = refill.as_ref().is_none_or(|(_, until)| *until <= now_ms);
             if free {
                 *refill = Some((node.to_owned(), now_ms + 60_000));
@@ -241,22 +242,22 @@ impl StreamStore for Wire {
         })
     }
 
-    fn forget_before(&mut self, ms: u64) -> Result<(), StoreError> {
-        self.ask(|net| {
-            for stream in &mut net.engine.streams {
+    fn trim_before(&mut self, ms: u64) -> Result<(), StoreError> {
+        self.command(|net| {
+            for stream in &mut net.store.streams {
                 stream.retain(|(id, _)| id.ms >= ms);
             }
         })
     }
 
-    fn keep_refilling(&mut self, node: &str) -> Result<(), StoreError> {
-        self.ask(|net| net.engine.refill = Some((node.to_owned(), net.engine_ms() + 60_000)))
+    fn extend_refill_lock(&mut self, node: &str) -> Result<(), StoreError> {
+        self.command(|net| net.store.refill = Some((node.to_owned(), net.store_ms() + 60_000)))
     }
 
-    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), StoreError> {
-        let downloads = self.ask(|net| net.engine.downloads.clone())?;
+    fn read_counters(&mut self, each: &mut dyn FnMut(DownloadCounter)) -> Result<(), StoreError> {
+        let downloads = self.command(|net| net.store.downloads.clone())?;
         for ((node, info_hash), downloads) in downloads {
-            each(Counter {
+            each(DownloadCounter {
                 info_hash,
                 node,
                 downloads,
@@ -265,74 +266,76 @@ impl StreamStore for Wire {
         Ok(())
     }
 
-    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), StoreError> {
-        self.ask(|net| {
+    fn write_counters(&mut self, counters: &[DownloadCounter]) -> Result<(), StoreError> {
+        self.command(|net| {
             let now_ms = net.ms;
             for counter in counters {
                 let key = (counter.node, counter.info_hash);
-                let known = net.engine.downloads.get(&key).copied();
-                net.engine.before.push((now_ms, key, known));
-                net.engine.downloads.insert(key, counter.downloads);
+                let previous = net.store.downloads.get(&key).copied();
+                net.store.replaced_counters.push((now_ms, key, previous));
+                net.store.downloads.insert(key, counter.downloads);
             }
         })
     }
 }
 
-/// What one peer did last, told as plainly as can be.
+/// The last action of a peer.
 #[derive(Clone, Copy)]
-struct Last {
+struct LastAction {
     at_ms: u64,
     node: usize,
-    /// `None`: it left.
+    /// `None`: the peer left.
     class: Option<Class>,
-    /// When it had last done something else.
-    other_ms: Option<u64>,
-    /// It did something else shortly before, or word of it may be lost: what the nodes think of it is open.
-    open: bool,
+    /// When the peer last announced with another class.
+    other_class_ms: Option<u64>,
+    /// The peer did something else shortly before, or the update may be lost: the nodes may be wrong about this peer.
+    uncertain: bool,
 }
 
 /// A torrent and an endpoint.
 type Peer = (InfoHash, SocketAddr);
 
-/// The whole as it should be known.
+/// What all nodes should know.
 #[derive(Default)]
 struct Model {
-    peers: HashMap<Peer, Last>,
-    /// Downloads that were counted, and of these the ones that may have been lost in a crash.
+    peers: HashMap<Peer, LastAction>,
+    /// By torrent, the number of counted downloads, and how many of these a crash may have lost.
     counted: HashMap<InfoHash, (u32, u32)>,
-    /// What was counted and may be lost yet: by which node, and when.
+    /// Counted downloads that a crash may still lose: the node, the time, and the torrent.
     recent: Vec<(usize, u64, InfoHash)>,
-    /// When a replica took over whose clock was behind, and by how much: so much younger seems all that it holds, and what comes
-    /// to it before its clock is there redelivered.
-    fallen: Vec<(u64, u64)>,
+    /// When a store with a clock behind its predecessor's took over, and by how much the clock went back. All entries that the
+    /// store holds seem younger by that, as do those appended until the clock has caught up.
+    clock_setbacks: Vec<(u64, u64)>,
 }
 
 impl Model {
-    fn apply_update(&mut self, peer: Peer, mut last: Last) {
+    fn record(&mut self, peer: Peer, mut last: LastAction) {
         let before = self.peers.get(&peer).copied();
-        last.other_ms = before.and_then(|before| match before.class == last.class {
-            true => before.other_ms,
+        last.other_class_ms = before.and_then(|before| match before.class == last.class {
+            true => before.other_class_ms,
             false => Some(before.at_ms),
         });
         self.peers.insert(peer, last);
-        let near = |before: &Last| last.at_ms - before.at_ms < BLUR_MS;
+        let near = |before: &LastAction| last.at_ms - before.at_ms < BLUR_MS;
         if let Some(before) = before.filter(near) {
-            let other = before.class != last.class || before.open;
-            self.peers.entry(peer).and_modify(|last| last.open |= other);
+            let other = before.class != last.class || before.uncertain;
+            self.peers
+                .entry(peer)
+                .and_modify(|last| last.uncertain |= other);
         }
     }
 
-    /// Whether what the nodes think of a peer is open.
-    fn is_open(&self, last: &Last) -> bool {
-        let blurred = last.other_ms.is_some_and(|other_ms| {
-            let fallen = self
-                .fallen
+    /// Returns whether the nodes may be wrong about a peer.
+    fn is_uncertain(&self, last: &LastAction) -> bool {
+        let blurred = last.other_class_ms.is_some_and(|other_class_ms| {
+            let setbacks = self
+                .clock_setbacks
                 .iter()
-                .filter(|(at_ms, ms)| at_ms + ms >= other_ms);
-            let fallen_ms: u64 = fallen.map(|(_, ms)| ms).sum();
-            last.at_ms - other_ms < BLUR_MS + fallen_ms
+                .filter(|(at_ms, ms)| at_ms + ms >= other_class_ms);
+            let setback_ms: u64 = setbacks.map(|(_, ms)| ms).sum();
+            last.at_ms - other_class_ms < BLUR_MS + setback_ms
         });
-        last.open || blurred
+        last.uncertain || blurred
     }
 
     fn count(&mut self, node: usize, at_ms: u64, info_hash: InfoHash) {
@@ -340,17 +343,17 @@ impl Model {
         self.recent.push((node, at_ms, info_hash));
     }
 
-    /// Who has left since then may be taken to be there.
-    fn lose_leaves(&mut self, since_ms: u64) {
+    /// Records that the departures since then may be lost.
+    fn lose_departures(&mut self, since_ms: u64) {
         for last in self.peers.values_mut() {
-            last.open |= last.class.is_none() && last.at_ms >= since_ms;
+            last.uncertain |= last.class.is_none() && last.at_ms >= since_ms;
         }
     }
 
-    /// What a node heard since then may be lost.
+    /// Records that the announces to a node since then may be lost.
     fn lose(&mut self, node: usize, since_ms: u64) {
         for last in self.peers.values_mut() {
-            last.open |= last.node == node && last.at_ms >= since_ms;
+            last.uncertain |= last.node == node && last.at_ms >= since_ms;
         }
         let counted = &mut self.counted;
         self.recent.retain(|(by, at_ms, info_hash)| {
@@ -363,28 +366,29 @@ impl Model {
     }
 }
 
-/// A node's memory on its disk.
+/// The snapshot of a node.
 #[derive(Clone)]
 struct Snapshot {
     blocks: Vec<Vec<u8>>,
-    kept: Vec<u8>,
+    checkpoint: Vec<u8>,
     time: Time,
     at_ms: u64,
-    /// It had read everything by then.
+    /// The node had read everything by then.
     read_ms: u64,
 }
 
-/// A node's process.
+/// The process of a node.
 struct Process {
-    /// The world's time when it started, and its own, which has nothing to do with the others'.
+    /// The world's time at the start, and the node's own, which is unrelated to that of other nodes.
     start: (u64, Time),
     tracker: Arc<Tracker>,
-    updates: Arc<UpdateQueue>,
-    node: &'static Node,
-    writer: Option<(Writer<'static>, Wire)>,
-    reader: Option<(Reader<'static>, Wire)>,
-    /// It had told everything that it heard before then, and read everything that it was told.
-    told_ms: u64,
+    queue: Arc<UpdateQueue>,
+    node: &'static ClusterNode,
+    writer: Option<(StreamWriter<'static>, Connection)>,
+    reader: Option<(StreamReader<'static>, Connection)>,
+    /// The node had sent everything by then.
+    sent_ms: u64,
+    /// The node had read everything by then.
     read_ms: u64,
     snapshot: Option<Snapshot>,
 }
@@ -392,11 +396,11 @@ struct Process {
 /// How a process ends, and what the next one finds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Restart {
-    /// It tells the last, if it can, and writes all down.
+    /// The process sends its last updates, if it can, and saves a snapshot.
     Orderly,
-    /// The next one finds what was written down some time ago.
+    /// The next process finds an older snapshot.
     Crash,
-    /// The next one finds nothing.
+    /// The next process finds no snapshot.
     Empty,
 }
 
@@ -410,11 +414,11 @@ fn settings() -> Settings {
 }
 
 impl Process {
-    /// `queue` is how many changes may wait.
-    fn start(snapshot: Option<Snapshot>, ms: u64, queue: usize, random: &mut Rng) -> Self {
+    /// `capacity` is that of the queue.
+    fn start(snapshot: Option<Snapshot>, ms: u64, capacity: usize, random: &mut Rng) -> Self {
         let tracker = Arc::new(Tracker::new(settings(), random.next_u64()));
         (0..TORRENTS).for_each(|torrent| tracker.admit(&id(torrent), Admission::Listed));
-        let (mut now, mut kept) = (Time(random.below(120)), Vec::new());
+        let (mut now, mut checkpoint) = (Time(random.below(120)), Vec::new());
         if let Some(snapshot) = &snapshot {
             now = Time(snapshot.time.0 + ((ms - snapshot.at_ms) / 1000) as u32);
             let mut restore = tracker.restore(now, now.0 / 60 - snapshot.time.0 / 60);
@@ -422,21 +426,28 @@ impl Process {
                 restore.take_in(block).expect("it was just written");
             }
             restore.finish();
-            kept.clone_from(&snapshot.kept);
+            checkpoint.clone_from(&snapshot.checkpoint);
         }
-        let updates = Arc::new(UpdateQueue::new(queue));
-        let unlike = [random.next_u64(), random.next_u64()];
-        let tell = Box::new(|_: &_| {});
-        let node = Node::new(&kept, unlike, tracker.clone(), updates.clone(), tell);
+        let queue = Arc::new(UpdateQueue::new(capacity));
+        let identity = [random.next_u64(), random.next_u64()];
+        let ignore = Box::new(|_: &_| {});
+        let (tracker_of_node, queue_of_node) = (tracker.clone(), queue.clone());
+        let node = ClusterNode::new(
+            &checkpoint,
+            identity,
+            tracker_of_node,
+            queue_of_node,
+            ignore,
+        );
         Self {
             start: (ms, now),
             tracker,
-            updates,
-            // A few in each history.
+            queue,
+            // Each history leaks a few nodes.
             node: Box::leak(Box::new(node)),
             writer: None,
             reader: None,
-            told_ms: ms,
+            sent_ms: ms,
             read_ms: ms,
             snapshot,
         }
@@ -448,29 +459,29 @@ impl Process {
 
     fn save(&mut self, ms: u64) {
         let time = self.now(ms);
-        let kept = self.node.keep();
-        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
-        while self.tracker.save(time, &mut walk, &mut block).is_some() {
+        let checkpoint = self.node.checkpoint();
+        let (mut cursor, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
+        while self.tracker.save(time, &mut cursor, &mut block).is_some() {
             blocks.extend((!block.is_empty()).then(|| block.clone()));
         }
         self.snapshot = Some(Snapshot {
             blocks,
-            kept: kept(),
+            checkpoint: checkpoint(),
             time,
             at_ms: ms,
             read_ms: self.read_ms,
         });
     }
 
-    /// Whether there is something that the others were not told, as its snapshot would say.
-    fn owes(&self) -> bool {
-        !self.updates.is_empty() || self.node.keep()()[9..13] != [0xff; 4]
+    /// Returns whether the node has unsent updates, according to its queue and its checkpoint.
+    fn has_unsent(&self) -> bool {
+        !self.queue.is_empty() || self.node.checkpoint()()[9..13] != [0xff; 4]
     }
 
-    /// Whether it has read all streams to these ends.
+    /// Returns whether the node has read all streams up to these ends, according to its checkpoint.
     fn has_read(&self, ends: &[EntryId; PARTITIONS]) -> bool {
-        let kept = self.node.keep()();
-        let number = |at: usize| u64::from_be_bytes(kept[at..at + 8].try_into().unwrap());
+        let checkpoint = self.node.checkpoint()();
+        let number = |at: usize| u64::from_be_bytes(checkpoint[at..at + 8].try_into().unwrap());
         let read = (0..PARTITIONS).map(|partition| EntryId {
             ms: number(21 + 16 * partition),
             number: number(29 + 16 * partition),
@@ -478,14 +489,15 @@ impl Process {
         read.zip(ends).all(|(read, end)| read >= *end)
     }
 
-    /// Every peer that it contains.
+    /// Returns every peer in the memory of the node.
     fn peers(&self, ms: u64) -> HashMap<Peer, Class> {
-        let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
-        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut walk, &mut told) {}
-        let peers = told.into_iter().map(|told| {
-            let change = told.change;
+        let (mut cursor, mut updates) = (DumpCursor::default(), Vec::new());
+        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut cursor, &mut updates) {}
+        let peers = updates.into_iter().map(|update| {
+            let change = update.change;
             let at = SocketAddr::new(change.address, change.port.get());
-            ((change.info_hash, at), change.class.expect("it is there"))
+            let class = change.class.expect("a peer in memory has not left");
+            ((change.info_hash, at), class)
         });
         peers.collect()
     }
@@ -504,35 +516,37 @@ fn host_of(at: &SocketAddr) -> u32 {
 
 struct World {
     random: Rng,
-    net: Rc<RefCell<Net>>,
+    net: Rc<RefCell<Network>>,
     begin: Instant,
     nodes: Vec<Process>,
     model: Model,
-    swept_ms: u64,
-    /// Since when all have been connected, and owed nothing.
-    whole_ms: Option<u64>,
-    /// A node or the engine has lost its memory, and not everybody has been whole since: were another to lose its own, what only
-    /// the two knew would be gone.
-    forgot: bool,
-    /// When the engine lost its memory.
+    expired_ms: u64,
+    /// Since when all nodes have been connected and have sent and read everything.
+    synced_ms: Option<u64>,
+    /// A node or the store has lost its memory, and the nodes have not all been in sync for long enough since. If another lost
+    /// its memory now, what only these two knew would be gone.
+    memory_lost: bool,
+    /// When the store lost its memory.
     emptied_ms: u64,
-    /// An engine that was replaced, as it was then.
-    replaced: Option<Engine>,
-    /// How many peers were compared, and how many could not be.
-    compared: [usize; 2],
+    /// A store that was replaced, as it was then.
+    replaced: Option<StoreModel>,
+    /// Number of peers that were compared.
+    compared: usize,
+    /// Number of peers that could not be compared.
+    skipped: usize,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Rng::new(seed);
         let ms = 10_000_000;
-        let net = Net {
+        let net = Network {
             ms,
             random: Rng::new(random.next_u64()),
-            engine: Engine::empty(1_700_000_000_000),
-            engine_number: 0,
-            cut: [false; NODES],
-            lossy: 0,
+            store: StoreModel::empty(1_700_000_000_000),
+            connection_number: 0,
+            cut_off: [false; NODES],
+            loss: 0,
         };
         let mut nodes = Vec::new();
         for _ in 0..NODES {
@@ -544,12 +558,13 @@ impl World {
             begin: Instant::now(),
             nodes,
             model: Model::default(),
-            swept_ms: ms,
-            whole_ms: None,
-            forgot: false,
+            expired_ms: ms,
+            synced_ms: None,
+            memory_lost: false,
             emptied_ms: 0,
             replaced: None,
-            compared: [0, 0],
+            compared: 0,
+            skipped: 0,
         }
     }
 
@@ -557,7 +572,7 @@ impl World {
         self.net.borrow().ms
     }
 
-    /// Lets time pass, and each node do what is due.
+    /// Lets time pass, and lets each node do what is due.
     fn pass(&mut self, secs: u32) {
         self.net.borrow_mut().ms += u64::from(secs) * 1000;
         let first = self.random.below(NODES as u32) as usize;
@@ -567,9 +582,9 @@ impl World {
         for turn in 0..NODES {
             self.read((first + turn) % NODES);
         }
-        self.note_whole();
-        if self.ms() - self.swept_ms >= 60_000 {
-            self.swept_ms = self.ms();
+        self.record_sync();
+        if self.ms() - self.expired_ms >= 60_000 {
+            self.expired_ms = self.ms();
             for process in &self.nodes {
                 let now = process.now(self.ms());
                 (0..Tracker::SLICES).for_each(|slice| process.tracker.expire(now, slice));
@@ -577,20 +592,20 @@ impl World {
         }
     }
 
-    fn note_whole(&mut self) {
+    fn record_sync(&mut self) {
         let ms = self.ms();
-        let last = self.net.borrow().engine.last;
+        let last = self.net.borrow().store.last;
         for process in &mut self.nodes {
             if process.reader.is_some() && process.has_read(&last) {
                 process.read_ms = ms;
             }
         }
-        let whole = |process: &Process| process.told_ms == ms && process.read_ms == ms;
-        match self.nodes.iter().all(whole) {
-            true => self.whole_ms = self.whole_ms.or(Some(ms)),
-            false => self.whole_ms = None,
+        let is_synced = |process: &Process| process.sent_ms == ms && process.read_ms == ms;
+        match self.nodes.iter().all(is_synced) {
+            true => self.synced_ms = self.synced_ms.or(Some(ms)),
+            false => self.synced_ms = None,
         }
-        self.forgot &= self.whole_ms.is_none_or(|since| ms - since < 20_000);
+        self.memory_lost &= self.synced_ms.is_none_or(|since| ms - since < 20_000);
     }
 
     fn write(&mut self, number: usize) {
@@ -598,26 +613,26 @@ impl World {
         let at = self.begin + Duration::from_millis(ms);
         let process = &mut self.nodes[number];
         let now = process.now(ms);
-        let (mut writer, mut wire) = match process.writer.take() {
+        let (mut writer, mut connection) = match process.writer.take() {
             Some(connected) => connected,
-            None => match Wire::connect(&self.net, number) {
-                Ok(wire) => (Writer::new(process.node, now), wire),
-                Err(StoreError) => return Writer::new(process.node, now).lost(&"lost"),
+            None => match Connection::connect(&self.net, number) {
+                Ok(connection) => (StreamWriter::new(process.node, now), connection),
+                Err(error) => return StreamWriter::new(process.node, now).lost(&error),
             },
         };
         for _ in 0..4 {
-            match writer.step(&mut wire, now, at) {
+            match writer.step(&mut connection, now, at) {
                 Ok(true) => {}
                 Ok(false) => {
-                    if !process.owes() {
-                        process.told_ms = ms;
+                    if !process.has_unsent() {
+                        process.sent_ms = ms;
                     }
                     break;
                 }
-                Err(StoreError) => return writer.lost(&"lost"),
+                Err(error) => return writer.lost(&error),
             }
         }
-        process.writer = Some((writer, wire));
+        process.writer = Some((writer, connection));
     }
 
     fn read(&mut self, number: usize) {
@@ -625,30 +640,31 @@ impl World {
         let at = self.begin + Duration::from_millis(ms);
         let process = &mut self.nodes[number];
         let now = process.now(ms);
-        let (mut reader, mut wire) = match process.reader.take() {
+        let (mut reader, mut connection) = match process.reader.take() {
             Some(connected) => connected,
             None => {
-                let Some(reader) = Reader::new(process.node, at) else {
+                let Some(reader) = StreamReader::new(process.node, at) else {
                     return;
                 };
-                match Wire::connect(&self.net, number) {
-                    Ok(wire) => (reader, wire),
-                    Err(StoreError) => return reader.lost(&"lost"),
+                match Connection::connect(&self.net, number) {
+                    Ok(connection) => (reader, connection),
+                    Err(error) => return reader.lost(&error),
                 }
             }
         };
         for _ in 0..3 {
-            match reader.step(&mut wire, now, at) {
+            match reader.step(&mut connection, now, at) {
                 Ok(ReadStatus::Continue) => {}
                 Ok(ReadStatus::Superseded) => return,
-                Ok(ReadStatus::Stalled) | Err(StoreError) => return reader.lost(&"lost"),
+                Ok(ReadStatus::Stalled) => return reader.lost(&"stalled"),
+                Err(error) => return reader.lost(&error),
             }
         }
-        process.reader = Some((reader, wire));
+        process.reader = Some((reader, connection));
     }
 
-    /// Somebody announces to some node; `leaves`: or leaves.
-    fn announce(&mut self, leaves: bool) {
+    /// Sends an announce of a random peer to a random node. The peer may leave if `may_leave`.
+    fn announce(&mut self, may_leave: bool) {
         let random = &mut self.random;
         let torrent = random
             .below(TORRENTS.into())
@@ -659,10 +675,10 @@ impl World {
             false => format!("10.0.0.{host}").parse().unwrap(),
         };
         let peer = (id(torrent as u8), SocketAddr::new(address, 6881));
-        self.announce_peer(peer, leaves);
+        self.announce_peer(peer, may_leave);
     }
 
-    fn announce_peer(&mut self, peer: Peer, leaves: bool) {
+    fn announce_peer(&mut self, peer: Peer, may_leave: bool) {
         let ms = self.ms();
         let random = &mut self.random;
         let lifetime = 1000 * (TIMEOUT_SECS - 120);
@@ -671,7 +687,7 @@ impl World {
             .filter(|last| ms - last.at_ms < lifetime)
             .and_then(|last| last.class);
         let (event, complete) = match (class, random.below(20)) {
-            (Some(_), 0) if leaves => (Event::Stopped, false),
+            (Some(_), 0) if may_leave => (Event::Stopped, false),
             (Some(Class::Seeder), 1) => (Event::None, false),
             (Some(Class::Seeder), _) => (Event::None, true),
             (Some(_), 2..4) => (Event::Completed, true),
@@ -695,14 +711,14 @@ impl World {
         let process = &self.nodes[number];
         let now = process.now(ms);
         let answer = process.tracker.announce(now, &announce, &mut Vec::new());
-        let answer = answer.expect("it is listed");
-        let news = AnnounceEffect {
+        let answer = answer.expect("the torrent is listed");
+        let effect = AnnounceEffect {
             change: answer.change,
             counted: answer.counted,
         };
-        let dropped = process.updates.dropped.get();
-        process.updates.push_effect(&news, now);
-        let dropped = process.updates.dropped.get() > dropped;
+        let dropped = process.queue.dropped.get();
+        process.queue.push_effect(&effect, now);
+        let dropped = process.queue.dropped.get() > dropped;
         let class = match event {
             Event::Stopped => None,
             Event::Paused => Some(Class::Partial),
@@ -712,36 +728,36 @@ impl World {
         if answer.counted {
             self.model.count(number, ms, peer.0);
         }
-        let last = Last {
+        let last = LastAction {
             at_ms: ms,
             node: number,
             class,
-            other_ms: None,
-            open: dropped && class.is_none(),
+            other_class_ms: None,
+            uncertain: dropped && class.is_none(),
         };
-        self.model.apply_update(peer, last);
+        self.model.record(peer, last);
     }
 
-    /// Something goes wrong, or right redelivered.
-    fn trouble(&mut self) {
+    /// Breaks or repairs something.
+    fn disturb(&mut self) {
         let node = self.random.below(NODES as u32) as usize;
         let kind = self.random.below(12);
         let ms = self.ms();
         if kind < 5 {
             let net = &mut *self.net.borrow_mut();
             match kind {
-                0 | 1 => net.cut[node] ^= true,
+                0 | 1 => net.cut_off[node] ^= true,
                 2 => {
-                    net.engine.up ^= true;
-                    net.engine_number += 1;
+                    net.store.up ^= true;
+                    net.connection_number += 1;
                 }
-                3 => net.lossy = [0, 8, 40, 200][self.random.below(4) as usize],
+                3 => net.loss = [0, 8, 40, 200][self.random.below(4) as usize],
                 _ => self.nodes[node].save(ms),
             }
-        } else if !self.forgot {
-            self.forgot = true;
+        } else if !self.memory_lost {
+            self.memory_lost = true;
             match kind {
-                5..8 => self.lose_engine(),
+                5..8 => self.lose_store(),
                 8 | 9 => self.restart(node, Restart::Crash),
                 10 => self.restart(node, Restart::Empty),
                 _ => self.restart(node, Restart::Orderly),
@@ -749,31 +765,31 @@ impl World {
         }
     }
 
-    /// A replica takes over, or the engine is emptied, or another one, which may be an earlier one, takes its place.
-    fn lose_engine(&mut self) {
-        let elsewhere = 1_700_000_000_000 + u64::from(self.random.below(120_000)) - 60_000;
+    /// Replaces the store by a replica, empties it, or replaces it by another store, which may be an earlier one.
+    fn lose_store(&mut self) {
+        let other_ahead_ms = 1_700_000_000_000 + u64::from(self.random.below(120_000)) - 60_000;
         let kind = self.random.below(3);
         let net = &mut *self.net.borrow_mut();
         if kind == 0 {
-            net.engine_number += 1;
-            let fallen_ms = net.engine.ahead_ms.saturating_sub(elsewhere);
-            self.model.fallen.push((net.ms, fallen_ms));
-            return net.engine.fail_over(net.ms, LAG_MS, elsewhere);
+            net.connection_number += 1;
+            let setback_ms = net.store.ahead_ms.saturating_sub(other_ahead_ms);
+            self.model.clock_setbacks.push((net.ms, setback_ms));
+            return net.store.fail_over(net.ms, LAG_MS, other_ahead_ms);
         }
-        // That somebody left, only the streams can tell.
+        // Departures are in the streams only.
         let unread = self.nodes.iter().map(|process| process.read_ms).min();
         self.model
-            .lose_leaves(unread.unwrap_or(0).saturating_sub(UNSAFE_MS));
+            .lose_departures(unread.unwrap_or(0).saturating_sub(UNSAFE_MS));
         self.emptied_ms = net.ms;
         if kind == 1 {
-            // Its connections hold.
-            net.engine = Engine::empty(net.engine.ahead_ms);
+            // The connections survive.
+            net.store = StoreModel::empty(net.store.ahead_ms);
         } else {
-            net.engine_number += 1;
+            net.connection_number += 1;
             let other = self.replaced.take();
-            let other = other.unwrap_or_else(|| Engine::empty(elsewhere));
-            self.replaced = Some(std::mem::replace(&mut net.engine, other));
-            net.engine.up = true;
+            let other = other.unwrap_or_else(|| StoreModel::empty(other_ahead_ms));
+            self.replaced = Some(std::mem::replace(&mut net.store, other));
+            net.store.up = true;
         }
     }
 
@@ -786,52 +802,52 @@ impl World {
         if how == Restart::Orderly {
             process.save(ms);
         }
-        // TimedUpdate a moment before it ended, it may not have come to the others yet.
-        let unsure = process.told_ms.saturating_sub(UNSAFE_MS);
-        self.model.lose(number, unsure);
+        // Updates sent a moment before the end may not have reached the other nodes yet.
+        let unsafe_since = process.sent_ms.saturating_sub(UNSAFE_MS);
+        self.model.lose(number, unsafe_since);
         let snapshot = process.snapshot.take().filter(|_| how != Restart::Empty);
         if let Some(snapshot) = snapshot
             .as_ref()
             .filter(|snapshot| snapshot.read_ms < self.emptied_ms)
         {
             self.model
-                .lose_leaves(snapshot.read_ms.saturating_sub(UNSAFE_MS));
+                .lose_departures(snapshot.read_ms.saturating_sub(UNSAFE_MS));
         }
-        let queue = [60, 1000][self.random.below(2) as usize];
-        self.nodes[number] = Process::start(snapshot, ms, queue, &mut self.random);
+        let capacity = [60, 1000][self.random.below(2) as usize];
+        self.nodes[number] = Process::start(snapshot, ms, capacity, &mut self.random);
     }
 
     fn heal(&mut self) {
         let net = &mut *self.net.borrow_mut();
-        net.lossy = 0;
-        net.cut = [false; NODES];
-        net.engine_number += u64::from(!net.engine.up);
-        net.engine.up = true;
+        net.loss = 0;
+        net.cut_off = [false; NODES];
+        net.connection_number += u64::from(!net.store.up);
+        net.store.up = true;
     }
 
-    /// Compares what each node contains with the whole, as far as that can be known; `all` of it.
+    /// Compares the memory of each node with the model. Skips peers about which the nodes may be wrong, unless `all`.
     fn compare(&mut self, all: bool) {
         let ms = self.ms();
         let known: Vec<_> = self.nodes.iter().map(|process| process.peers(ms)).collect();
-        let mut open_torrents = HashSet::new();
+        let mut uncertain_torrents = HashSet::new();
         let mut peers: Vec<_> = self.model.peers.iter().collect();
         peers.sort_by_key(|(peer, _)| **peer);
         for (peer, last) in peers {
             let age_secs = (ms - last.at_ms) / 1000;
-            // Where it is told redelivered, a minute may be lost.
-            let ending = age_secs.abs_diff(TIMEOUT_SECS) < 400 && last.class.is_some();
+            // A resend may lose a minute of the age, so some nodes may have expired the peer.
+            let expiring = age_secs.abs_diff(TIMEOUT_SECS) < 400 && last.class.is_some();
             let expected = last.class.filter(|_| age_secs < TIMEOUT_SECS);
-            if (self.model.is_open(last) || ending) && !all {
-                open_torrents.insert(peer.0);
-                self.compared[1] += 1;
+            if (self.model.is_uncertain(last) || expiring) && !all {
+                uncertain_torrents.insert(peer.0);
+                self.skipped += 1;
                 continue;
             }
-            self.compared[0] += 1;
+            self.compared += 1;
             for (number, known) in known.iter().enumerate() {
                 let found = known.get(peer).copied();
                 assert_eq!(
                     found, expected,
-                    "node {number}: {peer:?}, heard by {} {age_secs} s ago",
+                    "node {number}: {peer:?}, announced to {} {age_secs} s ago",
                     last.node
                 );
             }
@@ -839,8 +855,8 @@ impl World {
         for torrent in (0..TORRENTS).map(id) {
             let mut hosts = HashSet::new();
             for (peer, last) in &self.model.peers {
-                let there = peer.0 == torrent && (ms - last.at_ms) / 1000 < TIMEOUT_SECS;
-                if let Some(class) = last.class.filter(|_| there) {
+                let is_present = peer.0 == torrent && (ms - last.at_ms) / 1000 < TIMEOUT_SECS;
+                if let Some(class) = last.class.filter(|_| is_present) {
                     hosts.insert((host_of(&peer.1), class as u8));
                 }
             }
@@ -850,7 +866,7 @@ impl World {
                 .iter()
                 .map(|process| process.tracker.scrape(&torrent));
             let entries: Vec<_> = entries.map(Option::unwrap).collect();
-            if !open_torrents.contains(&torrent) {
+            if !uncertain_torrents.contains(&torrent) {
                 for entry in &entries {
                     let counts = ScrapeEntry {
                         downloaded: 0,
@@ -865,7 +881,7 @@ impl World {
                     assert_eq!(counts, expected, "{torrent}");
                 }
             }
-            let (counted, perhaps_lost) = self
+            let (counted, may_be_lost) = self
                 .model
                 .counted
                 .get(&torrent)
@@ -873,18 +889,18 @@ impl World {
                 .unwrap_or_default();
             let downloaded: Vec<_> = entries.iter().map(|entry| entry.downloaded).collect();
             assert!(
-                downloaded.iter().all(|one| *one == downloaded[0]),
+                downloaded.iter().all(|count| *count == downloaded[0]),
                 "{torrent}: {downloaded:?} of {counted}"
             );
             assert!(
-                (counted - perhaps_lost..=counted).contains(&downloaded[0]),
-                "{torrent}: {} of {counted}, of which {perhaps_lost} may be lost",
+                (counted - may_be_lost..=counted).contains(&downloaded[0]),
+                "{torrent}: {} of {counted}, of which {may_be_lost} may be lost",
                 downloaded[0]
             );
         }
     }
 
-    /// A while in which everything may fail, and then one in which nothing does; all that was heard is known to all.
+    /// Lets everything fail for a while, and then nothing. Afterwards all nodes must know every announce.
     fn storm(&mut self) {
         for _ in 0..300 {
             for _ in 0..self.random.below(4) {
@@ -894,7 +910,7 @@ impl World {
                 (0..200).for_each(|_| self.announce(true));
             }
             if self.random.below(12) == 0 {
-                self.trouble();
+                self.disturb();
             }
             self.pass(1);
         }
@@ -903,7 +919,8 @@ impl World {
         self.compare(false);
     }
 
-    /// Longer than a peer lives, nothing fails and everybody announces now and then: all know the same of everything.
+    /// For longer than a peer's lifetime, nothing fails, and peers announce from time to time. Afterwards all nodes must know the
+    /// same about every peer.
     fn calm(&mut self) {
         for _ in 0..5 {
             let peers: Vec<_> = self.model.peers.keys().copied().collect();
@@ -924,7 +941,7 @@ impl World {
 }
 
 #[test]
-fn all_nodes_agree_when_all_is_quiet() {
+fn nodes_agree_once_everything_works() {
     let seeds = match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().expect("SEED is a number")],
         Err(_) => vec![1, 31, 35],
@@ -936,10 +953,10 @@ fn all_nodes_agree_when_all_is_quiet() {
             (0..4).for_each(|_| world.storm());
             world.calm();
         }
-        let [sure, open] = world.compared;
+        let (compared, skipped) = (world.compared, world.skipped);
         assert!(
-            sure > 4 * open,
-            "{sure} peers were compared, {open} were not"
+            compared > 4 * skipped,
+            "{compared} peers were compared, {skipped} were not"
         );
     }
 }

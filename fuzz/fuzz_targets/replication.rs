@@ -1,12 +1,14 @@
-//! Batches that a cluster's engine hands out, to a living tracker: what is read can be written and read redelivered, what is not
-//! taken changes nothing, and whatever is told the caps and the catalog hold.
+//! Batches from a cluster's store, applied to a tracker. What is parsed can be written and parsed again, an update that is not
+//! applied changes nothing, and the limits and the admissions hold for any input.
 #![no_main]
 
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::cluster::download_counters::{Counter, Downloads, NodeId};
-use tbtt::cluster::wire::{Batch, ReplicationRecord, write_head, write_record};
+use tbtt::cluster::download_counters::{DownloadCounter, DownloadCounters, NodeId};
+use tbtt::cluster::wire::{
+    BatchSender, ReplicationBatch, ReplicationRecord, write_header, write_record,
+};
 use tbtt::tracker::access::{AccessList, LocalNetworks};
 use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
@@ -14,7 +16,7 @@ use tbtt::tracker::{
     TimedUpdate, Totals, Tracker,
 };
 
-/// The torrents that have a say of their own.
+/// Torrents that are not merely unlisted.
 const LISTED: InfoHash = InfoHash([1; 20]);
 const DENIED: InfoHash = InfoHash([2; 20]);
 const WITHDRAWN: InfoHash = InfoHash([3; 20]);
@@ -22,12 +24,12 @@ const WITHDRAWN: InfoHash = InfoHash([3; 20]);
 const MAX_TORRENTS: usize = 6;
 const MAX_PEERS: usize = 24;
 const MAX_PEERS_PER_NETWORK: usize = 3;
-/// The most that count one torrent's downloads.
+/// Maximum number of nodes that count one torrent's downloads.
 const MAX_NODES: usize = 256;
 
-/// When it begins, for ages reach back to before time 0, and minutes wrap around.
-const BEGINNINGS: [Time; 4] = [Time(0), Time(59), Time(1_000_000), Time(u32::MAX - 10_000)];
-/// How long a batch lay in its stream, in seconds.
+/// Start times: ages may reach back to before time 0, and minutes wrap around.
+const START_TIMES: [Time; 4] = [Time(0), Time(59), Time(1_000_000), Time(u32::MAX - 10_000)];
+/// How long a batch was in its stream, in seconds.
 const PASSED: [u32; 8] = [0, 1, 2, 59, 60, 2700, 1 << 24, u32::MAX];
 
 fuzz_target!(|input: &[u8]| {
@@ -35,67 +37,68 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let open = first & 1 != 0;
-    let mut now = BEGINNINGS[usize::from(first >> 1 & 3)];
+    let mut now = START_TIMES[usize::from(first >> 1 & 3)];
     let tracker = tracker(open, 1);
-    let mut downloads = Downloads::default();
+    let mut downloads = DownloadCounters::default();
     if first & 8 != 0 {
-        // So many that there is room for a few.
+        // Leaves room for three more nodes.
         for node in 0..MAX_NODES as u64 - 3 {
             let info_hash = LISTED;
-            let counter = Counter {
+            let counter = DownloadCounter {
                 info_hash,
                 node: NodeId(1 << 32 | node),
                 downloads: 1,
             };
-            assert_eq!(downloads.apply_update(&counter), Some(node as u32 + 1));
+            assert_eq!(downloads.apply(&counter), Some(node as u32 + 1));
         }
     }
-    // Each batch behind its length and a byte that says how much later it is read, and how long after it was told.
+    // Each batch follows its length and a byte. The byte says how much time passes before the batch is read, and how long the
+    // batch was in its stream.
     while let Some((&[length_high, length_low, how], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([length_high, length_low]));
         let (bytes, after) = after.split_at(length.min(after.len()));
         rest = after;
         now.0 = now.0.saturating_add(u32::from(how >> 4) * 7);
         tracker.expire(now, usize::from(how));
-        let Ok(batch) = Batch::parse(bytes) else {
+        let Ok(batch) = ReplicationBatch::parse(bytes) else {
             continue;
         };
         let records: Vec<_> = batch.records().collect();
         let mut written = Vec::new();
-        write_head(batch.sender, &mut written);
+        write_header(batch.sender, &mut written);
         for record in &records {
             write_record(record, &mut written);
         }
-        let redelivered = Batch::parse(&written).expect("as it was written");
-        assert_eq!(redelivered.sender, batch.sender);
-        assert!(redelivered.records().eq(records.iter().copied()));
+        let parsed = ReplicationBatch::parse(&written).expect("written batches are valid");
+        assert_eq!(parsed.sender, batch.sender);
+        assert!(parsed.records().eq(records.iter().copied()));
         let passed_secs = PASSED[usize::from(how & 7)];
-        // A look at all shards takes long.
+        // Totals are passed on from record to record: computing them visits all shards.
         let mut totals = tracker.totals();
         for record in &records {
             match record {
                 ReplicationRecord::Counter(counter) => count(&tracker, &mut downloads, counter),
-                ReplicationRecord::Peer(told) => {
-                    apply_update(&tracker, now, passed_secs, told, &mut totals)
+                ReplicationRecord::Peer(update) => {
+                    apply_update(&tracker, now, passed_secs, update, &mut totals)
                 }
             }
-            assert!(within_caps(&totals, open), "{totals:?}");
+            assert!(within_limits(&totals, open), "{totals:?}");
         }
         assert_eq!(tracker.totals(), totals);
     }
-    tell_again(&tracker, now, open);
+    resend(&tracker, now, open);
     let mut bytes = downloads.save();
-    let mut restored = Downloads::default();
-    restored.restore(&bytes).expect("as it was saved");
-    downloads.counters().for_each(|known| {
-        assert_eq!(restored.apply_update(&known), None, "it is known");
+    let mut restored = DownloadCounters::default();
+    restored.restore(&bytes).expect("saved counters are valid");
+    downloads.iter().for_each(|known| {
+        assert_eq!(restored.apply(&known), None, "already applied");
     });
     bytes.pop();
     assert_eq!(
-        Downloads::default().restore(&bytes).is_ok(),
+        DownloadCounters::default().restore(&bytes).is_ok(),
         bytes.is_empty()
     );
-    forget(&tracker, now, open);
+    expire(&tracker, now, open);
 });
 
 fn tracker(open: bool, seed: u64) -> Tracker {
@@ -108,8 +111,9 @@ fn tracker(open: bool, seed: u64) -> Tracker {
         host_key: Some(HostKey::new("tbtt")),
         ..Settings::default()
     };
-    let unwelcome = ["192.0.2.0/24", "2001:db8:bad::/48"].map(|network| network.parse().unwrap());
-    settings.announces.access = AccessList::new(Vec::new(), unwelcome.to_vec());
+    let denied_networks =
+        ["192.0.2.0/24", "2001:db8:bad::/48"].map(|network| network.parse().unwrap());
+    settings.announces.access = AccessList::new(Vec::new(), denied_networks.to_vec());
     let tracker = Tracker::new(settings, seed);
     tracker.admit(&LISTED, Admission::Listed);
     tracker.admit(&DENIED, Admission::Denied);
@@ -122,18 +126,18 @@ fn tracker(open: bool, seed: u64) -> Tracker {
     tracker
 }
 
-/// Takes a counter in as a node does.
-fn count(tracker: &Tracker, downloads: &mut Downloads, counter: &Counter) {
+/// Applies a counter as a node does.
+fn count(tracker: &Tracker, downloads: &mut DownloadCounters, counter: &DownloadCounter) {
     let before = downloads.total(&counter.info_hash);
-    let Some(total) = downloads.apply_update(counter) else {
+    let Some(total) = downloads.apply(counter) else {
         assert_eq!(downloads.total(&counter.info_hash), before);
         return;
     };
     assert!(total >= before && total >= counter.downloads);
     assert_eq!(total, downloads.total(&counter.info_hash));
-    assert_eq!(downloads.apply_update(counter), None, "it is known");
+    assert_eq!(downloads.apply(counter), None, "already applied");
     let nodes = downloads
-        .counters()
+        .iter()
         .filter(|known| known.info_hash == counter.info_hash);
     assert!(nodes.count() <= MAX_NODES);
     tracker.show_downloads(&counter.info_hash, total);
@@ -142,31 +146,31 @@ fn count(tracker: &Tracker, downloads: &mut Downloads, counter: &Counter) {
     }
 }
 
-/// Hears of one peer, twice; `totals` are the tracker's.
+/// Applies an update twice. `totals` are the tracker's.
 fn apply_update(
     tracker: &Tracker,
     now: Time,
     passed_secs: u32,
-    told: &TimedUpdate,
+    update: &TimedUpdate,
     totals: &mut Totals,
 ) {
-    let (info_hash, joins) = (&told.change.info_hash, told.change.class.is_some());
+    let (info_hash, joins) = (&update.change.info_hash, update.change.class.is_some());
     let before = (*totals, tracker.scrape(info_hash));
-    let heard = tracker.apply_update(now, passed_secs, told);
+    let result = tracker.apply_update(now, passed_secs, update);
     let redelivered = TimedUpdate {
         redelivered: true,
-        ..*told
+        ..*update
     };
     assert_ne!(
         tracker.apply_update(now, passed_secs, &redelivered),
         ApplyResult::Applied,
-        "it is known"
+        "already applied"
     );
     *totals = tracker.totals();
     let after = (*totals, tracker.scrape(info_hash));
-    match heard {
+    match result {
         ApplyResult::Applied if joins => {
-            assert!(after.1.expect("it is tracked").peers() > 0);
+            assert!(after.1.expect("the torrent is tracked").peers() > 0);
             assert!(*info_hash != DENIED && *info_hash != WITHDRAWN);
         }
         ApplyResult::Applied => assert_eq!(peers(&after.0) + 1, peers(&before.0)),
@@ -175,7 +179,7 @@ fn apply_update(
     if let (Some(before), Some(after)) = (before.1, after.1) {
         assert_eq!(
             after.downloaded, before.downloaded,
-            "another has counted it"
+            "the other node counts the download"
         );
     }
 }
@@ -194,65 +198,64 @@ fn peers(totals: &Totals) -> usize {
     totals.peers_v4 + totals.peers_v6
 }
 
-fn within_caps(totals: &Totals, open: bool) -> bool {
+fn within_limits(totals: &Totals, open: bool) -> bool {
     let torrents = match open {
         true => totals.torrents <= MAX_TORRENTS,
         false => totals.torrents == 3,
     };
-    // A torrent's first is kept all the same.
+    // The first peer of a torrent is stored even beyond the limit.
     torrents && peers(totals) <= MAX_PEERS + totals.torrents
 }
 
-/// All that is known, told to an empty tracker: nothing is lost on the way, and nothing comes of it when it comes back.
-fn tell_again(tracker: &Tracker, now: Time, open: bool) {
-    // Who has been silent for too long is not told of.
+/// Sends all peers of the tracker to an empty tracker: none is lost, and the first tracker finds its own updates stale.
+fn resend(tracker: &Tracker, now: Time, open: bool) {
+    // Peers that have been silent for too long are not sent.
     (0..Tracker::SLICES).for_each(|slice| tracker.expire(now, slice));
-    let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
-    while tracker.dump_updates(now, u32::MAX, &mut walk, &mut told) {}
-    if told.is_empty() {
+    let (mut cursor, mut updates) = (DumpCursor::default(), Vec::new());
+    while tracker.dump_updates(now, u32::MAX, &mut cursor, &mut updates) {}
+    if updates.is_empty() {
         return;
     }
     let other = self::tracker(open, 2);
     let mut written = Vec::new();
-    let sender = tbtt::cluster::wire::Sender {
+    let sender = BatchSender {
         node: NodeId(1),
         run: 1,
     };
-    write_head(sender, &mut written);
-    for told in &told {
-        write_record(&ReplicationRecord::Peer(*told), &mut written);
+    write_header(sender, &mut written);
+    for update in &updates {
+        write_record(&ReplicationRecord::Peer(*update), &mut written);
     }
-    let batch = Batch::parse(&written).expect("as it was written");
-    assert!(
-        batch
-            .records()
-            .eq(told.iter().copied().map(ReplicationRecord::Peer))
-    );
+    let batch = ReplicationBatch::parse(&written).expect("written batches are valid");
+    let records = updates.iter().copied().map(ReplicationRecord::Peer);
+    assert!(batch.records().eq(records));
     let totals = tracker.totals();
-    for told in &told {
+    for update in &updates {
         assert_eq!(
-            tracker.apply_update(now, 0, told),
+            tracker.apply_update(now, 0, update),
             ApplyResult::Stale,
-            "{told:?}"
+            "{update:?}"
         );
-        let heard = other.apply_update(now, 0, told);
+        let result = other.apply_update(now, 0, update);
         assert!(
-            heard == ApplyResult::Applied || tracker.is_full(),
-            "{told:?}"
+            result == ApplyResult::Applied || tracker.is_full(),
+            "{update:?}"
         );
     }
     assert_eq!(tracker.totals(), totals);
     if !tracker.is_full() {
         assert_eq!(
             (peers(&other.totals()), peers(&totals)),
-            (told.len(), told.len())
+            (updates.len(), updates.len())
         );
         for tracker in [tracker, &other] {
             tracker.for_each_torrent(|id, entry| {
-                let of_it = told.iter().filter(|told| told.change.info_hash == *id);
+                let of_torrent = updates
+                    .iter()
+                    .filter(|update| update.change.info_hash == *id);
                 assert_eq!(
                     (entry.complete, entry.incomplete, entry.partial),
-                    counts(of_it),
+                    counts(of_torrent),
                     "{id}"
                 );
             });
@@ -260,23 +263,23 @@ fn tell_again(tracker: &Tracker, now: Time, open: bool) {
     }
 }
 
-/// How many hosts are complete, incomplete and partial: one for each family's endpoint, or for one of both.
-fn counts<'t>(told: impl Iterator<Item = &'t TimedUpdate>) -> (u32, u32, u32) {
+/// Returns how many hosts are complete, incomplete and partial. An IPv4 and an IPv6 endpoint of a host count once.
+fn counts<'u>(updates: impl Iterator<Item = &'u TimedUpdate>) -> (u32, u32, u32) {
     let mut endpoints = HashMap::new();
-    let mut hosts_of = [0; 3];
-    for TimedUpdate { change, .. } in told {
-        let class = change.class.expect("who has left is not told redelivered") as usize;
-        let of: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
+    let mut hosts = [0; 3];
+    for TimedUpdate { change, .. } in updates {
+        let class = change.class.expect("a peer in memory has not left") as usize;
+        let of_host: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
         let family = usize::from(change.address.is_ipv6());
-        of[family] += 1;
-        hosts_of[class] += u32::from(of[family] > of[1 - family]);
+        of_host[family] += 1;
+        hosts[class] += u32::from(of_host[family] > of_host[1 - family]);
     }
-    let [leechers, partial, complete] = hosts_of;
+    let [leechers, partial, complete] = hosts;
     (complete, leechers + partial, partial)
 }
 
-/// In an hour all have been silent for too long.
-fn forget(tracker: &Tracker, now: Time, open: bool) {
+/// Lets an hour pass, in which all peers expire.
+fn expire(tracker: &Tracker, now: Time, open: bool) {
     let Some(later) = now.0.checked_add(3600) else {
         return;
     };
@@ -284,7 +287,7 @@ fn forget(tracker: &Tracker, now: Time, open: bool) {
     let totals = tracker.totals();
     assert_eq!(peers(&totals), 0);
     assert!(
-        within_caps(&totals, open) && totals.torrents == 3,
+        within_limits(&totals, open) && totals.torrents == 3,
         "{totals:?}"
     );
 }

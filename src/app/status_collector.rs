@@ -122,7 +122,7 @@ impl StatusCollector {
                 interval: self.state_saver.interval(),
             },
             history: self.samples().history(self.sample()),
-            cluster: (self.state_saver.cluster.as_ref()).map(|cluster| cluster.figures()),
+            cluster: (self.state_saver.cluster.as_ref()).map(|cluster| cluster.report()),
             releases,
         }
     }

@@ -1,21 +1,33 @@
-//! Several trackers, one swarm: how a change travels from an announce on one host to an answer on another.
+//! Several trackers ("nodes") that share their swarms through a store, Valkey or Redis.
 //!
-//! 1. A worker answers an announce from its own memory, as ever. What that changed (a [`PeerUpdate`](crate::tracker::PeerUpdate):
-//!    joined, refreshed, completed, left) it puts into the [`UpdateQueue`], which never makes it wait; [`crate::server`] does
-//!    both.
-//! 2. Five times a second the [`Writer`] takes what has come, packs it into batches ([`changes`]), and appends these to
-//!    streams in the engine, Valkey or Redis: one stream for each sixteenth of all info-hashes. The engine forgets what
-//!    is older than a peer may be.
-//! 3. The [`Reader`] of every other node waits for what comes next in the streams, and gives each record to
-//!    [`Tracker::apply_update`], which checks it like any stranger's and lets nothing older undo what is newer.
-//! 4. The next announce there is answered with the peer among the others.
+//! An update travels from an announce on one node to a response of another:
 //!
-//! No node waits for another, or for the engine: without it each serves alone. What it owes the others when the engine is
-//! back, or comes back empty, [`Resync`] decides. A stream holds a peer's whole lifetime, so who begins at its start soon
-//! contains everybody. Downloads are counted by each node for itself, and what is shown is the sum ([`Downloads`]).
+//! 1. A worker responds to an announce from its own memory, as without a cluster. It puts what the announce changed (a
+//!    [`PeerUpdate`]: joined, refreshed, completed, left) into the [`UpdateQueue`], which never makes it wait. Both are done
+//!    in [`crate::server`].
+//! 2. Five times a second the [`StreamWriter`] takes the queued updates, packs them into batches ([`wire`]), and appends these
+//!    to streams in the store. There are 16 streams, selected by the info-hash. The store drops entries that are older than a
+//!    peer's lifetime.
+//! 3. The [`StreamReader`] of every other node waits for new entries, and passes each record to [`Tracker::apply_update`]. It
+//!    checks the record as it checks an announce, and an older update never undoes a newer one.
+//! 4. The next response to an announce for that torrent may contain the peer.
 //!
-//! [`Writer`] and [`Reader`] go in steps, are handed the time, and know the engine as a [`StreamStore`]: the simulation plays
-//! them with one of its own. The threads that turn them are in [`threads`].
+//! No node waits for another node or for the store: without the store, each serves its own peers. [`Resync`] decides what a
+//! node sends again when the store is back, or comes back empty. A stream holds a whole lifetime of a peer, so a node that
+//! reads the streams from the start soon knows every peer. Each node counts downloads separately, and shows the sum
+//! ([`DownloadCounters`]).
+//!
+//! [`StreamWriter`] and [`StreamReader`] advance in steps, with the time as a parameter and the store behind the trait
+//! [`StreamStore`]. `tests/cluster_simulation.rs` runs them against a model of the store, [`threads`] against the real one.
+//!
+//! [`PeerUpdate`]: crate::tracker::types::PeerUpdate
+//! [`Tracker::apply_update`]: crate::tracker::Tracker::apply_update
+//! [`UpdateQueue`]: queue::UpdateQueue
+//! [`StreamWriter`]: writer::StreamWriter
+//! [`StreamReader`]: reader::StreamReader
+//! [`Resync`]: resync::Resync
+//! [`DownloadCounters`]: download_counters::DownloadCounters
+//! [`StreamStore`]: stream_store::StreamStore
 #![forbid(unsafe_code)]
 
 mod checkpoint;
@@ -23,8 +35,10 @@ pub mod download_counters;
 pub mod node;
 pub mod queue;
 pub mod reader;
-#[cfg_attr(not(feature = "cluster"), path = "redis_disabled.rs")]
+#[cfg(feature = "cluster")]
 mod redis;
+#[cfg(not(feature = "cluster"))]
+mod redis_disabled;
 pub mod resync;
 pub mod settings;
 pub mod status;

@@ -1,4 +1,4 @@
-//! A tracker among others: what its writer and its reader share.
+//! A tracker in a cluster: the state that its writer and its reader share.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,152 +6,166 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cluster::checkpoint::{self, Checkpoint};
-use crate::cluster::download_counters::{Counter, Downloads, NodeId};
+use crate::cluster::download_counters::{DownloadCounter, DownloadCounters, NodeId};
 use crate::cluster::queue::{PARTITIONS, UpdateQueue};
-use crate::cluster::resync::{EntryId, Resync};
+use crate::cluster::resync::Resync;
 use crate::cluster::status::{ClusterStatus, EventHandler};
-use crate::cluster::wire::Sender;
+use crate::cluster::stream_store::EntryId;
+use crate::cluster::wire::BatchSender;
 use crate::lock::lock;
-use crate::status::report as figures;
-use crate::tracker::{InfoHash, Tracker};
+use crate::status::report;
+use crate::tracker::Tracker;
+use crate::tracker::types::InfoHash;
 
-/// A tracker among others: what its writer and its reader share.
-pub struct Node {
-    pub(super) own: Sender,
-    pub(super) updates: Arc<UpdateQueue>,
+/// A tracker in a cluster.
+pub struct ClusterNode {
+    /// The id and the run of this node.
+    pub(super) own: BatchSender,
+    pub(super) queue: Arc<UpdateQueue>,
     pub(super) tracker: Arc<Tracker>,
-    pub(super) standing: ClusterStatus,
-    pub(super) member: Mutex<Resync>,
-    pub(super) downloads: Mutex<Downloads>,
-    /// Counters that the engine may have, but not in its streams yet: who stays connected would not learn of them.
+    pub(super) status: ClusterStatus,
+    pub(super) resync: Mutex<Resync>,
+    pub(super) counters: Mutex<DownloadCounters>,
+    /// Counters that may be in the store's table, but not in its streams yet. Nodes that stay connected read only the streams,
+    /// so these counters are sent again after a reconnect.
     pub(super) unacknowledged: Mutex<HashSet<(NodeId, InfoHash)>>,
-    /// How far each stream has been read.
-    pub(super) read: Mutex<[EntryId; PARTITIONS]>,
-    /// How often the writer has appended something.
-    pub(super) appended: AtomicU64,
-    /// The reader asks for something to be appended.
+    /// The last entry applied from each stream.
+    pub(super) positions: Mutex<[EntryId; PARTITIONS]>,
+    /// Number of successful appends.
+    pub(super) appends: AtomicU64,
+    /// The reader asks the writer to append a heartbeat.
     pub(super) heartbeat_requested: AtomicBool,
-    /// [`Node::appended`] when the reader was lost: it goes on once the writer has proven that the engine is there.
-    pub(super) reader_lost: AtomicU64,
-    /// How often the writer has reached an engine that takes something. The reader follows it: were they connected to two
-    /// engines, one that was replaced might still answer, and nothing new come from it.
-    pub(super) connected: AtomicU64,
-    /// The engine is another: all of its streams are to be read.
+    /// The value of `appends` when the reader was lost. The reader reconnects after the next append: it proves that the store
+    /// works.
+    pub(super) appends_at_reader_loss: AtomicU64,
+    /// Number of connections of the writer on which the store accepted an append. The reader reconnects when it changes. If
+    /// the two were connected to different stores, the reader's could be one that was replaced: it might still respond, but
+    /// would receive nothing new.
+    pub(super) connection_generation: AtomicU64,
+    /// The store was emptied or replaced: the reader must read all streams from the start.
     pub(super) reread_all: AtomicBool,
-    /// Something was refused since the streams were last read from their start.
-    pub(super) refused: AtomicBool,
-    /// [`Tracker::listings`] when that was last looked at.
+    /// An update was rejected since the streams were last read from the start.
+    pub(super) rejected_some: AtomicBool,
+    /// [`Tracker::listings`] when it was last compared.
     pub(super) listings: AtomicU64,
-    /// [`Node::connected`] when the reader had last read all that was there.
+    /// The value of `connection_generation` for which the reader has read everything.
     pub(super) caught_up_generation: AtomicU64,
-    /// The engine's time when this process first reached it, in milliseconds since 1970; 0 before.
-    pub(super) began_ms: AtomicU64,
+    /// Store time when this process first reached the store, in milliseconds since 1970; 0 before.
+    pub(super) first_contact_ms: AtomicU64,
 }
 
-impl Node {
-    /// `kept` is what [`Node::keep`] gave before a restart; `random` is unlike at any other start. The tracker shows what was
-    /// counted so far, and serves nobody yet.
+impl ClusterNode {
+    /// Creates a node that continues from `checkpoint`, which [`ClusterNode::checkpoint`] returned before a restart. `random`
+    /// must differ at each start. The tracker must hold its restored download counts, and must not serve announces yet.
     pub fn new(
-        kept: &[u8],
+        checkpoint: &[u8],
         random: [u64; 2],
         tracker: Arc<Tracker>,
-        updates: Arc<UpdateQueue>,
-        tell: EventHandler,
+        queue: Arc<UpdateQueue>,
+        on_event: EventHandler,
     ) -> Self {
-        let kept = Checkpoint::read(kept);
-        let own = Sender {
-            node: kept.as_ref().map_or(NodeId(random[0]), |kept| kept.node),
+        let checkpoint = Checkpoint::parse(checkpoint);
+        let own = BatchSender {
+            node: checkpoint
+                .as_ref()
+                .map_or(NodeId(random[0]), |checkpoint| checkpoint.node),
             run: random[1] as u32,
         };
-        let (member, mut downloads, read) = match kept {
-            None => (Resync::new(own), Downloads::default(), Default::default()),
-            Some(kept) => {
-                let member = Resync::resume(own, kept.unsent_since, kept.epoch);
-                (member, kept.downloads, kept.read)
+        let (resync, mut counters, positions) = match checkpoint {
+            None => (
+                Resync::new(own),
+                DownloadCounters::default(),
+                Default::default(),
+            ),
+            Some(checkpoint) => {
+                let resync = Resync::resume(own, checkpoint.unsent_since, checkpoint.epoch);
+                (resync, checkpoint.counters, checkpoint.positions)
             }
         };
-        // It may have counted alone.
+        // The tracker may have counted downloads outside of the cluster.
         tracker.for_each_torrent(|info_hash, counts| {
-            downloads.adopt(*info_hash, counts.downloaded, own.node);
+            counters.adopt(*info_hash, counts.downloaded, own.node);
         });
         Self {
             own,
-            updates,
+            queue,
             tracker,
-            standing: ClusterStatus::new(tell),
-            member: Mutex::new(member),
-            downloads: Mutex::new(downloads),
+            status: ClusterStatus::new(on_event),
+            resync: Mutex::new(resync),
+            counters: Mutex::new(counters),
             unacknowledged: Mutex::default(),
-            read: Mutex::new(read),
-            appended: AtomicU64::new(0),
+            positions: Mutex::new(positions),
+            appends: AtomicU64::new(0),
             heartbeat_requested: AtomicBool::new(false),
-            reader_lost: AtomicU64::new(0),
-            connected: AtomicU64::new(0),
+            appends_at_reader_loss: AtomicU64::new(0),
+            connection_generation: AtomicU64::new(0),
             reread_all: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            rejected_some: AtomicBool::new(false),
             listings: AtomicU64::new(0),
             caught_up_generation: AtomicU64::new(0),
-            began_ms: AtomicU64::new(0),
+            first_contact_ms: AtomicU64::new(0),
         }
     }
 
-    /// For the snapshot, to go on from there after a restart. To be called before the tracker is written, which then holds
-    /// all that has been read; the bytes are to be asked for after that.
-    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
-        let read = *lock(&self.read);
+    /// Starts a checkpoint for the snapshot, from which the node continues after a restart.
+    ///
+    /// Call this method before the tracker is written, so that the tracker's part holds everything read up to the recorded
+    /// positions. Call the returned function, which returns the bytes, after that.
+    pub fn checkpoint(&self) -> impl Fn() -> Vec<u8> + '_ {
+        let positions = *lock(&self.positions);
         let (unsent_since, epoch) = {
-            let member = lock(&self.member);
-            (member.unsent_since(), member.epoch())
+            let resync = lock(&self.resync);
+            (resync.unsent_since(), resync.epoch())
         };
         move || {
-            let downloads = &lock(&self.downloads);
-            checkpoint::bytes(self.own.node, unsent_since, epoch, &read, downloads)
+            let counters = &lock(&self.counters);
+            checkpoint::write(self.own.node, unsent_since, epoch, &positions, counters)
         }
     }
 
-    /// `unix` is the time now, as operators see it.
-    pub fn figures(&self, unix: figures::Unix) -> figures::Cluster {
-        figures::Cluster {
-            queue_length: self.updates.len() as u64,
-            dropped: self.updates.dropped.get(),
-            ..self.standing.figures(self.own.node, unix)
+    /// Returns the node's part of the status report. `unix` is the current time.
+    pub fn report(&self, unix: report::Unix) -> report::Cluster {
+        report::Cluster {
+            queue_length: self.queue.len() as u64,
+            dropped: self.queue.dropped.get(),
+            ..self.status.report(self.own.node, unix)
         }
     }
 
-    pub(super) fn peers(&self) -> u64 {
+    /// Returns the number of peers in the tracker.
+    pub(super) fn peer_count(&self) -> u64 {
         let totals = self.tracker.totals();
         (totals.peers_v4 + totals.peers_v6) as u64
     }
 
-    /// Takes a counter in, and shows the new total.
-    pub(super) fn hear_counter(&self, counter: &Counter) {
-        let total = lock(&self.downloads).apply_update(counter);
+    /// Applies a counter, and makes the tracker show the new total.
+    pub(super) fn apply_counter(&self, counter: &DownloadCounter) {
+        let total = lock(&self.counters).apply(counter);
         if let Some(total) = total {
             self.tracker.show_downloads(&counter.info_hash, total);
         }
     }
 
-    /// Has the tracker show what all have counted; it forgets what it shows with a torrent's last peer, if it is open.
+    /// Makes the tracker show the downloads that all nodes have counted. An open tracker forgets them with a torrent's last
+    /// peer.
     pub(super) fn show_downloads(&self, info_hash: &InfoHash) {
-        let total = lock(&self.downloads).total(info_hash);
+        let total = lock(&self.counters).total(info_hash);
         if total > 0 {
             self.tracker.show_downloads(info_hash, total);
         }
     }
 
-    /// Whether the reader has read all that was there when the writer had connected, or found another engine.
-    pub(super) fn has_read(&self) -> bool {
-        let connected = self.connected.load(Ordering::Relaxed);
-        // In the order in which the reader changes them back.
+    /// Returns whether the reader has read everything that was in the store when the writer connected, or found the store
+    /// emptied or replaced.
+    pub(super) fn reader_caught_up(&self) -> bool {
+        let generation = self.connection_generation.load(Ordering::Relaxed);
+        // The reader resets `caught_up_generation` before it clears `reread_all`, so `reread_all` must be loaded first.
         !self.reread_all.load(Ordering::Acquire)
-            && self.caught_up_generation.load(Ordering::Relaxed) == connected
-    }
-
-    pub(super) fn name(&self) -> String {
-        format!("{:016x}", self.own.node.0)
+            && self.caught_up_generation.load(Ordering::Relaxed) == generation
     }
 }
 
-pub(super) fn due(last: Option<Instant>, at: Instant, every: Duration) -> bool {
-    last.is_none_or(|last| at.saturating_duration_since(last) >= every)
+/// Returns whether something that happens once per `interval` is due; the first time it always is.
+pub(super) fn is_due(last: Option<Instant>, at: Instant, interval: Duration) -> bool {
+    last.is_none_or(|last| at.saturating_duration_since(last) >= interval)
 }

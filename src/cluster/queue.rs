@@ -1,4 +1,4 @@
-//! What announces changed here, waiting to be passed on to the other trackers of a cluster.
+//! The queue of what announces changed on this node, waiting to be sent to the other nodes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,162 +7,161 @@ use std::thread::Thread;
 
 use crate::counter::Counter;
 use crate::lock::lock;
-use crate::tracker::types::AnnounceEffect;
-use crate::tracker::{InfoHash, PeerUpdate, Time};
+use crate::tracker::types::{AnnounceEffect, InfoHash, PeerUpdate, Time};
 
-/// Into how many streams the torrents are dealt out.
+/// Number of streams over which the torrents are distributed.
 pub const PARTITIONS: usize = 16;
 
-/// How many changes may have more room than they need kept for them, in each partition.
-const ROOM_KEPT: usize = 4096;
+/// Capacity kept in each partition's buffer after it is drained, in updates.
+const CAPACITY_KEPT: usize = 4096;
 
-/// A change and when it was.
+/// An update in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Waiting {
+pub struct QueuedUpdate {
     pub change: PeerUpdate,
+    /// When the announce came.
     pub at: Time,
-    /// It may have been told before.
+    /// The update may have been sent before.
     pub redelivered: bool,
 }
 
-/// Filled by the workers, emptied by the thread that writes to the engine. No worker ever waits here for more than another's
-/// push, and it holds only so much.
+/// A bounded queue between the workers and the thread that writes to the store. A worker never waits here for longer than
+/// another worker's push.
 pub struct UpdateQueue {
-    parts: [Mutex<Vec<Waiting>>; PARTITIONS],
-    waiting: AtomicUsize,
-    most: usize,
-    /// Downloads that were made, by torrent: memory cannot tell them, so none is ever dropped.
-    counts: Mutex<HashMap<InfoHash, u32>>,
-    /// The engine is out of reach.
-    away: AtomicBool,
-    /// Changes that found it full.
+    partitions: [Mutex<Vec<QueuedUpdate>>; PARTITIONS],
+    len: AtomicUsize,
+    capacity: usize,
+    /// Completed downloads by torrent. They cannot be read from memory later, so none is ever dropped.
+    downloads: Mutex<HashMap<InfoHash, u32>>,
+    store_lost: AtomicBool,
+    /// Updates that were dropped because the queue was full.
     pub dropped: Counter,
-    /// Since when they did, until somebody asks.
+    /// When the first update was dropped since [`UpdateQueue::take_dropped_since`].
     dropped_since: Mutex<Option<Time>>,
     writer: OnceLock<Thread>,
 }
 
-/// The stream in which a torrent's changes travel.
+/// Returns the number of the stream that carries a torrent's updates.
 pub fn partition(info_hash: &InfoHash) -> usize {
     usize::from(info_hash.0[0]) % PARTITIONS
 }
 
 impl UpdateQueue {
-    /// Holds `most` changes.
-    pub fn new(most: usize) -> Self {
+    /// Returns an empty queue for up to `capacity` updates. The store counts as lost until it is reached.
+    pub fn new(capacity: usize) -> Self {
         Self {
-            parts: Default::default(),
-            waiting: AtomicUsize::new(0),
-            most,
-            counts: Mutex::default(),
-            away: AtomicBool::new(true),
+            partitions: Default::default(),
+            len: AtomicUsize::new(0),
+            capacity,
+            downloads: Mutex::default(),
+            store_lost: AtomicBool::new(true),
             dropped: Counter::default(),
             dropped_since: Mutex::default(),
             writer: OnceLock::new(),
         }
     }
 
-    /// Who is woken when it fills: set once.
+    /// Sets the thread to wake when the queue fills. Only the first call has an effect.
     pub fn set_writer(&self, writer: Thread) {
         let _ = self.writer.set(writer);
     }
 
-    /// Has it look, whatever is waiting.
+    /// Wakes the writing thread.
     pub fn wake_writer(&self) {
         self.writer.get().inspect(|writer| writer.unpark());
     }
 
-    /// While the engine is out of reach only leaves are kept: who is here can be told from memory afterwards. What has waited
-    /// since before that was known gives them room, too.
-    pub fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
-        if !away {
+    /// Records whether the store is lost. Until it is back, only departures are queued: the peers that are here can be sent
+    /// from memory afterwards. Other updates that already wait are removed, so that departures find room.
+    pub fn set_store_lost(&self, lost: bool) {
+        self.store_lost.store(lost, Ordering::Relaxed);
+        if !lost {
             return;
         }
-        for part in &self.parts {
-            let mut part = lock(part);
-            let before = part.len();
-            part.retain(|waiting| waiting.change.class.is_none());
-            self.waiting
-                .fetch_sub(before - part.len(), Ordering::Relaxed);
+        for partition in &self.partitions {
+            let mut partition = lock(partition);
+            let before = partition.len();
+            partition.retain(|update| update.change.class.is_none());
+            self.len
+                .fetch_sub(before - partition.len(), Ordering::Relaxed);
         }
     }
 
-    /// Keeps what an announce did, if that is anything.
-    pub fn push_effect(&self, news: &AnnounceEffect, at: Time) {
-        if let Some(change) = news.change {
-            if news.counted {
-                *lock(&self.counts).entry(change.info_hash).or_default() += 1;
+    /// Queues what an announce changed, if it changed anything.
+    pub fn push_effect(&self, effect: &AnnounceEffect, at: Time) {
+        if let Some(change) = effect.change {
+            if effect.counted {
+                *lock(&self.downloads).entry(change.info_hash).or_default() += 1;
             }
             self.push(change, at);
         }
     }
 
-    /// Keeps a change if there is room.
+    /// Queues an update if there is room.
     pub fn push(&self, change: PeerUpdate, at: Time) {
         let redelivered = false;
-        self.keep(Waiting {
+        self.enqueue(QueuedUpdate {
             change,
             at,
             redelivered,
         });
     }
 
-    /// Keeps a change redelivered that was taken.
-    pub fn put_back(&self, waiting: &Waiting) {
+    /// Queues an update again that was taken before and may have been sent.
+    pub fn put_back(&self, update: &QueuedUpdate) {
         let redelivered = true;
-        self.keep(Waiting {
+        self.enqueue(QueuedUpdate {
             redelivered,
-            ..*waiting
+            ..*update
         });
     }
 
-    fn keep(&self, waiting: Waiting) {
-        let Waiting { change, at, .. } = waiting;
-        if change.class.is_some() && self.away.load(Ordering::Relaxed) {
+    fn enqueue(&self, update: QueuedUpdate) {
+        let QueuedUpdate { change, at, .. } = update;
+        if change.class.is_some() && self.store_lost.load(Ordering::Relaxed) {
             return;
         }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before >= self.most {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let before = self.len.fetch_add(1, Ordering::Relaxed);
+        if before >= self.capacity {
+            self.len.fetch_sub(1, Ordering::Relaxed);
             self.dropped.add_one();
             lock(&self.dropped_since).get_or_insert(at);
             return;
         }
-        lock(&self.parts[partition(&change.info_hash)]).push(waiting);
-        if before == self.most / 4 {
+        lock(&self.partitions[partition(&change.info_hash)]).push(update);
+        if before == self.capacity / 4 {
             self.wake_writer();
         }
     }
 
-    /// How many it can hold.
-    pub fn most(&self) -> usize {
-        self.most
+    /// Returns how many updates the queue can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
-    /// How many are waiting.
+    /// Returns the number of updates that wait.
     pub fn len(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.len.load(Ordering::Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Swaps one partition's changes, in their order, for an empty `into`.
-    pub fn take(&self, partition: usize, into: &mut Vec<Waiting>) {
+    /// Moves a partition's updates into `into`, in their order. The buffer of `into` is emptied and becomes the partition's.
+    pub fn take(&self, partition: usize, into: &mut Vec<QueuedUpdate>) {
         into.clear();
-        into.shrink_to(ROOM_KEPT);
-        std::mem::swap(&mut *lock(&self.parts[partition]), into);
-        self.waiting.fetch_sub(into.len(), Ordering::Relaxed);
+        into.shrink_to(CAPACITY_KEPT);
+        std::mem::swap(&mut *lock(&self.partitions[partition]), into);
+        self.len.fetch_sub(into.len(), Ordering::Relaxed);
     }
 
-    /// The downloads that were made since the last call.
-    pub fn take_counts(&self) -> HashMap<InfoHash, u32> {
-        std::mem::take(&mut lock(&self.counts))
+    /// Takes the downloads that were completed since the last call, by torrent.
+    pub fn take_downloads(&self) -> HashMap<InfoHash, u32> {
+        std::mem::take(&mut lock(&self.downloads))
     }
 
-    /// Since when some have found it full, if any have since the last call.
+    /// Returns when the first update was dropped since the last call, if any was.
     pub fn take_dropped_since(&self) -> Option<Time> {
         lock(&self.dropped_since).take()
     }
@@ -173,7 +172,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::tracker::Class;
+    use crate::tracker::types::Class;
 
     fn change(torrent: u8, class: Option<Class>) -> PeerUpdate {
         PeerUpdate {
@@ -186,93 +185,93 @@ mod tests {
         }
     }
 
-    fn taken(updates: &UpdateQueue, partition: usize) -> Vec<Waiting> {
+    fn taken(queue: &UpdateQueue, partition: usize) -> Vec<QueuedUpdate> {
         let mut taken = Vec::new();
-        updates.take(partition, &mut taken);
+        queue.take(partition, &mut taken);
         taken
     }
 
     #[test]
-    fn a_torrents_changes_stay_in_order_and_together() {
-        let updates = UpdateQueue::new(8);
-        updates.set_away(false);
+    fn keeps_order_within_a_partition() {
+        let queue = UpdateQueue::new(8);
+        queue.set_store_lost(false);
         for (torrent, at) in [(1, 10), (2, 11), (17, 12), (1, 13)] {
-            updates.push(change(torrent, Some(Class::Leecher)), Time(at));
+            queue.push(change(torrent, Some(Class::Leecher)), Time(at));
         }
-        assert_eq!(updates.len(), 4);
-        let times = taken(&updates, 1)
+        assert_eq!(queue.len(), 4);
+        let times = taken(&queue, 1)
             .iter()
-            .map(|w| w.at.0)
+            .map(|update| update.at.0)
             .collect::<Vec<_>>();
         assert_eq!(times, [10, 12, 13]);
-        assert_eq!(updates.len(), 1);
-        assert_eq!(taken(&updates, 2).len(), 1);
-        assert!(updates.is_empty());
+        assert_eq!(queue.len(), 1);
+        assert_eq!(taken(&queue, 2).len(), 1);
+        assert!(queue.is_empty());
     }
 
     #[test]
-    fn what_finds_it_full_is_counted_and_its_time_kept() {
-        let updates = UpdateQueue::new(2);
-        updates.set_away(false);
-        (0..5).for_each(|at| updates.push(change(1, None), Time(at)));
-        assert_eq!((updates.len(), updates.dropped.get()), (2, 3));
-        assert_eq!(updates.take_dropped_since(), Some(Time(2)));
-        assert_eq!(updates.take_dropped_since(), None);
-        assert_eq!(taken(&updates, 1).len(), 2);
-        updates.push(change(1, None), Time(9));
-        assert_eq!((updates.len(), updates.dropped.get()), (1, 3));
+    fn counts_drops_and_keeps_time_of_the_first() {
+        let queue = UpdateQueue::new(2);
+        queue.set_store_lost(false);
+        (0..5).for_each(|at| queue.push(change(1, None), Time(at)));
+        assert_eq!((queue.len(), queue.dropped.get()), (2, 3));
+        assert_eq!(queue.take_dropped_since(), Some(Time(2)));
+        assert_eq!(queue.take_dropped_since(), None);
+        assert_eq!(taken(&queue, 1).len(), 2);
+        queue.push(change(1, None), Time(9));
+        assert_eq!((queue.len(), queue.dropped.get()), (1, 3));
     }
 
     #[test]
-    fn without_the_engine_only_what_memory_cannot_tell_is_kept() {
-        let updates = UpdateQueue::new(8);
-        updates.push(change(1, Some(Class::Seeder)), Time(0));
-        assert!(updates.is_empty());
-        updates.push(change(1, None), Time(1));
-        let times = taken(&updates, 1)
+    fn queues_only_departures_while_store_is_lost() {
+        let queue = UpdateQueue::new(8);
+        queue.push(change(1, Some(Class::Seeder)), Time(0));
+        assert!(queue.is_empty());
+        queue.push(change(1, None), Time(1));
+        let times = taken(&queue, 1)
             .iter()
-            .map(|w| w.at.0)
+            .map(|update| update.at.0)
             .collect::<Vec<_>>();
         assert_eq!(times, [1]);
     }
 
     #[test]
-    fn who_waits_to_come_makes_room_for_who_leaves() {
-        let updates = UpdateQueue::new(2);
-        updates.set_away(false);
-        updates.push(change(1, Some(Class::Seeder)), Time(0));
-        updates.push(change(1, Some(Class::Leecher)), Time(1));
-        updates.set_away(true);
-        updates.push(change(1, None), Time(2));
-        updates.push(change(2, None), Time(3));
-        assert_eq!((updates.len(), updates.dropped.get()), (2, 0));
+    fn losing_the_store_makes_room_for_departures() {
+        let queue = UpdateQueue::new(2);
+        queue.set_store_lost(false);
+        queue.push(change(1, Some(Class::Seeder)), Time(0));
+        queue.push(change(1, Some(Class::Leecher)), Time(1));
+        queue.set_store_lost(true);
+        queue.push(change(1, None), Time(2));
+        queue.push(change(2, None), Time(3));
+        assert_eq!((queue.len(), queue.dropped.get()), (2, 0));
     }
 
     #[test]
-    fn a_download_is_never_dropped() {
-        let updates = UpdateQueue::new(0);
-        let news = AnnounceEffect {
+    fn never_drops_downloads() {
+        let queue = UpdateQueue::new(0);
+        let effect = AnnounceEffect {
             change: Some(change(1, Some(Class::Seeder))),
             counted: true,
         };
-        (0..3).for_each(|at| updates.push_effect(&news, Time(at)));
-        assert!(updates.is_empty());
+        (0..3).for_each(|at| queue.push_effect(&effect, Time(at)));
+        assert!(queue.is_empty());
         let expected = HashMap::from([(InfoHash([1; 20]), 3)]);
-        assert_eq!(updates.take_counts(), expected);
-        assert!(updates.take_counts().is_empty());
+        assert_eq!(queue.take_downloads(), expected);
+        assert!(queue.take_downloads().is_empty());
     }
 
     #[test]
-    fn a_flood_leaves_no_room_behind() {
-        let updates = UpdateQueue::new(100_000);
-        updates.set_away(false);
-        (0..100_000).for_each(|at| updates.push(change(1, None), Time(at)));
+    fn shrinks_buffers_after_a_flood() {
+        let queue = UpdateQueue::new(100_000);
+        queue.set_store_lost(false);
+        (0..100_000).for_each(|at| queue.push(change(1, None), Time(at)));
         let mut taken = Vec::new();
-        updates.take(1, &mut taken);
+        queue.take(1, &mut taken);
         assert_eq!(taken.len(), 100_000);
-        updates.take(1, &mut taken);
+        queue.take(1, &mut taken);
         assert!(taken.is_empty());
-        updates.take(1, &mut taken);
-        assert!(taken.capacity() <= ROOM_KEPT);
+        queue.take(1, &mut taken);
+        assert!(taken.capacity() <= CAPACITY_KEPT);
     }
 }

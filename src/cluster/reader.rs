@@ -1,224 +1,231 @@
-//! One connection's reading, step by step.
+//! Applies what other nodes sent: one connection of the reader, in steps.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::cluster::node::{Node, due};
+use crate::cluster::node::{ClusterNode, is_due};
 use crate::cluster::queue::PARTITIONS;
-use crate::cluster::resync::EntryId;
 use crate::cluster::status::Side;
-use crate::cluster::stream_store::{Entry, StreamStore};
-use crate::cluster::wire::{self, Batch, ReplicationRecord};
+use crate::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
+use crate::cluster::wire::{self, ReplicationBatch, ReplicationRecord};
 use crate::lock::lock;
-use crate::tracker::{ApplyResult, Time};
+use crate::tracker::ApplyResult;
+use crate::tracker::types::Time;
 
-/// How long one wait for something to read is.
+/// How long a read waits for new entries.
 const READ_WAIT: Duration = Duration::from_secs(1);
 
-/// How much before where it stopped a node reads on after it has lost the engine: another one may have taken its place, whose
-/// clock is not the same. To apply_update a change twice does no harm.
+/// After a reconnect, reading starts this long before the last entry that was read: another store with another clock may have
+/// taken over. Applying an update twice does no harm.
 const REREAD_MS: u64 = 60_000;
 
-/// From one reading of all the streams to the next, for torrents that others have listed earlier than this node.
-const LISTED_REST: Duration = Duration::from_secs(15);
+/// The interval between two readings of all streams from the start for updates that were rejected. Other nodes may list a
+/// torrent earlier than this node does.
+const REREAD_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What a node has written must come back to it in this time, or it is connected to an engine that no longer gets what
-/// others write.
-const ECHO_PATIENCE: Duration = Duration::from_secs(30);
+/// The writer's own batches must be read back within this time. Otherwise the reader is connected to a store that no longer
+/// receives what the nodes write.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long after a node's start its former self may still be seen to tell something, by a clock that is not the same
-/// after a failover.
-const DOUBLED_MS: u64 = 60_000;
+/// A batch with this node's id, but of another run, shows that a second daemon has the same id only if the batch was appended
+/// this long after the node first reached the store. The margin allows for a failover to a store with another clock.
+const EARLIER_RUN_MS: u64 = 60_000;
 
-/// One connection's reading, step by step.
-pub struct Reader<'n> {
-    node: &'n Node,
-    /// [`Node::connected`], as this follows it.
-    connected: u64,
-    from: [EntryId; PARTITIONS],
-    /// Up to there all has been heard before.
-    heard: [EntryId; PARTITIONS],
-    /// Where the streams ended at the connection.
-    last: Option<[EntryId; PARTITIONS]>,
-    caught_up_generation: bool,
-    /// When something that this node wrote was last read.
-    echoed: Instant,
-    /// When all was last read redelivered for torrents that had not been listed.
-    listed: Option<Instant>,
+/// One connection of the reader.
+pub struct StreamReader<'n> {
+    node: &'n ClusterNode,
+    /// The generation of the writer's connection that this reader belongs to, see [`ClusterNode::connection_generation`].
+    generation: u64,
+    /// Where to continue in each stream.
+    positions: [EntryId; PARTITIONS],
+    /// The highest id read from each stream. Entries up to this id are redelivered when they are read again.
+    highest: [EntryId; PARTITIONS],
+    /// The ends of the streams when this reader connected, or last started again from their start.
+    ends: Option<[EntryId; PARTITIONS]>,
+    /// The reader has read up to `ends`.
+    caught_up: bool,
+    /// When a batch of this node was last read back.
+    last_echo: Instant,
+    /// When the streams were last read again for rejected updates.
+    last_reread: Option<Instant>,
 }
 
-/// What has become of a reader.
+/// What becomes of a reader after a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadStatus {
+    /// The next step may follow.
     Continue,
-    /// The writer has another connection.
+    /// The writer has another connection, so the reader must connect again as well.
     Superseded,
-    /// What the writer wrote does not come back: this engine no longer gets what others write.
+    /// The writer's batches do not come back: this store no longer receives what the nodes write.
     Stalled,
 }
 
-impl<'n> Reader<'n> {
-    /// `None` while the writer has no connection, or has not appended anything since the last reader was lost.
-    pub fn new(node: &'n Node, at: Instant) -> Option<Self> {
-        let connected = node.connected.load(Ordering::Relaxed);
-        let proven =
-            node.appended.load(Ordering::Relaxed) > node.reader_lost.load(Ordering::Relaxed);
-        let read = *lock(&node.read);
-        (proven && node.standing.is_up(Side::Writer)).then_some(Self {
+impl<'n> StreamReader<'n> {
+    /// Returns `None` while the writer is not connected, or has not appended anything since the last reader was lost.
+    pub fn new(node: &'n ClusterNode, at: Instant) -> Option<Self> {
+        let generation = node.connection_generation.load(Ordering::Relaxed);
+        let store_works = node.appends.load(Ordering::Relaxed)
+            > node.appends_at_reader_loss.load(Ordering::Relaxed);
+        let positions = *lock(&node.positions);
+        (store_works && node.status.is_connected(Side::Writer)).then_some(Self {
             node,
-            connected,
-            from: read,
-            heard: read,
-            last: None,
-            caught_up_generation: false,
-            echoed: at,
-            listed: None,
+            generation,
+            positions,
+            highest: positions,
+            ends: None,
+            caught_up: false,
+            last_echo: at,
+            last_reread: None,
         })
     }
 
-    /// Reads what has come, or waits a while for it, and hears it.
+    /// Reads the next entries, or waits a while for them, and applies them.
     ///
     /// # Errors
-    /// When the engine is lost.
-    pub fn step<L: StreamStore>(
+    /// When the connection is lost. Then [`StreamReader::lost`] must be called, as after [`ReadStatus::Stalled`].
+    pub fn step<S: StreamStore>(
         &mut self,
-        line: &mut L,
+        store: &mut S,
         now: Time,
         at: Instant,
-    ) -> Result<ReadStatus, L::StoreError> {
+    ) -> Result<ReadStatus, StoreError> {
         let node = self.node;
-        if node.connected.load(Ordering::Relaxed) != self.connected {
+        if node.connection_generation.load(Ordering::Relaxed) != self.generation {
             return Ok(ReadStatus::Superseded);
         }
-        if self.last.is_none() {
-            self.begin(line)?;
+        if self.ends.is_none() {
+            self.start(store)?;
         }
         if node.reread_all.load(Ordering::Relaxed) {
-            self.from = Default::default();
-            self.last = Some(line.last_ids()?);
-            self.caught_up_generation = false;
+            self.positions = Default::default();
+            self.ends = Some(store.last_ids()?);
+            self.caught_up = false;
             node.caught_up_generation.store(0, Ordering::Relaxed);
             node.reread_all.store(false, Ordering::Release);
         }
-        if self.missed_some(at) {
-            self.from = Default::default();
+        if self.must_retry_rejected(at) {
+            self.positions = Default::default();
         }
-        let entries = line.read(&self.from, READ_WAIT)?;
-        let mut late_ms = 0;
+        let entries = store.read(&self.positions, READ_WAIT)?;
+        let mut lag_ms = 0;
         for entry in &entries {
-            self.from[entry.partition] = entry.id;
-            let heard = &mut self.heard[entry.partition];
-            let redelivered = entry.id <= *heard;
-            *heard = entry.id.max(*heard);
-            late_ms = line.now_ms().saturating_sub(entry.id.ms);
-            if hear_batch(node, entry, redelivered, late_ms, now, at) {
-                self.echoed = at;
+            self.positions[entry.partition] = entry.id;
+            let highest = &mut self.highest[entry.partition];
+            let redelivered = entry.id <= *highest;
+            *highest = entry.id.max(*highest);
+            lag_ms = store.now_ms().saturating_sub(entry.id.ms);
+            if apply_batch(node, entry, redelivered, lag_ms, now, at) {
+                self.last_echo = at;
             }
         }
-        *lock(&node.read) = self.from;
-        node.standing.late(late_ms);
-        if !self.caught_up_generation {
-            let last = self.last.iter().flatten();
-            let reached = |(from, last): (&EntryId, &EntryId)| from >= last;
-            self.caught_up_generation =
-                entries.is_empty() || self.from.iter().zip(last).all(reached);
-            self.echoed = at;
+        *lock(&node.positions) = self.positions;
+        node.status.set_lag(lag_ms);
+        if !self.caught_up {
+            let ends = self.ends.iter().flatten();
+            let is_reached = |(position, end): (&EntryId, &EntryId)| position >= end;
+            self.caught_up = entries.is_empty() || self.positions.iter().zip(ends).all(is_reached);
+            self.last_echo = at;
         }
-        // Else the writer may have lost its connection meanwhile, and all is to begin redelivered.
-        if self.caught_up_generation && node.connected.load(Ordering::Relaxed) == self.connected {
+        // If the writer has reconnected meanwhile, the next step ends this reader, and the next reader must catch up first.
+        if self.caught_up && node.connection_generation.load(Ordering::Relaxed) == self.generation {
             node.caught_up_generation
-                .store(self.connected, Ordering::Relaxed);
-            node.standing.set_synced(Side::Reader);
+                .store(self.generation, Ordering::Relaxed);
+            node.status.set_synced(Side::Reader);
         }
-        match at.saturating_duration_since(self.echoed) > ECHO_PATIENCE {
+        match at.saturating_duration_since(self.last_echo) > ECHO_TIMEOUT {
             true => Ok(ReadStatus::Stalled),
             false => Ok(ReadStatus::Continue),
         }
     }
 
-    /// Whether others' peers were refused that may be welcome by now: a release is seldom published everywhere at once.
-    fn missed_some(&mut self, at: Instant) -> bool {
+    /// Returns whether to read all streams again because an update was rejected that may be accepted now: the nodes seldom list
+    /// a new release at the same time.
+    fn must_retry_rejected(&mut self, at: Instant) -> bool {
         let node = self.node;
         let listings = node.tracker.listings();
-        if listings == node.listings.load(Ordering::Relaxed) || !due(self.listed, at, LISTED_REST) {
+        if listings == node.listings.load(Ordering::Relaxed)
+            || !is_due(self.last_reread, at, REREAD_INTERVAL)
+        {
             return false;
         }
         node.listings.store(listings, Ordering::Relaxed);
-        self.listed = Some(at);
-        node.refused.swap(false, Ordering::Relaxed)
+        self.last_reread = Some(at);
+        node.rejected_some.swap(false, Ordering::Relaxed)
     }
 
-    /// To be called when a step has failed, or was deaf.
+    /// Handles the loss of the connection after a step that failed or returned [`ReadStatus::Stalled`].
     pub fn lost(self, reason: &dyn ToString) {
         let node = self.node;
-        let appended = node.appended.load(Ordering::Relaxed);
-        node.reader_lost.store(appended, Ordering::Relaxed);
+        let appends = node.appends.load(Ordering::Relaxed);
+        node.appends_at_reader_loss
+            .store(appends, Ordering::Relaxed);
         node.heartbeat_requested.store(true, Ordering::Relaxed);
-        node.standing.down(Side::Reader, reason);
+        node.status.set_down(Side::Reader, reason);
     }
 
-    fn begin<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
-        self.node.standing.behind(Side::Reader);
+    fn start<S: StreamStore>(&mut self, store: &mut S) -> Result<(), StoreError> {
+        self.node.status.set_catching_up(Side::Reader);
         self.node.caught_up_generation.store(0, Ordering::Relaxed);
-        let last = line.last_ids()?;
-        for (from, last) in self.from.iter_mut().zip(last) {
-            *from = (*from).min(last);
-            from.ms = from.ms.saturating_sub(REREAD_MS);
+        let ends = store.last_ids()?;
+        for (position, end) in self.positions.iter_mut().zip(ends) {
+            *position = (*position).min(end);
+            position.ms = position.ms.saturating_sub(REREAD_MS);
         }
-        self.last = Some(last);
+        self.ends = Some(ends);
         Ok(())
     }
 }
 
-/// Takes in a batch that came into its stream `age_ms` ago, perhaps redelivered, and tells whether it is this node's own.
-fn hear_batch(
-    node: &Node,
+/// Applies a batch that was appended `age_ms` ago. Returns whether this run of the node sent the batch; then it is ignored.
+fn apply_batch(
+    node: &ClusterNode,
     entry: &Entry,
     redelivered: bool,
     age_ms: u64,
     now: Time,
     at: Instant,
 ) -> bool {
-    let tally = &node.standing.tally;
-    let own = |sender| lock(&node.member).is_own(sender);
-    if wire::read_sender(&entry.batch).is_ok_and(own) {
+    let tally = &node.status.tally;
+    let is_own = |sender| lock(&node.resync).is_own(sender);
+    if wire::read_sender(&entry.batch).is_ok_and(is_own) {
         return true;
     }
-    let Ok(batch) = Batch::parse(&entry.batch) else {
+    let Ok(batch) = ReplicationBatch::parse(&entry.batch) else {
         tally.malformed.add_one();
         return false;
     };
     if batch.sender.node != node.own.node {
-        node.standing.heard_of(batch.sender, at);
-    } else if entry.id.ms > node.began_ms.load(Ordering::Relaxed) + DOUBLED_MS {
-        node.standing.doubled();
+        node.status.record_node(batch.sender.node, at);
+    } else if entry.id.ms > node.first_contact_ms.load(Ordering::Relaxed) + EARLIER_RUN_MS {
+        node.status.report_duplicate_node_id();
     }
     let passed_secs = u32::try_from(age_ms / 1000).unwrap_or(u32::MAX);
-    let (mut received, mut applied, mut older, mut refused) = (0, 0, 0, 0);
+    let (mut received, mut applied, mut stale, mut rejected) = (0, 0, 0, 0);
     for record in batch.records() {
         match record {
-            ReplicationRecord::Counter(counter) => node.hear_counter(&counter),
-            ReplicationRecord::Peer(mut told) => {
+            ReplicationRecord::Counter(counter) => node.apply_counter(&counter),
+            ReplicationRecord::Peer(mut update) => {
                 received += 1;
-                // What this node has heard or done since is not to be undone: its own batches are not read.
-                told.redelivered |= redelivered;
-                match node.tracker.apply_update(now, passed_secs, &told) {
+                // A redelivered update must not undo what happened since: this node's own batches are not applied again.
+                update.redelivered |= redelivered;
+                match node.tracker.apply_update(now, passed_secs, &update) {
                     ApplyResult::Applied => {
                         applied += 1;
-                        node.show_downloads(&told.change.info_hash);
+                        node.show_downloads(&update.change.info_hash);
                     }
-                    ApplyResult::Stale => older += 1,
-                    ApplyResult::Rejected => refused += 1,
+                    ApplyResult::Stale => stale += 1,
+                    ApplyResult::Rejected => rejected += 1,
                 }
             }
         }
     }
     tally.received.add(received);
     tally.applied.add(applied);
-    tally.older.add(older);
-    tally.refused.add(refused);
-    if refused > 0 {
-        node.refused.store(true, Ordering::Relaxed);
+    tally.stale.add(stale);
+    tally.rejected.add(rejected);
+    if rejected > 0 {
+        node.rejected_some.store(true, Ordering::Relaxed);
     }
     false
 }

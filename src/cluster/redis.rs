@@ -1,16 +1,15 @@
-//! The engine, Valkey or Redis, as the cluster needs it: one connection, and each thing that is asked of it.
+//! The store, Valkey or Redis, as a [`StreamStore`].
 //!
-//! All its keys begin with the cluster's name, `tbtt` unless another is configured, and the number of a partition in
-//! braces, by which Valkey Cluster would deal them out:
+//! All keys begin with the cluster's name, `tbtt` by default, followed by the number of a partition in braces. Valkey Cluster
+//! would distribute the keys by that number.
 //!
 //! ```text
-//! tbtt:{0}:changes .. tbtt:{15}:changes   streams: each entry is a batch, in its one field
-//! tbtt:{0}:filled                              that the streams hold what the nodes know; gone when the engine was emptied
-//! tbtt:{0}:refill                         which node is filling them redelivered, for a minute at most
-//! tbtt:{0}:downloads                      a hash: what each node has counted, by node and info-hash
+//! tbtt:{0}:changes .. tbtt:{15}:changes   streams: each entry has one field, which holds a batch
+//! tbtt:{0}:filled                         the fill marker; lost when the store is emptied
+//! tbtt:{0}:refill                         the node that refills the streams; expires after a minute
+//! tbtt:{0}:downloads                      a hash: download counters by node and info-hash
 //! ```
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use redis::{
@@ -18,63 +17,53 @@ use redis::{
     RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 
-use crate::cluster::download_counters::{Counter, NodeId};
+use crate::cluster::download_counters::{DownloadCounter, NodeId};
 use crate::cluster::queue::PARTITIONS;
-use crate::cluster::resync::EntryId;
 use crate::cluster::settings::{Credentials, Settings};
-use crate::cluster::stream_store::{Entry, StreamStore};
+use crate::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
 use crate::cluster::url::StoreAddress;
-use crate::tracker::InfoHash;
+use crate::tracker::types::InfoHash;
 
-/// How long it may take to connect, and to answer or take anything else.
-const CONNECT: Duration = Duration::from_secs(2);
-const ANSWER: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The one field of an entry.
+/// How long the store may take to respond, or to accept what is written.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The field of an entry that holds the batch.
 const BATCH: &str = "b";
 
-/// How many entries of each stream one read gives at most.
-const READ_AT_ONCE: usize = 64;
+/// Maximum number of entries that a read returns from each stream.
+const MAX_ENTRIES: usize = 64;
 
-/// How many counters one command reads, or one round trip writes.
-const DOWNLOADS_AT_ONCE: usize = 1000;
+/// Number of counters that a command reads, or a round trip writes.
+const COUNTERS_AT_ONCE: usize = 1000;
 
-/// For how long one node alone fills an emptied engine, in seconds: then it is thought to have died.
+/// How long the refill lock holds, in seconds. Then the node that refills the store counts as dead.
 const REFILL_SECS: u64 = 60;
-
-/// What is said to an engine after it could not be reached, or did not do what it should: the reason.
-#[derive(Debug)]
-pub(super) struct StoreError(String);
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         match error.is_timeout() {
-            true => Self("no answer in time".to_owned()),
-            false => Self(error.to_string()),
+            true => Self::new("no response in time"),
+            false => Self::new(error.to_string()),
         }
     }
 }
 
-/// What never changes between two connections.
+/// What all connections to the store have in common.
 pub(super) struct RedisStore {
     client: Client,
     name: String,
     streams: [String; PARTITIONS],
-    /// The least age at which an entry may go, in milliseconds.
+    /// Entries are kept at least this long, in milliseconds.
     lifetime_ms: u64,
 }
 
 impl RedisStore {
     /// # Errors
-    /// If the certificates are none.
+    /// When the certificates are invalid.
     pub(super) fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, StoreError> {
-        let addr = match &settings.url.place {
+        let addr = match &settings.url.address {
             StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
             StoreAddress::Tcp { host, port, tls } => match tls {
                 false => ConnectionAddr::Tcp(host.clone(), *port),
@@ -98,11 +87,11 @@ impl RedisStore {
         let client = match settings.url.tls() {
             false => Client::open(info)?,
             true => {
-                // Another part of the process may have chosen already.
+                // Fails if another part of the process has installed a provider already.
                 let _ = rustls::crypto::ring::default_provider().install_default();
                 let certificates = TlsCertificates {
                     client_tls: None,
-                    root_cert: credentials.certificates.clone(),
+                    root_cert: credentials.ca_certificates.clone(),
                 };
                 Client::build_with_tls(info, certificates)?
             }
@@ -116,56 +105,54 @@ impl RedisStore {
         })
     }
 
-    pub(super) fn connect(&self) -> Result<Connection<'_>, StoreError> {
-        let mut connection = self.client.get_connection_with_timeout(CONNECT)?;
-        connection.set_read_timeout(Some(ANSWER))?;
-        connection.set_write_timeout(Some(ANSWER))?;
+    pub(super) fn connect(&self) -> Result<RedisConnection<'_>, StoreError> {
+        let mut connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+        connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
         let asked = Instant::now();
         let (secs, micros): (u64, u64) = Cmd::new().arg("TIME").query(&mut connection)?;
-        // The answer was under way for half the time, as far as anyone can tell.
+        // The best estimate is that the response was on its way for half of the time.
         let at = asked + asked.elapsed() / 2;
-        Ok(Connection {
-            engine: self,
+        Ok(RedisConnection {
+            store: self,
             connection,
-            clock: Clock {
+            clock: StoreClock {
                 at,
                 ms: secs * 1000 + micros / 1000,
             },
         })
     }
 
-    fn key(&self, what: &str) -> String {
-        format!("{}:{{0}}:{what}", self.name)
+    fn key(&self, suffix: &str) -> String {
+        format!("{}:{{0}}:{suffix}", self.name)
     }
 }
 
-/// What the engine's clock said when it was asked.
+/// The store's time at one moment.
 #[derive(Clone, Copy)]
-struct Clock {
+struct StoreClock {
     at: Instant,
     ms: u64,
 }
 
-pub(super) struct Connection<'e> {
-    engine: &'e RedisStore,
+pub(super) struct RedisConnection<'s> {
+    store: &'s RedisStore,
     connection: redis::Connection,
-    clock: Clock,
+    clock: StoreClock,
 }
 
-impl StreamStore for Connection<'_> {
-    type StoreError = StoreError;
-
+impl StreamStore for RedisConnection<'_> {
     fn now_ms(&self) -> u64 {
         self.clock.ms + self.clock.at.elapsed().as_millis() as u64
     }
 
     fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), StoreError> {
-        let oldest = self.now_ms().saturating_sub(self.engine.lifetime_ms);
+        let oldest = self.now_ms().saturating_sub(self.store.lifetime_ms);
         let mut pipeline = Pipeline::with_capacity(batches.len());
         for (partition, batch) in batches {
             pipeline
                 .cmd("XADD")
-                .arg(&self.engine.streams[*partition])
+                .arg(&self.store.streams[*partition])
                 .arg(&["MINID", "~"])
                 .arg(oldest)
                 .arg(&["*", BATCH])
@@ -177,28 +164,28 @@ impl StreamStore for Connection<'_> {
 
     fn read(
         &mut self,
-        from: &[EntryId; PARTITIONS],
+        after: &[EntryId; PARTITIONS],
         wait: Duration,
     ) -> Result<Vec<Entry>, StoreError> {
         let reply = Cmd::new()
             .arg("XREAD")
             .arg("COUNT")
-            .arg(READ_AT_ONCE)
+            .arg(MAX_ENTRIES)
             .arg("BLOCK")
             .arg(wait.as_millis() as u64)
             .arg("STREAMS")
-            .arg(&self.engine.streams)
-            .arg(&from.map(|id| id.to_string()))
+            .arg(&self.store.streams)
+            .arg(&after.map(|id| id.to_string()))
             .query::<Value>(&mut self.connection)?;
         let mut entries = Vec::new();
         for stream in list(reply) {
             let [name, content] = pair(stream)?;
             let name = String::from_owned_redis_value(name)?;
-            let partition = self.engine.streams.iter().position(|own| *own == name);
-            let partition = partition.ok_or_else(odd)?;
+            let partition = self.store.streams.iter().position(|own| *own == name);
+            let partition = partition.ok_or_else(unexpected)?;
             for entry in list(content) {
                 let [id, fields] = pair(entry)?;
-                // Whatever else someone has put there is no batch, and will be seen to be none.
+                // An entry that something else wrote becomes an empty batch, which is counted as malformed.
                 let batch = match list(fields).into_iter().nth(1) {
                     Some(Value::BulkString(batch)) => batch,
                     _ => Vec::new(),
@@ -215,13 +202,13 @@ impl StreamStore for Connection<'_> {
 
     fn last_ids(&mut self) -> Result<[EntryId; PARTITIONS], StoreError> {
         let mut ids = [EntryId::default(); PARTITIONS];
-        for (id, stream) in ids.iter_mut().zip(&self.engine.streams) {
+        for (id, stream) in ids.iter_mut().zip(&self.store.streams) {
             let info = Cmd::new()
                 .arg(&["XINFO", "STREAM", stream])
                 .query::<Value>(&mut self.connection);
             let no_such_key = |error: &RedisError| {
-                let why = error.detail().unwrap_or_default();
-                why.contains("no such key")
+                let detail = error.detail().unwrap_or_default();
+                detail.contains("no such key")
             };
             let info = match info {
                 Err(error) if no_such_key(&error) => continue,
@@ -238,15 +225,15 @@ impl StreamStore for Connection<'_> {
     }
 
     fn fill_marker(&mut self) -> Result<Option<String>, StoreError> {
-        Ok(self.connection.get(self.engine.key("filled"))?)
+        Ok(self.connection.get(self.store.key("filled"))?)
     }
 
-    fn set_filled(&mut self, marker: &str) -> Result<(), StoreError> {
+    fn finish_refill(&mut self, marker: &str) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline
-            .set(self.engine.key("filled"), marker)
+            .set(self.store.key("filled"), marker)
             .ignore()
-            .del(self.engine.key("refill"))
+            .del(self.store.key("refill"))
             .ignore();
         Ok(pipeline.query(&mut self.connection)?)
     }
@@ -254,7 +241,7 @@ impl StreamStore for Connection<'_> {
     fn try_lock_refill(&mut self, node: &str) -> Result<bool, StoreError> {
         let locked = Cmd::new()
             .arg("SET")
-            .arg(self.engine.key("refill"))
+            .arg(self.store.key("refill"))
             .arg(node)
             .arg(&["NX", "EX"])
             .arg(REFILL_SECS)
@@ -262,9 +249,9 @@ impl StreamStore for Connection<'_> {
         Ok(locked == Value::Okay)
     }
 
-    fn forget_before(&mut self, ms: u64) -> Result<(), StoreError> {
+    fn trim_before(&mut self, ms: u64) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(PARTITIONS);
-        for stream in &self.engine.streams {
+        for stream in &self.store.streams {
             pipeline
                 .cmd("XTRIM")
                 .arg(stream)
@@ -275,27 +262,27 @@ impl StreamStore for Connection<'_> {
         Ok(pipeline.query(&mut self.connection)?)
     }
 
-    fn keep_refilling(&mut self, node: &str) -> Result<(), StoreError> {
+    fn extend_refill_lock(&mut self, node: &str) -> Result<(), StoreError> {
         Ok(Cmd::new()
             .arg("SET")
-            .arg(self.engine.key("refill"))
+            .arg(self.store.key("refill"))
             .arg(node)
             .arg("EX")
             .arg(REFILL_SECS)
             .query(&mut self.connection)?)
     }
 
-    fn downloads(&mut self, each: &mut dyn FnMut(Counter)) -> Result<(), StoreError> {
+    fn read_counters(&mut self, each: &mut dyn FnMut(DownloadCounter)) -> Result<(), StoreError> {
         let mut cursor = "0".to_owned();
         loop {
-            let (next, fields): (String, Fields) = Cmd::new()
+            let (next, fields): (String, HashFields) = Cmd::new()
                 .arg("HSCAN")
-                .arg(self.engine.key("downloads"))
+                .arg(self.store.key("downloads"))
                 .arg(&cursor)
                 .arg("COUNT")
-                .arg(DOWNLOADS_AT_ONCE)
+                .arg(COUNTERS_AT_ONCE)
                 .query(&mut self.connection)?;
-            // What someone else put there counts nothing.
+            // Fields that something else wrote are skipped.
             let counters = fields
                 .iter()
                 .filter_map(|(field, count)| counter(field, count));
@@ -307,9 +294,9 @@ impl StreamStore for Connection<'_> {
         }
     }
 
-    fn set_downloads(&mut self, counters: &[Counter]) -> Result<(), StoreError> {
-        let key = self.engine.key("downloads");
-        for counters in counters.chunks(DOWNLOADS_AT_ONCE) {
+    fn write_counters(&mut self, counters: &[DownloadCounter]) -> Result<(), StoreError> {
+        let key = self.store.key("downloads");
+        for counters in counters.chunks(COUNTERS_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(counters.len());
             for counter in counters {
                 let field = [&counter.node.0.to_be_bytes()[..], &counter.info_hash.0].concat();
@@ -328,22 +315,23 @@ impl StreamStore for Connection<'_> {
 
 fn entry_id(value: Value) -> Result<EntryId, StoreError> {
     let id = String::from_owned_redis_value(value)?;
-    id.parse().map_err(|()| odd())
+    id.parse().map_err(|()| unexpected())
 }
 
-/// Of a hash, with their values.
-type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+/// Fields of a hash, with their values.
+type HashFields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Of a field and its value in the hash of downloads.
-fn counter(field: &[u8], count: &[u8]) -> Option<Counter> {
+/// Parses a field and its value in the hash of download counters.
+fn counter(field: &[u8], count: &[u8]) -> Option<DownloadCounter> {
     let (node, info_hash) = field.split_first_chunk()?;
-    Some(Counter {
+    Some(DownloadCounter {
         node: NodeId(u64::from_be_bytes(*node)),
         info_hash: InfoHash(info_hash.try_into().ok()?),
         downloads: std::str::from_utf8(count).ok()?.parse().ok()?,
     })
 }
 
+/// Returns the elements of an array; of anything else, none.
 fn list(value: Value) -> Vec<Value> {
     match value {
         Value::Array(values) => values,
@@ -352,9 +340,10 @@ fn list(value: Value) -> Vec<Value> {
 }
 
 fn pair(value: Value) -> Result<[Value; 2], StoreError> {
-    list(value).try_into().map_err(|_| odd())
+    list(value).try_into().map_err(|_| unexpected())
 }
 
-fn odd() -> StoreError {
-    StoreError("the engine answered in a way that no Valkey or Redis does".to_owned())
+/// Returns the error for a response that does not fit its command.
+fn unexpected() -> StoreError {
+    StoreError::new("unexpected response; check that the server at cluster.url is Valkey or Redis")
 }

@@ -1,35 +1,26 @@
-//! No engine: tbtt was built without the crate that speaks with one, and a configuration that names one is refused.
+//! The store of a build without the `redis` crate: there never is a connection. A configuration that names a store is refused.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::time::Duration;
 
-use crate::cluster::download_counters::Counter;
+use crate::cluster::download_counters::DownloadCounter;
 use crate::cluster::queue::PARTITIONS;
-use crate::cluster::resync::EntryId;
 use crate::cluster::settings::{Credentials, Settings};
-use crate::cluster::stream_store::{Entry, StreamStore};
+use crate::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
 
-#[derive(Debug)]
-pub struct StoreError;
+/// A store that cannot be created.
+pub(super) struct DisabledStore(Infallible);
 
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("built without clusters")
-    }
-}
-
-/// There never is one.
-pub(super) struct RedisStore(Infallible);
-
-impl RedisStore {
+impl DisabledStore {
     pub(super) fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, StoreError> {
         let _ = (
             settings.lifetime(),
             &credentials.password,
-            &credentials.certificates,
+            &credentials.ca_certificates,
         );
-        Err(StoreError)
+        Err(StoreError::new(
+            "this tbtt was built without cluster support",
+        ))
     }
 
     pub(super) fn connect(&self) -> Result<Infallible, StoreError> {
@@ -38,8 +29,6 @@ impl RedisStore {
 }
 
 impl StreamStore for Infallible {
-    type StoreError = StoreError;
-
     fn now_ms(&self) -> u64 {
         match *self {}
     }
@@ -60,27 +49,27 @@ impl StreamStore for Infallible {
         match *self {}
     }
 
-    fn set_filled(&mut self, _: &str) -> Result<(), StoreError> {
-        match *self {}
-    }
-
     fn try_lock_refill(&mut self, _: &str) -> Result<bool, StoreError> {
         match *self {}
     }
 
-    fn forget_before(&mut self, _: u64) -> Result<(), StoreError> {
+    fn extend_refill_lock(&mut self, _: &str) -> Result<(), StoreError> {
         match *self {}
     }
 
-    fn keep_refilling(&mut self, _: &str) -> Result<(), StoreError> {
+    fn finish_refill(&mut self, _: &str) -> Result<(), StoreError> {
         match *self {}
     }
 
-    fn downloads(&mut self, _: &mut dyn FnMut(Counter)) -> Result<(), StoreError> {
+    fn trim_before(&mut self, _: u64) -> Result<(), StoreError> {
         match *self {}
     }
 
-    fn set_downloads(&mut self, _: &[Counter]) -> Result<(), StoreError> {
+    fn read_counters(&mut self, _: &mut dyn FnMut(DownloadCounter)) -> Result<(), StoreError> {
+        match *self {}
+    }
+
+    fn write_counters(&mut self, _: &[DownloadCounter]) -> Result<(), StoreError> {
         match *self {}
     }
 }

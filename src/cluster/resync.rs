@@ -1,61 +1,35 @@
-//! What a tracker in a cluster decides: what it owes the others after an outage, when it fills an emptied engine redelivered, and
-//! which batches are its own. Pure: the adapter asks, and so does the simulation.
+//! Decides what a node sends again after an outage, when it refills the store, and which batches are its own. Pure: the
+//! writer and the reader do the I/O.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::cluster::wire::Sender;
-use crate::tracker::Time;
+use crate::cluster::wire::BatchSender;
+use crate::tracker::types::Time;
 
-/// How long before the engine was lost what it took may be lost as well: a replica that takes over lags behind.
+/// Writes that the store accepted this long before it was lost may be lost too: a replica that takes over lags behind.
 pub const REPLICA_LAG_SECS: u32 = 10;
 
-/// Of how many hundredths of its own peers a node must find an engine fill_marker with, or it fills it as well.
+/// A store holding fewer than this percentage of our own peer count is considered incomplete; this node then refills it.
 const MIN_FILL_PERCENT: u64 = 90;
 
-/// The place of an entry in a stream, which also says when it came there by the engine's clock.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct EntryId {
-    /// Milliseconds since 1970.
-    pub ms: u64,
-    /// Among those of one millisecond.
-    pub number: u64,
-}
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.number)
-    }
-}
-
-impl FromStr for EntryId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (ms, number) = text.split_once('-').ok_or(())?;
-        Ok(Self {
-            ms: ms.parse().map_err(drop)?,
-            number: number.parse().map_err(drop)?,
-        })
-    }
-}
-
-/// What a node writes into an engine once it holds all that the node contains. It goes when the engine is emptied.
+/// A marker in the store: the streams hold every peer of the node that wrote it. The marker is lost when the store is emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Marker {
-    /// Later than any that the node has seen: the engine's milliseconds, unless those went back.
+pub struct FillMarker {
+    /// Store time in milliseconds at which the refill ended; later than any epoch that the node has seen, even if the store's
+    /// clock went back.
     pub epoch: u64,
-    /// How many peers the node knew.
+    /// Number of peers that the node sent.
     pub peers: u64,
 }
 
-impl fmt::Display for Marker {
+impl fmt::Display for FillMarker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x} {}", self.epoch, self.peers)
     }
 }
 
-impl FromStr for Marker {
+impl FromStr for FillMarker {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -67,136 +41,154 @@ impl FromStr for Marker {
     }
 }
 
-/// How a node finds the engine.
+/// The state in which a node finds the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreState {
-    /// As it was.
+    /// The marker is the same as before.
     Unchanged,
-    /// Filled redelivered by another node.
+    /// Another node has refilled the store.
     Refilled,
-    /// Emptied, or fill_marker by a node that knew far less: to be fill_marker from this node's memory, if no other is about it.
+    /// The store was emptied, was filled by a node that knew far fewer peers, or is an earlier store that has come back. This
+    /// node must refill it from memory, unless another node already does.
     NeedsRefill {
-        /// What came before then, in its milliseconds, is from before another stood in for it: nobody is to learn of peers that
-        /// have left since. `None`: nothing is, if there is anything.
+        /// Entries older than this (store clock) predate a failover and are trimmed before refilling: peers in them may have
+        /// left since. `None`: nothing is trimmed.
         outdated_ms: Option<u64>,
     },
 }
 
-/// Where a node stands towards the others.
+/// What a node knows about how far the other nodes share its peers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resync {
-    own: Sender,
-    /// What was heard since then the others may not know.
+    own: BatchSender,
+    /// The other nodes may not know the peers that were updated since this time.
     unsent_since: Option<Time>,
-    /// What they are being told, from then on.
+    /// The peers that were updated since this time are being sent again now.
     resending_since: Option<Time>,
-    /// What they were told last, from then on, and when the end of it was told: a replica may not have got it.
-    told: Option<(Time, Time)>,
-    /// The marker's, when last seen.
+    /// The last resend that is complete.
+    last_resend: Option<CompletedResend>,
+    /// Epoch of the marker last seen.
     epoch: Option<u64>,
-    /// Since when the engine has been found wanting, in its milliseconds.
-    wanting_ms: Option<u64>,
+    /// Store time in milliseconds at which the store was first found incomplete.
+    incomplete_since_ms: Option<u64>,
+}
+
+/// A resend that is complete. A replica that lags behind may not have received its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct CompletedResend {
+    /// The peers that were updated since this time were sent.
+    since: Time,
+    /// When the resend ended.
+    ended: Time,
 }
 
 impl Resync {
-    /// One that has told nothing yet: it owes all that it contains.
-    pub fn new(own: Sender) -> Self {
+    /// Returns the state of a node that has sent nothing yet: all its peers are unsent.
+    pub fn new(own: BatchSender) -> Self {
         Self::resume(own, Some(Time(0)), None)
     }
 
-    /// One that goes on where its former self stood.
-    pub fn resume(own: Sender, unsent_since: Option<Time>, epoch: Option<u64>) -> Self {
+    /// Returns the state of a node that continues after a restart.
+    pub fn resume(own: BatchSender, unsent_since: Option<Time>, epoch: Option<u64>) -> Self {
         Self {
             own,
             unsent_since,
             resending_since: None,
-            told: None,
+            last_resend: None,
             epoch,
-            wanting_ms: None,
+            incomplete_since_ms: None,
         }
     }
 
-    /// For [`Resync::resume`].
+    /// Returns the time since which peers are unsent or being sent again, for [`Resync::resume`].
     pub fn unsent_since(&self) -> Option<Time> {
         let both = self.unsent_since.into_iter().chain(self.resending_since);
         both.min()
     }
 
-    /// For [`Resync::resume`].
+    /// Returns the epoch last seen, for [`Resync::resume`].
     pub fn epoch(&self) -> Option<u64> {
         self.epoch
     }
 
-    /// The engine was lost; at `last` it had last taken what it was given. What was being told, or just had been, is owed redelivered.
-    pub fn lost(&mut self, last: Time) {
-        let taken = Time(last.0.saturating_sub(REPLICA_LAG_SECS));
-        let told = self.told.take().filter(|(_, at)| *at >= taken);
-        let since = [self.resending_since.take(), told.map(|(since, _)| since)];
-        let since = since.into_iter().flatten().fold(taken, Time::min);
-        self.dropped(since);
+    /// Records that the connection was lost; the store last accepted writes at `last_success`. A resend that was not complete,
+    /// or only just complete, is unsent again.
+    pub fn connection_lost(&mut self, last_success: Time) {
+        let safe = Time(last_success.0.saturating_sub(REPLICA_LAG_SECS));
+        let recent = self.last_resend.take().filter(|done| done.ended >= safe);
+        let since = [self.resending_since.take(), recent.map(|done| done.since)];
+        let since = since.into_iter().flatten().fold(safe, Time::min);
+        self.mark_unsent(since);
     }
 
-    /// What was heard from `since` on was not told.
-    pub fn dropped(&mut self, since: Time) {
-        self.unsent_since = Some(self.unsent_since.map_or(since, |owed| owed.min(since)));
+    /// Records that the peers that were updated from `since` on were not sent.
+    pub fn mark_unsent(&mut self, since: Time) {
+        self.unsent_since = Some(self.unsent_since.map_or(since, |unsent| unsent.min(since)));
     }
 
-    /// Takes what is owed, to tell it now: all that was heard since then. [`Resync::settled`] is the end of it.
-    pub fn settle(&mut self) -> Option<Time> {
+    /// Starts a resend of the unsent peers, and returns the time since which they were updated. [`Resync::finish_resend`] ends
+    /// the resend. Returns `None` if nothing is unsent.
+    pub fn start_resend(&mut self) -> Option<Time> {
         let since = self.unsent_since.take()?;
-        self.resending_since = Some(self.resending_since.map_or(since, |told| told.min(since)));
+        self.resending_since = Some(self.resending_since.map_or(since, |other| other.min(since)));
         Some(since)
     }
 
-    /// Takes on to tell all.
-    pub fn settle_all(&mut self) {
+    /// Starts a resend of all peers.
+    pub fn start_full_resend(&mut self) {
         (self.unsent_since, self.resending_since) = (None, Some(Time(0)));
     }
 
-    /// What was to be told has been, by now.
-    pub fn settled(&mut self, now: Time) {
-        self.told = self.resending_since.take().map(|since| (since, now));
+    /// Records that the resend is complete.
+    pub fn finish_resend(&mut self, now: Time) {
+        let since = self.resending_since.take();
+        self.last_resend = since.map(|since| CompletedResend { since, ended: now });
     }
 
-    /// Looks at the marker in the engine at `now_ms` of it, knowing `peers` oneself.
-    pub fn look(&mut self, now_ms: u64, marker: Option<Marker>, peers: u64) -> StoreState {
+    /// Compares the store's marker with what this node knows. `now_ms` is the store's time, `peers` this node's number of peers.
+    pub fn check_marker(
+        &mut self,
+        now_ms: u64,
+        marker: Option<FillMarker>,
+        peers: u64,
+    ) -> StoreState {
         let known = marker.is_some_and(|marker| self.epoch == Some(marker.epoch));
-        // An engine is back that was replaced meanwhile, and has missed what its substitute was told.
-        let earlier = |marker: &Marker| self.epoch.is_some_and(|seen| marker.epoch <= seen);
-        let good = |marker: &Marker| {
+        // An earlier epoch: a store that had been replaced is back. It lacks all that was sent to its replacement.
+        let earlier = |marker: &FillMarker| self.epoch.is_some_and(|seen| marker.epoch <= seen);
+        let good = |marker: &FillMarker| {
             !earlier(marker) && marker.peers >= peers.saturating_mul(MIN_FILL_PERCENT) / 100
         };
         match marker.filter(|marker| known || good(marker)) {
             None => {
-                let since_ms = *self.wanting_ms.get_or_insert(now_ms);
+                let since_ms = *self.incomplete_since_ms.get_or_insert(now_ms);
                 let before_ms = since_ms.saturating_sub(1000 * u64::from(REPLICA_LAG_SECS));
                 StoreState::NeedsRefill {
                     outdated_ms: marker.filter(earlier).map(|_| before_ms),
                 }
             }
             Some(_) if known => {
-                self.wanting_ms = None;
+                self.incomplete_since_ms = None;
                 StoreState::Unchanged
             }
-            Some(Marker { epoch, .. }) => {
-                // Who fill_marker it may have been cut off from its like before, and know less than this node. To tell what is known
-                // does no harm.
-                self.dropped(Time(0));
-                (self.epoch, self.wanting_ms) = (Some(epoch), None);
+            Some(FillMarker { epoch, .. }) => {
+                // The node that filled the store may have been disconnected from the others before, and know less than this
+                // node. Sending peers that are already known does no harm.
+                self.mark_unsent(Time(0));
+                (self.epoch, self.incomplete_since_ms) = (Some(epoch), None);
                 StoreState::Refilled
             }
         }
     }
 
-    /// It has told all `peers` that it contains, at `now_ms` of the engine; gives the marker to say so.
-    pub fn refilled(&mut self, now_ms: u64, peers: u64) -> Marker {
+    /// Records that this node has sent all its `peers`, at `now_ms` in store time. Returns the marker to store.
+    pub fn finish_refill(&mut self, now_ms: u64, peers: u64) -> FillMarker {
         let epoch = self.epoch.map_or(now_ms, |seen| now_ms.max(seen + 1));
-        (self.epoch, self.wanting_ms) = (Some(epoch), None);
-        Marker { epoch, peers }
+        (self.epoch, self.incomplete_since_ms) = (Some(epoch), None);
+        FillMarker { epoch, peers }
     }
 
-    /// Whether a batch is this node's own, of this life: what a former self told may be news.
-    pub fn is_own(&self, sender: Sender) -> bool {
+    /// Returns whether this run of the node sent a batch. Batches of an earlier run may hold updates that this run lacks.
+    pub fn is_own(&self, sender: BatchSender) -> bool {
         sender == self.own
     }
 }
@@ -206,107 +198,104 @@ mod tests {
     use super::*;
     use crate::cluster::download_counters::NodeId;
 
-    const WANTING: StoreState = StoreState::NeedsRefill { outdated_ms: None };
+    const INCOMPLETE: StoreState = StoreState::NeedsRefill { outdated_ms: None };
     const OUTDATED: StoreState = StoreState::NeedsRefill {
         outdated_ms: Some(10_000),
     };
 
-    fn own() -> Sender {
-        Sender {
+    fn own() -> BatchSender {
+        BatchSender {
             node: NodeId(7),
             run: 1,
         }
     }
 
-    fn marker(epoch: u64, peers: u64) -> Option<Marker> {
-        Some(Marker { epoch, peers })
+    fn marker(epoch: u64, peers: u64) -> Option<FillMarker> {
+        Some(FillMarker { epoch, peers })
     }
 
     #[test]
-    fn a_debt_goes_back_to_the_earliest_loss_and_is_paid_once() {
-        let mut member = Resync::new(own());
-        assert_eq!(member.settle(), Some(Time(0)), "all, at first");
-        assert_eq!(member.settle(), None);
-        assert_eq!(member.unsent_since(), Some(Time(0)), "until it is told");
-        member.lost(Time(50));
-        assert_eq!(member.settle(), Some(Time(0)), "as it was not");
-        member.settled(Time(60));
-        assert_eq!(member.unsent_since(), None);
-        member.lost(Time(100));
-        member.dropped(Time(95));
-        assert_eq!(member.settle(), Some(Time(90)));
-        member.settled(Time(110));
-        member.lost(Time(119));
-        assert_eq!(member.settle(), Some(Time(90)), "a replica may lag behind");
-        member.settled(Time(120));
-        member.lost(Time(131));
-        assert_eq!(member.unsent_since(), Some(Time(121)));
-        member.lost(Time(3));
-        assert_eq!(member.unsent_since(), Some(Time(0)));
+    fn resend_covers_the_earliest_loss_and_happens_once() {
+        let mut resync = Resync::new(own());
+        assert_eq!(resync.start_resend(), Some(Time(0)), "all peers at first");
+        assert_eq!(resync.start_resend(), None);
+        assert_eq!(resync.unsent_since(), Some(Time(0)), "until it is complete");
+        resync.connection_lost(Time(50));
+        assert_eq!(resync.start_resend(), Some(Time(0)), "it was not complete");
+        resync.finish_resend(Time(60));
+        assert_eq!(resync.unsent_since(), None);
+        resync.connection_lost(Time(100));
+        resync.mark_unsent(Time(95));
+        assert_eq!(resync.start_resend(), Some(Time(90)));
+        resync.finish_resend(Time(110));
+        resync.connection_lost(Time(119));
+        let since = resync.start_resend();
+        assert_eq!(since, Some(Time(90)), "a replica may lag behind");
+        resync.finish_resend(Time(120));
+        resync.connection_lost(Time(131));
+        assert_eq!(resync.unsent_since(), Some(Time(121)));
+        resync.connection_lost(Time(3));
+        assert_eq!(resync.unsent_since(), Some(Time(0)));
     }
 
     #[test]
-    fn an_engine_that_lost_its_marker_is_filled_again_and_by_one_alone() {
-        let mut one = Resync::resume(own(), None, None);
-        let mut other = one.clone();
-        assert_eq!(one.look(20_000, None, 100), WANTING);
-        let fill_marker = Some(one.refilled(1, 100));
-        assert_eq!(fill_marker, marker(1, 100));
-        assert_eq!(one.look(20_000, fill_marker, 1000), StoreState::Unchanged);
-        assert_eq!(one.settle(), None);
-        assert_eq!(other.look(20_000, fill_marker, 111), StoreState::Refilled);
-        assert_eq!(other.settle(), Some(Time(0)), "the other may know less");
-        assert_eq!(other.look(20_000, fill_marker, 1000), StoreState::Unchanged);
-        // By one that had just started.
-        let little = other.look(20_000, marker(2, 10), 100);
-        assert_eq!(little, WANTING, "what is there may be news");
-        assert_eq!(other.look(20_000, marker(2, 90), 100), StoreState::Refilled);
-        assert_eq!(other.settle(), Some(Time(0)));
+    fn store_without_a_good_marker_is_refilled_by_a_single_node() {
+        let mut first = Resync::resume(own(), None, None);
+        let mut second = first.clone();
+        assert_eq!(first.check_marker(20_000, None, 100), INCOMPLETE);
+        let stored = Some(first.finish_refill(1, 100));
+        assert_eq!(stored, marker(1, 100));
+        let check = |node: &mut Resync, marker, peers| node.check_marker(20_000, marker, peers);
+        assert_eq!(check(&mut first, stored, 1000), StoreState::Unchanged);
+        assert_eq!(first.start_resend(), None);
+        assert_eq!(check(&mut second, stored, 111), StoreState::Refilled);
+        let since = second.start_resend();
+        assert_eq!(since, Some(Time(0)), "the first node may know less");
+        assert_eq!(check(&mut second, stored, 1000), StoreState::Unchanged);
+        // A node that had just started filled the store.
+        let state = check(&mut second, marker(2, 10), 100);
+        assert_eq!(state, INCOMPLETE, "its entries may be new: none is trimmed");
+        let state = check(&mut second, marker(2, 90), 100);
+        assert_eq!(state, StoreState::Refilled);
+        assert_eq!(second.start_resend(), Some(Time(0)));
     }
 
     #[test]
-    fn an_engine_that_comes_back_with_what_it_had_is_filled_again() {
-        let mut member = Resync::new(own());
-        let first = member.refilled(1000, 100);
-        assert_eq!(member.look(20_000, None, 100), WANTING, "a new one");
-        let second = member.refilled(900, 100);
-        assert_eq!(second.epoch, 1001, "its clock is behind");
-        assert_eq!(member.look(20_000, Some(first), 100), OUTDATED);
-        let later = member.look(90_000, Some(first), 100);
-        assert_eq!(later, OUTDATED, "what is told to it since then stays");
+    fn earlier_store_that_comes_back_is_trimmed_and_refilled() {
+        let mut resync = Resync::new(own());
+        let first = resync.finish_refill(1000, 100);
+        let state = resync.check_marker(20_000, None, 100);
+        assert_eq!(state, INCOMPLETE, "a new store");
+        let second = resync.finish_refill(900, 100);
+        assert_eq!(second.epoch, 1001, "the new store's clock is behind");
+        assert_eq!(resync.check_marker(20_000, Some(first), 100), OUTDATED);
+        let later = resync.check_marker(90_000, Some(first), 100);
+        assert_eq!(later, OUTDATED, "entries written since then are kept");
         assert_eq!(
-            member.look(91_000, Some(second), 100),
+            resync.check_marker(91_000, Some(second), 100),
             StoreState::Unchanged
         );
-        let redelivered = member.look(92_000, Some(first), 100);
+        let again = resync.check_marker(92_000, Some(first), 100);
         let outdated_ms = Some(82_000);
-        assert_eq!(redelivered, StoreState::NeedsRefill { outdated_ms });
+        assert_eq!(again, StoreState::NeedsRefill { outdated_ms });
     }
 
     #[test]
-    fn a_former_selfs_batches_are_not_its_own() {
-        let member = Resync::new(own());
-        assert!(member.is_own(own()));
-        assert!(!member.is_own(Sender { run: 2, ..own() }));
+    fn batches_of_an_earlier_run_are_not_own() {
+        let resync = Resync::new(own());
+        assert!(resync.is_own(own()));
+        assert!(!resync.is_own(BatchSender { run: 2, ..own() }));
         let node = NodeId(8);
-        assert!(!member.is_own(Sender { node, ..own() }));
+        assert!(!resync.is_own(BatchSender { node, ..own() }));
     }
 
     #[test]
-    fn ids_and_markers_read_back() {
-        for id in ["0-0", "1700000000000-3", "18446744073709551615-1"] {
-            assert_eq!(id.parse::<EntryId>().unwrap().to_string(), id);
-        }
-        let (early, late) = ("9-9".parse::<EntryId>(), "10-0".parse::<EntryId>());
-        assert!(early < late);
-        for wrong in ["", "1", "1-", "-1", "a-1", "1-1-1"] {
-            assert_eq!(wrong.parse::<EntryId>(), Err(()), "{wrong}");
-        }
+    fn markers_round_trip() {
         let written = marker(0xabc, 12).unwrap();
         assert_eq!(written.to_string(), "0000000000000abc 12");
         assert_eq!(written.to_string().parse(), Ok(written));
         for wrong in ["", "1", "x 1", "1 x", "1 1 1"] {
-            assert_eq!(wrong.parse::<Marker>(), Err(()), "{wrong}");
+            assert_eq!(wrong.parse::<FillMarker>(), Err(()), "{wrong}");
         }
     }
 }

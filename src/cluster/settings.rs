@@ -1,64 +1,67 @@
-//! What a node must know and show to join a cluster.
+//! The settings of a node, and the credentials with which it connects to the store.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::url::Url;
+use crate::cluster::url::StoreUrl;
 use crate::os::random::random_bytes;
 
-/// How much longer than a peer lives an entry is kept: no two clocks are one.
+/// Entries are kept this much longer than a peer's lifetime, because clocks differ.
 const SLACK: Duration = Duration::from_secs(120);
 
-/// Where a password is.
+/// Maximum length of a password or CA file, in bytes. The rest of a longer file is ignored.
+const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// The line that begins a certificate in PEM.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+/// Where the password is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PasswordFile {
     At(PathBuf),
-    /// Of the service manager, by this name.
+    /// The name of a credential that the service manager passes.
     Credential(String),
 }
 
-/// What never changes while the daemon runs.
+/// The settings of a node. They do not change while the daemon runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub url: Url,
-    /// What the engine's keys begin with.
+    pub url: StoreUrl,
+    /// The prefix of all keys in the store.
     pub name: String,
-    /// Empty for the engine's default user.
+    /// Empty for the store's default user.
     pub user: String,
     pub password_file: Option<PasswordFile>,
     pub ca_file: Option<PathBuf>,
-    /// How long a peer is remembered.
+    /// How long a peer is kept after its last announce.
     pub peer_timeout: Duration,
-    /// How many changes may wait.
+    /// Maximum number of updates in the queue.
     pub queue: usize,
 }
 
 impl Settings {
-    /// How long a stream keeps what was told.
+    /// Returns how long a stream keeps an entry.
     pub(super) fn lifetime(&self) -> Duration {
         self.peer_timeout + SLACK
     }
 }
 
-/// What the engine is shown, and what it must show.
+/// The password for the store, the certificates by which the store is recognized, and random numbers for the node's identity.
 pub struct Credentials {
     pub(super) password: Option<String>,
     /// In PEM.
-    pub(super) certificates: Option<Vec<u8>>,
-    /// Unlike at any other start: a node's id, if it has none yet, and its run.
+    pub(super) ca_certificates: Option<Vec<u8>>,
+    /// Differs at each start: a node's id, if it has none yet, and its run.
     pub(super) random: [u64; 2],
 }
 
-/// The longest file of either.
-const CREDENTIALS_MAX: u64 = 1 << 20;
-
 impl Credentials {
-    /// To be called before root and the file system are given up.
+    /// Reads the credentials. Must be called before the process drops root and enters the sandbox.
     ///
     /// # Errors
-    /// Names the file that cannot be used, and says why.
+    /// Returns a message that names the file and says what is wrong with it.
     pub fn read(settings: &Settings) -> Result<Self, String> {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let password = match &settings.password_file {
@@ -68,19 +71,20 @@ impl Credentials {
                 Some(directory) => Some(read_password(&directory.join(name))?),
                 None => {
                     return Err(format!(
-                        "credential {name}: the service manager gave none; \
+                        "credential {name}: not passed by the service manager; \
                          add LoadCredential={name}:/path to the unit"
                     ));
                 }
             },
         };
-        let certificates = match &settings.ca_file {
+        let ca_certificates = match &settings.ca_file {
             None => None,
             Some(path) => {
                 let pem = read_file(path)?;
-                let some = pem.windows(CERTIFICATE.len()).any(|at| at == CERTIFICATE);
-                some.then_some(())
-                    .ok_or_else(|| format!("{}: holds no certificate (PEM)", path.display()))?;
+                let found = pem.windows(CERTIFICATE.len()).any(|at| at == CERTIFICATE);
+                found
+                    .then_some(())
+                    .ok_or_else(|| format!("{}: contains no PEM certificate", path.display()))?;
                 Some(pem)
             }
         };
@@ -91,27 +95,29 @@ impl Credentials {
         };
         Ok(Self {
             password,
-            certificates,
+            ca_certificates,
             random: [random()?, random()?],
         })
     }
 }
 
-const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
-
+/// Returns the first line of a file.
 fn read_password(path: &Path) -> Result<String, String> {
     let text = String::from_utf8(read_file(path)?)
-        .map_err(|_| format!("{}: is not text in UTF-8", path.display()))?;
+        .map_err(|_| format!("{}: not UTF-8 text", path.display()))?;
     match text.lines().next() {
         Some(password) if !password.is_empty() => Ok(password.to_owned()),
-        _ => Err(format!("{}: its first line is empty", path.display())),
+        _ => Err(format!(
+            "{}: the first line is empty; write the password there",
+            path.display()
+        )),
     }
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(CREDENTIALS_MAX).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_FILE_LEN).read_to_end(&mut bytes))
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! How a node stands in its cluster, told at each change, and the figures that operators are shown.
+//! The state of a node in its cluster: an event for each change, and the node's part of the status report.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,225 +6,252 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::cluster::download_counters::NodeId;
-use crate::cluster::wire::Sender;
 use crate::counter::Counter;
 use crate::lock::lock;
-use crate::status::report::{self as figures, ClusterState, Unix};
+use crate::status::report::{self, ClusterState, Unix};
 
-/// A node not heard of for so long is not counted. Each tells something every ten seconds.
+/// Another node counts for this long after its last batch. Each node sends at least a heartbeat every ten seconds.
 const NODE_GONE: Duration = Duration::from_secs(60);
 
-/// How many others are remembered: who may write to the engine could make up any number.
-const MOST_NODES: usize = 1024;
+/// Maximum number of other nodes to remember: anyone who may write to the store could invent any number.
+const MAX_NODES: usize = 1024;
 
-/// What the operator is to know, once for each change of state.
+/// What the operator must know, once for each change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClusterEvent {
     CatchingUp,
     Joined {
+        /// How long catching up took.
         seconds: u64,
     },
     Disconnected {
         reason: String,
     },
-    /// The engine had been emptied, and holds what this node contains now.
+    /// This node has refilled a store that was empty or incomplete.
     Refilled {
         peers: u64,
     },
-    /// Another daemon is running with this node's id, from a copy of its state.
+    /// Another daemon runs with this node's id, from a copy of its state.
     DuplicateNodeId,
 }
 
 /// Receives each [`ClusterEvent`].
 pub type EventHandler = Box<dyn Fn(&ClusterEvent) + Send + Sync>;
 
-/// One of the two threads' connections.
+/// The thread that a connection belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Link {
+pub(super) enum Side {
+    Writer,
+    Reader,
+}
+
+/// The state of one thread's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LinkState {
     Down,
-    /// Connected, but not level with the others.
     CatchingUp,
     Synced,
 }
 
-/// Which thread tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
-    Writer = 0,
-    Reader = 1,
+/// The states of both connections.
+#[derive(Clone, Copy)]
+struct Links {
+    writer: LinkState,
+    reader: LinkState,
 }
 
-/// Changes, and for `malformed` batches, since the start.
+impl Links {
+    const DOWN: Self = Self {
+        writer: LinkState::Down,
+        reader: LinkState::Down,
+    };
+
+    fn get(self, side: Side) -> LinkState {
+        match side {
+            Side::Writer => self.writer,
+            Side::Reader => self.reader,
+        }
+    }
+
+    fn state(self) -> ClusterState {
+        match (self.writer, self.reader) {
+            (LinkState::Synced, LinkState::Synced) => ClusterState::Joined,
+            (LinkState::Down, _) | (_, LinkState::Down) => ClusterState::Lone,
+            _ => ClusterState::CatchingUp,
+        }
+    }
+}
+
+/// Numbers since the start. `malformed` counts batches, `reconnects` connections, the others count updates.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) sent: Counter,
     pub(super) received: Counter,
     pub(super) applied: Counter,
-    pub(super) older: Counter,
-    pub(super) refused: Counter,
+    pub(super) stale: Counter,
+    pub(super) rejected: Counter,
     pub(super) malformed: Counter,
     pub(super) reconnects: Counter,
 }
 
+/// The state of a node in its cluster, as operators see it.
 pub(super) struct ClusterStatus {
-    tell: EventHandler,
-    now: Mutex<Now>,
+    on_event: EventHandler,
+    current: Mutex<CurrentState>,
     pub(super) tally: Tally,
-    /// The time by which what was last read was late, in milliseconds.
-    late_ms: AtomicU64,
+    /// The age of the last entry read, when it was read, in milliseconds.
+    lag_ms: AtomicU64,
 }
 
-struct Now {
-    links: [Link; 2],
+struct CurrentState {
+    links: Links,
     state: ClusterState,
     since: Instant,
-    /// Before the first connection there is nothing to have been lost.
-    told: bool,
-    /// Others, and when they were last heard of.
+    /// An event was reported. Before the first connection there is no change to report, only that the store is unreachable.
+    reported: bool,
+    /// The other nodes, and when their last batch was read.
     nodes: HashMap<NodeId, Instant>,
-    doubled: bool,
-    /// When the queue was last seen to have been full.
+    duplicate_reported: bool,
+    /// When the queue was last found to have dropped updates.
     dropped: Option<Instant>,
 }
 
 impl ClusterStatus {
-    pub(super) fn new(tell: EventHandler) -> Self {
+    pub(super) fn new(on_event: EventHandler) -> Self {
         Self {
-            tell,
-            now: Mutex::new(Now {
-                links: [Link::Down; 2],
+            on_event,
+            current: Mutex::new(CurrentState {
+                links: Links::DOWN,
                 state: ClusterState::Lone,
                 since: Instant::now(),
-                told: false,
+                reported: false,
                 nodes: HashMap::new(),
-                doubled: false,
+                duplicate_reported: false,
                 dropped: None,
             }),
             tally: Tally::default(),
-            late_ms: AtomicU64::new(0),
+            lag_ms: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn down(&self, of: Side, reason: &dyn ToString) {
-        self.set(of, Link::Down, &|| reason.to_string());
+    pub(super) fn set_down(&self, side: Side, reason: &dyn ToString) {
+        self.set(side, LinkState::Down, &|| reason.to_string());
     }
 
-    pub(super) fn behind(&self, of: Side) {
-        self.set(of, Link::CatchingUp, &String::new);
+    pub(super) fn set_catching_up(&self, side: Side) {
+        self.set(side, LinkState::CatchingUp, &String::new);
     }
 
-    pub(super) fn set_synced(&self, of: Side) {
-        self.set(of, Link::Synced, &String::new);
+    pub(super) fn set_synced(&self, side: Side) {
+        self.set(side, LinkState::Synced, &String::new);
     }
 
-    pub(super) fn is_up(&self, of: Side) -> bool {
-        self.now().links[of as usize] != Link::Down
+    pub(super) fn is_connected(&self, side: Side) -> bool {
+        self.current().links.get(side) != LinkState::Down
     }
 
-    fn set(&self, of: Side, link: Link, reason: &dyn Fn() -> String) {
-        let mut now = self.now();
-        // The reader follows the writer: what it has from an engine that takes nothing may be old.
-        match of {
-            Side::Writer if link == Link::Down => now.links = [Link::Down; 2],
-            Side::Reader if now.links[0] == Link::Down => return,
-            _ => now.links[of as usize] = link,
+    fn set(&self, side: Side, link: LinkState, reason: &dyn Fn() -> String) {
+        let mut current = self.current();
+        match side {
+            // The reader follows the writer: what it reads from a store that refuses writes may be old.
+            Side::Writer if link == LinkState::Down => current.links = Links::DOWN,
+            Side::Writer => current.links.writer = link,
+            Side::Reader if current.links.writer == LinkState::Down => return,
+            Side::Reader => current.links.reader = link,
         }
-        let state = match now.links {
-            [Link::Synced, Link::Synced] => ClusterState::Joined,
-            links if links.contains(&Link::Down) => ClusterState::Lone,
-            _ => ClusterState::CatchingUp,
-        };
-        // That it cannot be reached is told at the start as well, once.
-        let first = !now.told && link == Link::Down;
-        if state == now.state && !first {
+        let state = current.links.state();
+        // An unreachable store is reported at the start as well, once.
+        let first = !current.reported && link == LinkState::Down;
+        if state == current.state && !first {
             return;
         }
         let event = match state {
             ClusterState::Lone => ClusterEvent::Disconnected { reason: reason() },
             ClusterState::CatchingUp => ClusterEvent::CatchingUp,
             ClusterState::Joined => ClusterEvent::Joined {
-                seconds: now.since.elapsed().as_secs(),
+                seconds: current.since.elapsed().as_secs(),
             },
         };
-        (now.state, now.since, now.told) = (state, Instant::now(), true);
-        // In order, so within the lock.
-        (self.tell)(&event);
+        (current.state, current.since, current.reported) = (state, Instant::now(), true);
+        // The lock is held so that events are reported in order.
+        (self.on_event)(&event);
     }
 
-    pub(super) fn refilled(&self, peers: u64) {
-        (self.tell)(&ClusterEvent::Refilled { peers });
+    /// Reports that this node has refilled the store with `peers`.
+    pub(super) fn report_refill(&self, peers: u64) {
+        (self.on_event)(&ClusterEvent::Refilled { peers });
     }
 
-    /// A batch of another node was read.
-    pub(super) fn heard_of(&self, sender: Sender, at: Instant) {
-        let nodes = &mut self.now().nodes;
-        if nodes.len() >= MOST_NODES && !nodes.contains_key(&sender.node) {
+    /// Records that a batch of another node was read.
+    pub(super) fn record_node(&self, node: NodeId, at: Instant) {
+        let nodes = &mut self.current().nodes;
+        if nodes.len() >= MAX_NODES && !nodes.contains_key(&node) {
             nodes.retain(|_, last| at.saturating_duration_since(*last) < NODE_GONE);
-            if nodes.len() >= MOST_NODES {
+            if nodes.len() >= MAX_NODES {
                 return;
             }
         }
-        nodes.insert(sender.node, at);
+        nodes.insert(node, at);
     }
 
-    pub(super) fn doubled(&self) {
-        let mut now = self.now();
-        if !std::mem::replace(&mut now.doubled, true) {
-            (self.tell)(&ClusterEvent::DuplicateNodeId);
+    /// Reports a duplicate node id, once.
+    pub(super) fn report_duplicate_node_id(&self) {
+        let mut current = self.current();
+        if !std::mem::replace(&mut current.duplicate_reported, true) {
+            (self.on_event)(&ClusterEvent::DuplicateNodeId);
         }
     }
 
-    pub(super) fn dropped(&self, at: Instant) {
-        self.now().dropped = Some(at);
+    /// Records that the queue has dropped updates.
+    pub(super) fn record_dropped(&self, at: Instant) {
+        self.current().dropped = Some(at);
     }
 
-    pub(super) fn late(&self, ms: u64) {
-        self.late_ms.store(ms, Ordering::Relaxed);
+    pub(super) fn set_lag(&self, ms: u64) {
+        self.lag_ms.store(ms, Ordering::Relaxed);
     }
 
-    pub(super) fn figures(&self, own: NodeId, unix: Unix) -> figures::Cluster {
-        let now = self.now();
-        let ages = now.nodes.iter().map(|(node, last)| (node, last.elapsed()));
+    /// Returns the node's part of the status report, without the queue's numbers. `unix` is the current time.
+    pub(super) fn report(&self, own: NodeId, unix: Unix) -> report::Cluster {
+        let current = self.current();
+        let ages = current.nodes.iter();
+        let ages = ages.map(|(node, last)| (node, last.elapsed()));
         let mut nodes: Vec<_> = ages
             .filter(|(_, age)| *age < NODE_GONE)
-            .map(|(node, age)| figures::Node {
-                node: shown(*node),
+            .map(|(node, age)| report::Node {
+                node: node.to_string(),
                 last_heard: unix.saturating_sub(age.as_secs()),
             })
             .collect();
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         let tally = &self.tally;
-        figures::Cluster {
-            state: now.state,
-            state_since: unix.saturating_sub(now.since.elapsed().as_secs()),
-            node: shown(own),
+        report::Cluster {
+            state: current.state,
+            state_since: unix.saturating_sub(current.since.elapsed().as_secs()),
+            node: own.to_string(),
             nodes,
-            lag_seconds: match now.state {
-                ClusterState::Lone => now.since.elapsed().as_secs() as f64,
-                _ => self.late_ms.load(Ordering::Relaxed) as f64 / 1e3,
+            lag_seconds: match current.state {
+                ClusterState::Lone => current.since.elapsed().as_secs() as f64,
+                _ => self.lag_ms.load(Ordering::Relaxed) as f64 / 1e3,
             },
             queue_length: 0,
             sent: tally.sent.get(),
             received: tally.received.get(),
             applied: tally.applied.get(),
-            older: tally.older.get(),
-            refused: tally.refused.get(),
+            older: tally.stale.get(),
+            refused: tally.rejected.get(),
             malformed: tally.malformed.get(),
             dropped: 0,
-            last_dropped: now
+            last_dropped: current
                 .dropped
                 .map(|at| unix.saturating_sub(at.elapsed().as_secs())),
             reconnects: tally.reconnects.get(),
         }
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
-        lock(&self.now)
+    fn current(&self) -> MutexGuard<'_, CurrentState> {
+        lock(&self.current)
     }
-}
-
-fn shown(node: NodeId) -> String {
-    format!("{:016x}", node.0)
 }
 
 #[cfg(test)]
@@ -233,62 +260,59 @@ mod tests {
 
     use super::*;
 
-    fn told() -> (ClusterStatus, Arc<Mutex<Vec<ClusterEvent>>>) {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let events = told.clone();
-        let tell: EventHandler = Box::new(move |event| events.lock().unwrap().push(event.clone()));
-        (ClusterStatus::new(tell), told)
+    fn recorded() -> (ClusterStatus, Arc<Mutex<Vec<ClusterEvent>>>) {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let record = events.clone();
+        let on_event: EventHandler =
+            Box::new(move |event| record.lock().unwrap().push(event.clone()));
+        (ClusterStatus::new(on_event), events)
     }
 
-    fn alone(reason: &str) -> ClusterEvent {
+    fn disconnected(reason: &str) -> ClusterEvent {
         let reason = reason.to_owned();
         ClusterEvent::Disconnected { reason }
     }
 
     #[test]
-    fn each_change_of_state_is_told_once() {
-        let (standing, told) = told();
+    fn reports_each_change_of_state_once() {
+        let (status, events) = recorded();
         for reason in ["refused", "refused", "timed out"] {
-            standing.down(Side::Writer, &reason);
-            standing.down(Side::Reader, &reason);
+            status.set_down(Side::Writer, &reason);
+            status.set_down(Side::Reader, &reason);
         }
-        assert_eq!(*told.lock().unwrap(), [alone("refused")]);
-        standing.behind(Side::Writer);
-        standing.behind(Side::Reader);
-        standing.set_synced(Side::Reader);
-        standing.set_synced(Side::Writer);
-        standing.set_synced(Side::Writer);
-        standing.down(Side::Reader, &"closed");
-        standing.down(Side::Writer, &"closed too");
+        assert_eq!(*events.lock().unwrap(), [disconnected("refused")]);
+        status.set_catching_up(Side::Writer);
+        status.set_catching_up(Side::Reader);
+        status.set_synced(Side::Reader);
+        status.set_synced(Side::Writer);
+        status.set_synced(Side::Writer);
+        status.set_down(Side::Reader, &"closed");
+        status.set_down(Side::Writer, &"closed too");
         let expected = [
-            alone("refused"),
+            disconnected("refused"),
             ClusterEvent::CatchingUp,
             ClusterEvent::Joined { seconds: 0 },
-            alone("closed"),
+            disconnected("closed"),
         ];
-        assert_eq!(*told.lock().unwrap(), expected);
+        assert_eq!(*events.lock().unwrap(), expected);
     }
 
     #[test]
-    fn nodes_are_those_of_the_last_minute_and_only_so_many() {
-        let (standing, told) = told();
-        let sender = |node| Sender {
-            node: NodeId(node),
-            run: 1,
-        };
+    fn lists_nodes_of_the_last_minute_up_to_the_maximum() {
+        let (status, events) = recorded();
         let now = Instant::now();
-        standing.heard_of(sender(1), now - NODE_GONE);
-        standing.heard_of(sender(2), now);
-        let nodes = || standing.figures(NodeId(9), 1000).nodes;
-        let two = figures::Node {
+        status.record_node(NodeId(1), now - NODE_GONE);
+        status.record_node(NodeId(2), now);
+        let nodes = || status.report(NodeId(9), 1000).nodes;
+        let second = report::Node {
             node: "0000000000000002".to_owned(),
             last_heard: 1000,
         };
-        assert_eq!(nodes(), [two]);
-        (0..5000).for_each(|node| standing.heard_of(sender(node), now));
-        assert_eq!(nodes().len(), MOST_NODES);
-        standing.doubled();
-        standing.doubled();
-        assert_eq!(*told.lock().unwrap(), [ClusterEvent::DuplicateNodeId]);
+        assert_eq!(nodes(), [second]);
+        (0..5000).for_each(|node| status.record_node(NodeId(node), now));
+        assert_eq!(nodes().len(), MAX_NODES);
+        status.report_duplicate_node_id();
+        status.report_duplicate_node_id();
+        assert_eq!(*events.lock().unwrap(), [ClusterEvent::DuplicateNodeId]);
     }
 }

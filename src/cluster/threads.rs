@@ -1,4 +1,4 @@
-//! A node, its engine, and the two threads between them.
+//! The two threads of a node: one writes to the store, the other reads from it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,159 +8,166 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::cluster::node::Node;
+use crate::cluster::node::ClusterNode;
 use crate::cluster::queue::UpdateQueue;
-use crate::cluster::reader::{ReadStatus, Reader};
-use crate::cluster::redis::RedisStore;
+use crate::cluster::reader::{ReadStatus, StreamReader};
+#[cfg(feature = "cluster")]
+use crate::cluster::redis::RedisStore as Store;
+#[cfg(not(feature = "cluster"))]
+use crate::cluster::redis_disabled::DisabledStore as Store;
 use crate::cluster::settings::{Credentials, Settings};
 use crate::cluster::status::EventHandler;
-use crate::cluster::writer::{TICK, Writer};
+use crate::cluster::writer::{StreamWriter, TICK};
 use crate::lock::lock;
-use crate::status::report as figures;
+use crate::status::report;
 use crate::tracker::Tracker;
 
-/// From one attempt to connect to the next.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The pauses between two attempts to connect: each doubles the last one, up to the maximum.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long the stop waits for the last changes to be told.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a shutdown waits for the last updates to be sent.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A node, its engine, and the two threads between them.
+/// A node with its two threads.
 pub struct Cluster {
-    joint: Arc<Joint>,
+    context: Arc<ThreadContext>,
     /// Closed when the writing thread has ended.
-    written: Mutex<Receiver<()>>,
+    writer_ended: Mutex<Receiver<()>>,
 }
 
-struct Joint {
-    node: Node,
-    engine: RedisStore,
+/// What both threads share.
+struct ThreadContext {
+    node: ClusterNode,
+    store: Store,
     clock: Clock,
     stop: AtomicBool,
 }
 
 impl Cluster {
-    /// Begins to tell others, and to apply_update them. `kept` is what [`Cluster::keep`] gave before a restart.
+    /// Starts the two threads. `checkpoint` is what [`Cluster::checkpoint`] returned before a restart.
     ///
     /// # Errors
-    /// If the certificates cannot be used, or the system has no threads to give.
+    /// When the certificates are invalid, or the system refuses a thread.
     pub fn start(
         settings: &Settings,
         credentials: &Credentials,
-        kept: &[u8],
-        updates: Arc<UpdateQueue>,
+        checkpoint: &[u8],
+        queue: Arc<UpdateQueue>,
         tracker: Arc<Tracker>,
         clock: Clock,
-        tell: EventHandler,
+        on_event: EventHandler,
     ) -> io::Result<Self> {
-        let engine = RedisStore::new(settings, credentials)
+        let store = Store::new(settings, credentials)
             .map_err(|error| io::Error::other(error.to_string()))?;
-        let joint = Arc::new(Joint {
-            node: Node::new(kept, credentials.random, tracker, updates, tell),
-            engine,
+        let context = Arc::new(ThreadContext {
+            node: ClusterNode::new(checkpoint, credentials.random, tracker, queue, on_event),
+            store,
             clock,
             stop: AtomicBool::new(false),
         });
-        let (ended, written) = mpsc::channel();
-        let writer = joint.clone();
+        let (ended, writer_ended) = mpsc::channel();
+        let writer = context.clone();
         let thread = thread::Builder::new()
             .name("cluster-write".to_owned())
             .spawn(move || {
-                write(&writer);
+                run_writer(&writer);
                 drop(ended);
             })?;
-        joint.node.updates.set_writer(thread.thread().clone());
-        let reader = joint.clone();
+        context.node.queue.set_writer(thread.thread().clone());
+        let reader = context.clone();
         thread::Builder::new()
             .name("cluster-read".to_owned())
-            .spawn(move || read(&reader))?;
+            .spawn(move || run_reader(&reader))?;
         Ok(Self {
-            joint,
-            written: Mutex::new(written),
+            context,
+            writer_ended: Mutex::new(writer_ended),
         })
     }
 
-    pub fn figures(&self) -> figures::Cluster {
-        let unix = self.joint.clock.unix_at(Instant::now()).0;
-        self.joint.node.figures(unix)
+    /// Returns the cluster's part of the status report.
+    pub fn report(&self) -> report::Cluster {
+        let unix = self.context.clock.unix_at(Instant::now()).0;
+        self.context.node.report(unix)
     }
 
-    /// As [`Node::keep`] has it.
-    pub fn keep(&self) -> impl Fn() -> Vec<u8> + '_ {
-        self.joint.node.keep()
+    /// Starts a checkpoint for the snapshot, see [`ClusterNode::checkpoint`].
+    pub fn checkpoint(&self) -> impl Fn() -> Vec<u8> + '_ {
+        self.context.node.checkpoint()
     }
 
-    /// Has the last changes told, if the engine takes them in time. To be called when no worker changes anything any more.
+    /// Sends the last updates, if the store accepts them in time, and ends the threads. Must be called after all workers have
+    /// stopped.
     pub fn stop(&self) {
-        self.joint.stop.store(true, Ordering::Relaxed);
-        self.joint.node.updates.wake_writer();
-        // It answers by being closed.
-        let _ = lock(&self.written).recv_timeout(STOP_PATIENCE);
+        self.context.stop.store(true, Ordering::Relaxed);
+        self.context.node.queue.wake_writer();
+        // The thread closes the channel when it ends; it never sends anything.
+        let _ = lock(&self.writer_ended).recv_timeout(SHUTDOWN_TIMEOUT);
     }
 }
 
-impl Joint {
-    fn stopping(&self) -> bool {
+impl ThreadContext {
+    fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// The writing thread: connects redelivered and redelivered until the stop.
-fn write(joint: &Joint) {
-    let mut pause = FIRST_PAUSE;
-    while !joint.stopping() {
-        let mut writer = Writer::new(&joint.node, joint.clock.now());
-        let lost = match joint.engine.connect() {
-            Err(lost) => lost,
-            Ok(mut line) => loop {
-                // Once more after the stop has come, for what was changed until then.
-                let stopping = joint.stopping();
+/// The writing thread: connects again and again until shutdown.
+fn run_writer(context: &ThreadContext) {
+    let mut pause = MIN_PAUSE;
+    while !context.is_stopping() {
+        let mut writer = StreamWriter::new(&context.node, context.clock.now());
+        let error = match context.store.connect() {
+            Err(error) => error,
+            Ok(mut connection) => loop {
+                // After the shutdown begins, one more step sends what was changed until then.
+                let stopping = context.is_stopping();
                 let at = Instant::now();
-                match writer.step(&mut line, joint.clock.at(at), at) {
-                    Err(lost) => break lost,
+                match writer.step(&mut connection, context.clock.at(at), at) {
+                    Err(error) => break error,
                     Ok(_) if stopping => return,
                     Ok(true) => {}
                     Ok(false) => thread::park_timeout(TICK.saturating_sub(at.elapsed())),
                 }
             },
         };
-        if writer.proven() {
-            pause = FIRST_PAUSE;
+        if writer.has_appended() {
+            pause = MIN_PAUSE;
         }
-        writer.lost(&lost);
+        writer.lost(&error);
         thread::park_timeout(pause);
-        pause = (2 * pause).min(LONGEST_PAUSE);
+        pause = (2 * pause).min(MAX_PAUSE);
     }
 }
 
-/// The reading thread: connects whenever the writing one has.
-fn read(joint: &Joint) {
-    let mut pause = FIRST_PAUSE;
-    while !joint.stopping() {
+/// The reading thread: connects when the writing thread is connected, until shutdown.
+fn run_reader(context: &ThreadContext) {
+    let mut pause = MIN_PAUSE;
+    while !context.is_stopping() {
         let begun = Instant::now();
-        if let Some(mut reader) = Reader::new(&joint.node, begun) {
-            let lost = match joint.engine.connect() {
-                Err(lost) => Some(lost.to_string()),
-                Ok(mut line) => loop {
+        if let Some(mut reader) = StreamReader::new(&context.node, begun) {
+            let reason = match context.store.connect() {
+                Err(error) => Some(error.to_string()),
+                Ok(mut connection) => loop {
                     let at = Instant::now();
-                    match reader.step(&mut line, joint.clock.at(at), at) {
-                        Err(lost) => break Some(lost.to_string()),
+                    match reader.step(&mut connection, context.clock.at(at), at) {
+                        Err(error) => break Some(error.to_string()),
                         Ok(ReadStatus::Stalled) => {
-                            break Some("it no longer passes on what is written to it".to_owned());
+                            let reason = "the store no longer passes on what is written to it";
+                            break Some(reason.to_owned());
                         }
                         Ok(ReadStatus::Superseded) => break None,
-                        Ok(ReadStatus::Continue) if joint.stopping() => return,
+                        Ok(ReadStatus::Continue) if context.is_stopping() => return,
                         Ok(ReadStatus::Continue) => {}
                     }
                 },
             };
-            if let Some(lost) = lost {
-                reader.lost(&lost);
+            if let Some(reason) = reason {
+                reader.lost(&reason);
             }
-            pause = match begun.elapsed() < LONGEST_PAUSE {
-                true => (2 * pause).min(LONGEST_PAUSE),
-                false => FIRST_PAUSE,
+            pause = match begun.elapsed() < MAX_PAUSE {
+                true => (2 * pause).min(MAX_PAUSE),
+                false => MIN_PAUSE,
             };
         }
         thread::sleep(pause);

@@ -1,18 +1,22 @@
-//! Where the engine is, as the configuration has it.
+//! The URL of the store, as the configuration names it.
+//!
+//! The `url` crate cannot express every URL that is accepted here: it refuses IPv6 addresses with a zone
+//! (`redis://[fe80::1%eth0]`), and it changes the path of a Unix socket: it resolves `..`, encodes some characters, and cuts
+//! the path off at `#`.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The port of Valkey and Redis.
-const PORT: u16 = 6379;
+/// The default port of Valkey and Redis.
+const DEFAULT_PORT: u16 = 6379;
 
-/// An engine's address, without secrets.
+/// The URL of a store, without secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Url {
-    pub place: StoreAddress,
-    /// The number of its database.
+pub struct StoreUrl {
+    pub address: StoreAddress,
+    /// The number of the store's database.
     pub database: u32,
 }
 
@@ -27,65 +31,67 @@ pub enum StoreAddress {
     Unix(PathBuf),
 }
 
-impl Url {
-    /// The port that must be reached over TCP.
+impl StoreUrl {
+    /// Returns the TCP port; `None` for a Unix socket.
     pub fn tcp_port(&self) -> Option<u16> {
-        match self.place {
+        match self.address {
             StoreAddress::Tcp { port, .. } => Some(port),
             StoreAddress::Unix(_) => None,
         }
     }
 
-    /// A name or an address.
+    /// Returns the host, a name or an address; `None` for a Unix socket.
     pub fn host(&self) -> Option<&str> {
-        match &self.place {
+        match &self.address {
             StoreAddress::Tcp { host, .. } => Some(host),
             StoreAddress::Unix(_) => None,
         }
     }
 
-    /// The host, if it is a name that must be looked up.
+    /// Returns the host if it is a name that must be looked up.
     pub fn name(&self) -> Option<&str> {
         self.host().filter(|host| host.parse::<IpAddr>().is_err())
     }
 
     pub fn tls(&self) -> bool {
-        matches!(self.place, StoreAddress::Tcp { tls: true, .. })
+        matches!(self.address, StoreAddress::Tcp { tls: true, .. })
     }
 }
 
-/// What is wrong with a text that should be an engine's URL, to follow it; and what to do about it.
+/// Why a text is not the URL of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidStoreUrl {
-    pub what: &'static str,
+    /// The problem, to be appended to the text: "is not the URL of a store".
+    pub problem: &'static str,
+    /// The remedy.
     pub advice: &'static str,
 }
 
-const fn wrong(what: &'static str, advice: &'static str) -> InvalidStoreUrl {
-    InvalidStoreUrl { what, advice }
+const fn invalid(problem: &'static str, advice: &'static str) -> InvalidStoreUrl {
+    InvalidStoreUrl { problem, advice }
 }
 
-const EXAMPLES: &str = "write for example redis://192.0.2.1:6379/0, rediss:// for TLS, or redis+unix:///run/redis/redis.sock";
+const EXAMPLES: &str = "use for example redis://192.0.2.1:6379/0, rediss:// for TLS, or redis+unix:///run/redis/redis.sock";
 
-impl FromStr for Url {
+impl FromStr for StoreUrl {
     type Err = InvalidStoreUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
-        let no_url = wrong("is no URL of an engine", EXAMPLES);
+        let no_url = invalid("is not the URL of a store", EXAMPLES);
         if !text.chars().all(|c| c.is_ascii_graphic()) {
             return Err(no_url);
         }
         let (scheme, rest) = text.split_once("://").ok_or(no_url)?;
         let tls = match scheme {
-            "redis+unix" | "valkey+unix" | "unix" => return unix(rest),
+            "redis+unix" | "valkey+unix" | "unix" => return parse_unix(rest),
             "redis" | "valkey" => false,
             "rediss" | "valkeys" => true,
             _ => return Err(no_url),
         };
         let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
         if host.contains('@') {
-            return Err(wrong(
-                "holds a user or password, which anyone may read here, and which logs would show",
+            return Err(invalid(
+                "contains a user name or password, which could be read here and in logs",
                 "set user and password_file instead",
             ));
         }
@@ -94,58 +100,58 @@ impl FromStr for Url {
             None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
         let port = match port.strip_prefix(':') {
-            None if port.is_empty() => PORT,
+            None if port.is_empty() => DEFAULT_PORT,
             None => return Err(no_url),
             Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or(no_url)?,
         };
-        let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._:%".contains(c);
-        if host.is_empty() || host.contains(odd) {
+        let is_invalid = |c: char| !c.is_ascii_alphanumeric() && !"-._:%".contains(c);
+        if host.is_empty() || host.contains(is_invalid) {
             return Err(no_url);
         }
         Ok(Self {
-            place: StoreAddress::Tcp {
+            address: StoreAddress::Tcp {
                 host: host.to_owned(),
                 port,
                 tls,
             },
-            database: number(database)?,
+            database: parse_database(database)?,
         })
     }
 }
 
-fn unix(rest: &str) -> Result<Url, InvalidStoreUrl> {
+fn parse_unix(rest: &str) -> Result<StoreUrl, InvalidStoreUrl> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !path.starts_with('/') {
-        return Err(wrong("has no absolute path", EXAMPLES));
+        return Err(invalid("has no absolute path", EXAMPLES));
     }
     let database = match query {
         "" => "",
-        _ => query.strip_prefix("db=").ok_or(wrong(
-            "may end in ?db=NUMBER, and in nothing else",
-            "set user and password_file for these",
+        _ => query.strip_prefix("db=").ok_or(invalid(
+            "has parameters other than ?db=NUMBER",
+            "set user and password_file to log in",
         ))?,
     };
-    Ok(Url {
-        place: StoreAddress::Unix(path.into()),
-        database: number(database)?,
+    Ok(StoreUrl {
+        address: StoreAddress::Unix(path.into()),
+        database: parse_database(database)?,
     })
 }
 
-fn number(database: &str) -> Result<u32, InvalidStoreUrl> {
+fn parse_database(database: &str) -> Result<u32, InvalidStoreUrl> {
     match database {
         "" => Ok(0),
         _ => database.parse().map_err(|_| {
-            wrong(
-                "ends in something else than a database's number",
-                "leave it out for 0",
+            invalid(
+                "does not end in the number of a database",
+                "omit the number for database 0",
             )
         }),
     }
 }
 
-impl fmt::Display for Url {
+impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
+        match &self.address {
             StoreAddress::Unix(path) => {
                 write!(f, "redis+unix://{}", path.display())?;
                 match self.database {
@@ -169,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_is_named_in_several_ways() {
+    fn accepts_and_normalizes_all_forms() {
         for (given, shown) in [
             ("redis://valkey.example", "redis://valkey.example:6379/0"),
             ("valkey://192.0.2.1:7000/3", "redis://192.0.2.1:7000/3"),
@@ -178,15 +184,17 @@ mod tests {
             ("redis+unix:///run/a.sock", "redis+unix:///run/a.sock"),
             ("unix:///run/a.sock?db=2", "redis+unix:///run/a.sock?db=2"),
             ("valkey+unix:///a", "redis+unix:///a"),
+            ("unix:///run/../a#b", "redis+unix:///run/../a#b"),
+            ("redis://[fe80::1%eth0]", "redis://[fe80::1%eth0]:6379/0"),
         ] {
-            let url: Url = given.parse().unwrap();
+            let url: StoreUrl = given.parse().unwrap();
             assert_eq!(url.to_string(), shown);
             assert_eq!(shown.parse(), Ok(url));
         }
     }
 
     #[test]
-    fn what_is_no_url_or_holds_a_secret_is_refused() {
+    fn rejects_invalid_urls_and_secrets() {
         for wrong in [
             "",
             "redis",
@@ -207,15 +215,15 @@ mod tests {
             "unix:///a?db=x",
             "unix:///a?pass=secret",
         ] {
-            assert!(wrong.parse::<Url>().is_err(), "{wrong}");
+            assert!(wrong.parse::<StoreUrl>().is_err(), "{wrong}");
         }
-        let told = "redis://user:secret@a/0".parse::<Url>().unwrap_err();
-        assert!(told.advice.contains("password_file"));
+        let error = "redis://user:secret@a/0".parse::<StoreUrl>().unwrap_err();
+        assert!(error.advice.contains("password_file"));
     }
 
     #[test]
-    fn only_a_name_must_be_looked_up() {
-        let name = |url: &str| url.parse::<Url>().unwrap().name().map(str::to_owned);
+    fn only_names_must_be_looked_up() {
+        let name = |url: &str| url.parse::<StoreUrl>().unwrap().name().map(str::to_owned);
         assert_eq!(name("redis://valkey:1").as_deref(), Some("valkey"));
         assert_eq!(name("redis://192.0.2.1"), None);
         assert_eq!(name("redis://[::1]"), None);

@@ -1,58 +1,60 @@
-//! What one tracker tells the others, as bytes: batches of changes and download counters.
+//! The wire format between trackers of a cluster: batches of peer updates and download counters.
 //!
-//! A batch is a head and then, until its end, records. Numbers are big-endian.
+//! A batch is a header followed by records up to its end. Numbers are big-endian.
 //!
 //! ```text
 //! version     1 byte    1
-//! node        u64       who tells, for good
-//! run         u32       which life of its that is
+//! node        u64       id of the node that sends the batch
+//! run         u32       random number of the node's process: a restart changes it
 //!
 //! kind        1 byte    4 or 6: a peer of IPv4 or IPv6
 //! info_hash   20 bytes
 //! address     4 or 16 bytes
 //! port        u16       not 0
-//! mark        u32       host's fingerprint (upper 28 bits), told redelivered (1 bit), download counted (1 bit),
-//!                       class (2 bits: leecher, partial seed, seeder, has left)
-//! age         u16       seconds since the announce; 65,535 and more are one
+//! flags       u32       host's fingerprint (upper 28 bits), redelivered (1 bit), download counted (1 bit),
+//!                       class (2 bits: leecher, partial seed, seeder, departed)
+//! age         u16       seconds since the announce; 65,535 also stands for more
 //!
 //! kind        1 byte    1: a download counter
 //! info_hash   20 bytes
-//! node        u64       who counted
+//! node        u64       id of the node that counted
 //! downloads   u32
 //! ```
 //!
-//! A kind from 128 on is of a later version, and is followed by the length of the rest (1 byte), so that it can be passed over.
-//! There is no time in it: when a batch was told, the engine contains by its own clock, and so the nodes' need not agree.
+//! Kinds of 128 and more belong to later versions. The byte after such a kind is the length of the rest of the record, so
+//! that a reader can skip the record. A batch holds no time of day: the store's clock says when a batch was appended, so the
+//! clocks of the nodes need not agree.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use crate::bytes;
-use crate::cluster::download_counters::{Counter, NodeId};
-use crate::tracker::{Class, InfoHash, PeerUpdate, TimedUpdate};
+use crate::cluster::download_counters::{DownloadCounter, NodeId};
+use crate::tracker::types::{Class, InfoHash, PeerUpdate, TimedUpdate};
 
 const VERSION: u8 = 1;
-const HEAD: usize = 1 + 8 + 4;
+const HEADER_LEN: usize = 1 + 8 + 4;
 
 const PEER_V4: u8 = 4;
 const PEER_V6: u8 = 6;
 const COUNTER: u8 = 1;
 const SKIPPABLE: u8 = 128;
 
-const AGAIN: u32 = 0b1000;
+const REDELIVERED: u32 = 0b1000;
 const COMPLETED: u32 = 0b0100;
 const CLASS: u32 = 0b0011;
 const HOST: u32 = !0b1111;
 
-/// The longest record, in bytes.
-pub const MAX_RECORD: usize = 1 + 20 + 18 + 4 + 2;
+/// Length of the longest record, in bytes.
+pub const MAX_RECORD_LEN: usize = 1 + 20 + 18 + 4 + 2;
 
-/// Who tells a batch.
+/// The node and the run that send a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sender {
+pub struct BatchSender {
     pub node: NodeId,
-    /// Another at each start: a node that comes back empty needs what its former self told.
+    /// A random number, drawn at each start. A node that comes back without its memory must apply the batches of its earlier
+    /// run, so they must not count as its own.
     pub run: u32,
 }
 
@@ -60,43 +62,43 @@ pub struct Sender {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplicationRecord {
     Peer(TimedUpdate),
-    Counter(Counter),
+    Counter(DownloadCounter),
 }
 
-/// A batch that follows the format to its end.
+/// A received batch that was checked to its end.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    pub sender: Sender,
+pub struct ReplicationBatch<'a> {
+    pub sender: BatchSender,
     records: &'a [u8],
 }
 
-/// Of another version, torn, or otherwise not a batch: nothing of it can be relied on.
+/// Why bytes are not a batch. None of its records may be applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InvalidBatch {
-    Version(u8),
-    Torn,
-    Kind(u8),
-    /// Port 0, or an IPv4-mapped address.
-    Endpoint,
+    UnsupportedVersion(u8),
+    Truncated,
+    UnknownKind(u8),
+    /// Port 0, or an IPv4-mapped IPv6 address.
+    InvalidEndpoint,
 }
 
 impl fmt::Display for InvalidBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version(version) => {
-                write!(f, "its version is {version}, this one reads {VERSION}")
+            Self::UnsupportedVersion(version) => {
+                write!(f, "unsupported version {version}, expected {VERSION}")
             }
-            Self::Torn => f.write_str("it ends in the middle of a record"),
-            Self::Kind(kind) => write!(f, "a record is of no known kind, {kind}"),
-            Self::Endpoint => f.write_str("a peer cannot be reached where it says"),
+            Self::Truncated => f.write_str("the batch ends in the middle of a record"),
+            Self::UnknownKind(kind) => write!(f, "unknown record kind {kind}"),
+            Self::InvalidEndpoint => f.write_str("port 0 or an IPv4-mapped address"),
         }
     }
 }
 
 impl std::error::Error for InvalidBatch {}
 
-/// Replaces `out` by a batch without records, for [`write_record`] to append to.
-pub fn write_head(sender: Sender, out: &mut Vec<u8>) {
+/// Replaces the contents of `out` by a batch without records, to which [`write_record`] appends.
+pub fn write_header(sender: BatchSender, out: &mut Vec<u8>) {
     out.clear();
     out.push(VERSION);
     out.extend_from_slice(&sender.node.0.to_be_bytes());
@@ -106,7 +108,7 @@ pub fn write_head(sender: Sender, out: &mut Vec<u8>) {
 /// Appends a record to a batch.
 pub fn write_record(record: &ReplicationRecord, out: &mut Vec<u8>) {
     match record {
-        ReplicationRecord::Peer(told) => write_peer(told, out),
+        ReplicationRecord::Peer(update) => write_peer(update, out),
         ReplicationRecord::Counter(counter) => {
             out.push(COUNTER);
             out.extend_from_slice(&counter.info_hash.0);
@@ -116,8 +118,8 @@ pub fn write_record(record: &ReplicationRecord, out: &mut Vec<u8>) {
     }
 }
 
-fn write_peer(told: &TimedUpdate, out: &mut Vec<u8>) {
-    let change = &told.change;
+fn write_peer(update: &TimedUpdate, out: &mut Vec<u8>) {
+    let change = &update.change;
     out.push(if change.address.is_ipv4() {
         PEER_V4
     } else {
@@ -129,7 +131,7 @@ fn write_peer(told: &TimedUpdate, out: &mut Vec<u8>) {
         IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
     }
     out.extend_from_slice(&change.port.get().to_be_bytes());
-    let redelivered = if told.redelivered { AGAIN } else { 0 };
+    let redelivered = if update.redelivered { REDELIVERED } else { 0 };
     let completed = if change.completed { COMPLETED } else { 0 };
     let class = match change.class {
         Some(Class::Leecher) => 0,
@@ -138,52 +140,54 @@ fn write_peer(told: &TimedUpdate, out: &mut Vec<u8>) {
         None => 3,
     };
     out.extend_from_slice(&(change.host & HOST | redelivered | completed | class).to_be_bytes());
-    let age = u16::try_from(told.age_secs).unwrap_or(u16::MAX);
+    let age = u16::try_from(update.age_secs).unwrap_or(u16::MAX);
     out.extend_from_slice(&age.to_be_bytes());
 }
 
-impl<'a> Batch<'a> {
-    /// Reads a batch, and its records once, so that none is taken in of one that is found torn later.
+impl<'a> ReplicationBatch<'a> {
+    /// Parses a batch and checks all its records, so that no record of an invalid batch is applied.
     ///
     /// # Errors
-    /// When it does not follow the format.
+    /// When the bytes do not follow the format.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidBatch> {
-        let (sender, records) = read_head(bytes)?;
+        let (sender, records) = read_header(bytes)?;
         let mut rest = records;
         while read_record(&mut rest)?.is_some() {}
         Ok(Self { sender, records })
     }
 
-    /// In the order in which they were told.
+    /// Returns the records in the order in which they were written.
     pub fn records(&self) -> impl Iterator<Item = ReplicationRecord> + use<'a> {
         let mut rest = self.records;
         std::iter::from_fn(move || read_record(&mut rest).ok().flatten())
     }
 }
 
-/// Who tells a batch, whatever is in it.
+/// Parses the sender of a batch, and ignores its records.
 ///
 /// # Errors
-/// When it does not begin as the format has it.
-pub fn read_sender(bytes: &[u8]) -> Result<Sender, InvalidBatch> {
-    read_head(bytes).map(|(sender, _)| sender)
+/// When the header does not follow the format.
+pub fn read_sender(bytes: &[u8]) -> Result<BatchSender, InvalidBatch> {
+    read_header(bytes).map(|(sender, _)| sender)
 }
 
-fn read_head(bytes: &[u8]) -> Result<(Sender, &[u8]), InvalidBatch> {
-    let (&version, _) = bytes.split_first().ok_or(InvalidBatch::Torn)?;
+fn read_header(bytes: &[u8]) -> Result<(BatchSender, &[u8]), InvalidBatch> {
+    let (&version, _) = bytes.split_first().ok_or(InvalidBatch::Truncated)?;
     if version != VERSION {
-        return Err(InvalidBatch::Version(version));
+        return Err(InvalidBatch::UnsupportedVersion(version));
     }
-    let (head, records) = bytes.split_at_checked(HEAD).ok_or(InvalidBatch::Torn)?;
-    let mut head = &head[1..];
-    let sender = Sender {
-        node: NodeId(u64::from_be_bytes(take(&mut head)?)),
-        run: u32::from_be_bytes(take(&mut head)?),
+    let (header, records) = bytes
+        .split_at_checked(HEADER_LEN)
+        .ok_or(InvalidBatch::Truncated)?;
+    let mut header = &header[1..];
+    let sender = BatchSender {
+        node: NodeId(u64::from_be_bytes(take(&mut header)?)),
+        run: u32::from_be_bytes(take(&mut header)?),
     };
     Ok((sender, records))
 }
 
-/// Takes a record off the front, past those of later versions; `None` at the end.
+/// Removes the first record of `rest` and returns it; skips records of later versions. Returns `None` at the end.
 fn read_record(rest: &mut &[u8]) -> Result<Option<ReplicationRecord>, InvalidBatch> {
     loop {
         let Some((&kind, after)) = rest.split_first() else {
@@ -192,7 +196,7 @@ fn read_record(rest: &mut &[u8]) -> Result<Option<ReplicationRecord>, InvalidBat
         *rest = after;
         return match kind {
             PEER_V4 | PEER_V6 => read_peer(kind, rest).map(ReplicationRecord::Peer).map(Some),
-            COUNTER => Ok(Some(ReplicationRecord::Counter(Counter {
+            COUNTER => Ok(Some(ReplicationRecord::Counter(DownloadCounter {
                 info_hash: InfoHash(take(rest)?),
                 node: NodeId(u64::from_be_bytes(take(rest)?)),
                 downloads: u32::from_be_bytes(take(rest)?),
@@ -201,12 +205,12 @@ fn read_record(rest: &mut &[u8]) -> Result<Option<ReplicationRecord>, InvalidBat
                 let [len] = take(rest)?;
                 let after = rest
                     .split_at_checked(len.into())
-                    .ok_or(InvalidBatch::Torn)?
+                    .ok_or(InvalidBatch::Truncated)?
                     .1;
                 *rest = after;
                 continue;
             }
-            _ => Err(InvalidBatch::Kind(kind)),
+            _ => Err(InvalidBatch::UnknownKind(kind)),
         };
     }
 }
@@ -218,14 +222,15 @@ fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<TimedUpdate, InvalidBatch> {
         _ => {
             let v6 = Ipv6Addr::from(take::<16>(rest)?);
             if v6.to_ipv4_mapped().is_some() {
-                return Err(InvalidBatch::Endpoint);
+                return Err(InvalidBatch::InvalidEndpoint);
             }
             v6.into()
         }
     };
-    let port = NonZeroU16::new(u16::from_be_bytes(take(rest)?)).ok_or(InvalidBatch::Endpoint)?;
-    let mark = u32::from_be_bytes(take(rest)?);
-    let class = match mark & CLASS {
+    let port =
+        NonZeroU16::new(u16::from_be_bytes(take(rest)?)).ok_or(InvalidBatch::InvalidEndpoint)?;
+    let flags = u32::from_be_bytes(take(rest)?);
+    let class = match flags & CLASS {
         0 => Some(Class::Leecher),
         1 => Some(Class::Partial),
         2 => Some(Class::Seeder),
@@ -236,17 +241,17 @@ fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<TimedUpdate, InvalidBatch> {
             info_hash,
             address,
             port,
-            host: mark & HOST,
+            host: flags & HOST,
             class,
-            completed: mark & COMPLETED != 0,
+            completed: flags & COMPLETED != 0,
         },
         age_secs: u16::from_be_bytes(take(rest)?).into(),
-        redelivered: mark & AGAIN != 0,
+        redelivered: flags & REDELIVERED != 0,
     })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], InvalidBatch> {
-    bytes::take(rest).ok_or(InvalidBatch::Torn)
+    bytes::take(rest).ok_or(InvalidBatch::Truncated)
 }
 
 #[cfg(test)]
@@ -254,16 +259,16 @@ mod tests {
     use super::*;
     use crate::tracker::Rng;
 
-    const SENDER: Sender = Sender {
+    const SENDER: BatchSender = BatchSender {
         node: NodeId(0x0123_4567_89ab_cdef),
         run: 0x1122_3344,
     };
 
-    fn some_record(random: &mut Rng) -> ReplicationRecord {
+    fn random_record(random: &mut Rng) -> ReplicationRecord {
         let mut info_hash = InfoHash([0; 20]);
         info_hash.0.fill_with(|| random.next_u32() as u8);
         if random.below(4) == 0 {
-            return ReplicationRecord::Counter(Counter {
+            return ReplicationRecord::Counter(DownloadCounter {
                 info_hash,
                 node: NodeId(random.next_u64()),
                 downloads: random.next_u32(),
@@ -298,24 +303,24 @@ mod tests {
 
     fn batch(records: &[ReplicationRecord]) -> Vec<u8> {
         let mut bytes = vec![9; 3];
-        write_head(SENDER, &mut bytes);
+        write_header(SENDER, &mut bytes);
         for record in records {
             let before = bytes.len();
             write_record(record, &mut bytes);
-            assert!(bytes.len() - before <= MAX_RECORD);
+            assert!(bytes.len() - before <= MAX_RECORD_LEN);
         }
         bytes
     }
 
     fn parsed(bytes: &[u8]) -> Vec<ReplicationRecord> {
-        let batch = Batch::parse(bytes).unwrap();
+        let batch = ReplicationBatch::parse(bytes).unwrap();
         assert_eq!(batch.sender, SENDER);
         batch.records().collect()
     }
 
     #[test]
-    fn the_format_is_the_same_on_every_machine() {
-        let told = TimedUpdate {
+    fn format_is_fixed() {
+        let joined = TimedUpdate {
             change: PeerUpdate {
                 info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
                 address: "192.0.2.1".parse().unwrap(),
@@ -332,18 +337,18 @@ mod tests {
                 address: "2001:db8::1".parse().unwrap(),
                 class: None,
                 completed: false,
-                ..told.change
+                ..joined.change
             },
             age_secs: 70_000,
             redelivered: true,
         };
-        let counter = Counter {
-            info_hash: told.change.info_hash,
+        let counter = DownloadCounter {
+            info_hash: joined.change.info_hash,
             node: NodeId(3),
             downloads: 4,
         };
         let records = [
-            ReplicationRecord::Peer(told),
+            ReplicationRecord::Peer(joined),
             ReplicationRecord::Peer(left),
             ReplicationRecord::Counter(counter),
         ];
@@ -363,22 +368,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn records_round_trip() {
         let mut random = Rng::new(1);
         for _ in 0..2000 {
             let records: Vec<_> = (0..random.below(20))
-                .map(|_| some_record(&mut random))
+                .map(|_| random_record(&mut random))
                 .collect();
             assert_eq!(parsed(&batch(&records)), records);
         }
     }
 
     #[test]
-    fn a_torn_batch_is_refused_as_a_whole() {
+    fn rejects_truncated_batch_as_a_whole() {
         let mut random = Rng::new(2);
-        let records: Vec<_> = (0..50).map(|_| some_record(&mut random)).collect();
+        let records: Vec<_> = (0..50).map(|_| random_record(&mut random)).collect();
         let whole = batch(&records);
-        // Where a record ends, the batch may as well.
+        // A batch may end where a record ends.
         let ends: Vec<_> = (0..=records.len())
             .map(|count| batch(&records[..count]).len())
             .collect();
@@ -387,8 +392,8 @@ mod tests {
                 Some(count) => assert_eq!(parsed(&whole[..len]), records[..count]),
                 None => {
                     assert_eq!(
-                        Batch::parse(&whole[..len]).unwrap_err(),
-                        InvalidBatch::Torn,
+                        ReplicationBatch::parse(&whole[..len]).unwrap_err(),
+                        InvalidBatch::Truncated,
                         "{len}"
                     );
                 }
@@ -397,63 +402,75 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_adds_is_passed_over() {
+    fn skips_records_of_later_versions() {
         let mut random = Rng::new(3);
-        let records = [some_record(&mut random), some_record(&mut random)];
+        let records = [random_record(&mut random), random_record(&mut random)];
         let between = batch(&records[..1]).len();
         for unknown in [&b"\x80\x00"[..], b"\xff\x05hello", b"\x90\x01\x04\x91\x00"] {
-            for place in [HEAD, between, batch(&records).len()] {
+            for at in [HEADER_LEN, between, batch(&records).len()] {
                 let mut bytes = batch(&records);
-                bytes.splice(place..place, unknown.iter().copied());
+                bytes.splice(at..at, unknown.iter().copied());
                 assert_eq!(parsed(&bytes), records);
             }
-            let mut torn = batch(&records);
-            torn.extend_from_slice(&unknown[..unknown.len() - 1]);
-            assert_eq!(Batch::parse(&torn).unwrap_err(), InvalidBatch::Torn);
+            let mut truncated = batch(&records);
+            truncated.extend_from_slice(&unknown[..unknown.len() - 1]);
+            assert_eq!(
+                ReplicationBatch::parse(&truncated).unwrap_err(),
+                InvalidBatch::Truncated
+            );
         }
         let mut bytes = batch(&records);
         bytes[0] = 2;
-        assert_eq!(Batch::parse(&bytes).unwrap_err(), InvalidBatch::Version(2));
-        assert_eq!(Batch::parse(b"\x02").unwrap_err(), InvalidBatch::Version(2));
+        assert_eq!(
+            ReplicationBatch::parse(&bytes).unwrap_err(),
+            InvalidBatch::UnsupportedVersion(2)
+        );
+        assert_eq!(
+            ReplicationBatch::parse(b"\x02").unwrap_err(),
+            InvalidBatch::UnsupportedVersion(2)
+        );
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn rejects_invalid_endpoint_and_unknown_kind() {
         let mut random = Rng::new(4);
         let peer = loop {
-            match some_record(&mut random) {
-                ReplicationRecord::Peer(told) if told.change.address.is_ipv6() => break told,
+            match random_record(&mut random) {
+                ReplicationRecord::Peer(joined) if joined.change.address.is_ipv6() => break joined,
                 _ => {}
             }
         };
         let good = batch(&[ReplicationRecord::Peer(peer)]);
-        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let error_after = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = good.clone();
             change(&mut bytes);
-            Batch::parse(&bytes).map(|_| ()).unwrap_err()
+            ReplicationBatch::parse(&bytes).map(|_| ()).unwrap_err()
         };
-        let address = HEAD + 1 + 20;
+        let address = HEADER_LEN + 1 + 20;
         let port = address + 16;
         assert_eq!(
-            with(&|bytes| bytes[port..port + 2].fill(0)),
-            InvalidBatch::Endpoint
+            error_after(&|bytes| bytes[port..port + 2].fill(0)),
+            InvalidBatch::InvalidEndpoint
         );
-        let mapped = |bytes: &mut Vec<u8>| {
+        let map_address = |bytes: &mut Vec<u8>| {
             bytes[address..address + 10].fill(0);
             bytes[address + 10..address + 12].fill(0xff);
         };
-        assert_eq!(with(&mapped), InvalidBatch::Endpoint);
+        assert_eq!(error_after(&map_address), InvalidBatch::InvalidEndpoint);
         for kind in [0, 2, 3, 5, 7, 127] {
-            assert_eq!(with(&|bytes| bytes[HEAD] = kind), InvalidBatch::Kind(kind));
+            assert_eq!(
+                error_after(&|bytes| bytes[HEADER_LEN] = kind),
+                InvalidBatch::UnknownKind(kind)
+            );
         }
     }
 
     #[test]
-    fn no_bytes_do_harm() {
+    fn random_bytes_never_panic() {
         let mut random = Rng::new(5);
-        let mut understood = 0;
+        let mut parsed = 0;
         for round in 0..50_000 {
-            let records = [some_record(&mut random), some_record(&mut random)];
+            let records = [random_record(&mut random), random_record(&mut random)];
             let mut bytes = batch(&records);
             if round % 2 == 0 {
                 let at = random.below(bytes.len() as u32) as usize;
@@ -462,11 +479,11 @@ mod tests {
                 bytes[1..].fill_with(|| random.next_u32() as u8);
                 bytes.truncate(random.below(100) as usize);
             }
-            if let Ok(batch) = Batch::parse(&bytes) {
-                understood += 1;
+            if let Ok(batch) = ReplicationBatch::parse(&bytes) {
+                parsed += 1;
                 assert!(batch.records().count() <= bytes.len() / 33);
             }
         }
-        assert!(understood > 10_000, "{understood}");
+        assert!(parsed > 10_000, "{parsed}");
     }
 }

@@ -1,242 +1,268 @@
-//! One connection's writing, step by step.
+//! Sends this node's changes to the store: one connection of the writer, in steps.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::cluster::download_counters::Counter;
-use crate::cluster::node::{Node, due};
-use crate::cluster::queue::{PARTITIONS, UpdateQueue, Waiting, partition};
+use crate::cluster::download_counters::DownloadCounter;
+use crate::cluster::node::{ClusterNode, is_due};
+use crate::cluster::queue::{PARTITIONS, QueuedUpdate, UpdateQueue, partition};
 use crate::cluster::resync::{REPLICA_LAG_SECS, StoreState};
 use crate::cluster::status::Side;
-use crate::cluster::stream_store::StreamStore;
-use crate::cluster::wire::{self, ReplicationRecord, Sender};
+use crate::cluster::stream_store::{StoreError, StreamStore};
+use crate::cluster::wire::{self, BatchSender, ReplicationRecord};
 use crate::lock::lock;
-use crate::tracker::{DumpCursor, Time, TimedUpdate};
+use crate::tracker::DumpCursor;
+use crate::tracker::types::{Time, TimedUpdate};
 
-/// How often what has changed is told. Longer, and others would learn of it later; shorter, and each batch would hold less,
-/// of which the engine keeps as many as come in a peer's lifetime.
+/// The interval between two steps without work left. A longer one delays the other nodes' knowledge. A shorter one makes
+/// smaller batches, and the store keeps every batch for a peer's lifetime.
 pub(super) const TICK: Duration = Duration::from_millis(200);
 
-/// The most records of one batch.
-const BATCH_RECORDS: usize = 256;
+/// Maximum number of records in a batch.
+const MAX_BATCH_RECORDS: usize = 256;
 
-/// A node that has nothing to tell says so as often, for others to know that it is there.
+/// Idle nodes write a heartbeat this often so that others see them.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the engine was emptied.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the fill marker is checked, to find out whether the store was emptied or replaced.
+const MARKER_CHECK: Duration = Duration::from_secs(1);
 
-/// From the end of one walk over all peers to the next: where changes come faster than the engine takes them, walking
-/// would make it no better.
-const RECOUNT_REST: Duration = Duration::from_secs(10);
+/// The pause between two resends. Where updates come faster than the store accepts them, resending more often would not help.
+const RESEND_PAUSE: Duration = Duration::from_secs(10);
 
-/// One connection's writing, step by step.
-pub struct Writer<'n> {
-    node: &'n Node,
-    /// From the updates, and not surely told yet.
-    taken: [Vec<Waiting>; PARTITIONS],
-    /// Packed, and to be appended next.
+/// One connection of the writer.
+pub struct StreamWriter<'n> {
+    node: &'n ClusterNode,
+    /// Updates that were taken from the queue and may not have reached the store.
+    taken: [Vec<QueuedUpdate>; PARTITIONS],
+    /// Batches to append next, each with its partition.
     batches: Vec<(usize, Vec<u8>)>,
-    left: PendingDepartures,
-    /// All was well then.
-    last: Time,
-    learned: bool,
-    looked: Option<Instant>,
-    appended: Option<Instant>,
-    /// A walk over all peers to tell redelivered those that others may not know.
-    dump_updates: Option<UpdateDump>,
-    /// When the last such walk ended.
-    recounted: Option<Instant>,
+    departures: SentDepartures,
+    /// Time of the last successful step.
+    last_success: Time,
+    /// The counters were exchanged with the store on this connection.
+    counters_exchanged: bool,
+    marker_checked: Option<Instant>,
+    last_append: Option<Instant>,
+    resend: Option<Resend>,
+    /// When the last resend ended.
+    resend_ended: Option<Instant>,
 }
 
-struct UpdateDump {
-    walk: DumpCursor,
-    /// Who was heard before has been told. `None`: the engine was emptied, and is told of all.
+/// A walk over all peers in memory, to send again those that other nodes may not know.
+struct Resend {
+    cursor: DumpCursor,
+    /// Resend peers updated since this time; `None`: all peers, because the store was emptied.
     since: Option<Time>,
-    /// TimedUpdate, but not yet packed, by partition.
-    told: [Vec<TimedUpdate>; PARTITIONS],
+    /// Updates from memory that are not packed yet, by partition.
+    pending: [Vec<TimedUpdate>; PARTITIONS],
+    /// Number of updates packed so far.
     sent: u64,
 }
 
-impl UpdateDump {
+impl Resend {
     fn new(since: Option<Time>) -> Self {
         Self {
-            walk: DumpCursor::default(),
+            cursor: DumpCursor::default(),
             since,
-            told: Default::default(),
+            pending: Default::default(),
             sent: 0,
         }
     }
+
+    fn is_refill(&self) -> bool {
+        self.since.is_none()
+    }
 }
 
-/// Leaves that were told a moment ago, and when. If a replica takes over that lags behind, they must be told redelivered, and memory
-/// has them no more.
+/// Departures that were sent a moment ago, and when. They must be sent again if a replica that lags behind takes over, and the
+/// tracker's memory no longer holds them.
 #[derive(Default)]
-struct PendingDepartures(VecDeque<(Time, Waiting)>);
+struct SentDepartures(VecDeque<(Time, QueuedUpdate)>);
 
-impl PendingDepartures {
-    fn note(&mut self, told: &[Waiting], now: Time, most: usize) {
-        let recent = |told: Time| now.0.saturating_sub(told.0) <= REPLICA_LAG_SECS;
-        while self.0.front().is_some_and(|(told, _)| !recent(*told)) {
+impl SentDepartures {
+    /// Adds the departures among `sent`, and drops those that are old or exceed `max`.
+    fn record(&mut self, sent: &[QueuedUpdate], now: Time, max: usize) {
+        let is_recent = |sent_at: Time| now.0.saturating_sub(sent_at.0) <= REPLICA_LAG_SECS;
+        while self.0.front().is_some_and(|(at, _)| !is_recent(*at)) {
             self.0.pop_front();
         }
-        let left = told.iter().filter(|told| told.change.class.is_none());
-        self.0.extend(left.map(|left| (now, *left)));
-        let over = self.0.len().saturating_sub(most);
-        self.0.drain(..over);
+        let departures = sent.iter().filter(|update| update.change.class.is_none());
+        self.0.extend(departures.map(|update| (now, *update)));
+        let excess = self.0.len().saturating_sub(max);
+        self.0.drain(..excess);
     }
 
-    /// The engine may have forgotten them, too.
-    fn put_back(&mut self, updates: &UpdateQueue) {
+    /// Moves all departures back into the queue.
+    fn put_back(&mut self, queue: &UpdateQueue) {
         self.0
             .drain(..)
-            .for_each(|(_, waiting)| updates.put_back(&waiting));
+            .for_each(|(_, update)| queue.put_back(&update));
     }
 }
 
-impl<'n> Writer<'n> {
-    pub fn new(node: &'n Node, now: Time) -> Self {
+impl<'n> StreamWriter<'n> {
+    pub fn new(node: &'n ClusterNode, now: Time) -> Self {
         Self {
             node,
             taken: Default::default(),
             batches: Vec::new(),
-            left: PendingDepartures::default(),
-            last: now,
-            learned: false,
-            looked: None,
-            appended: None,
-            dump_updates: None,
-            recounted: None,
+            departures: SentDepartures::default(),
+            last_success: now,
+            counters_exchanged: false,
+            marker_checked: None,
+            last_append: None,
+            resend: None,
+            resend_ended: None,
         }
     }
 
-    /// Whether the engine has taken anything.
-    pub fn proven(&self) -> bool {
-        self.appended.is_some()
+    /// Returns whether the store has accepted anything on this connection.
+    pub fn has_appended(&self) -> bool {
+        self.last_append.is_some()
     }
 
-    /// Tells what has changed by now. Says whether there is more to do at once; else the next step is due a [`TICK`] later.
+    /// Sends what has changed so far. Returns true if more work is waiting; otherwise the next step is due a [`TICK`] later.
     ///
     /// # Errors
-    /// When the engine is lost: see [`Writer::lost`].
-    pub fn step<L: StreamStore>(
+    /// When the connection is lost. Then [`StreamWriter::lost`] must be called.
+    pub fn step<S: StreamStore>(
         &mut self,
-        line: &mut L,
+        store: &mut S,
         now: Time,
         at: Instant,
-    ) -> Result<bool, L::StoreError> {
+    ) -> Result<bool, StoreError> {
         let node = self.node;
-        if !self.learned {
-            let began_ms = &node.began_ms;
-            // Another is no news.
-            let _ =
-                began_ms.compare_exchange(0, line.now_ms(), Ordering::Relaxed, Ordering::Relaxed);
-            self.learn_downloads(line)?;
-            node.updates.set_away(false);
-            self.learned = true;
+        if !self.counters_exchanged {
+            // Only the first connection of the process sets this.
+            let _ = node.first_contact_ms.compare_exchange(
+                0,
+                store.now_ms(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            self.exchange_counters(store)?;
+            node.queue.set_store_lost(false);
+            self.counters_exchanged = true;
         }
-        if due(self.looked, at, LOOK) {
-            self.look(line)?;
-            self.looked = Some(at);
+        if is_due(self.marker_checked, at, MARKER_CHECK) {
+            self.check_marker(store)?;
+            self.marker_checked = Some(at);
         }
-        self.take_changes(line, now, at)?;
-        let heartbeat_requested = node.heartbeat_requested.swap(false, Ordering::Relaxed);
-        if self.batches.is_empty() && (heartbeat_requested || due(self.appended, at, HEARTBEAT)) {
-            let mut batch = Vec::new();
-            wire::write_head(node.own, &mut batch);
-            self.batches.push((0, batch));
-        }
-        if !self.batches.is_empty() {
-            self.append(line)?;
-            // An engine that can be reached, but takes nothing, is none.
-            if self.appended.is_none() {
-                node.standing.behind(Side::Writer);
-                let before = node.connected.fetch_add(1, Ordering::Relaxed);
-                node.standing.tally.reconnects.add(u64::from(before > 0));
-            }
-            self.appended = Some(at);
-        }
+        self.pack_queue(store, now, at)?;
+        self.append_step(store, at)?;
         for taken in &mut self.taken {
-            self.left.note(taken, now, node.updates.most());
+            self.departures.record(taken, now, node.queue.capacity());
             taken.clear();
         }
-        self.last = now;
-        self.tell_again(line, now, at)?;
-        if lock(&node.member).unsent_since().is_none() {
-            node.standing.set_synced(Side::Writer);
+        self.last_success = now;
+        self.resend_step(store, now, at)?;
+        if lock(&node.resync).unsent_since().is_none() {
+            node.status.set_synced(Side::Writer);
         }
-        Ok(self.dump_updates.is_some())
+        Ok(self.resend.is_some())
     }
 
-    /// To be called when a step has failed: what has not surely been told is owed, or waits in the updates redelivered.
+    /// Handles the loss of the connection after a failed step: what may not have reached the store is put back into the queue,
+    /// or counts as unsent.
     pub fn lost(self, reason: &dyn ToString) {
         let node = self.node;
-        node.updates.set_away(true);
-        lock(&node.member).lost(self.last);
-        // Side these only what memory cannot tell is kept.
-        let left = self.left.0.iter().map(|(_, waiting)| waiting);
-        left.chain(self.taken.iter().flatten())
-            .for_each(|waiting| node.updates.put_back(waiting));
-        node.standing.down(Side::Writer, reason);
+        node.queue.set_store_lost(true);
+        lock(&node.resync).connection_lost(self.last_success);
+        // The queue accepts only departures now. All other updates can be read from memory later.
+        let departures = self.departures.0.iter().map(|(_, update)| update);
+        departures
+            .chain(self.taken.iter().flatten())
+            .for_each(|update| node.queue.put_back(update));
+        node.status.set_down(Side::Writer, reason);
     }
 
-    /// Packs what has come into the updates.
-    fn take_changes<L: StreamStore>(
+    /// Packs the contents of the queue into batches.
+    fn pack_queue<S: StreamStore>(
         &mut self,
-        line: &mut L,
+        store: &mut S,
         now: Time,
         at: Instant,
-    ) -> Result<(), L::StoreError> {
+    ) -> Result<(), StoreError> {
         let node = self.node;
         let own = node.own.node;
         let mut counted = Vec::new();
-        for (info_hash, times) in node.updates.take_counts() {
-            let mut downloads = lock(&node.downloads);
+        for (info_hash, times) in node.queue.take_downloads() {
+            let mut counters = lock(&node.counters);
             let counter = (0..times)
-                .filter_map(|_| downloads.count(info_hash, own))
+                .filter_map(|_| counters.count(info_hash, own))
                 .last();
-            drop(downloads);
+            drop(counters);
             counted.extend(counter);
-            // The tracker's own count may have gone under in what others told meanwhile.
+            // A total that other nodes sent meanwhile may have replaced the tracker's own count.
             node.show_downloads(&info_hash);
         }
         for (partition, taken) in self.taken.iter_mut().enumerate() {
-            node.updates.take(partition, taken);
-            // Who left while the engine was away may be back.
-            let is_news = |waiting: &Waiting| {
-                waiting.change.class.is_some() || !node.tracker.contains(&waiting.change)
+            node.queue.take(partition, taken);
+            // A peer that left while the store was lost may be back.
+            let is_current = |update: &QueuedUpdate| {
+                update.change.class.is_some() || !node.tracker.contains(&update.change)
             };
-            taken.retain(is_news);
-            for waiting in &*taken {
-                // It may be new here, or the tracker's own count may have gone under in what others told meanwhile.
-                node.show_downloads(&waiting.change.info_hash);
+            taken.retain(is_current);
+            for update in &*taken {
+                // The torrent may be new to this tracker, or a total that other nodes sent meanwhile may have replaced the
+                // tracker's own count.
+                node.show_downloads(&update.change.info_hash);
             }
-            let told = taken.iter().map(|waiting| {
+            let records = taken.iter().map(|update| {
                 ReplicationRecord::Peer(TimedUpdate {
-                    change: waiting.change,
-                    age_secs: now.0.saturating_sub(waiting.at.0),
-                    redelivered: waiting.redelivered,
+                    change: update.change,
+                    age_secs: now.0.saturating_sub(update.at.0),
+                    redelivered: update.redelivered,
                 })
             });
-            pack(node.own, partition, told, &mut self.batches);
-            node.standing.tally.sent.add(taken.len() as u64);
+            pack(node.own, partition, records, &mut self.batches);
+            node.status.tally.sent.add(taken.len() as u64);
         }
-        if let Some(since) = node.updates.take_dropped_since() {
-            lock(&node.member).dropped(since);
-            node.standing.dropped(at);
+        if let Some(since) = node.queue.take_dropped_since() {
+            lock(&node.resync).mark_unsent(since);
+            node.status.record_dropped(at);
         }
-        self.tell_counters(line, &counted)
+        self.send_counters(store, &counted)
     }
 
-    /// Others apply_update of new counts in the streams, and who is away learns of them later.
-    fn tell_counters<L: StreamStore>(
+    /// Appends the batches, or a heartbeat if one is due, and records that the store accepted them.
+    fn append_step<S: StreamStore>(
         &mut self,
-        line: &mut L,
-        counters: &[Counter],
-    ) -> Result<(), L::StoreError> {
+        store: &mut S,
+        at: Instant,
+    ) -> Result<(), StoreError> {
+        let node = self.node;
+        let requested = node.heartbeat_requested.swap(false, Ordering::Relaxed);
+        if self.batches.is_empty() && (requested || is_due(self.last_append, at, HEARTBEAT)) {
+            let mut batch = Vec::new();
+            wire::write_header(node.own, &mut batch);
+            self.batches.push((0, batch));
+        }
+        if self.batches.is_empty() {
+            return Ok(());
+        }
+        self.append(store)?;
+        // Only now is the store known to work: one that can be reached may still refuse writes.
+        if self.last_append.is_none() {
+            node.status.set_catching_up(Side::Writer);
+            let before = node.connection_generation.fetch_add(1, Ordering::Relaxed);
+            node.status.tally.reconnects.add(u64::from(before > 0));
+        }
+        self.last_append = Some(at);
+        Ok(())
+    }
+
+    /// Writes counters to the store's table, and packs them for the streams: connected nodes read them from the streams, other
+    /// nodes later from the table.
+    fn send_counters<S: StreamStore>(
+        &mut self,
+        store: &mut S,
+        counters: &[DownloadCounter],
+    ) -> Result<(), StoreError> {
         let own = self.node.own;
-        let key = |counter: &Counter| (counter.node, counter.info_hash);
+        let key = |counter: &DownloadCounter| (counter.node, counter.info_hash);
         lock(&self.node.unacknowledged).extend(counters.iter().map(key));
         for counter in counters {
             let record = std::iter::once(ReplicationRecord::Counter(*counter));
@@ -247,128 +273,130 @@ impl<'n> Writer<'n> {
                 &mut self.batches,
             );
         }
-        line.set_downloads(counters)
+        store.write_counters(counters)
     }
 
-    fn append<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
-        line.append(&self.batches)?;
+    fn append<S: StreamStore>(&mut self, store: &mut S) -> Result<(), StoreError> {
+        store.append(&self.batches)?;
         self.batches.clear();
         lock(&self.node.unacknowledged).clear();
-        self.node.appended.fetch_add(1, Ordering::Relaxed);
+        self.node.appends.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Learns what all nodes have counted, and tells what is not known there, whoever counted it: that one may be no more.
-    fn learn_downloads<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
+    /// Applies the counters in the store's table, and sends those that the store lacks. This includes counters of other nodes,
+    /// which may no longer exist.
+    fn exchange_counters<S: StreamStore>(&mut self, store: &mut S) -> Result<(), StoreError> {
         let node = self.node;
-        let mut known = HashMap::new();
-        line.downloads(&mut |counter| {
-            known.insert((counter.node, counter.info_hash), counter.downloads);
-            node.hear_counter(&counter);
+        let mut stored = HashMap::new();
+        store.read_counters(&mut |counter| {
+            stored.insert((counter.node, counter.info_hash), counter.downloads);
+            node.apply_counter(&counter);
         })?;
-        let is_new = |counter: &Counter| {
-            let known = known.get(&(counter.node, counter.info_hash));
-            known.is_none_or(|known| counter.downloads > *known)
+        let is_new = |counter: &DownloadCounter| {
+            let stored = stored.get(&(counter.node, counter.info_hash));
+            stored.is_none_or(|stored| counter.downloads > *stored)
                 || lock(&node.unacknowledged).contains(&(counter.node, counter.info_hash))
         };
-        let new: Vec<_> = lock(&node.downloads).counters().filter(is_new).collect();
-        self.tell_counters(line, &new)
+        let new: Vec<_> = lock(&node.counters).iter().filter(is_new).collect();
+        self.send_counters(store, &new)
     }
 
-    /// Looks whether the engine has been emptied, or was fill_marker redelivered by another.
-    fn look<L: StreamStore>(&mut self, line: &mut L) -> Result<(), L::StoreError> {
+    /// Checks whether the store was emptied or replaced, or was refilled by another node.
+    fn check_marker<S: StreamStore>(&mut self, store: &mut S) -> Result<(), StoreError> {
         let node = self.node;
-        let filling = matches!(self.dump_updates, Some(UpdateDump { since: None, .. }));
-        if filling {
-            return line.keep_refilling(&node.name());
+        if self.resend.as_ref().is_some_and(Resend::is_refill) {
+            return store.extend_refill_lock(&node.own.node.to_string());
         }
-        let marker = line.fill_marker()?;
+        let marker = store.fill_marker()?;
         let marker = marker.and_then(|marker| marker.parse().ok());
-        let found = lock(&node.member).look(line.now_ms(), marker, node.peers());
-        match found {
+        let state = lock(&node.resync).check_marker(store.now_ms(), marker, node.peer_count());
+        match state {
             StoreState::Unchanged => return Ok(()),
             StoreState::Refilled => {}
             StoreState::NeedsRefill { outdated_ms }
-                if self.may_remember() && line.try_lock_refill(&node.name())? =>
+                if self.may_resend() && store.try_lock_refill(&node.own.node.to_string())? =>
             {
                 if let Some(ms) = outdated_ms {
-                    line.forget_before(ms)?;
+                    store.trim_before(ms)?;
                 }
-                lock(&node.member).settle_all();
-                self.dump_updates = Some(UpdateDump::new(None));
+                lock(&node.resync).start_full_resend();
+                self.resend = Some(Resend::new(None));
             }
             StoreState::NeedsRefill { .. } => return Ok(()),
         }
         node.reread_all.store(true, Ordering::Release);
-        self.left.put_back(&node.updates);
-        self.learn_downloads(line)
+        self.departures.put_back(&node.queue);
+        self.exchange_counters(store)
     }
 
-    /// Whether memory is fit to be told: what was not read yet may say who of it has left, and to others, who have forgotten
-    /// that, they would be there redelivered.
-    fn may_remember(&self) -> bool {
-        self.appended.is_some() && self.node.has_read()
+    /// Returns whether peers may be sent from memory. Before the reader has caught up, memory may hold peers whose departure is
+    /// still unread. Other nodes may have forgotten the departure, and would take such a peer to be back.
+    fn may_resend(&self) -> bool {
+        self.has_appended() && self.node.reader_caught_up()
     }
 
-    /// Goes a step further in telling from memory what others may not know, if there is something.
-    fn tell_again<L: StreamStore>(
+    /// Starts a resend if peers are unsent, and sends the next part of a resend that is running.
+    fn resend_step<S: StreamStore>(
         &mut self,
-        line: &mut L,
+        store: &mut S,
         now: Time,
         at: Instant,
-    ) -> Result<(), L::StoreError> {
+    ) -> Result<(), StoreError> {
         let node = self.node;
-        let may_begin = self.dump_updates.is_none() && self.may_remember();
-        if may_begin && due(self.recounted, at, RECOUNT_REST) {
-            let owed = lock(&node.member).settle();
-            self.dump_updates = owed.map(|since| UpdateDump::new(Some(since)));
+        let may_start = self.resend.is_none() && self.may_resend();
+        if may_start && is_due(self.resend_ended, at, RESEND_PAUSE) {
+            let since = lock(&node.resync).start_resend();
+            self.resend = since.map(|since| Resend::new(Some(since)));
         }
-        let Some(dump_updates) = &mut self.dump_updates else {
+        let Some(resend) = &mut self.resend else {
             return Ok(());
         };
-        let since_secs = match dump_updates.since {
+        let since_secs = match resend.since {
             Some(since) => now.0.saturating_sub(since.0),
             None => u32::MAX,
         };
-        let mut told = Vec::new();
-        let more = (node.tracker).dump_updates(now, since_secs, &mut dump_updates.walk, &mut told);
-        for told in told {
-            dump_updates.told[partition(&told.change.info_hash)].push(told);
+        let mut updates = Vec::new();
+        let more = node
+            .tracker
+            .dump_updates(now, since_secs, &mut resend.cursor, &mut updates);
+        for update in updates {
+            resend.pending[partition(&update.change.info_hash)].push(update);
         }
-        for (partition, told) in dump_updates.told.iter_mut().enumerate() {
-            // Whole batches, while more may come.
+        for (partition, pending) in resend.pending.iter_mut().enumerate() {
+            // Only full batches, except at the end.
             let ready = match more {
-                true => told.len() / BATCH_RECORDS * BATCH_RECORDS,
-                false => told.len(),
+                true => pending.len() / MAX_BATCH_RECORDS * MAX_BATCH_RECORDS,
+                false => pending.len(),
             };
-            let records = told.drain(..ready).map(ReplicationRecord::Peer);
+            let records = pending.drain(..ready).map(ReplicationRecord::Peer);
             pack(node.own, partition, records, &mut self.batches);
-            dump_updates.sent += ready as u64;
-            node.standing.tally.sent.add(ready as u64);
+            resend.sent += ready as u64;
+            node.status.tally.sent.add(ready as u64);
         }
         if !self.batches.is_empty() {
-            self.append(line)?;
+            self.append(store)?;
         }
         if more {
             return Ok(());
         }
-        if let Some(UpdateDump {
+        if let Some(Resend {
             since: None, sent, ..
-        }) = self.dump_updates
+        }) = self.resend
         {
-            let marker = lock(&node.member).refilled(line.now_ms(), sent);
-            line.set_filled(&marker.to_string())?;
-            node.standing.refilled(sent);
+            let marker = lock(&node.resync).finish_refill(store.now_ms(), sent);
+            store.finish_refill(&marker.to_string())?;
+            node.status.report_refill(sent);
         }
-        lock(&node.member).settled(now);
-        (self.dump_updates, self.recounted) = (None, Some(at));
+        lock(&node.resync).finish_resend(now);
+        (self.resend, self.resend_ended) = (None, Some(at));
         Ok(())
     }
 }
 
-/// Appends batches of these records to those that are to be appended to streams.
+/// Packs records into batches, and adds these to the batches that will be appended to a partition's stream.
 fn pack(
-    own: Sender,
+    own: BatchSender,
     partition: usize,
     records: impl Iterator<Item = ReplicationRecord>,
     batches: &mut Vec<(usize, Vec<u8>)>,
@@ -380,8 +408,8 @@ fn pack(
             if !batch.is_empty() {
                 batches.push((partition, std::mem::take(&mut batch)));
             }
-            wire::write_head(own, &mut batch);
-            room = BATCH_RECORDS;
+            wire::write_header(own, &mut batch);
+            room = MAX_BATCH_RECORDS;
         }
         wire::write_record(&record, &mut batch);
         room -= 1;
@@ -396,10 +424,10 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::tracker::{InfoHash, PeerUpdate};
+    use crate::tracker::types::{InfoHash, PeerUpdate};
 
     #[test]
-    fn a_leave_is_kept_for_a_while_after_it_was_told_however_long_it_waited() {
+    fn keeps_a_sent_departure_for_the_replica_lag() {
         let change = PeerUpdate {
             info_hash: InfoHash([1; 20]),
             address: [192, 0, 2, 1].into(),
@@ -408,18 +436,18 @@ mod tests {
             class: None,
             completed: false,
         };
-        let at = Time(100);
-        let waited = Waiting {
+        // It waited in the queue for a long time before it was sent.
+        let waited = QueuedUpdate {
             change,
-            at,
+            at: Time(100),
             redelivered: false,
         };
         for (later, kept) in [(REPLICA_LAG_SECS, 1), (REPLICA_LAG_SECS + 1, 0)] {
-            let (mut left, updates) = (PendingDepartures::default(), UpdateQueue::new(8));
-            left.note(&[waited], Time(1000), updates.most());
-            left.note(&[], Time(1000 + later), updates.most());
-            left.put_back(&updates);
-            assert_eq!(updates.len(), kept, "{later}");
+            let (mut departures, queue) = (SentDepartures::default(), UpdateQueue::new(8));
+            departures.record(&[waited], Time(1000), queue.capacity());
+            departures.record(&[], Time(1000 + later), queue.capacity());
+            departures.put_back(&queue);
+            assert_eq!(queue.len(), kept, "{later}");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::cluster::settings::PasswordFile;
-use crate::cluster::url::Url;
+use crate::cluster::url::StoreUrl;
 use crate::log;
 use crate::os::privileges;
 use crate::protocol::http::{self as protocol, Paths};
@@ -353,7 +353,7 @@ sections! {
     [cluster] Cluster {
         /// The engine: redis://HOST:PORT/DATABASE, rediss:// with TLS, or redis+unix:///PATH. Empty
         /// for a tracker that stands alone.
-        url: Option<Url> = None, OrEmpty(EngineUrl);
+        url: Option<StoreUrl> = None, OrEmpty(EngineUrl);
 
         /// What the engine's keys begin with. Trackers of one name share their swarms.
         name: String = "tbtt".to_owned(), ClusterName;
@@ -816,7 +816,7 @@ impl Config {
 impl Cluster {
     fn advice(&self) -> Option<Finding> {
         let url = self.url.as_ref();
-        if self.ca_file.is_some() && !url.is_some_and(Url::tls) {
+        if self.ca_file.is_some() && !url.is_some_and(StoreUrl::tls) {
             let text = "has no effect without TLS; make url begin with rediss://, or leave it out";
             return Some(Finding::new(&["cluster.ca_file", "cluster.url"], text));
         }

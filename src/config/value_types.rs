@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::nearest;
 use super::toml_value::TomlValue;
 use crate::cluster::settings::PasswordFile;
-use crate::cluster::url::Url;
+use crate::cluster::url::StoreUrl;
 use crate::tracker::access::parse_network;
 
 /// One kind of value. The table in `config.rs` names one for each key.
@@ -267,18 +267,18 @@ impl ValueType for AbsolutePath {
 pub(super) struct EngineUrl;
 
 impl ValueType for EngineUrl {
-    type Value = Url;
+    type Value = StoreUrl;
 
     fn allowed(&self) -> String {
         "the URL of an engine".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Url, Vec<InvalidValue>> {
-        let url = text_of(given)?.parse::<Url>();
-        url.map_err(|wrong| InvalidValue::one(given, wrong.what, Some(wrong.advice.to_owned())))
+    fn read(&self, given: &Spanned<TomlValue>) -> Result<StoreUrl, Vec<InvalidValue>> {
+        let url = text_of(given)?.parse::<StoreUrl>();
+        url.map_err(|wrong| InvalidValue::one(given, wrong.problem, Some(wrong.advice.to_owned())))
     }
 
-    fn write(&self, value: &Url) -> String {
+    fn write(&self, value: &StoreUrl) -> String {
         quoted(&value.to_string())
     }
 }
