@@ -1,8 +1,9 @@
-//! ClusterSetup other trackers: what is made ready as root, and what the log tells of them.
+//! Joins the cluster: prepares what requires root, and logs the node's events.
 
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 
+use crate::app::{Exit, Failed, fail};
 use crate::clock::Clock;
 use crate::cluster::queue::UpdateQueue;
 use crate::cluster::settings::{Credentials, Settings};
@@ -12,9 +13,7 @@ use crate::config::Config;
 use crate::log;
 use crate::tracker::Tracker;
 
-use crate::app::{Exit, Failed, fail};
-
-/// All that must be had before root and the file system are given up.
+/// What must be prepared before the process drops root and enters the sandbox.
 pub struct ClusterSetup {
     settings: Settings,
     credentials: Credentials,
@@ -22,21 +21,16 @@ pub struct ClusterSetup {
 }
 
 impl ClusterSetup {
-    /// `None` for a tracker that stands alone.
+    /// Returns `None` if no cluster is configured.
     pub fn prepare(config: &Config) -> Result<Option<Self>, Failed> {
         let Some(settings) = config.cluster_settings() else {
             return Ok(None);
         };
-        let credentials = Credentials::read(&settings).map_err(|reason| {
-            fail(
-                Exit::Config,
-                "what the cluster's engine asks for cannot be read",
-                &reason,
-            )
-        })?;
+        let credentials = Credentials::read(&settings)
+            .map_err(|reason| fail(Exit::Config, "cannot read the cluster credentials", &reason))?;
         if let Some(name) = settings.url.name() {
-            // What the system needs for looking names up is loaded now, or it could not be later. Whether there is such a name
-            // is seen again at each connection.
+            // The first lookup loads the resolver's libraries, which the sandbox hides later. The result does not matter: the
+            // name is looked up again for each connection.
             let _ = (name, settings.url.tcp_port().unwrap_or(0)).to_socket_addrs();
         }
         Ok(Some(Self {
@@ -46,42 +40,45 @@ impl ClusterSetup {
         }))
     }
 
-    /// Begins, once it is known which torrents are tracked: what others tell of others is refused.
+    /// Joins the cluster. Must be called after the first scan of the torrents: updates for torrents that are not tracked are
+    /// rejected.
     pub fn start(
         self,
-        cluster_checkpoint: &[u8],
+        checkpoint: &[u8],
         tracker: &Arc<Tracker>,
         clock: Clock,
     ) -> Result<Arc<Cluster>, Failed> {
         Cluster::start(
             &self.settings,
             &self.credentials,
-            cluster_checkpoint,
+            checkpoint,
             self.updates,
             tracker.clone(),
             clock,
-            Box::new(tell),
+            Box::new(log_event),
         )
         .map(Arc::new)
         .map_err(|error| fail(Exit::Internal, "cannot join the cluster", &error))
     }
 }
 
-fn tell(event: &ClusterEvent) {
+fn log_event(event: &ClusterEvent) {
     match event {
-        ClusterEvent::CatchingUp => log::notice("cluster reached, catching up", &[]),
+        ClusterEvent::CatchingUp => {
+            log::notice("connected to the cluster store; catching up", &[]);
+        }
         ClusterEvent::Joined { seconds } => log::notice("cluster joined", &[("seconds", seconds)]),
-        ClusterEvent::Disconnected { reason } => {
-            log::warning("cluster lost, serving alone", &[("reason", reason)]);
-        }
-        ClusterEvent::Refilled { peers } => {
-            log::notice(
-                "cluster engine was empty, filled from memory",
-                &[("peers", peers)],
-            );
-        }
+        ClusterEvent::Disconnected { reason } => log::warning(
+            "cluster store unreachable; serving the peers of this node",
+            &[("reason", reason)],
+        ),
+        ClusterEvent::Refilled { peers } => log::notice(
+            "cluster store was empty; filled it from memory",
+            &[("peers", peers)],
+        ),
         ClusterEvent::DuplicateNodeId => log::error(
-            "cluster has another tracker with this one's node id: stop it, remove its snapshot, and start it again",
+            "another tracker in this cluster has the same node id; was its state directory copied here or from here? \
+             On the copy only, give tbtt a new node id as tbtt-cluster(7) describes under TROUBLESHOOTING",
             &[],
         ),
     }
