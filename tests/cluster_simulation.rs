@@ -1,9 +1,9 @@
-//! Simulates the nodes of a cluster and compares them with a plain model of what they should know. Histories of announces are
-//! random, the store and the connections to it fail in every way, and time is a parameter. Once everything works again, all
-//! nodes must know the same.
+//! Simulates the nodes of a cluster and compares them with a plain model of their peers. Histories of announces are random,
+//! the store and the connections to it fail in every way, and time is a parameter. Once everything works again, all nodes
+//! must know the same.
 //!
-//! `SEED=n cargo test --test cluster_simulation` replays one history. The nodes run the daemon's code; only the store and the
-//! connections to it are models.
+//! `SEED=n cargo test --test cluster_simulation` replays one history. The nodes run the daemon's code; only the store and
+//! the connections to it are models.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -34,7 +34,8 @@ const TIMEOUT_SECS: u64 = 2700;
 /// stored in minutes.
 const BLUR_MS: u64 = 125_000;
 
-/// What a node sent less than this before it crashed may be lost with it, because a replica that takes over lags behind.
+/// Updates that a node sent less than this before it crashed may be lost with it, because a replica that takes over lags
+/// behind.
 const UNSAFE_MS: u64 = 12_000;
 
 /// How far a replica lags behind.
@@ -295,7 +296,7 @@ struct LastAction {
 /// A torrent and an endpoint.
 type Peer = (InfoHash, SocketAddr);
 
-/// What all nodes should know.
+/// The knowledge that all nodes should have.
 #[derive(Default)]
 struct Model {
     peers: HashMap<Peer, LastAction>,
@@ -303,8 +304,8 @@ struct Model {
     counted: HashMap<InfoHash, (u32, u32)>,
     /// Counted downloads that a crash may still lose: the node, the time, and the torrent.
     recent: Vec<(usize, u64, InfoHash)>,
-    /// When a store with a clock behind its predecessor's took over, and by how much the clock went back. All entries that the
-    /// store holds seem younger by that, as do those appended until the clock has caught up.
+    /// When a store with a clock behind its predecessor's took over, and by how much the clock went back. All entries that
+    /// the store holds seem younger by that, as do those appended until the clock has caught up.
     clock_setbacks: Vec<(u64, u64)>,
 }
 
@@ -393,7 +394,7 @@ struct Process {
     snapshot: Option<Snapshot>,
 }
 
-/// How a process ends, and what the next one finds.
+/// How a process ends, and which snapshot its successor finds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Restart {
     /// The process sends its last updates, if it can, and saves a snapshot.
@@ -523,8 +524,8 @@ struct World {
     expired_ms: u64,
     /// Since when all nodes have been connected and have sent and read everything.
     synced_ms: Option<u64>,
-    /// A node or the store has lost its memory, and the nodes have not all been in sync for long enough since. If another lost
-    /// its memory now, what only these two knew would be gone.
+    /// A node or the store has lost its memory, and the nodes have not all been in sync for long enough since. If another
+    /// lost its memory now, updates that only these two knew would be gone.
     memory_lost: bool,
     /// When the store lost its memory.
     emptied_ms: u64,
@@ -572,7 +573,7 @@ impl World {
         self.net.borrow().ms
     }
 
-    /// Lets time pass, and lets each node do what is due.
+    /// Lets time pass, and lets each node do its work.
     fn pass(&mut self, secs: u32) {
         self.net.borrow_mut().ms += u64::from(secs) * 1000;
         let first = self.random.below(NODES as u32) as usize;
@@ -919,8 +920,8 @@ impl World {
         self.compare(false);
     }
 
-    /// For longer than a peer's lifetime, nothing fails, and peers announce from time to time. Afterwards all nodes must know the
-    /// same about every peer.
+    /// For longer than a peer's lifetime, nothing fails, and peers announce from time to time. Afterwards all nodes must
+    /// know the same about every peer.
     fn calm(&mut self) {
         for _ in 0..5 {
             let peers: Vec<_> = self.model.peers.keys().copied().collect();

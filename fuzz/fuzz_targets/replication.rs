@@ -1,5 +1,5 @@
-//! Batches from a cluster's store, applied to a tracker. What is parsed can be written and parsed again, an update that is not
-//! applied changes nothing, and the limits and the admissions hold for any input.
+//! Batches from a cluster's store, applied to a tracker. Parsed batches can be written and parsed again, an update that is
+//! not applied changes nothing, and the limits and the admissions hold for any input.
 #![no_main]
 
 use std::collections::HashMap;
@@ -52,8 +52,8 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(downloads.apply(&counter), Some(node as u32 + 1));
         }
     }
-    // Each batch follows its length and a byte. The byte says how much time passes before the batch is read, and how long the
-    // batch was in its stream.
+    // Each batch follows its length and a byte. The byte says how much time passes before the batch is read, and how long
+    // the batch was in its stream.
     while let Some((&[length_high, length_low, how], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([length_high, length_low]));
         let (bytes, after) = after.split_at(length.min(after.len()));

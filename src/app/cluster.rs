@@ -1,4 +1,4 @@
-//! Joins the cluster: prepares what requires root, and logs the node's events.
+//! Joins the cluster: reads the credentials while the process is root, and logs the node's events.
 
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::log;
 use crate::tracker::Tracker;
 
-/// What must be prepared before the process drops root and enters the sandbox.
+/// The settings and credentials of a cluster, read before the process drops root and enters the sandbox.
 pub struct ClusterSetup {
     settings: Settings,
     credentials: Credentials,
@@ -29,8 +29,8 @@ impl ClusterSetup {
         let credentials = Credentials::read(&settings)
             .map_err(|reason| fail(Exit::Config, "cannot read the cluster credentials", &reason))?;
         if let Some(name) = settings.url.name() {
-            // The first lookup loads the resolver's libraries, which the sandbox hides later. The result does not matter: the
-            // name is looked up again for each connection.
+            // The first lookup loads the resolver's libraries, which the sandbox hides later. The result does not matter:
+            // the name is looked up again for each connection.
             let _ = (name, settings.url.tcp_port().unwrap_or(0)).to_socket_addrs();
         }
         Ok(Some(Self {

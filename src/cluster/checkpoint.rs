@@ -1,4 +1,4 @@
-//! The checkpoint of a node in the snapshot: what the node knows of its cluster after a restart.
+//! The checkpoint of a node in the snapshot: the cluster state that survives a restart.
 
 use crate::bytes::take;
 use crate::cluster::download_counters::{DownloadCounters, NodeId};

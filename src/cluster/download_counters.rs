@@ -25,7 +25,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The number of downloads of a torrent that one node has counted so far. The number never decreases, so the larger of two
+/// The number of downloads of a torrent that a node has counted so far. The number never decreases, so the larger of two
 /// values is the newer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DownloadCounter {
@@ -51,8 +51,8 @@ impl DownloadCounters {
         self.apply(&counter).map(|_| counter)
     }
 
-    /// Applies a counter of any node and returns the torrent's new total. Returns `None` if the counter is not newer than the
-    /// known one, or if there is no room.
+    /// Applies a counter of any node and returns the torrent's new total. Returns `None` if the counter is not newer than
+    /// the known counter, or if there is no room.
     pub fn apply(&mut self, counter: &DownloadCounter) -> Option<u32> {
         if self.of(&counter.info_hash, counter.node) >= counter.downloads {
             return None;
@@ -69,7 +69,7 @@ impl DownloadCounters {
         Some(self.total(&counter.info_hash))
     }
 
-    /// Attributes to this node what the total that the tracker shows has in excess of the other nodes' counters. Used at
+    /// Attributes to this node the downloads by which the tracker's `total` exceeds the counters of the other nodes. Used at
     /// start-up: the tracker may have counted outside of a cluster. Returns the counter if it is new.
     pub fn adopt(
         &mut self,
@@ -115,7 +115,8 @@ impl DownloadCounters {
         bytes
     }
 
-    /// Applies what [`DownloadCounters::save`] wrote, or a part of it that ends with a whole counter.
+    /// Applies the counters that [`DownloadCounters::save`] wrote. The bytes may also be a part that ends with a whole
+    /// counter.
     ///
     /// # Errors
     /// When the bytes end in the middle of a counter. The counters before are applied.

@@ -26,8 +26,8 @@ pub struct ClusterNode {
     pub(super) status: ClusterStatus,
     pub(super) resync: Mutex<Resync>,
     pub(super) counters: Mutex<DownloadCounters>,
-    /// Counters that may be in the store's table, but not in its streams yet. Nodes that stay connected read only the streams,
-    /// so these counters are sent again after a reconnect.
+    /// Counters that may be in the store's table, but not in its streams yet. Nodes that stay connected read only the
+    /// streams, so these counters are sent again after a reconnect.
     pub(super) unacknowledged: Mutex<HashSet<(NodeId, InfoHash)>>,
     /// The last entry applied from each stream.
     pub(super) positions: Mutex<[EntryId; PARTITIONS]>,
@@ -35,12 +35,12 @@ pub struct ClusterNode {
     pub(super) appends: AtomicU64,
     /// The reader asks the writer to append a heartbeat.
     pub(super) heartbeat_requested: AtomicBool,
-    /// The value of `appends` when the reader was lost. The reader reconnects after the next append: it proves that the store
-    /// works.
+    /// The value of `appends` when the reader was lost. The reader reconnects after the next append: it proves that the
+    /// store works.
     pub(super) appends_at_reader_loss: AtomicU64,
-    /// Number of connections of the writer on which the store accepted an append. The reader reconnects when it changes. If
-    /// the two were connected to different stores, the reader's could be one that was replaced: it might still respond, but
-    /// would receive nothing new.
+    /// Number of connections of the writer on which the store accepted an append. The reader reconnects when this number
+    /// changes. Otherwise the two could be connected to different stores, and the reader's store could have been replaced:
+    /// it might still respond, but would receive nothing new.
     pub(super) connection_generation: AtomicU64,
     /// The store was emptied or replaced: the reader must read all streams from the start.
     pub(super) reread_all: AtomicBool,
@@ -55,8 +55,9 @@ pub struct ClusterNode {
 }
 
 impl ClusterNode {
-    /// Creates a node that continues from `checkpoint`, which [`ClusterNode::checkpoint`] returned before a restart. `random`
-    /// must differ at each start. The tracker must hold its restored download counts, and must not serve announces yet.
+    /// Creates a node that continues from `checkpoint`, which [`ClusterNode::checkpoint`] returned before a restart.
+    /// `random` must differ at each start. The tracker must hold its restored download counts, and must not serve announces
+    /// yet.
     pub fn new(
         checkpoint: &[u8],
         random: [u64; 2],

@@ -1,4 +1,4 @@
-//! The queue of what announces changed on this node, waiting to be sent to the other nodes.
+//! The queue of this node's updates, which wait to be sent to the other nodes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -87,7 +87,7 @@ impl UpdateQueue {
         }
     }
 
-    /// Queues what an announce changed, if it changed anything.
+    /// Queues the change that an announce made, if any.
     pub fn push_effect(&self, effect: &AnnounceEffect, at: Time) {
         if let Some(change) = effect.change {
             if effect.counted {

@@ -1,4 +1,4 @@
-//! Applies what other nodes sent: one connection of the reader, in steps.
+//! Applies the updates of other nodes: a connection of the reader, which advances in steps.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::tracker::types::Time;
 /// How long a read waits for new entries.
 const READ_WAIT: Duration = Duration::from_secs(1);
 
-/// After a reconnect, reading starts this long before the last entry that was read: another store with another clock may have
-/// taken over. Applying an update twice does no harm.
+/// After a reconnect, reading starts this long before the last entry that was read: another store with another clock may
+/// have taken over. Applying an update twice does no harm.
 const REREAD_MS: u64 = 60_000;
 
 /// The interval between two readings of all streams from the start for updates that were rejected. Other nodes may list a
@@ -24,11 +24,12 @@ const REREAD_MS: u64 = 60_000;
 const REREAD_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The writer's own batches must be read back within this time. Otherwise the reader is connected to a store that no longer
-/// receives what the nodes write.
+/// receives the nodes' batches.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A batch with this node's id, but of another run, shows that a second daemon has the same id only if the batch was appended
-/// this long after the node first reached the store. The margin allows for a failover to a store with another clock.
+/// A batch with this node's id, but of another run, shows that a second daemon has the same id only if the batch was
+/// appended this long after the node first reached the store. The margin allows for a failover to a store with another
+/// clock.
 const EARLIER_RUN_MS: u64 = 60_000;
 
 /// One connection of the reader.
@@ -57,7 +58,7 @@ pub enum ReadStatus {
     Continue,
     /// The writer has another connection, so the reader must connect again as well.
     Superseded,
-    /// The writer's batches do not come back: this store no longer receives what the nodes write.
+    /// The writer's batches do not come back: this store no longer receives the nodes' batches.
     Stalled,
 }
 
@@ -139,8 +140,8 @@ impl<'n> StreamReader<'n> {
         }
     }
 
-    /// Returns whether to read all streams again because an update was rejected that may be accepted now: the nodes seldom list
-    /// a new release at the same time.
+    /// Returns whether to read all streams again because an update was rejected that may be accepted now: the nodes seldom
+    /// list a new release at the same time.
     fn must_retry_rejected(&mut self, at: Instant) -> bool {
         let node = self.node;
         let listings = node.tracker.listings();
@@ -207,7 +208,7 @@ fn apply_batch(
             ReplicationRecord::Counter(counter) => node.apply_counter(&counter),
             ReplicationRecord::Peer(mut update) => {
                 received += 1;
-                // A redelivered update must not undo what happened since: this node's own batches are not applied again.
+                // A redelivered update must not undo later changes: this node's own batches are not applied again.
                 update.redelivered |= redelivered;
                 match node.tracker.apply_update(now, passed_secs, &update) {
                     ApplyResult::Applied => {

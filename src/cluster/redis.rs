@@ -1,7 +1,7 @@
 //! The store, Valkey or Redis, as a [`StreamStore`].
 //!
-//! All keys begin with the cluster's name, `tbtt` by default, followed by the number of a partition in braces. Valkey Cluster
-//! would distribute the keys by that number.
+//! All keys begin with the cluster's name, `tbtt` by default, followed by the number of a partition in braces. Valkey
+//! Cluster would distribute the keys by that number.
 //!
 //! ```text
 //! tbtt:{0}:changes .. tbtt:{15}:changes   streams: each entry has one field, which holds a batch
@@ -26,7 +26,7 @@ use crate::tracker::types::InfoHash;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the store may take to respond, or to accept what is written.
+/// How long the store may take to respond, or to accept a command.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The field of an entry that holds the batch.
@@ -50,7 +50,7 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// What all connections to the store have in common.
+/// The store, and the settings that all connections to it share.
 pub(super) struct RedisStore {
     client: Client,
     name: String,
@@ -128,7 +128,7 @@ impl RedisStore {
     }
 }
 
-/// The store's time at one moment.
+/// The store's time at a moment.
 #[derive(Clone, Copy)]
 struct StoreClock {
     at: Instant,

@@ -1,4 +1,5 @@
-//! The store of a build without the `redis` crate: there never is a connection. A configuration that names a store is refused.
+//! The store of a build without the `redis` crate: there never is a connection. A configuration that names a store is
+//! refused.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Decides what a node sends again after an outage, when it refills the store, and which batches are its own. Pure: the
-//! writer and the reader do the I/O.
+//! Decides which peers a node sends again after an outage, when the node refills the store, and which batches are its own.
+//! This module does no I/O: the writer and the reader call it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,11 +13,12 @@ pub const REPLICA_LAG_SECS: u32 = 10;
 /// A store holding fewer than this percentage of our own peer count is considered incomplete; this node then refills it.
 const MIN_FILL_PERCENT: u64 = 90;
 
-/// A marker in the store: the streams hold every peer of the node that wrote it. The marker is lost when the store is emptied.
+/// A marker in the store: the streams hold every peer of the node that wrote it. The marker is lost when the store is
+/// emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FillMarker {
-    /// Store time in milliseconds at which the refill ended; later than any epoch that the node has seen, even if the store's
-    /// clock went back.
+    /// Store time in milliseconds at which the refill ended; later than any epoch that the node has seen, even if the
+    /// store's clock went back.
     pub epoch: u64,
     /// Number of peers that the node sent.
     pub peers: u64,
@@ -48,8 +49,8 @@ pub enum StoreState {
     Unchanged,
     /// Another node has refilled the store.
     Refilled,
-    /// The store was emptied, was filled by a node that knew far fewer peers, or is an earlier store that has come back. This
-    /// node must refill it from memory, unless another node already does.
+    /// The store was emptied, was filled by a node that knew far fewer peers, or is an earlier store that has come back.
+    /// This node must refill it from memory, unless another node already does.
     NeedsRefill {
         /// Entries older than this (store clock) predate a failover and are trimmed before refilling: peers in them may have
         /// left since. `None`: nothing is trimmed.
@@ -111,8 +112,8 @@ impl Resync {
         self.epoch
     }
 
-    /// Records that the connection was lost; the store last accepted writes at `last_success`. A resend that was not complete,
-    /// or only just complete, is unsent again.
+    /// Records that the connection was lost; the store last accepted writes at `last_success`. A resend that was not
+    /// complete, or only just complete, is unsent again.
     pub fn connection_lost(&mut self, last_success: Time) {
         let safe = Time(last_success.0.saturating_sub(REPLICA_LAG_SECS));
         let recent = self.last_resend.take().filter(|done| done.ended >= safe);
@@ -126,8 +127,8 @@ impl Resync {
         self.unsent_since = Some(self.unsent_since.map_or(since, |unsent| unsent.min(since)));
     }
 
-    /// Starts a resend of the unsent peers, and returns the time since which they were updated. [`Resync::finish_resend`] ends
-    /// the resend. Returns `None` if nothing is unsent.
+    /// Starts a resend of the unsent peers, and returns the time since which they were updated. [`Resync::finish_resend`]
+    /// ends the resend. Returns `None` if nothing is unsent.
     pub fn start_resend(&mut self) -> Option<Time> {
         let since = self.unsent_since.take()?;
         self.resending_since = Some(self.resending_since.map_or(since, |other| other.min(since)));
@@ -145,7 +146,8 @@ impl Resync {
         self.last_resend = since.map(|since| CompletedResend { since, ended: now });
     }
 
-    /// Compares the store's marker with what this node knows. `now_ms` is the store's time, `peers` this node's number of peers.
+    /// Compares the store's marker with the knowledge of this node. `now_ms` is the store's time, `peers` this node's
+    /// number of peers.
     pub fn check_marker(
         &mut self,
         now_ms: u64,

@@ -48,7 +48,8 @@ impl Settings {
     }
 }
 
-/// The password for the store, the certificates by which the store is recognized, and random numbers for the node's identity.
+/// The password for the store, the certificates by which the store is recognized, and random numbers for the node's
+/// identity.
 pub struct Credentials {
     pub(super) password: Option<String>,
     /// In PEM.
@@ -61,7 +62,7 @@ impl Credentials {
     /// Reads the credentials. Must be called before the process drops root and enters the sandbox.
     ///
     /// # Errors
-    /// Returns a message that names the file and says what is wrong with it.
+    /// Returns a message that names the file and the problem.
     pub fn read(settings: &Settings) -> Result<Self, String> {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let password = match &settings.password_file {

@@ -16,7 +16,7 @@ const NODE_GONE: Duration = Duration::from_secs(60);
 /// Maximum number of other nodes to remember: anyone who may write to the store could invent any number.
 const MAX_NODES: usize = 1024;
 
-/// What the operator must know, once for each change.
+/// An event that the operator must know of, reported once for each change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClusterEvent {
     CatchingUp,
@@ -45,7 +45,7 @@ pub(super) enum Side {
     Reader,
 }
 
-/// The state of one thread's connection.
+/// The state of a thread's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum LinkState {
     Down,
@@ -153,7 +153,7 @@ impl ClusterStatus {
     fn set(&self, side: Side, link: LinkState, reason: &dyn Fn() -> String) {
         let mut current = self.current();
         match side {
-            // The reader follows the writer: what it reads from a store that refuses writes may be old.
+            // The reader follows the writer: entries of a store that refuses writes may be old.
             Side::Writer if link == LinkState::Down => current.links = Links::DOWN,
             Side::Writer => current.links.writer = link,
             Side::Reader if current.links.writer == LinkState::Down => return,

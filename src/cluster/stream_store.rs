@@ -12,7 +12,8 @@ pub trait StreamStore {
     /// Returns the store's time in milliseconds since 1970. All nodes share this time: their own clocks may differ.
     fn now_ms(&self) -> u64;
 
-    /// Appends batches, each to the stream of its partition, and trims the entries there that are older than a peer's lifetime.
+    /// Appends batches, each to the stream of its partition, and trims the entries there that are older than a peer's
+    /// lifetime.
     fn append(&mut self, batches: &[(usize, Vec<u8>)]) -> Result<(), StoreError>;
 
     /// Returns entries that follow `after` in each stream, in the order of the stream. The number is bounded, so more may

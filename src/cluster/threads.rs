@@ -22,7 +22,7 @@ use crate::lock::lock;
 use crate::status::report;
 use crate::tracker::Tracker;
 
-/// The pauses between two attempts to connect: each doubles the last one, up to the maximum.
+/// The pauses between attempts to connect: each is twice as long as the last, up to the maximum.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -36,7 +36,7 @@ pub struct Cluster {
     writer_ended: Mutex<Receiver<()>>,
 }
 
-/// What both threads share.
+/// The state that both threads share.
 struct ThreadContext {
     node: ClusterNode,
     store: Store,
@@ -45,7 +45,7 @@ struct ThreadContext {
 }
 
 impl Cluster {
-    /// Starts the two threads. `checkpoint` is what [`Cluster::checkpoint`] returned before a restart.
+    /// Starts the two threads. [`Cluster::checkpoint`] returned the bytes of `checkpoint` before a restart.
     ///
     /// # Errors
     /// When the certificates are invalid, or the system refuses a thread.
@@ -96,8 +96,8 @@ impl Cluster {
         self.context.node.checkpoint()
     }
 
-    /// Sends the last updates, if the store accepts them in time, and ends the threads. Must be called after all workers have
-    /// stopped.
+    /// Sends the last updates, if the store accepts them in time, and ends the threads. Must be called after all workers
+    /// have stopped.
     pub fn stop(&self) {
         self.context.stop.store(true, Ordering::Relaxed);
         self.context.node.queue.wake_writer();
@@ -120,7 +120,7 @@ fn run_writer(context: &ThreadContext) {
         let error = match context.store.connect() {
             Err(error) => error,
             Ok(mut connection) => loop {
-                // After the shutdown begins, one more step sends what was changed until then.
+                // After the shutdown has begun, a last step sends the updates that came until then.
                 let stopping = context.is_stopping();
                 let at = Instant::now();
                 match writer.step(&mut connection, context.clock.at(at), at) {

@@ -1,4 +1,4 @@
-//! Sends this node's changes to the store: one connection of the writer, in steps.
+//! Sends this node's updates to the store: a connection of the writer, which advances in steps.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -15,8 +15,8 @@ use crate::lock::lock;
 use crate::tracker::DumpCursor;
 use crate::tracker::types::{Time, TimedUpdate};
 
-/// The interval between two steps without work left. A longer one delays the other nodes' knowledge. A shorter one makes
-/// smaller batches, and the store keeps every batch for a peer's lifetime.
+/// The interval between two steps if no work is left. A longer interval delays the updates of other nodes. A shorter
+/// interval makes smaller batches, and the store keeps every batch for a peer's lifetime.
 pub(super) const TICK: Duration = Duration::from_millis(200);
 
 /// Maximum number of records in a batch.
@@ -28,7 +28,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often the fill marker is checked, to find out whether the store was emptied or replaced.
 const MARKER_CHECK: Duration = Duration::from_secs(1);
 
-/// The pause between two resends. Where updates come faster than the store accepts them, resending more often would not help.
+/// The pause between two resends. Where updates come faster than the store accepts them, resending more often would not
+/// help.
 const RESEND_PAUSE: Duration = Duration::from_secs(10);
 
 /// One connection of the writer.
@@ -76,8 +77,8 @@ impl Resend {
     }
 }
 
-/// Departures that were sent a moment ago, and when. They must be sent again if a replica that lags behind takes over, and the
-/// tracker's memory no longer holds them.
+/// Departures that were sent a moment ago, and when. They must be sent again if a replica that lags behind takes over, and
+/// the tracker's memory no longer holds them.
 #[derive(Default)]
 struct SentDepartures(VecDeque<(Time, QueuedUpdate)>);
 
@@ -123,7 +124,7 @@ impl<'n> StreamWriter<'n> {
         self.last_append.is_some()
     }
 
-    /// Sends what has changed so far. Returns true if more work is waiting; otherwise the next step is due a [`TICK`] later.
+    /// Sends the changes so far. Returns true if more work is waiting; otherwise the next step is due a [`TICK`] later.
     ///
     /// # Errors
     /// When the connection is lost. Then [`StreamWriter::lost`] must be called.
@@ -164,8 +165,8 @@ impl<'n> StreamWriter<'n> {
         Ok(self.resend.is_some())
     }
 
-    /// Handles the loss of the connection after a failed step: what may not have reached the store is put back into the queue,
-    /// or counts as unsent.
+    /// Handles the loss of the connection after a failed step: updates that may not have reached the store are put back into
+    /// the queue, or count as unsent.
     pub fn lost(self, reason: &dyn ToString) {
         let node = self.node;
         node.queue.set_store_lost(true);
@@ -244,7 +245,7 @@ impl<'n> StreamWriter<'n> {
             return Ok(());
         }
         self.append(store)?;
-        // Only now is the store known to work: one that can be reached may still refuse writes.
+        // Only now is the store known to work: a store that can be reached may still refuse writes.
         if self.last_append.is_none() {
             node.status.set_catching_up(Side::Writer);
             let before = node.connection_generation.fetch_add(1, Ordering::Relaxed);
@@ -254,8 +255,8 @@ impl<'n> StreamWriter<'n> {
         Ok(())
     }
 
-    /// Writes counters to the store's table, and packs them for the streams: connected nodes read them from the streams, other
-    /// nodes later from the table.
+    /// Writes counters to the store's table, and packs them for the streams: connected nodes read them from the streams,
+    /// other nodes later from the table.
     fn send_counters<S: StreamStore>(
         &mut self,
         store: &mut S,
@@ -284,8 +285,8 @@ impl<'n> StreamWriter<'n> {
         Ok(())
     }
 
-    /// Applies the counters in the store's table, and sends those that the store lacks. This includes counters of other nodes,
-    /// which may no longer exist.
+    /// Applies the counters in the store's table, and sends those that the store lacks. This includes counters of other
+    /// nodes, which may no longer exist.
     fn exchange_counters<S: StreamStore>(&mut self, store: &mut S) -> Result<(), StoreError> {
         let node = self.node;
         let mut stored = HashMap::new();
@@ -330,8 +331,8 @@ impl<'n> StreamWriter<'n> {
         self.exchange_counters(store)
     }
 
-    /// Returns whether peers may be sent from memory. Before the reader has caught up, memory may hold peers whose departure is
-    /// still unread. Other nodes may have forgotten the departure, and would take such a peer to be back.
+    /// Returns whether peers may be sent from memory. Before the reader has caught up, memory may hold peers whose
+    /// departure is still unread. Other nodes may have forgotten the departure, and would take such a peer to be back.
     fn may_resend(&self) -> bool {
         self.has_appended() && self.node.reader_caught_up()
     }
