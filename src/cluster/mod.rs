@@ -23,12 +23,14 @@
 //!
 //! [`PeerUpdate`]: crate::tracker::types::PeerUpdate
 //! [`Tracker::apply_update`]: crate::tracker::Tracker::apply_update
-//! [`UpdateQueue`]: queue::UpdateQueue
-//! [`StreamWriter`]: writer::StreamWriter
-//! [`StreamReader`]: reader::StreamReader
-//! [`Resync`]: resync::Resync
-//! [`DownloadCounters`]: download_counters::DownloadCounters
-//! [`StreamStore`]: stream_store::StreamStore
+//! [`UpdateQueue`]: crate::cluster::queue::UpdateQueue
+//! [`StreamWriter`]: crate::cluster::writer::StreamWriter
+//! [`StreamReader`]: crate::cluster::reader::StreamReader
+//! [`Resync`]: crate::cluster::resync::Resync
+//! [`DownloadCounters`]: crate::cluster::download_counters::DownloadCounters
+//! [`StreamStore`]: crate::cluster::stream_store::StreamStore
+//! [`wire`]: crate::cluster::wire
+//! [`threads`]: crate::cluster::threads
 #![forbid(unsafe_code)]
 
 mod checkpoint;

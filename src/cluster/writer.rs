@@ -124,7 +124,7 @@ impl<'n> StreamWriter<'n> {
         self.last_append.is_some()
     }
 
-    /// Sends the changes so far. Returns true if more work is waiting; otherwise the next step is due a [`TICK`] later.
+    /// Sends the changes so far. Returns true if more work is waiting; otherwise the next step is due after `TICK`.
     ///
     /// # Errors
     /// When the connection is lost. Then [`StreamWriter::lost`] must be called.
