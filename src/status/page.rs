@@ -1,11 +1,12 @@
 //! StatusReport as a page to read: plain HTML without scripts, sorted, searched and paged by its query.
 
 use std::cmp::Reverse;
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 
-use crate::bytes::hex_digit;
+use crate::status::chart::plots;
 use crate::status::endpoint::{Settings, file_id};
-use crate::status::report::{ClusterState, Health, History, Release, StatusReport, Unix};
+use crate::status::format::{Encoded, Escaped, Grouped, Rate, Size, Span, decoded};
+use crate::status::report::{ClusterState, Health, Release, StatusReport, Unix};
 use crate::utc::Utc;
 
 /// The page's own style, beside it so that nothing inline need be allowed.
@@ -429,77 +430,6 @@ fn magnet(release: &Release, announce_urls: &[String]) -> String {
     format!("magnet:?{}", parts.join("&"))
 }
 
-/// Peers and announces over the last day.
-fn plots(f: &mut fmt::Formatter<'_>, figures: &StatusReport) -> fmt::Result {
-    let History {
-        interval,
-        peers_ipv4,
-        peers_ipv6,
-        announces_per_second,
-        ..
-    } = &figures.history;
-    let floats = |numbers: &[u64]| numbers.iter().map(|&n| n as f64).collect::<Vec<_>>();
-    let (v4, v6) = (floats(peers_ipv4), floats(peers_ipv6));
-    if v4.len() < 2 {
-        return Ok(());
-    }
-    let span = Span((v4.len() as u64 - 1) * interval);
-    f.write_str("<div class=\"plots\">\n")?;
-    plot(
-        f,
-        "Peers",
-        &[("IPv4", "first", &v4), ("IPv6", "second", &v6)],
-        span,
-    )?;
-    plot(
-        f,
-        "Announces a second",
-        &[("", "first", announces_per_second)],
-        span,
-    )?;
-    f.write_str("</div>\n")
-}
-
-/// Lines on one scale: the name, class and values of each.
-fn plot(
-    f: &mut fmt::Formatter<'_>,
-    title: &str,
-    lines: &[(&str, &str, &[f64])],
-    span: Span,
-) -> fmt::Result {
-    let all = lines.iter().flat_map(|(_, _, values)| values.iter());
-    let top = all.copied().fold(0.0, f64::max);
-    write!(f, "<figure>\n<figcaption>{title}, at most {}", Rate(top))?;
-    for (name, class, _) in lines.iter().filter(|(name, _, _)| !name.is_empty()) {
-        write!(f, " <span class=\"key {class}\">{name}</span>")?;
-    }
-    let count = lines
-        .iter()
-        .map(|(_, _, values)| values.len())
-        .max()
-        .unwrap_or_default();
-    let width = count.saturating_sub(1).max(1);
-    write!(
-        f,
-        "</figcaption>\n<svg viewBox=\"0 0 {width} 100\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-label=\"{title} over the last {span}, at most {}\">",
-        Rate(top)
-    )?;
-    for (_, class, values) in lines {
-        write!(f, "<path class=\"{class}\" d=\"")?;
-        for (x, value) in values.iter().enumerate() {
-            let command = if x == 0 { 'M' } else { 'L' };
-            let y = 97.0 - 94.0 * value / top.max(f64::MIN_POSITIVE);
-            write!(f, "{command}{x} {y:.1}")?;
-        }
-        f.write_str("\"/>")?;
-    }
-    writeln!(
-        f,
-        "</svg>\n<figcaption class=\"ends\"><span>{span} ago</span> <span>now</span></figcaption>\n</figure>"
-    )
-}
-
 /// When a release last had a seed.
 struct LastSeed<'a> {
     release: &'a Release,
@@ -531,118 +461,10 @@ fn time(at: Unix) -> String {
     format!("<time datetime=\"{}\">{utc}</time>", utc.iso())
 }
 
-/// So many seconds, in the greatest unit that they fill twice.
-#[derive(Clone, Copy)]
-struct Span(u64);
-
-impl Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            seconds @ 0..120 => write!(f, "{seconds} s"),
-            seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
-            seconds @ 7200..172_800 => write!(f, "{} h", seconds / 3600),
-            seconds => write!(f, "{} days", seconds / 86_400),
-        }
-    }
-}
-
-/// Bytes, as clients show them.
-struct Size(u64);
-
-impl Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut value = self.0 as f64;
-        for unit in ["B", "KiB", "MiB", "GiB"] {
-            if value < 1024.0 {
-                let decimals = usize::from(unit != "B" && value < 100.0);
-                return write!(f, "{value:.decimals$} {unit}");
-            }
-            value /= 1024.0;
-        }
-        write!(f, "{value:.1} TiB")
-    }
-}
-
-/// A number with its digits in threes.
-struct Grouped(u64);
-
-impl Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (i, digit) in digits.chars().enumerate() {
-            if i > 0 && (digits.len() - i) % 3 == 0 {
-                f.write_char(',')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
-    }
-}
-
-/// With a decimal where that says something.
-struct Rate(f64);
-
-impl Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            rate if rate < 10.0 && rate.fract() != 0.0 => write!(f, "{rate:.1}"),
-            rate => Grouped(rate.round() as u64).fmt(f),
-        }
-    }
-}
-
-/// Text within HTML, between tags and in quoted attributes.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            _ => f.write_char(c),
-        })
-    }
-}
-
-/// Text within a query.
-struct Encoded<'a>(&'a str);
-
-impl Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.bytes().try_for_each(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                f.write_char(char::from(byte))
-            }
-            _ => write!(f, "%{byte:02X}"),
-        })
-    }
-}
-
-/// A value of a query as a form sends it.
-fn decoded(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [byte, after @ ..] = rest {
-        let escaped = match rest {
-            [b'%', high, low, after @ ..] => hex_digit(*high)
-                .zip(hex_digit(*low))
-                .map(|(high, low)| (high << 4 | low, after)),
-            [b'+', after @ ..] => Some((b' ', after)),
-            _ => None,
-        };
-        let (byte, after) = escaped.unwrap_or((*byte, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::report::History;
 
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -862,40 +684,6 @@ mod tests {
         assert!(
             page.contains("Peers over the last 10 min, at most 10\""),
             "{page}"
-        );
-    }
-
-    #[test]
-    fn numbers_are_written_as_people_read_them() {
-        let all =
-            |values: &[&dyn Display]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            all(&[
-                &Grouped(0),
-                &Grouped(999),
-                &Grouped(1000),
-                &Grouped(1_234_567)
-            ]),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-        assert_eq!(
-            all(&[
-                &Size(0),
-                &Size(1023),
-                &Size(1024),
-                &Size(700 << 20),
-                &Size(5_000_000_000),
-                &Size(9 << 40)
-            ]),
-            ["0 B", "1023 B", "1.0 KiB", "700 MiB", "4.7 GiB", "9.0 TiB"]
-        );
-        assert_eq!(
-            all(&[&Span(119), &Span(120), &Span(7200), &Span(172_800)]),
-            ["119 s", "2 min", "2 h", "2 days"]
-        );
-        assert_eq!(
-            all(&[&Rate(0.0), &Rate(0.25), &Rate(9.0), &Rate(1234.6)]),
-            ["0", "0.2", "9", "1,235"]
         );
     }
 }
