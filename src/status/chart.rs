@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::status::format::{Rate, Span};
+use crate::status::format::{Rounded, Span};
 use crate::status::report::{History, StatusReport};
 
 /// Peers and announces over the last day.
@@ -45,7 +45,7 @@ fn plot(
 ) -> fmt::Result {
     let all = lines.iter().flat_map(|(_, _, values)| values.iter());
     let top = all.copied().fold(0.0, f64::max);
-    write!(f, "<figure>\n<figcaption>{title}, at most {}", Rate(top))?;
+    write!(f, "<figure>\n<figcaption>{title}, at most {}", Rounded(top))?;
     for (name, class, _) in lines.iter().filter(|(name, _, _)| !name.is_empty()) {
         write!(f, " <span class=\"key {class}\">{name}</span>")?;
     }
@@ -59,7 +59,7 @@ fn plot(
         f,
         "</figcaption>\n<svg viewBox=\"0 0 {width} 100\" preserveAspectRatio=\"none\" role=\"img\" \
          aria-label=\"{title} over the last {span}, at most {}\">",
-        Rate(top)
+        Rounded(top)
     )?;
     for (_, class, values) in lines {
         write!(f, "<path class=\"{class}\" d=\"")?;

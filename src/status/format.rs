@@ -1,10 +1,19 @@
-//! Numbers and text as the page writes them.
+//! Formatting of numbers and text for the status page.
 
 use std::fmt::{self, Display, Write};
 
-use crate::bytes::hex_digit;
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode, utf8_percent_encode,
+};
 
-/// So many seconds, in the greatest unit that they fill twice.
+/// All characters except the unreserved ones of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Formats a number of seconds in the largest unit of which there are at least two: `119 s`, `2 min`, `2 days`.
 #[derive(Clone, Copy)]
 pub(super) struct Span(pub(super) u64);
 
@@ -19,10 +28,10 @@ impl Display for Span {
     }
 }
 
-/// Bytes, as clients show them.
-pub(super) struct Size(pub(super) u64);
+/// Formats a number of bytes in powers of 1024, as BitTorrent clients do: `4.7 GiB`.
+pub(super) struct ByteSize(pub(super) u64);
 
-impl Display for Size {
+impl Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut value = self.0 as f64;
         for unit in ["B", "KiB", "MiB", "GiB"] {
@@ -36,7 +45,7 @@ impl Display for Size {
     }
 }
 
-/// A number with its digits in threes.
+/// Formats a number with commas between groups of three digits: `1,234,567`.
 pub(super) struct Grouped(pub(super) u64);
 
 impl Display for Grouped {
@@ -52,22 +61,22 @@ impl Display for Grouped {
     }
 }
 
-/// With a decimal where that says something.
-pub(super) struct Rate(pub(super) f64);
+/// Formats a number with one decimal if it is below ten and not whole, and else rounded: `0.2`, `9`, `1,235`.
+pub(super) struct Rounded(pub(super) f64);
 
-impl Display for Rate {
+impl Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            rate if rate < 10.0 && rate.fract() != 0.0 => write!(f, "{rate:.1}"),
-            rate => Grouped(rate.round() as u64).fmt(f),
+            number if number < 10.0 && number.fract() != 0.0 => write!(f, "{number:.1}"),
+            number => Grouped(number.round() as u64).fmt(f),
         }
     }
 }
 
-/// Text within HTML, between tags and in quoted attributes.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+/// Escapes text for HTML, both between tags and in quoted attributes.
+pub(super) struct HtmlEscaped<'a>(pub(super) &'a str);
 
-impl Display for Escaped<'_> {
+impl Display for HtmlEscaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
             '&' => f.write_str("&amp;"),
@@ -80,49 +89,32 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// Text within a query.
-pub(super) struct Encoded<'a>(pub(super) &'a str);
-
-impl Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.bytes().try_for_each(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                f.write_char(char::from(byte))
-            }
-            _ => write!(f, "%{byte:02X}"),
-        })
-    }
+/// Encodes text as a value in the query of a URL.
+pub(super) fn percent_encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
-/// A value of a query as a form sends it.
-pub(super) fn decoded(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [byte, after @ ..] = rest {
-        let escaped = match rest {
-            [b'%', high, low, after @ ..] => hex_digit(*high)
-                .zip(hex_digit(*low))
-                .map(|(high, low)| (high << 4 | low, after)),
-            [b'+', after @ ..] => Some((b' ', after)),
-            _ => None,
-        };
-        let (byte, after) = escaped.unwrap_or((*byte, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// Decodes a value in the query of a URL, as browsers encode a form: a space is `+`. Replaces invalid UTF-8, and keeps a `%`
+/// that is not followed by two hexadecimal digits.
+pub(super) fn decode_form_value(value: &str) -> String {
+    let value = value.replace('+', " ");
+    percent_decode(value.as_bytes())
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn formatted(values: &[&dyn Display]) -> Vec<String> {
+        values.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn numbers_are_written_as_people_read_them() {
-        let all =
-            |values: &[&dyn Display]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+    fn groups_digits_in_threes() {
         assert_eq!(
-            all(&[
+            formatted(&[
                 &Grouped(0),
                 &Grouped(999),
                 &Grouped(1000),
@@ -130,24 +122,64 @@ mod tests {
             ]),
             ["0", "999", "1,000", "1,234,567"]
         );
+    }
+
+    #[test]
+    fn formats_byte_sizes_in_powers_of_1024() {
         assert_eq!(
-            all(&[
-                &Size(0),
-                &Size(1023),
-                &Size(1024),
-                &Size(700 << 20),
-                &Size(5_000_000_000),
-                &Size(9 << 40)
+            formatted(&[
+                &ByteSize(0),
+                &ByteSize(1023),
+                &ByteSize(1024),
+                &ByteSize(700 << 20),
+                &ByteSize(5_000_000_000),
+                &ByteSize(9 << 40)
             ]),
             ["0 B", "1023 B", "1.0 KiB", "700 MiB", "4.7 GiB", "9.0 TiB"]
         );
+    }
+
+    #[test]
+    fn formats_spans_in_the_largest_unit_with_at_least_two() {
         assert_eq!(
-            all(&[&Span(119), &Span(120), &Span(7200), &Span(172_800)]),
+            formatted(&[&Span(119), &Span(120), &Span(7200), &Span(172_800)]),
             ["119 s", "2 min", "2 h", "2 days"]
         );
+    }
+
+    #[test]
+    fn rounds_numbers_from_ten_on() {
         assert_eq!(
-            all(&[&Rate(0.0), &Rate(0.25), &Rate(9.0), &Rate(1234.6)]),
+            formatted(&[
+                &Rounded(0.0),
+                &Rounded(0.25),
+                &Rounded(9.0),
+                &Rounded(1234.6)
+            ]),
             ["0", "0.2", "9", "1,235"]
         );
+    }
+
+    #[test]
+    fn percent_encodes_all_but_unreserved_characters() {
+        assert_eq!(
+            percent_encode("aZ09-._~ +/%é").to_string(),
+            "aZ09-._~%20%2B%2F%25%C3%A9"
+        );
+    }
+
+    #[test]
+    fn decodes_form_values_and_keeps_invalid_escapes() {
+        for (value, decoded) in [
+            ("a+b%20c%2Bd", "a b c+d"),
+            ("%C3%9cb", "Üb"),
+            ("%fF%%c3%9cb", "\u{fffd}%Üb"),
+            ("100%", "100%"),
+            ("%2", "%2"),
+            ("%zz", "%zz"),
+            ("", ""),
+        ] {
+            assert_eq!(decode_form_value(value), decoded, "{value}");
+        }
     }
 }

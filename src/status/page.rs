@@ -5,7 +5,9 @@ use std::fmt::{self, Display};
 
 use crate::status::chart::plots;
 use crate::status::endpoint::{Settings, file_id};
-use crate::status::format::{Encoded, Escaped, Grouped, Rate, Size, Span, decoded};
+use crate::status::format::{
+    ByteSize, Grouped, HtmlEscaped, Rounded, Span, decode_form_value, percent_encode,
+};
 use crate::status::report::{ClusterState, Health, Release, StatusReport, Unix};
 use crate::utc::Utc;
 
@@ -93,7 +95,7 @@ impl Query {
         let mut order = String::new();
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decoded(value);
+            let value = decode_form_value(value);
             match key {
                 "sort" => {
                     let sort = Sort::ALL.into_iter().find(|sort| sort.key() == value);
@@ -125,7 +127,7 @@ impl Query {
     fn link(&self) -> String {
         let mut link = format!("?sort={}&order={}", self.sort.key(), self.order());
         if !self.search.is_empty() {
-            link += &format!("&search={}", Encoded(&self.search));
+            link += &format!("&search={}", percent_encode(&self.search));
         }
         if self.page > 1 {
             link += &format!("&page={}", self.page);
@@ -206,16 +208,16 @@ impl Display for Page<'_> {
         write!(
             f,
             "</main>\n<footer>tbtt {}. The same as <a href=\"{base}.json\">JSON</a>.</footer>\n</body>\n</html>\n",
-            Escaped(&figures.version)
+            HtmlEscaped(&figures.version)
         )
     }
 }
 
 impl Page<'_> {
     /// The last part of the page's path: links from it work behind a proxy that serves it elsewhere.
-    fn base(&self) -> Escaped<'_> {
+    fn base(&self) -> HtmlEscaped<'_> {
         let path = self.settings.status_path.as_deref().unwrap_or_default();
-        Escaped(path.rsplit('/').next().unwrap_or_default())
+        HtmlEscaped(path.rsplit('/').next().unwrap_or_default())
     }
 
     fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,7 +239,7 @@ impl Page<'_> {
         );
         let listed = format!("{} listed", Grouped(self.figures.releases.len() as u64));
         let since = |http, udp| format!("{} HTTP, {} UDP so far", counter(http), counter(udp));
-        let per_second = Rate(self.figures.announces_per_second);
+        let per_second = Rounded(self.figures.announces_per_second);
         total("Torrents", &Grouped(totals.torrents), &listed)?;
         total(
             "Seeders",
@@ -305,7 +307,7 @@ impl Page<'_> {
              <input type=\"search\" id=\"search\" name=\"search\" maxlength=\"{SEARCH_MAX}\" value=\"{}\">\n\
              <input type=\"hidden\" name=\"sort\" value=\"{}\">\n\
              <input type=\"hidden\" name=\"order\" value=\"{}\">\n<button>Search</button>\n</form>",
-            Escaped(&query.search),
+            HtmlEscaped(&query.search),
             query.sort.key(),
             query.order()
         )?;
@@ -348,7 +350,7 @@ impl Page<'_> {
         writeln!(
             f,
             "<th role=\"columnheader\" scope=\"col\" aria-sort=\"{state}\"><a href=\"{}\">{}{arrow}</a></th>",
-            Escaped(&link.link()),
+            HtmlEscaped(&link.link()),
             sort.title()
         )
     }
@@ -358,8 +360,8 @@ impl Page<'_> {
             f,
             "<tr role=\"row\"><th role=\"rowheader\" scope=\"row\"><bdi>{}</bdi> \
              <span class=\"get\"><a href=\"{}\">magnet</a>",
-            Escaped(&release.name),
-            Escaped(&magnet(release, &self.settings.announce_urls))
+            HtmlEscaped(&release.name),
+            HtmlEscaped(&magnet(release, &self.settings.announce_urls))
         )?;
         if self.settings.torrents {
             write!(
@@ -383,7 +385,7 @@ impl Page<'_> {
                 sort.title()
             )
         };
-        cell(Sort::Size, &Size(release.size))?;
+        cell(Sort::Size, &ByteSize(release.size))?;
         cell(Sort::Seeders, &Grouped(release.seeders.into()))?;
         cell(Sort::Leechers, &Grouped(release.leechers.into()))?;
         cell(Sort::Downloads, &Grouped(release.downloads.into()))?;
@@ -403,7 +405,7 @@ impl Page<'_> {
                 page,
                 ..self.query.clone()
             };
-            format!("<a href=\"{}\">{title}</a> ", Escaped(&query.link()))
+            format!("<a href=\"{}\">{title}</a> ", HtmlEscaped(&query.link()))
         };
         f.write_str("<nav aria-label=\"Pages\">\n")?;
         if number > 1 {
@@ -422,10 +424,10 @@ fn magnet(release: &Release, announce_urls: &[String]) -> String {
     let v1 = release.v1.iter().map(|v1| format!("xt=urn:btih:{v1}"));
     // A multihash: SHA-256, of 32 bytes.
     let v2 = release.v2.iter().map(|v2| format!("xt=urn:btmh:1220{v2}"));
-    let name = format!("dn={}", Encoded(&release.name));
+    let name = format!("dn={}", percent_encode(&release.name));
     let trackers = announce_urls
         .iter()
-        .map(|url| format!("tr={}", Encoded(url)));
+        .map(|url| format!("tr={}", percent_encode(url)));
     let parts: Vec<_> = v1.chain(v2).chain([name]).chain(trackers).collect();
     format!("magnet:?{}", parts.join("&"))
 }
@@ -504,7 +506,7 @@ mod tests {
             releases: vec![release(hostile, 1, None)],
             ..StatusReport::default()
         };
-        let page = shown(&figures, &format!("search={}", Encoded("<script>")));
+        let page = shown(&figures, &format!("search={}", percent_encode("<script>")));
         assert!(
             !page.contains("<script") && !page.contains("</script"),
             "{page}"
