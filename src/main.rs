@@ -173,7 +173,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         &state_saver,
     );
     let collector = status_collector.clone();
-    let status = StatusEndpoint::start(Box::new(move || collector.figures()))
+    let status = StatusEndpoint::start(Box::new(move || collector.report()))
         .map_err(|error| fail(Exit::Internal, "cannot start the status thread", &error))?;
     let http = Arc::new(HttpServer::new(
         shared.clone(),

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Seconds since 1970 (UTC).
+pub type UnixSecs = u64;
+
 const DAY: i64 = 86_400;
 
 /// A moment in UTC by the Gregorian calendar, to the second. Displays as `2026-11-30 12:34:56 UTC`.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::pty::{OpenptyResult, openpty};
 use nix::unistd::{User, geteuid};
 use sha1::{Digest, Sha1};
-use tbtt::status::report::{Health, Release, StatusReport};
+use tbtt::status::report::{Release, ReleaseHealth, StatusReport};
 
 use harness::http::{Connection, get};
 use harness::{Daemon, Directory, PATIENCE};
@@ -190,7 +190,7 @@ fn every_view_tells_the_swarm_as_it_is() {
 
     let figures = scene.figures();
     assert_eq!(figures.version, env!("CARGO_PKG_VERSION"));
-    assert!(figures.configuration_good);
+    assert!(figures.last_reload_successful);
     let totals = figures.totals;
     assert_eq!(
         (totals.torrents, totals.seeders, totals.leechers),
@@ -210,7 +210,10 @@ fn every_view_tells_the_swarm_as_it_is() {
     assert_eq!(of("alpha-1.0-amd64.iso", a), (3, 1, 1));
     assert_eq!(of("Beta-2.0-amd64.iso", b), (0, 1, 0));
     assert_eq!(of("disc.iso", hybrid), (1, 0, 0));
-    assert_eq!((a.health, b.health), (Health::Seeded, Health::NeverSeeded));
+    assert_eq!(
+        (a.health, b.health),
+        (ReleaseHealth::Seeded, ReleaseHealth::NeverSeeded)
+    );
     assert_eq!(
         (hybrid.v1.as_deref(), hybrid.v2.as_deref()),
         (Some(v1), Some(v2))
@@ -354,7 +357,7 @@ fn a_release_without_a_seed_is_told_and_remembered() {
     assert!(release.overdue);
     assert_eq!(
         (release.first_seed, release.health),
-        (None, Health::NeverSeeded)
+        (None, ReleaseHealth::NeverSeeded)
     );
     let status = scene.told(&["status"]);
     assert!(status.contains("  lonely.iso (never seeded)\n"), "{status}");
@@ -363,7 +366,10 @@ fn a_release_without_a_seed_is_told_and_remembered() {
     daemon.wait_for_line(&format!("has a seed{id}"));
     assert_eq!(scene.check(&[]).1, 0);
     let release = scene.release("lonely.iso");
-    assert_eq!((release.overdue, release.health), (false, Health::Seeded));
+    assert_eq!(
+        (release.overdue, release.health),
+        (false, ReleaseHealth::Seeded)
+    );
     assert!(release.first_seed.unwrap() >= release.listed_since);
 
     announce(&daemon, &info_hash, 1, 0, "stopped");
@@ -376,7 +382,10 @@ fn a_release_without_a_seed_is_told_and_remembered() {
         "{line}"
     );
     let before = scene.release("lonely.iso");
-    assert_eq!((before.overdue, before.health), (true, Health::LostSeeds));
+    assert_eq!(
+        (before.overdue, before.health),
+        (true, ReleaseHealth::LostSeeds)
+    );
     assert!(before.first_seed.is_some() && before.last_seed >= before.first_seed);
 
     assert!(daemon.stop().success());

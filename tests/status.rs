@@ -1,4 +1,4 @@
-//! What operators see of the built daemon: page, JSON and metrics of a swarm whose truth is known, and who sees them.
+//! The status page, JSON and metrics of the built daemon, for a swarm with known contents, and the access to them.
 
 mod harness;
 
@@ -17,7 +17,7 @@ use sha1::{Digest, Sha1};
 
 use harness::http::{Connection, Response};
 use harness::{Daemon, Directory, PATIENCE, TBTT, udp};
-use tbtt::status::report::{Health, Release, StatusReport};
+use tbtt::status::report::{Release, ReleaseHealth, StatusReport};
 
 type Id = [u8; 20];
 
@@ -25,13 +25,13 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 200));
 
-/// What any other path is answered with.
-const NOTHING: (u16, &str) = (404, "nothing is here\n");
+/// The response for an unknown path.
+const NOT_FOUND: (u16, &str) = (404, "nothing is here\n");
 
-/// How long figures may be shown, in seconds.
-const FRESH: u64 = 5;
+/// Maximum age of a report, in seconds.
+const MAX_AGE: u64 = 5;
 
-/// The least torrent of this name, and its id.
+/// Returns a minimal torrent file with this name, and its info-hash.
 fn torrent(name: &str) -> (Vec<u8>, Id) {
     let length = name.len();
     let info = format!("d6:lengthi0e4:name{length}:{name}12:piece lengthi1e6:pieces0:e");
@@ -54,7 +54,7 @@ struct Tracker {
 }
 
 impl Tracker {
-    /// Of these torrents, on both families and over both protocols.
+    /// Starts a tracker of these torrents, over IPv4 and IPv6, HTTP and UDP.
     fn start(torrents: &[(&str, &[u8])], settings: &str) -> Self {
         let files = Directory::new();
         for (name, content) in torrents {
@@ -90,19 +90,22 @@ impl Tracker {
         response.text().to_owned()
     }
 
-    fn figures(&self) -> StatusReport {
+    fn report(&self) -> StatusReport {
         serde_json::from_str(&self.text("/status.json")).unwrap()
     }
 
-    /// The figures once they are so.
-    fn figures_when(&self, what: &str, are_so: impl Fn(&StatusReport) -> bool) -> StatusReport {
+    /// Waits for a report that meets the condition.
+    fn report_when(&self, what: &str, condition: impl Fn(&StatusReport) -> bool) -> StatusReport {
         let end = Instant::now() + PATIENCE;
         loop {
-            let figures = self.figures();
-            if are_so(&figures) {
-                return figures;
+            let report = self.report();
+            if condition(&report) {
+                return report;
             }
-            assert!(Instant::now() < end, "not in time: {what} in {figures:#?}");
+            assert!(
+                Instant::now() < end,
+                "timeout waiting until {what}: {report:#?}"
+            );
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -121,25 +124,26 @@ impl Tracker {
         assert_eq!(client.ask(&packet)[..4], [0, 0, 0, 1]);
     }
 
-    /// As [`NOTHING`] has it.
-    fn verdict(&self, from: IpAddr, target: &str, header: &str) -> (u16, String) {
+    /// Returns status and body of a response.
+    fn status_and_body(&self, from: IpAddr, target: &str, header: &str) -> (u16, String) {
         let mut connection = self.connect(from);
         connection.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{header}\r\n"));
         let response = connection.response();
         (response.status, response.text().to_owned())
     }
 
-    fn sees_nothing(&self, from: IpAddr, target: &str, header: &str) -> bool {
-        let (status, text) = self.verdict(from, target, header);
+    /// Whether the client gets the same response as for an unknown path.
+    fn is_hidden(&self, from: IpAddr, target: &str, header: &str) -> bool {
+        let (status, text) = self.status_and_body(from, target, header);
         assert!(
-            status == 200 || (status, text.as_str()) == NOTHING,
+            status == 200 || (status, text.as_str()) == NOT_FOUND,
             "{status} {text}"
         );
         status == 404
     }
 }
 
-/// The samples by name and labels.
+/// Parses the samples, by name and labels.
 fn samples(metrics: &str) -> HashMap<&str, f64> {
     let lines = metrics.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -150,7 +154,7 @@ fn samples(metrics: &str) -> HashMap<&str, f64> {
         .collect()
 }
 
-/// The cells of the row of this name, without their tags.
+/// Returns the cells in the row of this release, without tags.
 fn row(page: &str, name: &str) -> Vec<String> {
     let row = page
         .lines()
@@ -171,7 +175,7 @@ fn row(page: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn page_json_and_metrics_agree_with_a_known_swarm() {
+fn page_json_and_metrics_show_the_swarm() {
     let hybrid = include_bytes!("torrents/hybrid-small.torrent");
     let (seeded, seeded_id) = torrent("<b onclick='x'>seeded & \"sound\"");
     let (lost, lost_id) = torrent("lost");
@@ -195,16 +199,20 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
     tracker.announce(V4, &[7; 20], "six", "port=6");
     tracker.announce(V4, &[7; 20], "six", "port=6");
     tracker.get("/announce?garbage");
-    let hybrid_ids = tracker.figures_when("all is listed, and the lost has a seed", |figures| {
-        let release = |name: &str| figures.releases.iter().find(|release| release.name == name);
-        figures.releases.len() == 4 && release("lost").is_some_and(|lost| lost.first_seed.is_some())
-    });
+    let hybrid_ids = tracker.report_when(
+        "all torrents are listed, and \"lost\" had a seeder",
+        |report| {
+            let release = |name: &str| report.releases.iter().find(|release| release.name == name);
+            report.releases.len() == 4
+                && release("lost").is_some_and(|lost| lost.first_seed.is_some())
+        },
+    );
     let hybrid = hybrid_ids
         .releases
         .iter()
         .find(|release| release.v2.is_some())
         .unwrap();
-    // A seed of a hybrid is there under both ids, and is one.
+    // A seeder of a hybrid torrent announces under both IDs, and counts once.
     let [v1, v2] = [hybrid.v1.as_ref(), hybrid.v2.as_ref()].map(|id| {
         let id = id.unwrap().as_bytes();
         let byte =
@@ -214,21 +222,24 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
     tracker.announce(V4, &v1, "seven", "port=7&left=0&key=1");
     tracker.announce(V4, &v2[..20], "seven", "port=7&left=0&key=1");
     tracker.announce(V4, &lost_id, "four", "port=4&event=stopped");
-    // The watch has seen the seed before, and nobody has since.
-    let figures = tracker.figures_when("the hybrid is seeded, the lost is not", |figures| {
-        let seeders = |name: &str| {
-            figures
-                .releases
-                .iter()
-                .find(|r| r.name == name)
-                .map(|r| r.seeders)
-        };
-        seeders(&hybrid.name) == Some(1) && seeders("lost") == Some(0)
-    });
+    // The seed monitor saw the seeder before it left.
+    let report = tracker.report_when(
+        "the hybrid torrent has a seeder, and \"lost\" has none",
+        |report| {
+            let seeders = |name: &str| {
+                report
+                    .releases
+                    .iter()
+                    .find(|r| r.name == name)
+                    .map(|r| r.seeders)
+            };
+            seeders(&hybrid.name) == Some(1) && seeders("lost") == Some(0)
+        },
+    );
     let (page, metrics) = (tracker.text("/status"), tracker.text("/metrics"));
 
     let by_name = |name: &str| {
-        figures
+        report
             .releases
             .iter()
             .find(|release| release.name == name)
@@ -246,12 +257,16 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
     let health = |name: &str| by_name(name).health;
     assert_eq!(
         [health("lost"), health("never"), health(&hybrid.name)],
-        [Health::LostSeeds, Health::NeverSeeded, Health::Seeded]
+        [
+            ReleaseHealth::LostSeeds,
+            ReleaseHealth::NeverSeeded,
+            ReleaseHealth::Seeded
+        ]
     );
-    assert_eq!(seeded.last_seed, Some(figures.now));
+    assert_eq!(seeded.last_seed, Some(report.now));
     assert!(by_name("lost").last_seed.is_some() && by_name("never").first_seed.is_none());
     assert_eq!(seeded.v1.as_deref(), Some(hex(&seeded_id).as_str()));
-    let totals = figures.totals;
+    let totals = report.totals;
     assert_eq!(
         (totals.torrents, totals.peers_ipv4, totals.peers_ipv6),
         (5, 6, 1)
@@ -260,14 +275,14 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
         (totals.seeders, totals.seeders_ipv6, totals.leechers),
         (5, 1, 2)
     );
-    let counter = |name: &str| figures.counters[name];
+    let counter = |name: &str| report.counters[name];
     assert_eq!(
         (counter("http_announces"), counter("udp_announces")),
         (9, 1)
     );
     assert_eq!((counter("unknown_torrents"), counter("malformed")), (2, 1));
-    assert_eq!(figures.snapshot.last, None);
-    assert!(figures.configuration_good && figures.started <= figures.now);
+    assert_eq!(report.snapshot.last, None);
+    assert!(report.last_reload_successful && report.started <= report.now);
 
     let name = "&lt;b onclick=&#39;x&#39;&gt;seeded &amp; &quot;sound&quot;";
     assert_eq!(row(&page, name), ["0 B", "3", "1", "1", "now"]);
@@ -280,8 +295,8 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
     assert!(!page.contains("<b onclick"), "{page}");
     for part in [
         "4 IPv4, 1 IPv6",
-        "9 HTTP, 1 UDP so far",
-        "1 never had one, 1 lost theirs",
+        "9 HTTP, 1 UDP since start",
+        "1 never had one, 1 lost the last one",
         "&amp;tr=http%3A%2F%2Ft.example%3A6969%2Fannounce",
     ] {
         assert!(page.contains(part), "{part} in {page}");
@@ -302,11 +317,11 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
         ("tbtt_releases{health=\"lost_seeds\"}", 1.0),
         ("tbtt_releases{health=\"never_seeded\"}", 1.0),
         ("tbtt_config_last_reload_successful", 1.0),
-        // A connect and an announce.
-        ("tbtt_handling_seconds_count{protocol=\"udp\"}", 2.0),
+        // One connect request and one announce.
+        ("tbtt_request_duration_seconds_count{protocol=\"udp\"}", 2.0),
         (
-            "tbtt_handling_seconds_count{protocol=\"http\"}",
-            figures.handling["http"].counts.iter().sum::<u64>() as f64,
+            "tbtt_request_duration_seconds_count{protocol=\"http\"}",
+            report.request_duration["http"].counts.iter().sum::<u64>() as f64,
         ),
         (
             &format!(
@@ -322,14 +337,14 @@ fn page_json_and_metrics_agree_with_a_known_swarm() {
         );
     }
     for text in [&page, &metrics, &tracker.text("/status.json")] {
-        for told in ["127.0.0", "::1", tracker.files.path().to_str().unwrap()] {
-            assert!(!text.contains(told), "{told} in {text}");
+        for private in ["127.0.0", "::1", tracker.files.path().to_str().unwrap()] {
+            assert!(!text.contains(private), "{private} in {text}");
         }
     }
 }
 
 #[test]
-fn who_may_not_see_sees_nothing() {
+fn clients_without_access_get_404() {
     let tracker = Tracker::start(
         &[("a.torrent", &torrent("a").0)],
         &format!(
@@ -339,7 +354,7 @@ fn who_may_not_see_sees_nothing() {
     );
     let id = hex(&torrent("a").1);
     let file = format!("/status/{id}.torrent");
-    let views = [
+    let paths = [
         "/status",
         "/status?sort=size",
         "/status.json",
@@ -347,25 +362,25 @@ fn who_may_not_see_sees_nothing() {
         &file,
     ];
     let [denied, other] = [7, 9].map(|last| IpAddr::from([127, 0, 0, last]));
-    for view in views {
-        assert!(!tracker.sees_nothing(V4, view, ""), "{view}");
-        assert!(!tracker.sees_nothing(V6, view, ""), "{view}");
-        assert!(tracker.sees_nothing(denied, view, ""), "{view}");
+    for path in paths {
+        assert!(!tracker.is_hidden(V4, path, ""), "{path}");
+        assert!(!tracker.is_hidden(V6, path, ""), "{path}");
+        assert!(tracker.is_hidden(denied, path, ""), "{path}");
         assert!(
-            tracker.sees_nothing(PROXY, view, "X-Forwarded-For: 192.0.2.1\r\n"),
-            "{view}"
+            tracker.is_hidden(PROXY, path, "X-Forwarded-For: 192.0.2.1\r\n"),
+            "{path}"
         );
         assert!(
-            !tracker.sees_nothing(PROXY, view, "X-Forwarded-For: 127.0.0.9\r\n"),
-            "{view}"
+            !tracker.is_hidden(PROXY, path, "X-Forwarded-For: 127.0.0.9\r\n"),
+            "{path}"
         );
         assert!(
-            tracker.sees_nothing(other, view, "X-Forwarded-For: 127.0.0.1\r\n"),
-            "behind an unknown proxy: {view}"
+            tracker.is_hidden(other, path, "X-Forwarded-For: 127.0.0.1\r\n"),
+            "untrusted proxy: {path}"
         );
     }
-    assert!(tracker.sees_nothing(V4, "/metrics", ""));
-    assert!(!tracker.sees_nothing(PROXY, "/metrics", "X-Forwarded-For: 192.0.2.1\r\n"));
+    assert!(tracker.is_hidden(V4, "/metrics", ""));
+    assert!(!tracker.is_hidden(PROXY, "/metrics", "X-Forwarded-For: 192.0.2.1\r\n"));
     let response = tracker.get("/status");
     for (name, value) in [
         ("content-type", "text/html; charset=utf-8"),
@@ -385,7 +400,7 @@ fn who_may_not_see_sees_nothing() {
     assert_eq!(connection.head().unwrap().status, 200);
     assert_eq!(tracker.connect(V4).get("/status").status, 200);
 
-    // A reload takes it away from all.
+    // A reload can disable all of them.
     let file = tracker.daemon.directory().path().join("tbtt.toml");
     let config = fs::read_to_string(&file).unwrap();
     let off = config.replace(
@@ -395,16 +410,16 @@ fn who_may_not_see_sees_nothing() {
     fs::write(&file, off.replace("[status]\nlisten = []\n", "")).unwrap();
     tracker.daemon.signal(Signal::SIGHUP);
     tracker.daemon.wait_for_line("reloaded");
-    for view in views.into_iter().chain(["/metrics"]) {
-        assert!(tracker.sees_nothing(V4, view, ""), "{view}");
+    for path in paths.into_iter().chain(["/metrics"]) {
+        assert!(tracker.is_hidden(V4, path, ""), "{path}");
     }
 }
 
 #[test]
-fn views_with_an_address_of_their_own_are_nowhere_else() {
+fn status_listener_serves_nothing_else() {
     let directory = Directory::new();
     let socket = directory.path().join("socket");
-    // The daemon makes it as another user.
+    // The daemon creates the socket as another user.
     fs::set_permissions(
         directory.path(),
         std::os::unix::fs::PermissionsExt::from_mode(0o777),
@@ -421,14 +436,14 @@ fn views_with_an_address_of_their_own_are_nowhere_else() {
         .daemon
         .wait_for_line("protocol=status address=unix:");
     let own = tracker.daemon.addresses("status")[0];
-    for view in ["/status", "/status.json", "/metrics"] {
-        assert_eq!(harness::http::get(own, view).status, 200, "{view}");
-        assert!(tracker.sees_nothing(V4, view, ""), "{view}");
-        // Nobody contains whom a proxy there asks for.
-        assert_eq!(Connection::open_unix(&socket).get(view).status, 404);
+    for path in ["/status", "/status.json", "/metrics"] {
+        assert_eq!(harness::http::get(own, path).status, 200, "{path}");
+        assert!(tracker.is_hidden(V4, path, ""), "{path}");
+        // A proxy on a Unix socket that does not name the client gets 404.
+        assert_eq!(Connection::open_unix(&socket).get(path).status, 404);
         let mut proxy = Connection::open_unix(&socket);
         proxy.send(format!(
-            "GET {view} HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: ::1\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: ::1\r\n\r\n"
         ));
         assert_eq!(proxy.response().status, 200);
     }
@@ -439,7 +454,7 @@ fn views_with_an_address_of_their_own_are_nowhere_else() {
 }
 
 #[test]
-fn views_come_on_a_socket_that_is_handed_over_for_them() {
+fn serves_status_on_an_inherited_socket() {
     let socket = TcpListener::bind((V4, 0)).unwrap();
     let at = socket.local_addr().unwrap();
     let mut program = Command::new("sh");
@@ -450,14 +465,14 @@ fn views_come_on_a_socket_that_is_handed_over_for_them() {
         .stdout(OwnedFd::from(socket));
     let daemon = Daemon::spawn(program, "[torrents]\nopen = true\n");
     daemon.wait_for_line(&format!("listening protocol=status address={at}"));
-    for view in ["/status", "/status.json", "/metrics"] {
-        assert_eq!(harness::http::get(at, view).status, 200, "{view}");
+    for path in ["/status", "/status.json", "/metrics"] {
+        assert_eq!(harness::http::get(at, path).status, 200, "{path}");
     }
     assert_eq!(harness::http::get(at, "/announce").status, 404);
 }
 
 #[test]
-fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
+fn serves_listed_torrent_files_only() {
     let (content, id) = torrent("a");
     let tracker = Tracker::start(&[("a.torrent", &content)], "");
     let target = format!("/status/{}.torrent", hex(&id));
@@ -471,14 +486,14 @@ fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
     ] {
         assert_eq!(tracker.get(target).status, 404, "{target}");
     }
-    let secret = tracker.files.write("secret", "not to be seen");
+    let secret = tracker.files.write("secret", "secret");
     symlink(secret, tracker.files.path().join("link")).unwrap();
     fs::rename(
         tracker.files.path().join("link"),
         tracker.files.path().join("a.torrent"),
     )
     .unwrap();
-    // What was read stays as long as the figures; after that, what is there decides.
+    // The file may be served from the cache as long as the report is; after that, the file is read again.
     let end = Instant::now() + PATIENCE;
     loop {
         let response = tracker.get(&target);
@@ -486,13 +501,13 @@ fn a_torrent_file_is_handed_out_and_nothing_else_in_its_place() {
             break;
         }
         assert_eq!(response.body, content);
-        assert!(Instant::now() < end, "still handed out");
+        assert!(Instant::now() < end, "still served");
         thread::sleep(Duration::from_millis(100));
     }
 }
 
 #[test]
-fn the_snapshot_and_a_refused_reload_are_told() {
+fn reports_snapshots_and_failed_reloads() {
     let state = Directory::new();
     if let Some(nobody) = User::from_name("nobody")
         .unwrap()
@@ -504,17 +519,17 @@ fn the_snapshot_and_a_refused_reload_are_told() {
         &[],
         &format!("[state]\ndirectory = '{}'", state.path().display()),
     );
-    let before = tracker.figures();
+    let before = tracker.report();
     assert_eq!(
-        (before.snapshot.last, before.configuration_good),
+        (before.snapshot.last, before.last_reload_successful),
         (None, true)
     );
     tracker.daemon.signal(Signal::SIGUSR1);
     let file = tracker.daemon.directory().path().join("tbtt.toml");
     fs::write(&file, "[http]\nlisten = 7\n").unwrap();
     tracker.daemon.signal(Signal::SIGHUP);
-    let after = tracker.figures_when("both are told", |figures| {
-        figures.snapshot.last.is_some() && !figures.configuration_good
+    let after = tracker.report_when("snapshot and failed reload are reported", |report| {
+        report.snapshot.last.is_some() && !report.last_reload_successful
     });
     assert!(after.snapshot.last >= Some(after.started));
     let metrics = tracker.text("/metrics");
@@ -524,10 +539,10 @@ fn the_snapshot_and_a_refused_reload_are_told() {
 }
 
 #[test]
-fn hammered_it_renders_once_in_a_while() {
+fn many_requests_share_one_report() {
     let tracker = Tracker::start(&[("a.torrent", &torrent("a").0)], "");
-    let begun = Instant::now();
-    let hammer = || {
+    let started = Instant::now();
+    let request = || {
         let mut connection = tracker.connect(V4);
         let seen = (0..250).map(|_| {
             let response = connection.get("/status.json");
@@ -539,29 +554,29 @@ fn hammered_it_renders_once_in_a_while() {
         seen.collect::<BTreeSet<_>>()
     };
     let seen = thread::scope(|scope| {
-        let hammers: Vec<_> = (0..4).map(|_| scope.spawn(hammer)).collect();
-        let seen = hammers.into_iter().map(|hammer| hammer.join().unwrap());
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(request)).collect();
+        let seen = clients.into_iter().map(|client| client.join().unwrap());
         seen.flatten().collect::<BTreeSet<_>>()
     });
-    // The first may have been taken before.
-    let most = begun.elapsed().as_secs() / FRESH + 2;
+    // The first report may be from before the first request.
+    let max = started.elapsed().as_secs() / MAX_AGE + 2;
     assert!(
-        seen.len() as u64 <= most,
+        seen.len() as u64 <= max,
         "{seen:?} in {:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 
-    // More pages than are rendered of the same figures: some are refused, unless so much time went by.
+    // These are more pages than are rendered from one report: some are refused, unless reports changed often enough.
     let mut connection = tracker.connect(V4);
-    let begun = Instant::now();
+    let started = Instant::now();
     let pages = (1..=1000).map(|page| connection.get(&format!("/status?page={page}")));
     let (shown, refused): (Vec<_>, Vec<_>) = pages.partition(|response| response.status == 200);
-    let most = 100 * (begun.elapsed().as_secs() / FRESH + 2);
+    let max = 100 * (started.elapsed().as_secs() / MAX_AGE + 2);
     assert!(
-        shown.len() as u64 <= most,
+        shown.len() as u64 <= max,
         "{} in {:?}",
         shown.len(),
-        begun.elapsed()
+        started.elapsed()
     );
     for response in &refused {
         assert_eq!(
@@ -572,12 +587,12 @@ fn hammered_it_renders_once_in_a_while() {
     assert_eq!(
         connection.get("/metrics").status,
         200,
-        "these are shown all the same"
+        "metrics are served at the limit"
     );
 }
 
 #[test]
-fn ten_thousand_releases_are_shown_a_hundred_at_a_time() {
+fn pages_have_a_hundred_of_ten_thousand_releases() {
     const COUNT: usize = 10_000;
     let torrents: Vec<_> = (0..COUNT)
         .map(|number| {
@@ -595,13 +610,13 @@ fn ten_thousand_releases_are_shown_a_hundred_at_a_time() {
     for (_, (_, id)) in torrents.iter().step_by(1000) {
         tracker.announce(V4, id, "one", "port=1&left=0");
     }
-    // Those that were taken before the last announce are shown for some seconds more.
-    tracker.figures_when("all are listed and ten seeded", |figures| {
-        let seeded = figures
+    // A report from before the last announce may be served for some seconds more.
+    tracker.report_when("all are listed and ten have a seeder", |report| {
+        let seeded = report
             .releases
             .iter()
             .filter(|release| release.seeders == 1);
-        figures.releases.len() == COUNT && seeded.count() == 10
+        report.releases.len() == COUNT && seeded.count() == 10
     });
     let rows = |target: &str| {
         let page = tracker.text(target);

@@ -49,7 +49,7 @@ pub fn start(
 
 impl Operator for AppContext {
     fn figures(&self) -> StatusReport {
-        self.status_collector.figures()
+        self.status_collector.report()
     }
 
     fn reload(&self) -> Result<(), Problem> {

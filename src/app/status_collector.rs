@@ -1,4 +1,4 @@
-//! Takes the figures that operators are shown, and remembers those of the last day.
+//! Collects the status report, and samples for its history of the last day.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,38 +7,42 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use crate::app::state::StateSaver;
 use crate::clock::Clock;
 use crate::lock::lock;
 use crate::server::Shared;
 use crate::server::counters::Counters;
 use crate::server::http::connection_limits::ConnectionLimits;
-use crate::status::report::{Health, History, Release, Snapshot, StatusReport, Totals, Unix};
+use crate::status::report::{
+    History, Release, ReleaseHealth, ReportTotals, SnapshotReport, StatusReport,
+};
 use crate::torrents::catalog::CatalogEntry;
-
-use crate::app::state::StateSaver;
 use crate::torrents::seed_monitor::SeedMonitor;
 use crate::torrents::sync::TorrentSync;
+use crate::utc::UnixSecs;
 
-/// How often announces are counted for their rate.
+/// Rates of announces and refusals are averages over this interval.
 const RATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many seconds, and how many rates, are between two samples of the history.
+/// Seconds from one sample of the history to the next.
 const SAMPLE_SECS: u64 = 300;
-const RATES_IN_SAMPLE: u64 = SAMPLE_SECS / RATE_INTERVAL.as_secs();
 
-/// A day, and the moment at which it began.
-const SAMPLES: usize = 86_400 / SAMPLE_SECS as usize + 1;
+/// Number of rate intervals from one sample to the next.
+const RATES_PER_SAMPLE: u64 = SAMPLE_SECS / RATE_INTERVAL.as_secs();
 
-/// Whom to ask for each figure.
+/// Maximum number of samples: a day's, and the sample at its start.
+const MAX_SAMPLES: usize = 86_400 / SAMPLE_SECS as usize + 1;
+
+/// Collects the status report from the parts of the daemon.
 pub struct StatusCollector {
     shared: Arc<Shared>,
     connections: Arc<ConnectionLimits>,
     torrent_sync: Arc<TorrentSync>,
     seed_monitor: Arc<SeedMonitor>,
     state_saver: Arc<StateSaver>,
-    started: Unix,
-    configuration_good: AtomicBool,
-    /// In thousandths.
+    started: UnixSecs,
+    last_reload_successful: AtomicBool,
+    /// In thousandths, as is the next rate.
     announces_per_second: AtomicU64,
     refusals_per_second: AtomicU64,
     samples: Mutex<Samples>,
@@ -52,57 +56,58 @@ impl StatusCollector {
         seed_monitor: &Arc<SeedMonitor>,
         state_saver: &Arc<StateSaver>,
     ) -> Arc<Self> {
-        let status_collector = Self {
+        let collector = Self {
             shared: shared.clone(),
             connections: connections.clone(),
             torrent_sync: torrent_sync.clone(),
             seed_monitor: seed_monitor.clone(),
             state_saver: state_saver.clone(),
-            started: unix(shared.clock),
-            configuration_good: AtomicBool::new(true),
+            started: unix_now(shared.clock),
+            last_reload_successful: AtomicBool::new(true),
             announces_per_second: AtomicU64::new(0),
             refusals_per_second: AtomicU64::new(0),
             samples: Mutex::default(),
         };
-        status_collector.samples().note(status_collector.sample());
-        Arc::new(status_collector)
+        collector.samples().push(collector.sample());
+        Arc::new(collector)
     }
 
-    /// Whether the configuration that a reload found was taken over.
-    pub fn note_reload(&self, good: bool) {
-        self.configuration_good.store(good, Ordering::Relaxed);
+    /// Records whether a reload applied the configuration.
+    pub fn record_reload(&self, successful: bool) {
+        self.last_reload_successful
+            .store(successful, Ordering::Relaxed);
     }
 
-    /// Takes them all. Looks at every listed torrent, of a hybrid at every peer: ten thousand take some milliseconds, so it is
-    /// nothing for a thread that serves.
-    pub fn figures(&self) -> StatusReport {
+    /// Takes a report. This reads every listed torrent, and for a hybrid torrent every peer: some milliseconds for ten thousand
+    /// torrents. Do not call it in a thread that serves clients.
+    pub fn report(&self) -> StatusReport {
         let Shared {
             counters,
             tracker,
             clock,
             ..
         } = &*self.shared;
-        let now = unix(*clock);
+        let now = unix_now(*clock);
         let (totals, [seeders_v4, seeders_v6]) = (tracker.totals(), tracker.seeders());
         let (peers, seeders) = (totals.peers_v4 + totals.peers_v6, seeders_v4 + seeders_v6);
         let mut releases: Vec<_> = self
             .torrent_sync
             .rows()
             .iter()
-            .map(|row| self.release(row, now))
+            .map(|entry| self.release(entry, now))
             .collect();
         releases.sort_by_cached_key(|release| release.name.to_lowercase());
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
             now,
-            configuration_good: self.configuration_good.load(Ordering::Relaxed),
-            totals: Totals {
+            last_reload_successful: self.last_reload_successful.load(Ordering::Relaxed),
+            totals: ReportTotals {
                 torrents: totals.torrents as u64,
                 peers_ipv4: totals.peers_v4 as u64,
                 peers_ipv6: totals.peers_v6 as u64,
                 seeders: seeders as u64,
-                // Some may have come or gone between the two looks.
+                // The two counts are not taken at the same moment, so there may be more seeders than peers.
                 leechers: peers.saturating_sub(seeders) as u64,
                 seeders_ipv4: seeders_v4 as u64,
                 seeders_ipv6: seeders_v6 as u64,
@@ -110,14 +115,14 @@ impl StatusCollector {
             },
             announces_per_second: self.announces_per_second.load(Ordering::Relaxed) as f64 / 1e3,
             refusals_per_second: self.refusals_per_second.load(Ordering::Relaxed) as f64 / 1e3,
-            counters: named(counters),
-            handling: [
-                ("http", &counters.http_handling),
-                ("udp", &counters.udp_handling),
+            counters: by_name(counters),
+            request_duration: [
+                ("http", &counters.http_request_duration),
+                ("udp", &counters.udp_request_duration),
             ]
-            .map(|(protocol, handling)| (protocol.to_owned(), handling.into()))
+            .map(|(protocol, histogram)| (protocol.to_owned(), histogram.into()))
             .into(),
-            snapshot: Snapshot {
+            snapshot: SnapshotReport {
                 last: self.state_saver.last_saved(),
                 interval: self.state_saver.interval(),
             },
@@ -127,8 +132,8 @@ impl StatusCollector {
         }
     }
 
-    fn release(&self, row: &CatalogEntry, now: Unix) -> Release {
-        let torrent = &row.torrent;
+    fn release(&self, entry: &CatalogEntry, now: UnixSecs) -> Release {
+        let torrent = &entry.torrent;
         let tracker = &self.shared.tracker;
         let counts = match (torrent.v1, torrent.v2) {
             (Some(_), Some(_)) => tracker.counts_together(torrent.ids()),
@@ -137,7 +142,7 @@ impl StatusCollector {
                 .find_map(|id| tracker.scrape(&id))
                 .unwrap_or_default(),
         };
-        let listed_secs = self.shared.clock.now().0.saturating_sub(row.added.0);
+        let listed_secs = self.shared.clock.now().0.saturating_sub(entry.added.0);
         let added = now.saturating_sub(listed_secs.into());
         let seeds = torrent
             .ids()
@@ -156,19 +161,19 @@ impl StatusCollector {
             leechers: counts.incomplete,
             downloads: counts.downloaded,
             listed_since: seeds.map_or(added, |seeds| seeds.listed_since.0),
-            // A seed counts once the watch has seen it.
+            // A seeder that the monitor has not seen yet does not count here.
             first_seed: seeds.and_then(|seeds| seeds.first).map(|first| first.0),
             last_seed,
-            health: Health::of(counts.complete, last_seed),
+            health: ReleaseHealth::of(counts.complete, last_seed),
             overdue: counts.complete == 0 && seeds.is_some_and(|seeds| seeds.overdue),
-            file: row.files.first().cloned(),
+            file: entry.files.first().cloned(),
         }
     }
 
     fn sample(&self) -> Sample {
         let totals = self.shared.tracker.totals();
         Sample {
-            at: unix(self.shared.clock),
+            at: unix_now(self.shared.clock),
             peers_ipv4: totals.peers_v4 as u64,
             peers_ipv6: totals.peers_v6 as u64,
             announces: self.shared.counters.announces(),
@@ -179,61 +184,64 @@ impl StatusCollector {
         lock(&self.samples)
     }
 
+    /// Updates the rates and takes samples, until the future is dropped.
     pub async fn run(self: Arc<Self>) {
         let counters = &self.shared.counters;
         let rate = |before, now: u64| (now - before) * 1000 / RATE_INTERVAL.as_secs();
-        let (mut before, mut refused_before) = (counters.announces(), counters.refusals());
-        for turn in 1.. {
+        let (mut announces_before, mut refusals_before) =
+            (counters.announces(), counters.refusals());
+        for round in 1.. {
             sleep(RATE_INTERVAL).await;
-            let (announces, refused) = (counters.announces(), counters.refusals());
+            let (announces, refusals) = (counters.announces(), counters.refusals());
             self.announces_per_second
-                .store(rate(before, announces), Ordering::Relaxed);
+                .store(rate(announces_before, announces), Ordering::Relaxed);
             self.refusals_per_second
-                .store(rate(refused_before, refused), Ordering::Relaxed);
-            (before, refused_before) = (announces, refused);
-            if turn % RATES_IN_SAMPLE == 0 {
-                self.samples().note(self.sample());
+                .store(rate(refusals_before, refusals), Ordering::Relaxed);
+            (announces_before, refusals_before) = (announces, refusals);
+            if round % RATES_PER_SAMPLE == 0 {
+                self.samples().push(self.sample());
             }
         }
     }
 }
 
-fn unix(clock: Clock) -> Unix {
+fn unix_now(clock: Clock) -> UnixSecs {
     clock.unix_at(Instant::now()).0
 }
 
-fn named(counters: &Counters) -> BTreeMap<String, u64> {
+fn by_name(counters: &Counters) -> BTreeMap<String, u64> {
     let counters = counters.all().into_iter();
     counters
         .map(|(name, count)| (name.to_owned(), count))
         .collect()
 }
 
+/// The state of the tracker at one moment, for the history.
 #[derive(Clone, Copy)]
 struct Sample {
-    at: Unix,
+    at: UnixSecs,
     peers_ipv4: u64,
     peers_ipv6: u64,
-    /// Since the start.
+    /// Announces since the start of the process.
     announces: u64,
 }
 
-/// The last day's, oldest first.
+/// The samples of the last day, oldest first.
 #[derive(Default)]
 struct Samples(VecDeque<Sample>);
 
 impl Samples {
-    fn note(&mut self, sample: Sample) {
-        if self.0.len() == SAMPLES {
+    fn push(&mut self, sample: Sample) {
+        if self.0.len() == MAX_SAMPLES {
             self.0.pop_front();
         }
         self.0.push_back(sample);
     }
 
-    /// What they are with the one of now behind them.
+    /// Returns the history: the samples, followed by the current one.
     fn history(&self, now: Sample) -> History {
         let all: Vec<_> = self.0.iter().chain([&now]).collect();
-        // The first has none before it to say since when its announces came.
+        // The first sample only starts the first interval: without a sample before it, it has no rate.
         let rate = |pair: &[&Sample]| {
             let seconds = pair[1].at.saturating_sub(pair[0].at).max(1);
             (pair[1].announces - pair[0].announces) as f64 / seconds as f64
@@ -263,10 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn the_history_begins_with_the_start() {
+    fn history_starts_with_the_process() {
         let mut samples = Samples::default();
-        samples.note(sample(0));
-        samples.note(sample(1));
+        samples.push(sample(0));
+        samples.push(sample(1));
         let mut now = sample(1);
         now.at += 10;
         now.announces += 25;
@@ -278,14 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn the_history_holds_one_day() {
+    fn history_holds_one_day() {
         let mut samples = Samples::default();
-        (0..1000).for_each(|number| samples.note(sample(number)));
-        assert_eq!(samples.0.len(), SAMPLES);
+        (0..1000).for_each(|number| samples.push(sample(number)));
+        assert_eq!(samples.0.len(), MAX_SAMPLES);
         let history = samples.history(sample(1000));
-        assert_eq!(history.peers_ipv4.len(), SAMPLES);
+        assert_eq!(history.peers_ipv4.len(), MAX_SAMPLES);
         assert_eq!(history.peers_ipv4[0], 1000 - 288);
-        assert_eq!(history.announces_per_second.len(), SAMPLES);
+        assert_eq!(history.announces_per_second.len(), MAX_SAMPLES);
         assert_eq!(history.announces_per_second[288], 999.0 + 1000.0);
     }
 }

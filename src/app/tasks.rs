@@ -104,7 +104,7 @@ impl AppContext {
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(faults) => {
-                self.status_collector.note_reload(false);
+                self.status_collector.record_reload(false);
                 for fault in &faults.0 {
                     log::error("reload refused, nothing is changed", &[("fault", fault)]);
                 }
@@ -141,7 +141,7 @@ impl AppContext {
         self.seed_monitor.set(&loaded.config);
         self.torrent_sync.set(&loaded.config, &loaded.lists);
         TorrentSync::rescan(&loaded.config, &self.torrent_watcher);
-        self.status_collector.note_reload(true);
+        self.status_collector.record_reload(true);
         log::notice("reloaded", &[]);
         warn_on_notify_error(systemd::ready(&status(&self.shared, 0)));
         Ok(())

@@ -42,6 +42,7 @@ pub mod reader;
 mod redis;
 #[cfg(not(feature = "cluster"))]
 mod redis_disabled;
+pub mod report;
 pub mod resync;
 pub mod settings;
 pub mod status;

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use crate::cluster::checkpoint::{self, Checkpoint};
 use crate::cluster::download_counters::{DownloadCounter, DownloadCounters, NodeId};
 use crate::cluster::queue::{PARTITIONS, UpdateQueue};
+use crate::cluster::report::ClusterReport;
 use crate::cluster::resync::Resync;
 use crate::cluster::status::{ClusterStatus, EventHandler};
 use crate::cluster::stream_store::EntryId;
 use crate::cluster::wire::BatchSender;
 use crate::lock::lock;
-use crate::status::report;
 use crate::tracker::Tracker;
 use crate::tracker::types::InfoHash;
+use crate::utc::UnixSecs;
 
 /// A tracker in a cluster.
 pub struct ClusterNode {
@@ -125,8 +126,8 @@ impl ClusterNode {
     }
 
     /// Returns the node's part of the status report. `unix` is the current time.
-    pub fn report(&self, unix: report::Unix) -> report::Cluster {
-        report::Cluster {
+    pub fn report(&self, unix: UnixSecs) -> ClusterReport {
+        ClusterReport {
             queue_length: self.queue.len() as u64,
             dropped: self.queue.dropped.get(),
             ..self.status.report(self.own.node, unix)

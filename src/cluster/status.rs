@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::cluster::download_counters::NodeId;
+use crate::cluster::report::{ClusterReport, ClusterState, NodeReport};
 use crate::counter::Counter;
 use crate::lock::lock;
-use crate::status::report::{self, ClusterState, Unix};
+use crate::utc::UnixSecs;
 
 /// Another node counts for this long after its last batch. Each node sends at least a heartbeat every ten seconds.
 const NODE_GONE: Duration = Duration::from_secs(60);
@@ -76,7 +77,7 @@ impl Links {
     fn state(self) -> ClusterState {
         match (self.writer, self.reader) {
             (LinkState::Synced, LinkState::Synced) => ClusterState::Joined,
-            (LinkState::Down, _) | (_, LinkState::Down) => ClusterState::Lone,
+            (LinkState::Down, _) | (_, LinkState::Down) => ClusterState::Disconnected,
             _ => ClusterState::CatchingUp,
         }
     }
@@ -122,7 +123,7 @@ impl ClusterStatus {
             on_event,
             current: Mutex::new(CurrentState {
                 links: Links::DOWN,
-                state: ClusterState::Lone,
+                state: ClusterState::Disconnected,
                 since: Instant::now(),
                 reported: false,
                 nodes: HashMap::new(),
@@ -166,7 +167,7 @@ impl ClusterStatus {
             return;
         }
         let event = match state {
-            ClusterState::Lone => ClusterEvent::Disconnected { reason: reason() },
+            ClusterState::Disconnected => ClusterEvent::Disconnected { reason: reason() },
             ClusterState::CatchingUp => ClusterEvent::CatchingUp,
             ClusterState::Joined => ClusterEvent::Joined {
                 seconds: current.since.elapsed().as_secs(),
@@ -212,33 +213,33 @@ impl ClusterStatus {
     }
 
     /// Returns the node's part of the status report, without the queue's numbers. `unix` is the current time.
-    pub(super) fn report(&self, own: NodeId, unix: Unix) -> report::Cluster {
+    pub(super) fn report(&self, own: NodeId, unix: UnixSecs) -> ClusterReport {
         let current = self.current();
         let ages = current.nodes.iter();
         let ages = ages.map(|(node, last)| (node, last.elapsed()));
         let mut nodes: Vec<_> = ages
             .filter(|(_, age)| *age < NODE_GONE)
-            .map(|(node, age)| report::Node {
+            .map(|(node, age)| NodeReport {
                 node: node.to_string(),
-                last_heard: unix.saturating_sub(age.as_secs()),
+                last_seen: unix.saturating_sub(age.as_secs()),
             })
             .collect();
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         let tally = &self.tally;
-        report::Cluster {
+        ClusterReport {
             state: current.state,
             state_since: unix.saturating_sub(current.since.elapsed().as_secs()),
             node: own.to_string(),
             nodes,
             lag_seconds: match current.state {
-                ClusterState::Lone => current.since.elapsed().as_secs() as f64,
+                ClusterState::Disconnected => current.since.elapsed().as_secs() as f64,
                 _ => self.lag_ms.load(Ordering::Relaxed) as f64 / 1e3,
             },
             queue_length: 0,
             sent: tally.sent.get(),
             received: tally.received.get(),
             applied: tally.applied.get(),
-            older: tally.stale.get(),
+            stale: tally.stale.get(),
             refused: tally.rejected.get(),
             malformed: tally.malformed.get(),
             dropped: 0,
@@ -304,9 +305,9 @@ mod tests {
         status.record_node(NodeId(1), now - NODE_GONE);
         status.record_node(NodeId(2), now);
         let nodes = || status.report(NodeId(9), 1000).nodes;
-        let second = report::Node {
+        let second = NodeReport {
             node: "0000000000000002".to_owned(),
-            last_heard: 1000,
+            last_seen: 1000,
         };
         assert_eq!(nodes(), [second]);
         (0..5000).for_each(|node| status.record_node(NodeId(node), now));

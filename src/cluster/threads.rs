@@ -15,11 +15,11 @@ use crate::cluster::reader::{ReadStatus, StreamReader};
 use crate::cluster::redis::RedisStore as Store;
 #[cfg(not(feature = "cluster"))]
 use crate::cluster::redis_disabled::DisabledStore as Store;
+use crate::cluster::report::ClusterReport;
 use crate::cluster::settings::{Credentials, Settings};
 use crate::cluster::status::EventHandler;
 use crate::cluster::writer::{StreamWriter, TICK};
 use crate::lock::lock;
-use crate::status::report;
 use crate::tracker::Tracker;
 
 /// The pauses between attempts to connect: each is twice as long as the last, up to the maximum.
@@ -86,7 +86,7 @@ impl Cluster {
     }
 
     /// Returns the cluster's part of the status report.
-    pub fn report(&self) -> report::Cluster {
+    pub fn report(&self) -> ClusterReport {
         let unix = self.context.clock.unix_at(Instant::now()).0;
         self.context.node.report(unix)
     }

@@ -506,7 +506,7 @@ impl Loaded {
         views::Settings {
             status_path: status.path.clone(),
             status_access: self.lists.status.clone(),
-            torrents: status.torrents,
+            serve_torrents: status.torrents,
             announce_urls: status.announce_urls.clone(),
             metrics_path: metrics.path.clone(),
             metrics_access: self.lists.metrics.clone(),

@@ -16,9 +16,9 @@ macro_rules! counters {
         pub struct Counters {
             $($(#[doc = $meaning])* pub $name: Counter,)+
             /// How long requests took over HTTP: one in [`TIMED_ONE_IN`].
-            pub http_handling: Histogram,
+            pub http_request_duration: Histogram,
             /// And over UDP: each batch of packets is one, of its mean.
-            pub udp_handling: Histogram,
+            pub udp_request_duration: Histogram,
             access_log: OnceLock<AccessLog>,
             log_access: AtomicBool,
         }
@@ -43,28 +43,28 @@ counters! {
     denied_torrents,
     too_many_torrents,
     withdrawn_torrents,
-    unwelcome_addresses,
-    too_often,
+    denied_addresses,
+    rate_limited,
     /// Requests of the tracker's protocol that could not be read.
     malformed,
     /// Requests for other paths, or by other methods.
-    foreign_requests,
+    unhandled_requests,
     connections,
     /// Connections closed unheard: too many in all, or from one network.
     connections_over_limit,
     /// Connections closed unheard: from a network that connects too often.
-    connections_too_often,
+    connections_rate_limited,
     /// Connections closed unheard where only trusted proxies may come.
     untrusted_proxies,
     /// Connections closed because they did not admit_connection as the PROXY protocol has it.
-    bad_preambles,
+    invalid_proxy_headers,
     /// Connections cut because a request, or its successor, took too long to come.
     connections_timed_out,
     /// Times that the system had no descriptor or memory for a connection.
     accept_errors,
     udp_connects,
     /// Requests with a forged or old connection id, whether they were told or not.
-    udp_bad_ids,
+    udp_invalid_connection_ids,
     /// Other packets that got silence: no request at all, or from no client's address.
     udp_ignored,
     /// Packets that came faster than they were read, by the kernel's count.
@@ -104,8 +104,8 @@ impl Counters {
             &self.denied_torrents,
             &self.too_many_torrents,
             &self.withdrawn_torrents,
-            &self.unwelcome_addresses,
-            &self.too_often,
+            &self.denied_addresses,
+            &self.rate_limited,
             &self.malformed,
         ];
         refusals.into_iter().map(Counter::get).sum()
@@ -151,7 +151,7 @@ impl Counters {
             udp::Outcome::Refused(refusal) => self.refused("udp", Some(from), refusal),
             udp::Outcome::Invalid(_) => self.malformed.add_one(),
             udp::Outcome::BadId | udp::Outcome::Silent(udp::Silence::BadId) => {
-                self.udp_bad_ids.add_one();
+                self.udp_invalid_connection_ids.add_one();
             }
             udp::Outcome::Silent(_) => self.udp_ignored.add_one(),
         }
@@ -163,8 +163,8 @@ impl Counters {
             Refusal::DeniedTorrent => &self.denied_torrents,
             Refusal::TooManyTorrents => &self.too_many_torrents,
             Refusal::Withdrawn(_) => &self.withdrawn_torrents,
-            Refusal::Address => &self.unwelcome_addresses,
-            Refusal::TooOften { .. } => &self.too_often,
+            Refusal::Address => &self.denied_addresses,
+            Refusal::TooOften { .. } => &self.rate_limited,
         };
         counter.add_one();
         self.tell(protocol, from, Err(refusal));

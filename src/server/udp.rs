@@ -323,7 +323,7 @@ impl UdpListener {
         if received > 0 {
             // For the whole batch once, as reading the clock for each would show.
             let each = instant.elapsed() / received as u32;
-            counters.udp_handling.note(each);
+            counters.udp_request_duration.note(each);
         }
         if control_cut {
             // The headers keep no more room than what the kernel last filled, and it counts drops only after the first.

@@ -1,4 +1,4 @@
-//! What operators ask over HTTP: page, JSON, metrics and `.torrent` files, rendered beside the workers and seldom.
+//! The resources for operators over HTTP: page, JSON, metrics and `.torrent` files. A thread of its own renders them.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -22,87 +22,101 @@ use nix::fcntl::OFlag;
 use tokio::sync::oneshot;
 
 use crate::metainfo::Metainfo;
-use crate::status::page::{self as status, Query};
-use crate::status::prometheus as metrics;
-use crate::status::report::{Release, StatusReport};
+use crate::status::page::{self, PageOptions, Query};
+use crate::status::prometheus;
+use crate::status::report::StatusReport;
 use crate::tracker::access::AccessList;
 
-/// How long figures are shown before they are taken anew. As long, clients may keep what they got.
-const FRESH: Duration = Duration::from_secs(5);
-const FRESH_SECS: HeaderValue = HeaderValue::from_static("private, max-age=5");
+/// How long a report is reused before another one is taken. Clients may keep a response for the same time.
+const MAX_AGE: Duration = Duration::from_secs(5);
+const MAX_AGE_HEADER: HeaderValue = HeaderValue::from_static("private, max-age=5");
 
-/// How many pages, by sorting, search and number, and `.torrent` files are made ready while the figures are the same, and how
-/// many bytes these may have before no more are. Who asks for more may come again: it bounds what a hammering stranger can
-/// cost.
-const BODIES_MAX: usize = 100;
-const BYTES_MAX: usize = 64 << 20;
+/// Maximum number of bodies that are rendered from one report: pages, by sort order, search and number, and `.torrent` files.
+/// Further ones get 503; JSON, metrics and the style sheet are always served. This bounds the cost of a client that requests very
+/// many pages.
+const MAX_BODIES: usize = 100;
 
-/// How many requests may wait while something is rendered.
-const WAITING_MAX: usize = 1024;
+/// Maximum size of these bodies together, in bytes. No further body is rendered once it is reached.
+const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// The largest `.torrent` file that is handed out, in bytes.
-const TORRENT_MAX: u64 = 16 << 20;
+/// Maximum number of requests that wait for the thread. Further ones get 503.
+const MAX_WAITING: usize = 1024;
 
-/// What the operator decides about views.
+/// Maximum size of a `.torrent` file that is served, in bytes.
+const MAX_TORRENT_BYTES: u64 = 16 << 20;
+
+/// The operator's settings for the page and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Where the page is; `None` for no page.
+    /// The path of the page; `None` for no page.
     pub status_path: Option<String>,
+    /// Clients that may see the page, JSON and `.torrent` files.
     pub status_access: AccessList,
-    /// Whether the page leads to the `.torrent` files.
-    pub torrents: bool,
-    /// Named in magnet links.
+    /// Whether `.torrent` files are served and the page links to them.
+    pub serve_torrents: bool,
+    /// Trackers in the magnet links.
     pub announce_urls: Vec<String>,
-    /// Where the metrics are; `None` for none.
+    /// The path of the metrics; `None` for no metrics.
     pub metrics_path: Option<String>,
     pub metrics_access: AccessList,
-    /// Whether each release has metrics of its own.
+    /// Whether the metrics have series for each release.
     pub per_torrent: bool,
 }
 
-/// One view, for someone who may see it.
+/// A resource that the client may see.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Resource {
     Page(Query),
     Style,
     Json,
     Metrics,
-    /// The id in hexadecimal digits, as the page has it.
+    /// A `.torrent` file, by an info-hash of the release in hexadecimal digits.
     Torrent(String),
 }
 
 impl Settings {
-    /// The view that a path names; `None` if it names none, or none that its sender may see: who may not cannot tell the two
-    /// apart.
+    /// Returns the resource at a path. Returns `None` both for an unknown path and for a client without access, so that this
+    /// client cannot find out whether the resource exists.
+    ///
+    /// `from` is called only for a known path; it returns the client's address, if that is known.
     pub fn route(
         &self,
         path: &str,
         query: &str,
         from: impl FnOnce() -> Option<IpAddr>,
     ) -> Option<Resource> {
-        let may = |access: &AccessList| from().is_some_and(|from| access.admits(from));
+        let is_admitted = |access: &AccessList| from().is_some_and(|from| access.admits(from));
         if self.metrics_path.as_deref() == Some(path) {
-            return may(&self.metrics_access).then_some(Resource::Metrics);
+            return is_admitted(&self.metrics_access).then_some(Resource::Metrics);
         }
         let rest = path.strip_prefix(self.status_path.as_deref()?)?;
-        let route = match rest {
+        let resource = match rest {
             "" => Resource::Page(Query::parse(query)),
             ".css" => Resource::Style,
             ".json" => Resource::Json,
             _ => {
                 let id = rest.strip_prefix('/')?.strip_suffix(".torrent")?;
-                self.torrents.then(|| Resource::Torrent(id.to_owned()))?
+                self.serve_torrents
+                    .then(|| Resource::Torrent(id.to_owned()))?
             }
         };
-        may(&self.status_access).then_some(route)
+        is_admitted(&self.status_access).then_some(resource)
+    }
+
+    fn page_options(&self) -> PageOptions<'_> {
+        PageOptions {
+            path: self.status_path.as_deref().unwrap_or_default(),
+            link_torrents: self.serve_torrents,
+            announce_urls: &self.announce_urls,
+        }
     }
 }
 
-/// Where figures come from.
+/// Takes a report. It is called in the thread that renders.
 pub type ReportSource = Box<dyn Fn() -> StatusReport + Send>;
 
-/// Hands requests to the thread that renders. One alone: what many ask at once is rendered once, announces wait for none of
-/// it, and if a torrent directory hangs, nothing but this does.
+/// Passes requests to the thread that renders. There is one such thread: a resource that many clients request at once is rendered
+/// once, announces do not wait for it, and if the file system of a torrent directory hangs, only this thread does.
 #[derive(Clone)]
 pub struct StatusEndpoint {
     jobs: SyncSender<Job>,
@@ -110,111 +124,126 @@ pub struct StatusEndpoint {
 
 struct Job {
     settings: Arc<Settings>,
-    route: Resource,
-    /// The body, or the status that says why there is none.
+    resource: Resource,
+    /// Takes the body, or the status of the response if there is none.
     reply: oneshot::Sender<Result<Bytes, StatusCode>>,
 }
 
 impl StatusEndpoint {
+    /// Starts the thread.
+    ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// If the system cannot create a thread.
     pub fn start(source: ReportSource) -> io::Result<Self> {
-        let (jobs, waiting) = sync_channel(WAITING_MAX);
+        let (jobs, waiting) = sync_channel(MAX_WAITING);
         thread::Builder::new()
-            .name("views".to_owned())
+            .name("status".to_owned())
             .spawn(move || render_all(&source, &waiting))?;
         Ok(Self { jobs })
     }
 
-    pub async fn answer(&self, settings: &Arc<Settings>, route: Resource) -> Response<Full<Bytes>> {
-        let (reply, answer) = oneshot::channel();
+    /// Returns the response with a resource. Returns 404 for an unknown torrent, and 503 if a limit is reached.
+    pub async fn respond(
+        &self,
+        settings: &Arc<Settings>,
+        resource: Resource,
+    ) -> Response<Full<Bytes>> {
+        let (reply, body) = oneshot::channel();
         let job = Job {
             settings: settings.clone(),
-            route: route.clone(),
+            resource: resource.clone(),
             reply,
         };
         if self.jobs.try_send(job).is_err() {
             return busy();
         }
-        match answer.await {
-            Ok(Ok(body)) => response(&route, body),
+        match body.await {
+            Ok(Ok(body)) => response(&resource, body),
             Ok(Err(StatusCode::NOT_FOUND)) => {
-                plain(StatusCode::NOT_FOUND, "there is no such torrent file\n")
+                plain(StatusCode::NOT_FOUND, "no such torrent file\n")
             }
             Ok(Err(_)) | Err(_) => busy(),
         }
     }
 }
 
+/// Renders for one request after the other, until the endpoint is dropped.
 fn render_all(source: &ReportSource, waiting: &Receiver<Job>) {
-    let mut kept: Option<RenderCache> = None;
+    let mut cache: Option<RenderCache> = None;
     for Job {
         settings,
-        route,
+        resource,
         reply,
     } in waiting
     {
-        kept = kept.filter(RenderCache::is_fresh);
-        let kept = kept.get_or_insert_with(|| RenderCache::new(source()));
-        // Who route may be gone.
-        let _ = reply.send(kept.body(&settings, route));
+        cache = cache.filter(RenderCache::is_fresh);
+        let cache = cache.get_or_insert_with(|| RenderCache::new(source()));
+        // The client may have closed the connection.
+        let _ = reply.send(cache.body(&settings, resource));
     }
 }
 
-/// The figures of a moment, and what was made of them.
+/// A report and the bodies that were rendered from it.
 struct RenderCache {
-    since: Instant,
-    figures: StatusReport,
-    /// By id: the figures themselves are for the public and name no file.
+    taken: Instant,
+    report: StatusReport,
+    /// The `.torrent` files by info-hash. They are taken out of the report, which is public and has no paths.
     files: HashMap<String, PathBuf>,
     bodies: HashMap<Resource, Bytes>,
 }
 
 impl RenderCache {
-    fn new(mut figures: StatusReport) -> Self {
+    fn new(mut report: StatusReport) -> Self {
         let mut files = HashMap::new();
-        for release in &mut figures.releases {
+        for release in &mut report.releases {
             if let Some(file) = release.file.take() {
                 files.extend(release.ids().map(|id| (id.to_owned(), file.clone())));
             }
         }
         Self {
-            since: Instant::now(),
-            figures,
+            taken: Instant::now(),
+            report,
             files,
             bodies: HashMap::new(),
         }
     }
 
     fn is_fresh(&self) -> bool {
-        self.since.elapsed() < FRESH
+        self.taken.elapsed() < MAX_AGE
     }
 
-    fn body(&mut self, settings: &Settings, route: Resource) -> Result<Bytes, StatusCode> {
-        if let Some(body) = self.bodies.get(&route) {
+    /// Returns the body of a resource, or the status of the response if there is none.
+    fn body(&mut self, settings: &Settings, resource: Resource) -> Result<Bytes, StatusCode> {
+        if let Some(body) = self.bodies.get(&resource) {
             return Ok(body.clone());
         }
         let bytes: usize = self.bodies.values().map(Bytes::len).sum();
-        let full = self.bodies.len() >= BODIES_MAX || bytes >= BYTES_MAX;
-        let body = match &route {
-            Resource::Json => serde_json::to_vec(&self.figures).unwrap_or_default(),
-            Resource::Metrics => metrics::text(&self.figures, settings.per_torrent).into_bytes(),
-            Resource::Style => status::STYLE.into(),
-            _ if full => return Err(StatusCode::SERVICE_UNAVAILABLE),
-            Resource::Page(query) => status::page(&self.figures, settings, query).into_bytes(),
+        let is_full = self.bodies.len() >= MAX_BODIES || bytes >= MAX_BODY_BYTES;
+        let body = match &resource {
+            Resource::Json => serde_json::to_vec(&self.report).unwrap_or_default(),
+            Resource::Metrics => {
+                prometheus::render(&self.report, settings.per_torrent).into_bytes()
+            }
+            Resource::Style => page::STYLE.into(),
+            _ if is_full => return Err(StatusCode::SERVICE_UNAVAILABLE),
+            Resource::Page(query) => {
+                page::render(&self.report, settings.page_options(), query).into_bytes()
+            }
             Resource::Torrent(id) => {
                 let file = self.files.get(id).and_then(|file| read_torrent(file, id));
                 file.ok_or(StatusCode::NOT_FOUND)?
             }
         };
         let body = Bytes::from(body);
-        self.bodies.insert(route, body.clone());
+        self.bodies.insert(resource, body.clone());
         Ok(body)
     }
 }
 
-/// A file is handed out only as what it was listed for: another may have taken its place, or a link to another.
+/// Reads a `.torrent` file. Returns `None` if it no longer is the torrent with this info-hash: another file, or a link to another
+/// file, may have replaced it since it was listed.
 fn read_torrent(path: &Path, id: &str) -> Option<Vec<u8>> {
+    // Without blocking: opening a FIFO would else wait for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -224,20 +253,15 @@ fn read_torrent(path: &Path, id: &str) -> Option<Vec<u8>> {
         return None;
     }
     let mut bytes = Vec::new();
-    file.take(TORRENT_MAX).read_to_end(&mut bytes).ok()?;
+    file.take(MAX_TORRENT_BYTES).read_to_end(&mut bytes).ok()?;
     let torrent = Metainfo::parse(&bytes).ok()?.torrent();
-    let is_it = torrent.v1.is_some_and(|v1| v1.to_string() == id)
+    let has_id = torrent.v1.is_some_and(|v1| v1.to_string() == id)
         || torrent.v2.is_some_and(|v2| v2.to_string() == id);
-    is_it.then_some(bytes)
+    has_id.then_some(bytes)
 }
 
-/// The id under which a release's file is handed out.
-pub(super) fn file_id(release: &Release) -> &str {
-    release.ids().next().unwrap_or_default()
-}
-
-fn response(route: &Resource, body: Bytes) -> Response<Full<Bytes>> {
-    let content_type = match route {
+fn response(resource: &Resource, body: Bytes) -> Response<Full<Bytes>> {
+    let content_type = match resource {
         Resource::Page(_) => "text/html; charset=utf-8",
         Resource::Style => "text/css; charset=utf-8",
         Resource::Json => "application/json",
@@ -248,13 +272,13 @@ fn response(route: &Resource, body: Bytes) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
     set(CONTENT_TYPE, content_type);
-    set(CONTENT_SECURITY_POLICY, status::POLICY);
+    set(CONTENT_SECURITY_POLICY, page::POLICY);
     set(X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(REFERRER_POLICY, "no-referrer");
-    if let Resource::Torrent(_) = route {
+    if let Resource::Torrent(_) = resource {
         set(CONTENT_DISPOSITION, "attachment");
     }
-    headers.insert(CACHE_CONTROL, FRESH_SECS);
+    headers.insert(CACHE_CONTROL, MAX_AGE_HEADER);
     response
 }
 
@@ -281,6 +305,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::report::Release;
     use crate::tracker::access::parse_network;
 
     fn settings() -> Settings {
@@ -288,7 +313,7 @@ mod tests {
         Settings {
             status_path: Some("/status".to_owned()),
             status_access: only("192.0.2.1"),
-            torrents: true,
+            serve_torrents: true,
             metrics_path: Some("/metrics".to_owned()),
             metrics_access: only("192.0.2.2"),
             ..Settings::default()
@@ -296,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_may_see_a_view_can_ask_for_it() {
+    fn routes_only_admitted_clients() {
         let settings = settings();
         let route = |path, last: u8| settings.route(path, "", || Some([192, 0, 2, last].into()));
         for path in [
@@ -326,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_switched_off_is_not_there() {
+    fn disabled_resources_have_no_route() {
         let settings = Settings {
             status_path: None,
             metrics_path: None,
@@ -337,18 +362,18 @@ mod tests {
             assert_eq!(settings.route(path, "", from), None, "{path}");
         }
         let settings = Settings {
-            torrents: false,
+            serve_torrents: false,
             ..self::settings()
         };
         assert_eq!(settings.route("/status/ab.torrent", "", from), None);
     }
 
     #[test]
-    fn the_same_is_rendered_once_and_only_so_much_that_is_not() {
+    fn caches_bodies_and_limits_their_number() {
         let settings = settings();
-        let mut kept = RenderCache::new(StatusReport::default());
+        let mut cache = RenderCache::new(StatusReport::default());
         let mut page = |number| {
-            kept.body(
+            cache.body(
                 &settings,
                 Resource::Page(Query {
                     page: number,
@@ -360,34 +385,34 @@ mod tests {
         assert_eq!(page(1).unwrap().as_ptr(), first.as_ptr());
         assert_eq!(
             (2..1000).filter(|&number| page(number).is_ok()).count(),
-            BODIES_MAX - 1
+            MAX_BODIES - 1
         );
-        assert!(page(1).is_ok(), "what is there is still given");
-        assert!(kept.body(&settings, Resource::Json).is_ok());
-        assert!(kept.body(&settings, Resource::Metrics).is_ok());
+        assert!(page(1).is_ok(), "a cached page is still returned");
+        assert!(cache.body(&settings, Resource::Json).is_ok());
+        assert!(cache.body(&settings, Resource::Metrics).is_ok());
     }
 
     #[test]
-    fn the_figures_are_shown_without_their_files() {
+    fn json_has_no_paths() {
         let release = Release {
             v1: Some("ab".repeat(20)),
             file: Some("/srv/secret.torrent".into()),
             ..Release::default()
         };
-        let mut kept = RenderCache::new(StatusReport {
+        let mut cache = RenderCache::new(StatusReport {
             releases: vec![release],
             ..StatusReport::default()
         });
-        let json = kept.body(&settings(), Resource::Json).unwrap();
+        let json = cache.body(&settings(), Resource::Json).unwrap();
         assert!(!String::from_utf8_lossy(&json).contains("/srv"));
-        assert_eq!(kept.files.len(), 1);
+        assert_eq!(cache.files.len(), 1);
         let read: StatusReport = serde_json::from_slice(&json).unwrap();
-        assert_eq!(read, kept.figures);
+        assert_eq!(read, cache.report);
     }
 
     #[test]
-    fn a_file_is_given_only_for_what_it_was_listed_for() {
-        let directory = std::env::temp_dir().join(format!("tbtt-views-{}", std::process::id()));
+    fn serves_a_torrent_file_only_under_its_own_ids() {
+        let directory = std::env::temp_dir().join(format!("tbtt-status-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let file = |name: &str| directory.join(name);
         let torrent = include_bytes!("../../tests/torrents/hybrid-small.torrent");

@@ -1,4 +1,4 @@
-//! What operators see: figures, as JSON, as a page, and for Prometheus.
+//! The status report of the tracker, shown as a page, as JSON and as metrics for Prometheus.
 #![forbid(unsafe_code)]
 
 mod chart;

@@ -1,41 +1,43 @@
-//! StatusReport as a page to read: plain HTML without scripts, sorted, searched and paged by its query.
+//! The status page: the report as HTML without scripts. The query selects order, search and page.
 
 use std::cmp::Reverse;
 use std::fmt::{self, Display};
 
-use crate::status::chart::plots;
-use crate::status::endpoint::{Settings, file_id};
+use crate::cluster::report::ClusterState;
+use crate::status::chart::write_charts;
 use crate::status::format::{
     ByteSize, Grouped, HtmlEscaped, Rounded, Span, decode_form_value, percent_encode,
 };
-use crate::status::report::{ClusterState, Health, Release, StatusReport, Unix};
-use crate::utc::Utc;
+use crate::status::report::{Release, ReleaseHealth, StatusReport};
+use crate::utc::{UnixSecs, Utc};
 
-/// The page's own style, beside it so that nothing inline need be allowed.
+/// The page's style sheet. It is a resource of its own, so that [`POLICY`] can forbid inline styles.
 pub const STYLE: &str = include_str!("page.css");
 
-/// Nothing runs, and nothing is loaded but the style: should a name get past the escaping, it still does nothing.
+/// The page's Content-Security-Policy: no scripts, and nothing is loaded except the style sheet. If markup in a torrent's name
+/// were not escaped, the browser would still not run it.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; \
                           frame-ancestors 'none'";
 
-/// Rows on a page.
-const ROWS: usize = 100;
+/// Number of releases on one page.
+const PAGE_ROWS: usize = 100;
 
-/// The longest search, in characters.
-const SEARCH_MAX: usize = 100;
+/// Maximum length of a search, in characters. Further characters are ignored.
+const MAX_SEARCH: usize = 100;
 
-/// Which part of the releases is shown, and in which order.
+/// The query of a page: which releases it shows, and in which order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Query {
     pub sort: Sort,
-    /// The other way round than a column has it by itself.
+    /// Whether the order is the reverse of the column's default.
     pub reversed: bool,
     pub search: String,
-    /// From 1.
+    /// Page number; the first page is 1.
     pub page: usize,
 }
 
-/// A column. Names begin with A, figures with the greatest, and what lacks a seed stands before the rest.
+/// A column to sort by. By default, names are sorted from A to Z and numbers from the largest; the column `LastSeed` has the
+/// releases without a seeder first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Sort {
     #[default]
@@ -57,7 +59,7 @@ impl Sort {
         Self::LastSeed,
     ];
 
-    /// In a query.
+    /// Returns the column's name in a query.
     fn key(self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -69,6 +71,7 @@ impl Sort {
         }
     }
 
+    /// Returns the column's heading.
     fn title(self) -> &'static str {
         match self {
             Self::Name => "Name",
@@ -76,17 +79,18 @@ impl Sort {
             Self::Seeders => "Seeders",
             Self::Leechers => "Leechers",
             Self::Downloads => "Downloads",
-            Self::LastSeed => "Last seed",
+            Self::LastSeed => "Last seeded",
         }
     }
 
-    fn begins_with_least(self) -> bool {
+    /// Whether the column's default order is ascending.
+    fn is_ascending_by_default(self) -> bool {
         matches!(self, Self::Name | Self::LastSeed)
     }
 }
 
 impl Query {
-    /// What is not understood is passed over: a page is better than none.
+    /// Parses the query of a URL. Unknown keys and invalid values are ignored: the page is shown anyway.
     pub fn parse(query: &str) -> Self {
         let mut parsed = Self {
             page: 1,
@@ -102,28 +106,28 @@ impl Query {
                     parsed.sort = sort.unwrap_or_default();
                 }
                 "order" => order = value,
-                "search" => parsed.search = value.trim().chars().take(SEARCH_MAX).collect(),
+                "search" => parsed.search = value.trim().chars().take(MAX_SEARCH).collect(),
                 "page" => parsed.page = value.parse().unwrap_or(1).max(1),
                 _ => {}
             }
         }
         parsed.reversed = match order.as_str() {
-            "asc" => !parsed.sort.begins_with_least(),
-            "desc" => parsed.sort.begins_with_least(),
+            "asc" => !parsed.sort.is_ascending_by_default(),
+            "desc" => parsed.sort.is_ascending_by_default(),
             _ => false,
         };
         parsed
     }
 
     fn is_ascending(&self) -> bool {
-        self.sort.begins_with_least() != self.reversed
+        self.sort.is_ascending_by_default() != self.reversed
     }
 
     fn order(&self) -> &'static str {
         if self.is_ascending() { "asc" } else { "desc" }
     }
 
-    /// As a link has it.
+    /// Returns the query as a relative URL.
     fn link(&self) -> String {
         let mut link = format!("?sort={}&order={}", self.sort.key(), self.order());
         if !self.search.is_empty() {
@@ -135,15 +139,15 @@ impl Query {
         link
     }
 
-    /// All releases that are searched for, in order.
+    /// Returns all releases that match the search, in order.
     fn select<'a>(&self, releases: &'a [Release]) -> Vec<&'a Release> {
         let words: Vec<_> = self
             .search
             .split_whitespace()
             .map(str::to_lowercase)
             .collect();
-        // Shorter ones begin many an id by chance.
-        let is_of = |id: &str, word: &str| word.len() >= 8 && id.starts_with(word);
+        // A shorter word may match the start of an unrelated ID by chance.
+        let is_id_prefix = |id: &str, word: &str| word.len() >= 8 && id.starts_with(word);
         let matches = |release: &&Release| {
             if words.is_empty() {
                 return true;
@@ -151,10 +155,10 @@ impl Query {
             let name = release.name.to_lowercase();
             words
                 .iter()
-                .all(|word| name.contains(word) || release.ids().any(|id| is_of(id, word)))
+                .all(|word| name.contains(word) || release.ids().any(|id| is_id_prefix(id, word)))
         };
         let mut found: Vec<_> = releases.iter().filter(matches).collect();
-        // They come in the order of their names, which equals keep.
+        // The report has them by name, and stable sorting keeps that order among equals.
         match self.sort {
             Sort::Name => {}
             Sort::Size => found.sort_by_key(|release| Reverse(release.size)),
@@ -170,26 +174,37 @@ impl Query {
     }
 }
 
-/// The whole page.
-pub fn page(figures: &StatusReport, settings: &Settings, query: &Query) -> String {
-    Page {
-        figures,
-        settings,
+/// The settings that the page needs.
+#[derive(Clone, Copy, Debug)]
+pub struct PageOptions<'a> {
+    /// The path of the page.
+    pub path: &'a str,
+    /// Whether the page links to the `.torrent` files.
+    pub link_torrents: bool,
+    /// Trackers in the magnet links.
+    pub announce_urls: &'a [String],
+}
+
+/// Renders the page.
+pub fn render(report: &StatusReport, options: PageOptions<'_>, query: &Query) -> String {
+    StatusPage {
+        report,
+        options,
         query,
     }
     .to_string()
 }
 
-struct Page<'a> {
-    figures: &'a StatusReport,
-    settings: &'a Settings,
+struct StatusPage<'a> {
+    report: &'a StatusReport,
+    options: PageOptions<'a>,
     query: &'a Query,
 }
 
-impl Display for Page<'_> {
+impl Display for StatusPage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = self.base();
-        let figures = self.figures;
+        let report = self.report;
         write!(
             f,
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -197,49 +212,50 @@ impl Display for Page<'_> {
              <title>BitTorrent tracker: status</title>\n\
              <link rel=\"stylesheet\" href=\"{base}.css\">\n<link rel=\"icon\" href=\"data:,\">\n</head>\n<body>\n\
              <header>\n<h1>BitTorrent tracker</h1>\n<p>As of {}, running since {}.</p>\n</header>\n<main>\n",
-            time(figures.now),
-            time(figures.started),
+            time(report.now),
+            time(report.started),
         )?;
-        self.totals(f)?;
-        self.cluster(f)?;
-        self.health(f)?;
-        plots(f, figures)?;
-        self.releases(f)?;
+        self.write_totals(f)?;
+        self.write_cluster(f)?;
+        self.write_health(f)?;
+        write_charts(f, &report.history)?;
+        self.write_releases(f)?;
         write!(
             f,
-            "</main>\n<footer>tbtt {}. The same as <a href=\"{base}.json\">JSON</a>.</footer>\n</body>\n</html>\n",
-            HtmlEscaped(&figures.version)
+            "</main>\n<footer>tbtt {}. Also available as <a href=\"{base}.json\">JSON</a>.</footer>\n</body>\n</html>\n",
+            HtmlEscaped(&report.version)
         )
     }
 }
 
-impl Page<'_> {
-    /// The last part of the page's path: links from it work behind a proxy that serves it elsewhere.
+impl StatusPage<'_> {
+    /// Returns the last segment of the page's path. Links relative to it also work behind a proxy that serves the page at
+    /// another path.
     fn base(&self) -> HtmlEscaped<'_> {
-        let path = self.settings.status_path.as_deref().unwrap_or_default();
-        HtmlEscaped(path.rsplit('/').next().unwrap_or_default())
+        HtmlEscaped(self.options.path.rsplit('/').next().unwrap_or_default())
     }
 
-    fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StatusReport {
             totals, counters, ..
-        } = self.figures;
+        } = self.report;
         let counter = |name| Grouped(counters.get(name).copied().unwrap_or_default());
         let by_family = |v4, v6| format!("{} IPv4, {} IPv6", Grouped(v4), Grouped(v6));
         f.write_str("<dl class=\"totals\">\n")?;
-        let mut total = |title: &str, value: &dyn Display, more: &dyn Display| {
+        let mut total = |title: &str, value: &dyn Display, detail: &dyn Display| {
             writeln!(
                 f,
-                "<div><dt>{title}</dt><dd>{value}</dd><dd>{more}</dd></div>"
+                "<div><dt>{title}</dt><dd>{value}</dd><dd>{detail}</dd></div>"
             )
         };
         let (leechers_v4, leechers_v6) = (
             totals.peers_ipv4.saturating_sub(totals.seeders_ipv4),
             totals.peers_ipv6.saturating_sub(totals.seeders_ipv6),
         );
-        let listed = format!("{} listed", Grouped(self.figures.releases.len() as u64));
-        let since = |http, udp| format!("{} HTTP, {} UDP so far", counter(http), counter(udp));
-        let per_second = Rounded(self.figures.announces_per_second);
+        let listed = format!("{} listed", Grouped(self.report.releases.len() as u64));
+        let by_protocol =
+            |http, udp| format!("{} HTTP, {} UDP since start", counter(http), counter(udp));
+        let per_second = Rounded(self.report.announces_per_second);
         total("Torrents", &Grouped(totals.torrents), &listed)?;
         total(
             "Seeders",
@@ -252,24 +268,24 @@ impl Page<'_> {
             &by_family(leechers_v4, leechers_v6),
         )?;
         total(
-            "Announces a second",
+            "Announces per second",
             &per_second,
-            &since("http_announces", "udp_announces"),
+            &by_protocol("http_announces", "udp_announces"),
         )?;
         f.write_str("</dl>\n")
     }
 
-    fn cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(cluster) = &self.figures.cluster else {
+    fn write_cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(cluster) = &self.report.cluster else {
             return Ok(());
         };
         let alarm = match cluster.state {
-            ClusterState::Lone => " class=\"alarm\"",
+            ClusterState::Disconnected => " class=\"alarm\"",
             ClusterState::CatchingUp | ClusterState::Joined => "",
         };
         writeln!(
             f,
-            "<p{alarm}>Cluster: {}, {} other trackers, {:.1} s behind, {} changes waiting.</p>",
+            "<p{alarm}>Cluster: {}, {} other trackers, {:.1} s behind, {} changes waiting to be sent.</p>",
             cluster.state.as_str(),
             cluster.nodes.len(),
             cluster.lag_seconds,
@@ -277,34 +293,37 @@ impl Page<'_> {
         )
     }
 
-    fn health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |health| {
-            self.figures
+            self.report
                 .releases
                 .iter()
                 .filter(|release| release.health == health)
                 .count()
         };
-        let (never, lost) = (count(Health::NeverSeeded), count(Health::LostSeeds));
+        let (never, lost) = (
+            count(ReleaseHealth::NeverSeeded),
+            count(ReleaseHealth::LostSeeds),
+        );
         if never + lost > 0 {
             writeln!(
                 f,
-                "<p class=\"alarm\"><a href=\"?sort=last_seed&amp;order=asc\">Without a seed</a>: \
-                 {never} never had one, {lost} lost theirs.</p>"
+                "<p class=\"alarm\"><a href=\"?sort=last_seed&amp;order=asc\">Without a seeder</a>: \
+                 {never} never had one, {lost} lost the last one.</p>"
             )?;
         }
         Ok(())
     }
 
-    fn releases(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_releases(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let query = self.query;
-        let found = query.select(&self.figures.releases);
-        let pages = found.len().div_ceil(ROWS).max(1);
+        let found = query.select(&self.report.releases);
+        let pages = found.len().div_ceil(PAGE_ROWS).max(1);
         let number = query.page.clamp(1, pages);
         writeln!(
             f,
-            "<form role=\"search\">\n<label for=\"search\">Search names and ids</label>\n\
-             <input type=\"search\" id=\"search\" name=\"search\" maxlength=\"{SEARCH_MAX}\" value=\"{}\">\n\
+            "<form role=\"search\">\n<label for=\"search\">Search names and IDs</label>\n\
+             <input type=\"search\" id=\"search\" name=\"search\" maxlength=\"{MAX_SEARCH}\" value=\"{}\">\n\
              <input type=\"hidden\" name=\"sort\" value=\"{}\">\n\
              <input type=\"hidden\" name=\"order\" value=\"{}\">\n<button>Search</button>\n</form>",
             HtmlEscaped(&query.search),
@@ -312,38 +331,38 @@ impl Page<'_> {
             query.order()
         )?;
         if found.is_empty() {
-            let what = if query.search.is_empty() {
+            let text = if query.search.is_empty() {
                 "No torrent is listed."
             } else {
-                "Nothing is found."
+                "No torrent matches the search."
             };
-            return writeln!(f, "<p>{what}</p>");
+            return writeln!(f, "<p>{text}</p>");
         }
         writeln!(f, "<table role=\"table\">\n<thead>\n<tr role=\"row\">")?;
         Sort::ALL
             .into_iter()
-            .try_for_each(|sort| self.column(f, sort))?;
+            .try_for_each(|sort| self.write_heading(f, sort))?;
         writeln!(f, "</tr>\n</thead>\n<tbody>")?;
-        let rows = found.iter().skip((number - 1) * ROWS).take(ROWS);
+        let rows = found.iter().skip((number - 1) * PAGE_ROWS).take(PAGE_ROWS);
         rows.into_iter()
-            .try_for_each(|release| self.row(f, release))?;
+            .try_for_each(|release| self.write_row(f, release))?;
         writeln!(f, "</tbody>\n</table>")?;
         if pages > 1 {
-            self.pages(f, number, pages)?;
+            self.write_page_links(f, number, pages)?;
         }
         Ok(())
     }
 
-    fn column(&self, f: &mut fmt::Formatter<'_>, sort: Sort) -> fmt::Result {
-        let chosen = self.query.sort == sort;
-        let (state, arrow) = match (chosen, self.query.is_ascending()) {
+    fn write_heading(&self, f: &mut fmt::Formatter<'_>, sort: Sort) -> fmt::Result {
+        let is_current = self.query.sort == sort;
+        let (state, arrow) = match (is_current, self.query.is_ascending()) {
             (false, _) => ("none", ""),
             (true, true) => ("ascending", " \u{25b2}"),
             (true, false) => ("descending", " \u{25bc}"),
         };
         let link = Query {
             sort,
-            reversed: chosen && !self.query.reversed,
+            reversed: is_current && !self.query.reversed,
             search: self.query.search.clone(),
             page: 1,
         };
@@ -355,23 +374,23 @@ impl Page<'_> {
         )
     }
 
-    fn row(&self, f: &mut fmt::Formatter<'_>, release: &Release) -> fmt::Result {
+    fn write_row(&self, f: &mut fmt::Formatter<'_>, release: &Release) -> fmt::Result {
         write!(
             f,
             "<tr role=\"row\"><th role=\"rowheader\" scope=\"row\"><bdi>{}</bdi> \
              <span class=\"get\"><a href=\"{}\">magnet</a>",
             HtmlEscaped(&release.name),
-            HtmlEscaped(&magnet(release, &self.settings.announce_urls))
+            HtmlEscaped(&magnet(release, self.options.announce_urls))
         )?;
-        if self.settings.torrents {
+        if self.options.link_torrents {
             write!(
                 f,
                 " <a href=\"{}/{}.torrent\">torrent</a>",
                 self.base(),
-                file_id(release)
+                release.id()
             )?;
         }
-        f.write_str(" <details><summary>ids</summary>")?;
+        f.write_str(" <details><summary>IDs</summary>")?;
         for (version, id) in [("v1", &release.v1), ("v2", &release.v2)] {
             if let Some(id) = id {
                 write!(f, " <code>{version} {id}</code>")?;
@@ -393,13 +412,18 @@ impl Page<'_> {
             Sort::LastSeed,
             &LastSeed {
                 release,
-                now: self.figures.now,
+                now: self.report.now,
             },
         )?;
         writeln!(f, "</tr>")
     }
 
-    fn pages(&self, f: &mut fmt::Formatter<'_>, number: usize, pages: usize) -> fmt::Result {
+    fn write_page_links(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        number: usize,
+        pages: usize,
+    ) -> fmt::Result {
         let link = |page: usize, title: &str| {
             let query = Query {
                 page,
@@ -419,10 +443,10 @@ impl Page<'_> {
     }
 }
 
-/// The link by which a client finds a release without its `.torrent` file (BEP 9, BEP 52).
+/// Returns the magnet link, with which a client can download a release without its `.torrent` file (BEP 9, BEP 52).
 fn magnet(release: &Release, announce_urls: &[String]) -> String {
     let v1 = release.v1.iter().map(|v1| format!("xt=urn:btih:{v1}"));
-    // A multihash: SHA-256, of 32 bytes.
+    // The ID is a multihash: 12 is SHA-256, 20 its length of 32 bytes in hexadecimal.
     let v2 = release.v2.iter().map(|v2| format!("xt=urn:btmh:1220{v2}"));
     let name = format!("dn={}", percent_encode(&release.name));
     let trackers = announce_urls
@@ -432,17 +456,17 @@ fn magnet(release: &Release, announce_urls: &[String]) -> String {
     format!("magnet:?{}", parts.join("&"))
 }
 
-/// When a release last had a seed.
+/// Formats when a release last had a seeder.
 struct LastSeed<'a> {
     release: &'a Release,
-    now: Unix,
+    now: UnixSecs,
 }
 
 impl Display for LastSeed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.release.health, self.release.last_seed) {
-            (Health::Seeded, _) => f.write_str("now"),
-            (Health::LostSeeds, Some(last)) => write!(
+            (ReleaseHealth::Seeded, _) => f.write_str("now"),
+            (ReleaseHealth::LostSeeds, Some(last)) => write!(
                 f,
                 "<time class=\"none\" datetime=\"{}\">{} ago</time>",
                 utc(last).iso(),
@@ -453,12 +477,12 @@ impl Display for LastSeed<'_> {
     }
 }
 
-fn utc(at: Unix) -> Utc {
+fn utc(at: UnixSecs) -> Utc {
     Utc::from_unix(i64::try_from(at).unwrap_or(i64::MAX))
 }
 
-/// A moment, for people and for programs.
-fn time(at: Unix) -> String {
+/// Formats a time for people, and in an attribute for programs.
+fn time(at: UnixSecs) -> String {
     let utc = utc(at);
     format!("<time datetime=\"{}\">{utc}</time>", utc.iso())
 }
@@ -466,31 +490,28 @@ fn time(at: Unix) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::report::History;
 
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
 
-    fn release(name: &str, seeders: u32, last_seed: Option<Unix>) -> Release {
+    fn release(name: &str, seeders: u32, last_seed: Option<UnixSecs>) -> Release {
         Release {
             name: name.to_owned(),
             v1: Some(ID.to_owned()),
             seeders,
             last_seed,
-            health: Health::of(seeders, last_seed),
+            health: ReleaseHealth::of(seeders, last_seed),
             ..Release::default()
         }
     }
 
-    fn settings() -> Settings {
-        Settings {
-            status_path: Some("/a/status".to_owned()),
-            torrents: true,
-            ..Settings::default()
-        }
-    }
+    const OPTIONS: PageOptions<'_> = PageOptions {
+        path: "/a/status",
+        link_torrents: true,
+        announce_urls: &[],
+    };
 
-    fn shown(figures: &StatusReport, query: &str) -> String {
-        page(figures, &settings(), &Query::parse(query))
+    fn render_with(report: &StatusReport, query: &str) -> String {
+        render(report, OPTIONS, &Query::parse(query))
     }
 
     fn names(releases: &[Release], query: &str) -> Vec<String> {
@@ -499,14 +520,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_nothing_but_text() {
+    fn escapes_names() {
         let hostile = "<script>alert(1)</script>\"'&";
-        let figures = StatusReport {
+        let report = StatusReport {
             version: hostile.to_owned(),
             releases: vec![release(hostile, 1, None)],
             ..StatusReport::default()
         };
-        let page = shown(&figures, &format!("search={}", percent_encode("<script>")));
+        let page = render_with(&report, &format!("search={}", percent_encode("<script>")));
         assert!(
             !page.contains("<script") && !page.contains("</script"),
             "{page}"
@@ -518,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_sort_both_ways() {
+    fn sorts_columns_in_both_orders() {
         let releases = [
             release("a", 2, Some(9)),
             release("b", 0, Some(7)),
@@ -541,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_wants_every_word_in_the_name_or_at_the_start_of_an_id() {
+    fn search_finds_names_with_all_words_and_id_prefixes() {
         let mut releases =
             ["Debian 12 amd64", "Debian 13 amd64", "Übung 13"].map(|name| release(name, 0, None));
         releases[2].v1 = Some("fe".repeat(20));
@@ -562,14 +583,14 @@ mod tests {
                 .search
                 .chars()
                 .count(),
-            SEARCH_MAX
+            MAX_SEARCH
         );
     }
 
     #[test]
-    fn pages_follow_each_other_and_end() {
+    fn splits_releases_into_linked_pages() {
         let releases = (0..201).map(|number| release(&format!("r{number:03}"), 0, None));
-        let figures = StatusReport {
+        let report = StatusReport {
             releases: releases.collect(),
             ..StatusReport::default()
         };
@@ -582,69 +603,70 @@ mod tests {
             ("page=0", "r000", "r099", "Next Last"),
             ("search=r1", "r100", "r199", ""),
         ] {
-            let page = shown(&figures, query);
+            let page = render_with(&report, query);
             let rows: Vec<_> = page.split("<bdi>").skip(1).map(|row| &row[..4]).collect();
             assert_eq!((rows[0], rows[rows.len() - 1]), (first, last), "{query}");
             let nav = page.split_once("<nav").map_or("", |(_, nav)| nav);
-            let told: Vec<_> = ["First", "Previous", "Next", "Last"]
+            let shown: Vec<_> = ["First", "Previous", "Next", "Last"]
                 .into_iter()
                 .filter(|link| nav.contains(&format!(">{link}</a>")))
                 .collect();
-            assert_eq!(told.join(" "), links, "{query}");
+            assert_eq!(shown.join(" "), links, "{query}");
         }
         assert!(
-            shown(&figures, "page=2&sort=size")
+            render_with(&report, "page=2&sort=size")
                 .contains("href=\"?sort=size&amp;order=desc&amp;page=3\">Next")
         );
     }
 
     #[test]
-    fn what_lacks_a_seed_is_said() {
-        let mut figures = StatusReport {
+    fn reports_releases_without_a_seeder() {
+        let mut report = StatusReport {
             now: 10_000,
             releases: vec![release("a", 1, Some(10_000))],
             ..StatusReport::default()
         };
-        let healthy = shown(&figures, "");
+        let healthy = render_with(&report, "");
         assert!(
-            healthy.contains(">now</td>") && !healthy.contains("Without a seed"),
+            healthy.contains(">now</td>") && !healthy.contains("Without a seeder"),
             "{healthy}"
         );
-        figures.releases.push(release("b", 0, Some(1000)));
-        figures.releases.push(release("c", 0, None));
-        let page = shown(&figures, "");
+        report.releases.push(release("b", 0, Some(1000)));
+        report.releases.push(release("c", 0, None));
+        let page = render_with(&report, "");
         for part in [
-            "1 never had one, 1 lost theirs",
+            "1 never had one, 1 lost the last one",
             "datetime=\"1970-01-01T00:16:40Z\">2 h ago</time>",
             ">never</span>",
         ] {
             assert!(page.contains(part), "{part} in {page}");
         }
-        assert!(shown(&StatusReport::default(), "").contains("No torrent is listed."));
+        assert!(render_with(&StatusReport::default(), "").contains("No torrent is listed."));
     }
 
     #[test]
-    fn links_stay_beside_the_page_whatever_its_path() {
-        let figures = StatusReport {
+    fn links_are_relative_to_the_page() {
+        let report = StatusReport {
             releases: vec![release("a", 0, None)],
             ..StatusReport::default()
         };
-        let page = shown(&figures, "");
+        let page = render_with(&report, "");
         for link in ["status.css", "status.json", &format!("status/{ID}.torrent")] {
             assert!(
                 page.contains(&format!("href=\"{link}\"")),
                 "{link} in {page}"
             );
         }
-        let without = Settings {
-            torrents: false,
-            ..settings()
+        let without_torrents = PageOptions {
+            link_torrents: false,
+            ..OPTIONS
         };
-        assert!(!super::page(&figures, &without, &Query::default()).contains(".torrent\""));
+        let page = render(&report, without_torrents, &Query::default());
+        assert!(!page.contains(".torrent\""), "{page}");
     }
 
     #[test]
-    fn a_magnet_names_both_ids_and_the_trackers() {
+    fn magnet_link_has_both_ids_and_all_trackers() {
         let hybrid = Release {
             name: "a b".to_owned(),
             v1: Some("01".repeat(20)),
@@ -659,33 +681,6 @@ mod tests {
                 "01".repeat(20),
                 "02".repeat(32)
             )
-        );
-    }
-
-    #[test]
-    fn a_plot_has_a_point_for_each_sample_and_none_stands_out() {
-        let mut figures = StatusReport::default();
-        assert!(!shown(&figures, "").contains("<svg"), "nothing to draw yet");
-        figures.history = History {
-            interval: 300,
-            last: 600,
-            peers_ipv4: vec![0, 10, 5],
-            peers_ipv6: vec![0, 0, 0],
-            announces_per_second: vec![0.0, 0.0, 0.0],
-        };
-        let page = shown(&figures, "");
-        assert!(page.contains("viewBox=\"0 0 2 100\""), "{page}");
-        assert!(
-            page.contains("class=\"first\" d=\"M0 97.0L1 3.0L2 50.0\""),
-            "{page}"
-        );
-        assert!(
-            page.contains("class=\"second\" d=\"M0 97.0L1 97.0L2 97.0\""),
-            "{page}"
-        );
-        assert!(
-            page.contains("Peers over the last 10 min, at most 10\""),
-            "{page}"
         );
     }
 }

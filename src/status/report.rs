@@ -1,200 +1,142 @@
-//! What operators are shown: one set of figures for the page, JSON, metrics and the control socket.
+//! The status report: one set of numbers for the page, JSON, metrics and the control socket.
 //!
-//! Written as JSON this is the documented form (tbtt-status(7)): fields are added, never changed or taken away.
+//! Its JSON form is documented in tbtt-status(7). Fields may be added, but are not changed or removed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::cluster::report::ClusterReport;
 use crate::counter::Histogram;
+use crate::utc::UnixSecs;
 
-/// Seconds since 1970 (UTC).
-pub type Unix = u64;
-
-/// The tracker as it was at one moment.
+/// The state of the tracker at one moment.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct StatusReport {
     pub version: String,
     /// When the process started.
-    pub started: Unix,
-    /// When these figures were taken.
-    pub now: Unix,
-    /// Whether the configuration that the last reload found was taken over.
-    pub configuration_good: bool,
-    pub totals: Totals,
-    /// Over the last ten seconds or so.
+    pub started: UnixSecs,
+    /// When this report was taken.
+    pub now: UnixSecs,
+    /// Whether the last reload applied the configuration. True before the first reload.
+    pub last_reload_successful: bool,
+    pub totals: ReportTotals,
+    /// Announces answered, averaged over the last ten seconds.
     pub announces_per_second: f64,
-    /// Announces and scrapes, whyever they were refused, and likewise.
+    /// Announces and scrapes refused for any reason, averaged over the last ten seconds.
     pub refusals_per_second: f64,
-    /// Of the process, by name.
+    /// The process's counters by name; see [`crate::server::counters::Counters`].
     pub counters: BTreeMap<String, u64>,
-    /// How long it took to handle requests, by `http` and `udp`.
-    pub handling: BTreeMap<String, Handling>,
-    pub snapshot: Snapshot,
+    /// Durations by protocol: `http` and `udp`.
+    pub request_duration: BTreeMap<String, RequestDurations>,
+    pub snapshot: SnapshotReport,
     pub history: History,
-    /// `None` where there is none.
-    pub cluster: Option<Cluster>,
-    /// In the order of their names.
+    /// `None` if the tracker is not in a cluster.
+    pub cluster: Option<ClusterReport>,
+    /// The listed torrents, ordered by name.
     pub releases: Vec<Release>,
 }
 
-/// Peers are endpoints here: a host on both families is two.
+/// Numbers for the whole tracker. A peer is an endpoint here: a host that announces over IPv4 and IPv6 counts twice.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
-pub struct Totals {
-    /// That have peers or are listed; each of a hybrid's two ids is one.
+pub struct ReportTotals {
+    /// Torrents that have peers or are listed. The two IDs of a hybrid torrent count separately.
     pub torrents: u64,
     pub peers_ipv4: u64,
     pub peers_ipv6: u64,
-    /// Of the peers.
+    /// Peers that are seeders.
     pub seeders: u64,
+    /// Peers that are leechers.
     pub leechers: u64,
     pub seeders_ipv4: u64,
     pub seeders_ipv6: u64,
-    /// Open ones, over TCP and Unix sockets.
+    /// Open connections over TCP and Unix sockets.
     pub connections: u64,
 }
 
-/// A histogram of samples: of HTTP one announce in sixteen, of UDP each batch of packets with its mean.
+/// A histogram of request durations. It holds a sample of the requests: one of 16 HTTP announces, and for each batch of UDP
+/// packets their mean.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
-pub struct Handling {
-    /// The upper bound of each count but the last, which has none.
+pub struct RequestDurations {
+    /// The upper bounds of the intervals. The last interval has none.
     pub up_to_seconds: Vec<f64>,
-    /// How many samples took up to their bound, and longer than the one before.
+    /// The number of samples in each interval: longer than the bound before, and up to this bound.
     pub counts: Vec<u64>,
-    /// All samples together.
+    /// The sum of all samples.
     pub seconds: f64,
 }
 
+/// How current the saved state is.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
-pub struct Snapshot {
-    /// When the last one was written, by this process or the one before.
-    pub last: Option<Unix>,
-    /// Seconds between two; `None` if no state is kept.
+pub struct SnapshotReport {
+    /// When the last snapshot was written, by this process or the one before it.
+    pub last: Option<UnixSecs>,
+    /// Seconds from one snapshot to the next; `None` if no state is kept.
     pub interval: Option<u32>,
 }
 
-/// The other trackers with the same swarms, and how far this one keeps up with them. Counts are of changes since the start.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
-#[serde(default)]
-pub struct Cluster {
-    pub state: ClusterState,
-    pub state_since: Unix,
-    /// 16 hexadecimal digits.
-    pub node: String,
-    /// Others that were heard of in the last minute.
-    pub nodes: Vec<Node>,
-    /// How old what was read last was then; alone, for how long it has been that.
-    pub lag_seconds: f64,
-    /// Changes that wait for the engine.
-    pub queue_length: u64,
-    pub sent: u64,
-    pub received: u64,
-    /// Of the received, those that were news.
-    pub applied: u64,
-    /// Those that were not, or came too late.
-    pub older: u64,
-    /// Those of torrents or addresses that are not welcome here.
-    pub refused: u64,
-    /// Batches of changes that could not be read.
-    pub malformed: u64,
-    /// Those that found the queue full; they are told later, from memory.
-    pub dropped: u64,
-    /// When that last happened.
-    pub last_dropped: Option<Unix>,
-    /// How often the engine was reached again.
-    pub reconnects: u64,
-}
-
-/// Another tracker of the cluster.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
-#[serde(default)]
-pub struct Node {
-    /// 16 hexadecimal digits.
-    pub node: String,
-    pub last_heard: Unix,
-}
-
-/// Whether a tracker and its cluster know of each other's peers.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum ClusterState {
-    /// The engine is out of reach.
-    #[default]
-    Lone,
-    #[serde(rename = "catching up")]
-    CatchingUp,
-    Joined,
-}
-
-impl ClusterState {
-    /// As JSON has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lone => "lone",
-            Self::CatchingUp => "catching up",
-            Self::Joined => "joined",
-        }
-    }
-}
-
-/// The last day, oldest first; each list has one value for each sample, and they are equally long.
+/// Samples of the last day, oldest first. All lists have the same length.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct History {
-    /// Seconds between two samples.
+    /// Seconds from one sample to the next.
     pub interval: u64,
-    /// When the newest was taken.
-    pub last: Unix,
+    /// When the newest sample was taken.
+    pub last: UnixSecs,
     pub peers_ipv4: Vec<u64>,
     pub peers_ipv6: Vec<u64>,
-    /// On average since the sample before.
+    /// Averages over the time since the sample before.
     pub announces_per_second: Vec<f64>,
 }
 
-/// One listed torrent; a hybrid is one. Its peers are hosts: one on both families, or under both ids, counts once.
+/// A listed torrent; a hybrid torrent is one release. Its peers are hosts: a host that announces over IPv4 and IPv6, or under
+/// both IDs, counts once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct Release {
     pub name: String,
-    /// Bytes of all its files.
+    /// The size of all its files together, in bytes.
     pub size: u64,
-    /// 40 hexadecimal digits.
+    /// The v1 info-hash: 40 hexadecimal digits.
     pub v1: Option<String>,
-    /// 64 hexadecimal digits.
+    /// The v2 info-hash: 64 hexadecimal digits.
     pub v2: Option<String>,
     pub seeders: u32,
     pub leechers: u32,
     pub downloads: u32,
-    pub listed_since: Unix,
-    pub first_seed: Option<Unix>,
-    pub last_seed: Option<Unix>,
-    pub health: Health,
-    /// It has been without a seed for longer than `[torrents] seedless_after` allows.
+    pub listed_since: UnixSecs,
+    /// When a seeder was first seen.
+    pub first_seed: Option<UnixSecs>,
+    /// When a seeder was last seen.
+    pub last_seed: Option<UnixSecs>,
+    pub health: ReleaseHealth,
+    /// Whether the release has been without a seeder for longer than `[torrents] seedless_after` allows.
     pub overdue: bool,
-    /// One of the `.torrent` files that list it: for the control socket alone, the public are not told.
+    /// One of the `.torrent` files that list the release. Only the control socket shows the path; the public page and JSON
+    /// leave it out.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "lossy")]
     pub file: Option<PathBuf>,
 }
 
-/// Whether a release can be downloaded.
+/// Whether a release can be downloaded. The variants are ordered: those that need attention come first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug, Default)]
 #[serde(rename_all = "snake_case")]
-pub enum Health {
-    /// It has been listed without any seed so far.
+pub enum ReleaseHealth {
+    /// No seeder has been seen since the release was listed.
     #[default]
     NeverSeeded,
-    /// It had seeds, and has none.
+    /// The release had a seeder, but has none now.
     LostSeeds,
     Seeded,
 }
 
-impl Health {
-    pub fn of(seeders: u32, last_seed: Option<Unix>) -> Self {
+impl ReleaseHealth {
+    pub fn of(seeders: u32, last_seed: Option<UnixSecs>) -> Self {
         match last_seed {
             _ if seeders > 0 => Self::Seeded,
             Some(_) => Self::LostSeeds,
@@ -202,7 +144,7 @@ impl Health {
         }
     }
 
-    /// As JSON has it.
+    /// Returns the word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NeverSeeded => "never_seeded",
@@ -212,7 +154,7 @@ impl Health {
     }
 }
 
-impl From<&Histogram> for Handling {
+impl From<&Histogram> for RequestDurations {
     fn from(histogram: &Histogram) -> Self {
         Self {
             up_to_seconds: Histogram::BOUNDS
@@ -225,13 +167,18 @@ impl From<&Histogram> for Handling {
 }
 
 impl Release {
-    /// Its ids as JSON has them.
+    /// Returns the info-hashes, v1 before v2.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.v1.iter().chain(&self.v2).map(String::as_str)
     }
+
+    /// Returns the first info-hash. It names the release in metrics and in the URL of its `.torrent` file.
+    pub fn id(&self) -> &str {
+        self.ids().next().unwrap_or_default()
+    }
 }
 
-/// A path of bytes that are no text must not keep the rest from being shown.
+/// Serializes a path, with replacement characters where it is not UTF-8: one such path must not make the report fail.
 fn lossy<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     file.as_ref()
         .map(|file| file.to_string_lossy())
@@ -245,53 +192,53 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::cluster::report::NodeReport;
 
-    fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    fn collect_keys(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(object) => object.iter().for_each(|(key, value)| {
                 found.insert(key.clone());
-                keys(value, found);
+                collect_keys(value, found);
             }),
-            Value::Array(array) => array.iter().for_each(|value| keys(value, found)),
+            Value::Array(array) => array.iter().for_each(|value| collect_keys(value, found)),
             _ => {}
         }
     }
 
     #[test]
-    fn the_manual_tells_of_every_field() {
+    fn manual_describes_every_field() {
         let manual = include_str!("../../man/tbtt-status.7");
         let json = manual.split_once(".Sh JSON").unwrap().1;
         let json = json.split_once(".Sh METRICS").unwrap().0;
-        let told = json
+        let described: BTreeSet<_> = json
             .lines()
-            .filter(|line| line.starts_with(".Cm ") || line.starts_with(".It Cm "));
-        let told: BTreeSet<_> = told
+            .filter(|line| line.starts_with(".Cm ") || line.starts_with(".It Cm "))
             .flat_map(|line| line.split(' ').map(str::to_owned))
             .filter(|word| word.len() > 1 && !word.starts_with('.') && word != "Cm")
             .collect();
-        let figures = StatusReport {
-            handling: ["http", "udp"]
-                .map(|of| (of.to_owned(), Handling::default()))
+        let report = StatusReport {
+            request_duration: ["http", "udp"]
+                .map(|protocol| (protocol.to_owned(), RequestDurations::default()))
                 .into(),
             releases: vec![Release::default()],
-            cluster: Some(Cluster {
-                nodes: vec![Node::default()],
-                ..Cluster::default()
+            cluster: Some(ClusterReport {
+                nodes: vec![NodeReport::default()],
+                ..ClusterReport::default()
             }),
             ..StatusReport::default()
         };
-        let mut shown = BTreeSet::new();
-        keys(&serde_json::to_value(figures).unwrap(), &mut shown);
-        assert_eq!(told, shown);
+        let mut serialized = BTreeSet::new();
+        collect_keys(&serde_json::to_value(report).unwrap(), &mut serialized);
+        assert_eq!(described, serialized);
     }
 
     #[test]
-    fn what_was_not_told_yet_reads_as_nothing() {
-        let figures: StatusReport =
+    fn missing_fields_get_defaults_and_unknown_ones_are_ignored() {
+        let report: StatusReport =
             serde_json::from_str(r#"{"version":"9","later":1,"releases":[{"name":"a"}]}"#).unwrap();
         assert_eq!(
-            (figures.version.as_str(), figures.releases[0].health),
-            ("9", Health::NeverSeeded)
+            (report.version.as_str(), report.releases[0].health),
+            ("9", ReleaseHealth::NeverSeeded)
         );
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use tbtt::status::report::{Cluster, ClusterState, Health, Release, StatusReport, Unix};
+use tbtt::cluster::report::{ClusterReport, ClusterState};
+use tbtt::status::report::{Release, ReleaseHealth, StatusReport};
+use tbtt::utc::UnixSecs;
 
 use super::arguments::{Check, Thresholds};
 use super::client;
@@ -50,18 +52,18 @@ pub(super) fn check(socket: &Path, thresholds: &Check) -> (String, State) {
 fn judge(figures: &StatusReport, thresholds: &Check) -> (String, State) {
     let mut verdict = Verdict::default();
     let healths = Healths::of(&figures.releases);
-    if !figures.configuration_good {
+    if !figures.last_reload_successful {
         verdict.add(State::Warning, "the last reload was refused".to_owned());
     }
     for (is, number, limits, words) in [
         (
-            Health::LostSeeds,
+            ReleaseHealth::LostSeeds,
             healths.lost_seeds,
             thresholds.lost_seeds,
             "lost its seeds",
         ),
         (
-            Health::NeverSeeded,
+            ReleaseHealth::NeverSeeded,
             healths.never_seeded,
             thresholds.never_seeded,
             "published without a seed",
@@ -170,9 +172,9 @@ impl Verdict {
         self.said.push(what);
     }
 
-    fn cluster(&mut self, cluster: &Cluster, now: Unix) {
+    fn cluster(&mut self, cluster: &ClusterReport, now: UnixSecs) {
         let for_secs = now.saturating_sub(cluster.state_since);
-        if cluster.state == ClusterState::Lone {
+        if cluster.state == ClusterState::Disconnected {
             if for_secs > ALONE_SECS {
                 let alone = duration(for_secs);
                 self.add(State::Warning, format!("serving alone for {alone}"));
@@ -223,7 +225,7 @@ fn with(label: &str, value: u64, unit: &str, limits: Thresholds) -> String {
 mod tests {
     use super::*;
     use clap::Parser;
-    use tbtt::status::report::Snapshot;
+    use tbtt::status::report::SnapshotReport;
 
     use super::super::arguments::{Arguments, Command};
 
@@ -235,7 +237,7 @@ mod tests {
         }
     }
 
-    fn releases(health: Health, overdue: bool, number: usize) -> Vec<Release> {
+    fn releases(health: ReleaseHealth, overdue: bool, number: usize) -> Vec<Release> {
         let release = |number| Release {
             name: format!("r{number}"),
             health,
@@ -247,10 +249,10 @@ mod tests {
 
     fn figures() -> StatusReport {
         StatusReport {
-            configuration_good: true,
+            last_reload_successful: true,
             started: 1_000,
             now: 2_000,
-            releases: releases(Health::Seeded, false, 2),
+            releases: releases(ReleaseHealth::Seeded, false, 2),
             ..StatusReport::default()
         }
     }
@@ -275,11 +277,11 @@ mod tests {
         let mut figures = figures();
         figures
             .releases
-            .extend(releases(Health::NeverSeeded, false, 3));
+            .extend(releases(ReleaseHealth::NeverSeeded, false, 3));
         assert_eq!(judged(&figures, &[]).1, State::Ok);
         figures
             .releases
-            .extend(releases(Health::NeverSeeded, true, 7));
+            .extend(releases(ReleaseHealth::NeverSeeded, true, 7));
         let (line, state) = judged(&figures, &[]);
         assert_eq!(state, State::Warning);
         let said = "TBTT WARNING - published without a seed: r0, r1, r2, r3, r4 and 2 more | ";
@@ -288,7 +290,7 @@ mod tests {
         assert_eq!(judged(&figures, &["--never-seeded=1,6"]).1, State::Critical);
         figures
             .releases
-            .extend(releases(Health::LostSeeds, true, 1));
+            .extend(releases(ReleaseHealth::LostSeeds, true, 1));
         let (line, state) = judged(&figures, &[]);
         assert_eq!(state, State::Critical);
         let said = "TBTT CRITICAL - lost its seeds: r0; published without a seed: ";
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn a_bar_in_a_name_begins_no_figures() {
         let mut figures = figures();
-        figures.releases = releases(Health::LostSeeds, true, 1);
+        figures.releases = releases(ReleaseHealth::LostSeeds, true, 1);
         figures.releases[0].name = "a|b=1".to_owned();
         let line = judged(&figures, &[]).0;
         assert_eq!(line.matches('|').count(), 1, "{line}");
@@ -307,7 +309,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_too_old_by_what_is_configured() {
         let mut figures = figures();
-        figures.snapshot = Snapshot {
+        figures.snapshot = SnapshotReport {
             last: Some(1_100),
             interval: Some(300),
         };
@@ -340,13 +342,13 @@ mod tests {
     #[test]
     fn a_cluster_out_of_reach_or_too_slow_warns() {
         let mut figures = figures();
-        let cluster = Cluster {
+        let cluster = ClusterReport {
             state: ClusterState::Joined,
             state_since: 1_100,
             lag_seconds: 0.25,
-            ..Cluster::default()
+            ..ClusterReport::default()
         };
-        let judged = |of: Cluster| {
+        let judged = |of: ClusterReport| {
             figures.cluster = Some(of);
             judged(&figures, &[])
         };
@@ -357,8 +359,8 @@ mod tests {
             line.ends_with(" cluster_lag=0.2s;10;;0 cluster_nodes=0\n"),
             "{line}"
         );
-        let lone = |state_since| Cluster {
-            state: ClusterState::Lone,
+        let lone = |state_since| ClusterReport {
+            state: ClusterState::Disconnected,
             state_since,
             ..cluster.clone()
         };
@@ -366,13 +368,13 @@ mod tests {
         let (line, state) = judged(lone(1_939));
         assert_eq!(state, State::Warning);
         assert!(line.contains("WARNING - serving alone for 1 min"), "{line}");
-        let slow = Cluster {
+        let slow = ClusterReport {
             lag_seconds: 11.0,
             ..cluster.clone()
         };
         assert_eq!(judged(slow).1, State::Warning);
         for (last, state) in [(1_700, State::Ok), (1_701, State::Warning)] {
-            let dropping = Cluster {
+            let dropping = ClusterReport {
                 last_dropped: Some(last),
                 ..cluster.clone()
             };
@@ -383,7 +385,7 @@ mod tests {
     #[test]
     fn a_refused_reload_warns() {
         let mut figures = figures();
-        figures.configuration_good = false;
+        figures.last_reload_successful = false;
         assert_eq!(judged(&figures, &[]).1, State::Warning);
     }
 }

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use serde::Serialize;
-use tbtt::status::report::{Health, Release, Unix};
+use tbtt::status::report::{Release, ReleaseHealth};
+use tbtt::utc::UnixSecs;
 
 use super::arguments::{Sort, Torrents};
 use super::text::{Style, ago, date, size};
@@ -17,7 +18,7 @@ pub(super) fn chosen<'a>(releases: &'a [Release], wanted: &Torrents) -> Vec<&'a 
     let pattern = wanted.pattern.as_deref().map(str::to_lowercase);
     let mut chosen: Vec<_> = releases
         .iter()
-        .filter(|release| !wanted.unseeded || release.health != Health::Seeded)
+        .filter(|release| !wanted.unseeded || release.health != ReleaseHealth::Seeded)
         .filter(|release| pattern.as_ref().is_none_or(|p| is_like(&release.name, p)))
         .collect();
     sort(&mut chosen, wanted.sort);
@@ -123,7 +124,7 @@ pub(super) const HEADINGS: &str =
     "  SEEDERS  LEECHERS  DOWNLOADS        SIZE  LAST SEED        NAME";
 
 /// A line for each.
-pub(super) fn table(releases: &[&Release], now: Unix, style: Style) -> String {
+pub(super) fn table(releases: &[&Release], now: UnixSecs, style: Style) -> String {
     let mut text = format!("{}\n", style.bold(HEADINGS));
     for release in releases {
         text += &row(release, now, style);
@@ -132,14 +133,14 @@ pub(super) fn table(releases: &[&Release], now: Unix, style: Style) -> String {
     text
 }
 
-pub(super) fn row(release: &Release, now: Unix, style: Style) -> String {
+pub(super) fn row(release: &Release, now: UnixSecs, style: Style) -> String {
     let last_seed = match release.health {
-        Health::Seeded => "now".to_owned(),
+        ReleaseHealth::Seeded => "now".to_owned(),
         _ => ago(now, release.last_seed),
     };
     let last_seed = format!("{last_seed:<15}");
     let last_seed = match (release.health, release.overdue) {
-        (Health::Seeded, _) => last_seed,
+        (ReleaseHealth::Seeded, _) => last_seed,
         (_, false) => style.yellow(&last_seed),
         (_, true) => style.red(&last_seed),
     };
@@ -154,12 +155,12 @@ pub(super) fn row(release: &Release, now: Unix, style: Style) -> String {
 }
 
 /// All about one.
-pub(super) fn card(release: &Release, now: Unix, style: Style) -> String {
+pub(super) fn card(release: &Release, now: UnixSecs, style: Style) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{} {value}", style.bold(&format!("{name:<12}")));
     };
-    let when = |at: Option<Unix>| match at {
+    let when = |at: Option<UnixSecs>| match at {
         Some(at) => format!("{} ({})", date(at), ago(now, Some(at))),
         None => "never".to_owned(),
     };

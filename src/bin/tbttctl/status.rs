@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use tbtt::status::report::{ClusterState, Health, Release, StatusReport};
+use tbtt::cluster::report::ClusterState;
+use tbtt::status::report::{Release, ReleaseHealth, StatusReport};
 
 use super::text::{Style, ago, count, duration};
 
@@ -15,8 +16,8 @@ const REFUSALS: [(&str, &str); 7] = [
     ("denied_torrents", "denied torrent"),
     ("too_many_torrents", "too many torrents"),
     ("withdrawn_torrents", "withdrawn torrent"),
-    ("unwelcome_addresses", "unwelcome address"),
-    ("too_often", "too often"),
+    ("denied_addresses", "unwelcome address"),
+    ("rate_limited", "too often"),
     ("malformed", "malformed"),
 ];
 
@@ -35,10 +36,10 @@ impl Healths {
         let mut healths = Self::default();
         for release in releases {
             *match (release.health, release.overdue) {
-                (Health::Seeded, _) => &mut healths.seeded,
+                (ReleaseHealth::Seeded, _) => &mut healths.seeded,
                 (_, false) => &mut healths.waiting,
-                (Health::NeverSeeded, true) => &mut healths.never_seeded,
-                (Health::LostSeeds, true) => &mut healths.lost_seeds,
+                (ReleaseHealth::NeverSeeded, true) => &mut healths.never_seeded,
+                (ReleaseHealth::LostSeeds, true) => &mut healths.lost_seeds,
             } += 1;
         }
         healths
@@ -75,7 +76,7 @@ pub(super) fn head(figures: &StatusReport, style: Style) -> String {
         let _ = writeln!(text, "{} {value}", style.bold(&format!("{name:<10}")));
     };
     let up = duration(now.saturating_sub(figures.started));
-    let configuration = match figures.configuration_good {
+    let configuration = match figures.last_reload_successful {
         true => String::new(),
         false => format!(", {}", style.red("the last reload was refused")),
     };
@@ -147,11 +148,11 @@ pub(super) fn head(figures: &StatusReport, style: Style) -> String {
         let state = match of.state {
             ClusterState::Joined => style.green(&state),
             ClusterState::CatchingUp => style.yellow(&state),
-            ClusterState::Lone => style.red(&state),
+            ClusterState::Disconnected => style.red(&state),
         };
         let others = count(of.nodes.len() as u64, "other tracker");
         let lag = match of.state {
-            ClusterState::Lone => String::new(),
+            ClusterState::Disconnected => String::new(),
             _ => format!(", {:.1} s behind", of.lag_seconds),
         };
         line(

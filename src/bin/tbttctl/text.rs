@@ -2,8 +2,8 @@
 
 use std::io::IsTerminal;
 
-use tbtt::status::report::{Health, Unix};
-use tbtt::utc::Utc;
+use tbtt::status::report::ReleaseHealth;
+use tbtt::utc::{UnixSecs, Utc};
 
 /// Emphasis, on a terminal alone.
 #[derive(Clone, Copy)]
@@ -41,11 +41,11 @@ impl Style {
     }
 
     /// A release's health in words, red where it is told as a fault.
-    pub(crate) fn health(self, health: Health, overdue: bool) -> String {
+    pub(crate) fn health(self, health: ReleaseHealth, overdue: bool) -> String {
         let word = match health {
-            Health::Seeded => return self.green("seeded"),
-            Health::NeverSeeded => "never seeded",
-            Health::LostSeeds => "lost its seeds",
+            ReleaseHealth::Seeded => return self.green("seeded"),
+            ReleaseHealth::NeverSeeded => "never seeded",
+            ReleaseHealth::LostSeeds => "lost its seeds",
         };
         match overdue {
             true => self.red(word),
@@ -90,7 +90,7 @@ pub(crate) fn duration(secs: u64) -> String {
 }
 
 /// How long ago it was.
-pub(crate) fn ago(now: Unix, then: Option<Unix>) -> String {
+pub(crate) fn ago(now: UnixSecs, then: Option<UnixSecs>) -> String {
     then.map_or_else(
         || "never".to_owned(),
         |then| format!("{} ago", duration(now.saturating_sub(then))),
@@ -98,7 +98,7 @@ pub(crate) fn ago(now: Unix, then: Option<Unix>) -> String {
 }
 
 /// Date and time of day, in UTC.
-pub(crate) fn date(unix: Unix) -> String {
+pub(crate) fn date(unix: UnixSecs) -> String {
     Utc::from_unix(i64::try_from(unix).unwrap_or(i64::MAX)).to_string()
 }
 

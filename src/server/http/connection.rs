@@ -41,7 +41,14 @@ pub(super) async fn connection<S>(
             false => peer,
             true => match stream.proxy_header(peer).await {
                 Ok(sender) => sender,
-                Err(_) => return worker.server.shared.counters.bad_preambles.add_one(),
+                Err(_) => {
+                    return worker
+                        .server
+                        .shared
+                        .counters
+                        .invalid_proxy_headers
+                        .add_one();
+                }
             },
         };
         // What ends a connection is the client's affair, here and below.
@@ -56,7 +63,7 @@ pub(super) async fn connection<S>(
             let response = match view(worker, settings, sender, serves, &request) {
                 Some((views, route)) => {
                     pace.heard();
-                    views.answer(&settings.views, route).await
+                    views.respond(&settings.views, route).await
                 }
                 None => answer(worker, settings, sender, serves, &request),
             };

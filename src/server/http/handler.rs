@@ -125,7 +125,7 @@ pub(super) fn handle_tracker_request<'w>(
         &mut worker.reply.borrow_mut(),
     );
     if timed {
-        shared.counters.http_handling.note(begun.elapsed());
+        shared.counters.http_request_duration.note(begun.elapsed());
     }
     shared.counters.count_http(from, &outcome);
     if let (Some(updates), Outcome::Announced(_, news)) = (&shared.updates, &outcome) {
@@ -187,7 +187,7 @@ pub(super) fn answer(
     let uri = request.uri();
     let mut response = match paths.action(uri.path()) {
         _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-            shared.counters.foreign_requests.add_one();
+            shared.counters.unhandled_requests.add_one();
             let mut response = text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET and HEAD are served here\n".into(),
@@ -213,7 +213,7 @@ pub(super) fn answer(
             )
         }
         _ => {
-            shared.counters.foreign_requests.add_one();
+            shared.counters.unhandled_requests.add_one();
             text(StatusCode::NOT_FOUND, "nothing is here\n".into())
         }
     };

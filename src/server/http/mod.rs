@@ -229,7 +229,7 @@ fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
     }
     if let (Some(budget), Some(own)) = (&settings.connections, own) {
         if budget.take(clock.now(), own).is_err() {
-            return counters.connections_too_often.add_one();
+            return counters.connections_rate_limited.add_one();
         }
     }
     match connections.admit(own) {
