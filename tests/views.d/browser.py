@@ -170,7 +170,7 @@ def run(browser, url):
     check('a search finds a name as it is written', found == [HOSTILE[0]], found)
     check('and shows what was searched', browser.value('document.querySelector("#search").value') == '<script>')
     browser.open(url + '?search=no+such')
-    check('a search for nothing says so', 'Nothing is found' in browser.value('document.body.textContent'))
+    check('a search for nothing says so', 'No torrent matches the search' in browser.value('document.body.textContent'))
 
     browser.open(url)
     check('hostile names are text', set(HOSTILE) <= set(names(browser)), names(browser))
