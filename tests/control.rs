@@ -1,4 +1,4 @@
-//! What the operator sees and does with tbttctl, against the built daemon and a swarm that is known.
+//! tbttctl with the built daemon and a swarm with known contents.
 
 mod harness;
 
@@ -26,10 +26,10 @@ const TBTTCTL: &str = env!("CARGO_BIN_EXE_tbttctl");
 /// A user that is neither root nor the daemon's.
 const STRANGER: u32 = 65_432;
 
-/// What stays over a restart: the torrents, the state and the socket.
+/// The parts that outlive a restart: the torrents, the state and the socket.
 struct Scene {
     directory: Directory,
-    /// Further keys of `[torrents]`.
+    /// More keys of `[torrents]`.
     keys: &'static str,
 }
 
@@ -70,7 +70,7 @@ impl Scene {
         daemon
     }
 
-    /// Makes a `.torrent` file, and gives its info-hash.
+    /// Creates a `.torrent` file, and returns its info-hash.
     fn publish(&self, name: &str, length: u64) -> String {
         let info = format!(
             "d6:lengthi{length}e4:name{}:{name}12:piece lengthi8388608e6:pieces20:{}e",
@@ -93,19 +93,19 @@ impl Scene {
         self.tbttctl(arguments).output().unwrap()
     }
 
-    /// What a command that succeeds prints.
-    fn told(&self, arguments: &[&str]) -> String {
+    /// Runs a command that must succeed, and returns its output.
+    fn output(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What one that fails says, and its exit status.
-    fn refused(&self, arguments: &[&str]) -> (String, i32) {
-        refused(&self.run(arguments))
+    /// Runs a command that must fail, and returns its error output and exit status.
+    fn failure(&self, arguments: &[&str]) -> (String, i32) {
+        failure(&self.run(arguments))
     }
 
-    /// The plugin's line and exit status.
+    /// Runs the plugin for monitoring, and returns its line and exit status.
     fn check(&self, arguments: &[&str]) -> (String, i32) {
         let output = self.run(&[&["check"], arguments].concat());
         let line = String::from_utf8(output.stdout).unwrap();
@@ -113,26 +113,26 @@ impl Scene {
         (line, output.status.code().unwrap())
     }
 
-    fn figures(&self) -> StatusReport {
-        serde_json::from_str(&self.told(&["status", "--json"])).unwrap()
+    fn report(&self) -> StatusReport {
+        serde_json::from_str(&self.output(&["status", "--json"])).unwrap()
     }
 
     fn release(&self, which: &str) -> Release {
-        serde_json::from_str(&self.told(&["torrent", "--json", which])).unwrap()
+        serde_json::from_str(&self.output(&["torrent", "--json", which])).unwrap()
     }
 }
 
-fn refused(output: &Output) -> (String, i32) {
+fn failure(output: &Output) -> (String, i32) {
     assert_eq!(output.stdout, b"", "{output:?}");
-    let said = String::from_utf8(output.stderr.clone()).unwrap();
-    (said, output.status.code().unwrap())
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
+    (error, output.status.code().unwrap())
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Host number `host` announces, with so much left and this event.
+/// Announces from host number `host`, with `left` bytes missing and this event.
 fn announce(daemon: &Daemon, info_hash: &str, host: u8, left: u8, event: &str) {
     let digits = info_hash.as_bytes().chunks(2).take(20);
     let id: String = digits
@@ -140,27 +140,27 @@ fn announce(daemon: &Daemon, info_hash: &str, host: u8, left: u8, event: &str) {
         .collect();
     let from = format!("127.0.1.{host}").parse().unwrap();
     let mut connection = Connection::open_from(from, daemon.addresses("http")[0]);
-    let answer = connection.get(&format!(
+    let response = connection.get(&format!(
         "/announce?info_hash={id}&peer_id=-TT0001-{host:012}&port={}&left={left}&event={event}",
         6881 + u16::from(host)
     ));
-    assert!(!answer.dictionary().has("failure reason"), "{answer:?}");
+    assert!(!response.dictionary().has("failure reason"), "{response:?}");
 }
 
-/// What cannot be waited for by a line of the log.
+/// Waits for a condition that no log line announces.
 fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(seen) = ready() {
             return seen;
         }
-        assert!(Instant::now() < end, "gave up waiting for {what}");
+        assert!(Instant::now() < end, "timeout waiting for {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn every_view_tells_the_swarm_as_it_is() {
+fn all_commands_show_the_swarm() {
     let scene = Scene::new();
     let alpha = scene.publish("alpha-1.0-amd64.iso", 5_000_000);
     let beta = scene.publish("Beta-2.0-amd64.iso", 700);
@@ -178,7 +178,7 @@ fn every_view_tells_the_swarm_as_it_is() {
         (&alpha, 2, 0),
         (&alpha, 3, 9),
         (&beta, 4, 9),
-        // One host under both ids of a hybrid.
+        // One host under both IDs of a hybrid torrent.
         (v1, 5, 0),
         (v2, 5, 0),
     ] {
@@ -188,24 +188,24 @@ fn every_view_tells_the_swarm_as_it_is() {
     announce(&daemon, &alpha, 6, 9, "");
     get(daemon.addresses("http")[0], "/announce?info_hash=short");
 
-    let figures = scene.figures();
-    assert_eq!(figures.version, env!("CARGO_PKG_VERSION"));
-    assert!(figures.last_reload_successful);
-    let totals = figures.totals;
+    let report = scene.report();
+    assert_eq!(report.version, env!("CARGO_PKG_VERSION"));
+    assert!(report.last_reload_successful);
+    let totals = report.totals;
     assert_eq!(
         (totals.torrents, totals.seeders, totals.leechers),
         (4, 5, 2)
     );
     assert_eq!((totals.peers_ipv4, totals.peers_ipv6), (7, 0));
-    assert_eq!(figures.counters["http_announces"], 8);
-    assert_eq!(figures.counters["malformed"], 1);
-    assert_eq!(figures.snapshot.interval, Some(300));
+    assert_eq!(report.counters["http_announces"], 8);
+    assert_eq!(report.counters["malformed"], 1);
+    assert_eq!(report.snapshot.interval, Some(300));
     let of = |name: &str, release: &Release| {
         assert_eq!(release.name, name);
         (release.seeders, release.leechers, release.downloads)
     };
-    let [a, b, hybrid] = &figures.releases[..] else {
-        panic!("{:?}", figures.releases);
+    let [a, b, hybrid] = &report.releases[..] else {
+        panic!("{:?}", report.releases);
     };
     assert_eq!(of("alpha-1.0-amd64.iso", a), (3, 1, 1));
     assert_eq!(of("Beta-2.0-amd64.iso", b), (0, 1, 0));
@@ -225,14 +225,14 @@ fn every_view_tells_the_swarm_as_it_is() {
             .ends_with("torrents/Beta-2.0-amd64.iso.torrent")
     );
 
-    // No colours where nobody looks.
-    let status = scene.told(&["status"]);
+    // The output is not a terminal, so it has no colors.
+    let status = scene.output(&["status"]);
     for part in [
         "tbtt       0.1.0, up ",
         "releases   3: 2 seeded, ",
         "peers      7: 7 IPv4, 0 IPv6; 5 seeders, 2 leechers; in 4 torrents\n",
-        "announces  8 since the start, ",
-        "refusals   1 since the start, ",
+        "announces  8 since start, ",
+        "refusals   1 since start, ",
         ": malformed 1\n",
         "snapshot   ",
     ] {
@@ -240,7 +240,7 @@ fn every_view_tells_the_swarm_as_it_is() {
     }
 
     let names = |arguments: &[&str]| {
-        let table = scene.told(&[&["torrents"], arguments].concat());
+        let table = scene.output(&[&["torrents"], arguments].concat());
         let rows = table.lines().skip(1);
         rows.map(|row| row.rsplit(' ').next().unwrap().to_owned())
             .collect::<Vec<_>>()
@@ -252,30 +252,30 @@ fn every_view_tells_the_swarm_as_it_is() {
     assert_eq!(names(&["lpha"]), [a]);
     assert_eq!(names(&["--unseeded"]), [b]);
     let listed: Vec<Release> =
-        serde_json::from_str(&scene.told(&["torrents", "--json", "disc"])).unwrap();
+        serde_json::from_str(&scene.output(&["torrents", "--json", "disc"])).unwrap();
     assert_eq!(listed.len(), 1);
 
-    let card = scene.told(&["torrent", &beta[..8]]);
+    let details = scene.output(&["torrent", &beta[..8]]);
     for part in [
-        "name         Beta-2.0-amd64.iso\n",
-        "size         700 B (700 bytes)\n",
-        &format!("v1           {beta}\n"),
-        "health       never seeded\n",
-        "leechers     1\n",
-        "first seed   never\n",
+        "name          Beta-2.0-amd64.iso\n",
+        "size          700 B (700 bytes)\n",
+        &format!("v1            {beta}\n"),
+        "health        never seeded\n",
+        "leechers      1\n",
+        "first seeded  never\n",
     ] {
-        assert!(card.contains(part), "{part}: {card}");
+        assert!(details.contains(part), "{part}: {details}");
     }
     assert_eq!(scene.release(v2).name, "disc.iso");
     assert_eq!(scene.release("ALPHA").v1, Some(alpha));
-    let (said, exit) = scene.refused(&["torrent", "amd64"]);
+    let (error, exit) = scene.failure(&["torrent", "amd64"]);
     assert_eq!(exit, 1);
-    assert!(said.contains("2 releases are like \"amd64\":\n"), "{said}");
-    assert_eq!(scene.refused(&["torrent", "gamma"]).1, 1);
+    assert!(error.contains("2 releases match \"amd64\":\n"), "{error}");
+    assert_eq!(scene.failure(&["torrent", "gamma"]).1, 1);
 }
 
 #[test]
-fn what_is_asked_for_is_done_before_it_is_told() {
+fn commands_finish_before_they_report() {
     let scene = Scene::new();
     let info_hash = scene.publish("one.iso", 1);
     let daemon = scene.start();
@@ -283,16 +283,16 @@ fn what_is_asked_for_is_done_before_it_is_told() {
 
     let file = scene.directory.path().join("state/snapshot");
     assert!(!file.exists());
-    let told = scene.told(&["snapshot"]);
-    assert!(told.starts_with("saved 1 peer of 1 torrent, "), "{told}");
+    let saved = scene.output(&["snapshot"]);
+    assert!(saved.starts_with("saved 1 peer of 1 torrent, "), "{saved}");
     assert!(file.exists());
-    assert!(scene.figures().snapshot.last.is_some());
+    assert!(scene.report().snapshot.last.is_some());
 
-    assert_eq!(scene.told(&["log-level"]), "debug\n");
-    assert_eq!(scene.told(&["log-level", "warning"]), "warning\n");
-    // Below the level now, so it is not logged, but it is done.
-    assert_eq!(scene.told(&["reload"]), "reloaded\n");
-    assert_eq!(scene.told(&["log-level"]), "debug\n", "as configured");
+    assert_eq!(scene.output(&["log-level"]), "debug\n");
+    assert_eq!(scene.output(&["log-level", "warning"]), "warning\n");
+    // The reload is below the log level now, so it is not logged, but it is done.
+    assert_eq!(scene.output(&["reload"]), "reloaded\n");
+    assert_eq!(scene.output(&["log-level"]), "debug\n", "as configured");
     assert_eq!(daemon.lines("log level changed"), [""; 0]);
 
     let config = daemon.directory().path().join("tbtt.toml");
@@ -302,45 +302,41 @@ fn what_is_asked_for_is_done_before_it_is_told() {
         format!("{good}[tracker]\nintervall = 60\nnumwant = 'x'\n"),
     )
     .unwrap();
-    let (said, exit) = scene.refused(&["reload"]);
+    let (error, exit) = scene.failure(&["reload"]);
     assert_eq!(exit, 78);
     let line = good.lines().count() + 2;
     let at = config.display();
     assert!(
-        said.contains(&format!("{at}:{line}: [tracker] intervall: ")),
-        "{said}"
+        error.contains(&format!("{at}:{line}: [tracker] intervall: ")),
+        "{error}"
     );
     assert!(
-        said.contains(&format!("\n{at}:{}: [tracker] numwant: ", line + 1)),
-        "{said}"
+        error.contains(&format!("\n{at}:{}: [tracker] numwant: ", line + 1)),
+        "{error}"
     );
-    assert!(
-        scene
-            .told(&["status"])
-            .contains(", the last reload was refused\n")
-    );
+    assert!(scene.output(&["status"]).contains(", last reload failed\n"));
     let (line, exit) = scene.check(&[]);
     assert_eq!(exit, 1);
     assert!(
-        line.starts_with("TBTT WARNING - the last reload was refused | "),
+        line.starts_with("TBTT WARNING - last reload failed | "),
         "{line}"
     );
 
-    // What a good one says holds at once.
+    // The next valid configuration applies at once.
     fs::write(&config, good.replace("[torrents]", "[torrents]\nfull = 1")).unwrap();
-    assert_eq!(scene.refused(&["reload"]).1, 78);
+    assert_eq!(scene.failure(&["reload"]).1, 78);
     fs::write(&config, good).unwrap();
-    scene.told(&["reload"]);
+    scene.output(&["reload"]);
     assert_eq!(scene.check(&[]).1, 0);
     scene.publish("two.iso", 2);
-    scene.told(&["reload"]);
+    scene.output(&["reload"]);
     until("the other release", || {
-        (scene.figures().releases.len() == 2).then_some(())
+        (scene.report().releases.len() == 2).then_some(())
     });
 }
 
 #[test]
-fn a_release_without_a_seed_is_told_and_remembered() {
+fn reports_a_release_without_a_seeder_across_restarts() {
     let mut scene = Scene::new();
     scene.keys = "seedless_after = 1";
     let info_hash = scene.publish("lonely.iso", 1);
@@ -349,8 +345,8 @@ fn a_release_without_a_seed_is_told_and_remembered() {
     daemon.wait_for_line(&format!("published without a seed{id}"));
     let (line, exit) = scene.check(&[]);
     assert_eq!(exit, 1);
-    let said = "TBTT WARNING - published without a seed: lonely.iso | ";
-    assert!(line.starts_with(said), "{line}");
+    let text = "TBTT WARNING - releases that never had a seeder: lonely.iso | ";
+    assert!(line.starts_with(text), "{line}");
     assert_eq!(scene.check(&["--never-seeded=,0"]).1, 2);
     assert_eq!(scene.check(&["--never-seeded=1"]).1, 0);
     let release = scene.release("lonely.iso");
@@ -359,7 +355,7 @@ fn a_release_without_a_seed_is_told_and_remembered() {
         (release.first_seed, release.health),
         (None, ReleaseHealth::NeverSeeded)
     );
-    let status = scene.told(&["status"]);
+    let status = scene.output(&["status"]);
     assert!(status.contains("  lonely.iso (never seeded)\n"), "{status}");
 
     announce(&daemon, &info_hash, 1, 0, "started");
@@ -378,7 +374,7 @@ fn a_release_without_a_seed_is_told_and_remembered() {
     let (line, exit) = scene.check(&[]);
     assert_eq!(exit, 2);
     assert!(
-        line.starts_with("TBTT CRITICAL - lost its seeds: lonely.iso | "),
+        line.starts_with("TBTT CRITICAL - releases that lost their last seeder: lonely.iso | "),
         "{line}"
     );
     let before = scene.release("lonely.iso");
@@ -392,11 +388,11 @@ fn a_release_without_a_seed_is_told_and_remembered() {
     assert_eq!(
         daemon.lines("published without a seed").len(),
         1,
-        "told once"
+        "reported once"
     );
     let mut daemon = scene.start();
-    assert_eq!(scene.release("lonely.iso"), before, "over a restart");
-    assert_eq!(scene.check(&[]).1, 2, "what was told stays told");
+    assert_eq!(scene.release("lonely.iso"), before, "kept across a restart");
+    assert_eq!(scene.check(&[]).1, 2, "still reported after a restart");
     announce(&daemon, &info_hash, 1, 0, "started");
     daemon.wait_for_line(&format!("has a seed{id}"));
     assert_eq!(scene.release("lonely.iso").first_seed, before.first_seed);
@@ -404,28 +400,28 @@ fn a_release_without_a_seed_is_told_and_remembered() {
     assert_eq!(
         daemon.lines("lost its seeds"),
         [""; 0],
-        "told before the restart"
+        "reported before the restart only"
     );
 }
 
 #[test]
-fn a_daemon_that_is_not_there_is_told_with_what_to_do() {
+fn reports_a_daemon_that_is_not_running() {
     let scene = Scene::new();
     let socket = scene.socket();
     let at = socket.display();
-    let (said, exit) = scene.refused(&["status"]);
+    let (error, exit) = scene.failure(&["status"]);
     assert_eq!(exit, 69);
     assert!(
-        said.contains(&format!("there is no {at}; start it (")),
-        "{said}"
+        error.contains(&format!("{at} does not exist; start tbtt (")),
+        "{error}"
     );
-    // Where a daemon was killed its socket stays.
+    // The socket of a daemon that was killed remains.
     drop(UnixListener::bind(&socket).unwrap());
     for command in ["status", "torrents", "reload", "snapshot", "log-level"] {
-        let (said, exit) = scene.refused(&[command]);
+        let (error, exit) = scene.failure(&[command]);
         assert_eq!(exit, 69, "{command}");
-        let expected = format!("tbttctl: tbtt is not running: nobody listens at {at}; ");
-        assert!(said.starts_with(&expected), "{said}");
+        let expected = format!("tbttctl: tbtt is not running: no process listens on {at}; ");
+        assert!(error.starts_with(&expected), "{error}");
     }
     let (line, exit) = scene.check(&[]);
     assert_eq!(exit, 2);
@@ -434,12 +430,12 @@ fn a_daemon_that_is_not_there_is_told_with_what_to_do() {
         "{line}"
     );
 
-    // The next one takes its place; after a stop it is the same again.
+    // The next daemon replaces the socket; after a stop, tbttctl fails as before.
     let mut daemon = scene.start();
-    scene.told(&["status"]);
+    scene.output(&["status"]);
     assert!(daemon.stop().success());
-    assert_eq!(scene.refused(&["status"]).1, 69);
-    // Something else listens there.
+    assert_eq!(scene.failure(&["status"]).1, 69);
+    // Another program listens on the socket.
     fs::remove_file(&socket).unwrap();
     let other = UnixListener::bind(&socket).unwrap();
     thread::spawn(move || other.accept().unwrap().0.write_all(b"220 mail\r\n"));
@@ -448,13 +444,13 @@ fn a_daemon_that_is_not_there_is_told_with_what_to_do() {
 }
 
 #[test]
-fn who_may_not_ask_gets_nothing() {
+fn refuses_callers_without_permission() {
     let scene = Scene::new();
     scene.publish("one.iso", 1);
     let daemon = scene.start();
     let mode = fs::metadata(scene.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
-    let ask = |command: &str| {
+    let run = |command: &str| {
         let mut command = scene.tbttctl(&[command]);
         if geteuid().is_root() {
             command.uid(STRANGER).gid(STRANGER);
@@ -465,20 +461,23 @@ fn who_may_not_ask_gets_nothing() {
         fs::set_permissions(scene.socket(), Permissions::from_mode(0o020)).unwrap();
     }
     for command in ["status", "torrents", "reload", "snapshot", "log-level"] {
-        let (said, exit) = refused(&ask(command));
+        let (error, exit) = failure(&run(command));
         assert_eq!(exit, 77, "{command}");
-        let group = "run tbttctl as root, or become a member of the group ";
-        assert!(said.contains(group), "{said}");
+        let group = "run tbttctl as root or as a member of the group ";
+        assert!(error.contains(group), "{error}");
     }
-    let output = ask("check");
+    let output = run("check");
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     if geteuid().is_root() {
-        // Where somebody opened the file to all, the daemon still looks at who asks.
+        // If the mode of the socket admits everyone, the daemon itself checks the caller.
         fs::set_permissions(scene.socket(), Permissions::from_mode(0o666)).unwrap();
         for command in ["status", "torrents", "reload", "snapshot", "log-level"] {
-            let (said, exit) = refused(&ask(command));
+            let (error, exit) = failure(&run(command));
             assert_eq!(exit, 77, "{command}");
-            assert!(said.contains("only root, the daemon's user and "), "{said}");
+            assert!(
+                error.contains("only root, the daemon's user and "),
+                "{error}"
+            );
         }
     }
     assert_eq!(daemon.lines("reloaded"), [""; 0]);
@@ -486,7 +485,7 @@ fn who_may_not_ask_gets_nothing() {
 }
 
 #[test]
-fn a_daemon_without_its_socket_serves_all_the_same() {
+fn daemon_serves_without_its_control_socket() {
     let scene = Scene::new();
     let info_hash = scene.publish("one.iso", 1);
     let config = scene.config().replace("/control'", "/no/such/place'");
@@ -494,17 +493,17 @@ fn a_daemon_without_its_socket_serves_all_the_same() {
     announce(&daemon, &info_hash, 1, 0, "started");
     daemon.wait_for_line("serving without a control socket reason=");
 
-    // Nor does a second one take a socket that is in use.
+    // A second daemon does not replace a socket that is in use.
     let _first = scene.start();
     let second = Daemon::start(&scene.config());
     let line = second.wait_for_line("serving without a control socket reason=");
     assert!(line.contains("another process serves this path"), "{line}");
     announce(&second, &info_hash, 1, 0, "started");
-    scene.told(&["status"]);
+    scene.output(&["status"]);
 }
 
 #[test]
-fn wrong_use_is_told() {
+fn wrong_usage_exits_with_64() {
     let scene = Scene::new();
     for arguments in [
         &[][..],
@@ -512,17 +511,17 @@ fn wrong_use_is_told() {
         &["torrent"],
         &["log-level", "loud"],
         &["check", "--lost-seeds", "many"],
-        // Without a terminal.
+        // Standard input is not a terminal.
         &["top"],
     ] {
         let mut command = scene.tbttctl(arguments);
         let output = command.stdin(Stdio::null()).output().unwrap();
-        assert_eq!(refused(&output).1, 64, "{arguments:?}");
+        assert_eq!(failure(&output).1, 64, "{arguments:?}");
     }
-    assert!(scene.told(&["--help"]).contains("torrents"));
+    assert!(scene.output(&["--help"]).contains("torrents"));
 }
 
-/// A command on a terminal of its own, killed when dropped.
+/// A command with a pseudoterminal. Dropping it kills the command.
 struct Terminal {
     child: Child,
     input: File,
@@ -539,14 +538,14 @@ impl Terminal {
             .stdout(slave)
             .spawn()
             .unwrap();
-        // It holds the terminal's end too.
+        // The command holds the terminal open as well.
         drop(command);
         let input = File::from(master);
         let mut screen = input.try_clone().unwrap();
         let (sender, output) = channel();
         thread::spawn(move || {
             let mut some = [0; 4096];
-            // The end of a terminal whose last process has gone is an error.
+            // Reading fails once the last process has closed the terminal.
             while let Ok(length @ 1..) = screen.read(&mut some) {
                 if sender.send(some[..length].to_owned()).is_err() {
                     return;
@@ -561,7 +560,7 @@ impl Terminal {
         }
     }
 
-    /// Waits for this to be shown, beginning after what was waited for before.
+    /// Waits for text in the output. Each call starts after the output of the call before.
     fn until(&mut self, text: &str) {
         while !self.seen.contains(text) {
             let some = self.output.recv_timeout(PATIENCE);
@@ -575,7 +574,7 @@ impl Terminal {
         self.input.write_all(keys).unwrap();
     }
 
-    /// All that it shows until it ends by itself.
+    /// Waits for the command to end, and returns the rest of its output.
     fn rest(mut self) -> String {
         let seen = until("its end", || match self.output.try_recv() {
             Ok(some) => {
@@ -592,14 +591,14 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // One that has ended already is none to kill.
+        // Fails if the command has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn a_terminal_gets_colours_and_a_living_view() {
+fn terminal_gets_colors_and_continuous_updates() {
     let scene = Scene::new();
     let info_hash = scene.publish("one.iso", 1);
     let daemon = scene.start();
@@ -613,7 +612,7 @@ fn a_terminal_gets_colours_and_a_living_view() {
 
     let mut top = Terminal::start(scene.tbttctl(&["top", "--interval", "1"]));
     top.until("one.iso");
-    // It asks how large the terminal is, and keeps to that.
+    // The terminal reports a smaller size.
     top.type_in(b"\x1b[12;30R");
     top.until("\x1b[12;1Hq quits; sort by: n name, s se\x1b");
     announce(&daemon, &info_hash, 2, 9, "started");

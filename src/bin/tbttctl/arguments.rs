@@ -1,15 +1,15 @@
-//! The command line. It uses nothing of the program's own, so that completions can be made from it.
+//! The command line. This file uses no other file of the program, so that completions can be generated from it.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-/// Looks into a running tbtt, and tells it what to do.
+/// Inspects and controls a running tbtt.
 #[derive(Parser, Debug)]
 #[command(name = "tbttctl", version, max_term_width = 100)]
 pub(crate) struct Arguments {
-    /// The daemon's control socket, as [control] listen in its configuration has it.
+    /// Path of the control socket; see [control] listen in tbtt.toml.
     #[arg(
         long,
         short,
@@ -25,82 +25,89 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Tell how the tracker does: peers, announces, refusals, releases without a seed.
+    /// Show the state of the tracker: peers, announces, refusals, releases without a seeder.
     Status {
-        /// Print all figures as JSON.
+        /// Print everything as JSON.
         #[arg(long)]
         json: bool,
     },
     /// List the releases.
     Torrents(Torrents),
-    /// Tell all about one release.
+    /// Show everything about one release.
     Torrent {
-        /// Its info-hash or the beginning of that, its name, or a part that only its name has.
+        /// Info-hash or at least its first six digits, name, or a part of the name that no other release has.
         #[arg(value_name = "HASH|NAME")]
         which: String,
 
-        /// Print it as JSON.
+        /// Print the release as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Have the configuration, its lists and the torrent directories read again, and tell what came of it.
+    /// Reload the configuration, its lists and the torrent directories.
     Reload,
-    /// Have the state saved now, and wait until it is.
+    /// Save the state now, and wait until it is on the disk.
     Snapshot,
-    /// Check for a monitoring system: exits with 0 if all is well, 1 for a warning, 2 if it is critical, 3 if unknown.
+    /// Check the tracker for a monitoring system. Exit status: 0 OK, 1 warning, 2 critical, 3 unknown.
+    ///
+    /// An alert is raised when a value exceeds its limit. The limits are a number for a warning, a comma, and a number for critical;
+    /// omit either number to disable it. A release counts once it has been without a seeder for longer than [torrents]
+    /// seedless_after.
     Check(Check),
-    /// Show the tracker's figures and its busiest releases, living, until q or Ctrl-C.
+    /// Show the state of the tracker and its busiest releases, continuously updated. Press q to quit.
     Top {
-        /// Seconds between two looks.
+        /// Seconds between updates.
         #[arg(long, short, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=3600))]
         interval: u16,
 
-        /// What comes first.
+        /// Order of the releases.
         #[arg(long, value_enum, default_value_t = Sort::Leechers)]
         sort: Sort,
     },
-    /// Tell the least important level that is logged, or set it until the next reload or restart.
-    LogLevel { level: Option<Level> },
+    /// Print the least important level that is logged, or set it until the next reload or restart.
+    LogLevel {
+        /// New level.
+        level: Option<Level>,
+    },
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Torrents {
-    /// Only those whose name has this; with * and ? only those whose whole name is like this.
+    /// List only releases whose name contains this text. With * or ?, it must match the whole name.
     pub(crate) pattern: Option<String>,
 
-    /// Only those that have no seed now.
+    /// List only releases that have no seeder now.
     #[arg(long)]
     pub(crate) unseeded: bool,
 
-    /// What comes first: names from A on, of the others the most or the latest.
+    /// Order of the releases: names from A to Z, anything else from the largest or latest.
     #[arg(long, value_enum, default_value_t = Sort::Name)]
     pub(crate) sort: Sort,
 
-    /// The other way round.
+    /// Reverse the order.
     #[arg(long, short)]
     pub(crate) reverse: bool,
 
-    /// Print them as JSON.
+    /// Print the releases as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Each of these thresholds is WARNING, then a comma, then CRITICAL; either may be left out. More than that is worth it.
+/// The limits of `check`.
 #[derive(Args, Debug)]
 pub(crate) struct Check {
-    /// How many releases may have been published without a seed, for longer than they may be.
+    /// Limits for the number of releases that never had a seeder.
     #[arg(long, value_name = "WARNING,CRITICAL", default_value = "0,")]
     pub(crate) never_seeded: Thresholds,
 
-    /// How many releases may have lost their seeds, for longer than they may be without.
+    /// Limits for the number of releases that lost their last seeder.
     #[arg(long, value_name = "WARNING,CRITICAL", default_value = ",0")]
     pub(crate) lost_seeds: Thresholds,
 
-    /// How many seconds old the last snapshot may be [default: three times and twelve times what [state] interval says].
+    /// Limits for the age of the last snapshot in seconds [default: 3 times and 12 times [state] interval].
     #[arg(long, value_name = "WARNING,CRITICAL")]
     pub(crate) snapshot_age: Option<Thresholds>,
 
-    /// How many percent of the last seconds' requests may be refused, once it is more than one a second.
+    /// Limits for the percentage of requests refused in the last 10 seconds. One refusal a second or less is ignored.
     #[arg(long, value_name = "WARNING,CRITICAL", default_value = "50,90")]
     pub(crate) refusals: Thresholds,
 }
@@ -112,9 +119,9 @@ pub(crate) enum Sort {
     Seeders,
     Leechers,
     Downloads,
-    /// When it was published.
+    /// When the release was listed.
     Listed,
-    /// When a seed was last seen.
+    /// When a seeder was last seen.
     LastSeed,
 }
 
@@ -127,7 +134,7 @@ pub(crate) enum Level {
     Debug,
 }
 
-/// What is still well, if a limit is set: more is not.
+/// Limits of a check. A value above a limit raises an alert; `None` disables it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Thresholds {
     pub(crate) warning: Option<u64>,
@@ -145,12 +152,14 @@ impl FromStr for Thresholds {
         };
         match (number(warning), number(critical)) {
             (Ok(warning), Ok(critical)) => Ok(Self { warning, critical }),
-            _ => Err("write two whole numbers with a comma between, as 1,5 or ,5".to_owned()),
+            _ => {
+                Err("expected two whole numbers separated by a comma, such as 1,5 or ,5".to_owned())
+            }
         }
     }
 }
 
-/// The whole of it, as a program that writes completions wants it too.
+/// Returns the command line, as clap and the generator of completions need it.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
@@ -160,23 +169,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_is_valid() {
         command().debug_assert();
     }
 
     #[test]
-    fn either_threshold_may_be_left_out() {
-        let read = |text: &str| {
+    fn parses_thresholds_with_either_omitted() {
+        let parse = |text: &str| {
             let Thresholds { warning, critical } = text.parse().unwrap();
             (warning, critical)
         };
-        assert_eq!(read("1,5"), (Some(1), Some(5)));
-        assert_eq!(read("1"), (Some(1), None));
-        assert_eq!(read("1,"), (Some(1), None));
-        assert_eq!(read(", 5"), (None, Some(5)));
-        assert_eq!(read(","), (None, None));
-        for wrong in ["x", "1,2,3", "-1", "1.5"] {
-            assert!(wrong.parse::<Thresholds>().is_err(), "{wrong}");
+        assert_eq!(parse("1,5"), (Some(1), Some(5)));
+        assert_eq!(parse("1"), (Some(1), None));
+        assert_eq!(parse("1,"), (Some(1), None));
+        assert_eq!(parse(", 5"), (None, Some(5)));
+        assert_eq!(parse(","), (None, None));
+        for invalid in ["x", "1,2,3", "-1", "1.5"] {
+            assert!(invalid.parse::<Thresholds>().is_err(), "{invalid}");
         }
     }
 }

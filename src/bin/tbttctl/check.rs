@@ -1,4 +1,5 @@
-//! The monitoring plugin: one line with figures, and an exit status, as Nagios and its heirs expect them.
+//! The plugin for monitoring: prints one line with performance data and sets the exit status, as Nagios and compatible systems
+//! expect.
 
 use std::path::Path;
 
@@ -8,25 +9,25 @@ use tbtt::utc::UnixSecs;
 
 use super::arguments::{Check, Thresholds};
 use super::client;
-use super::status::Healths;
+use super::status::HealthCounts;
 use super::text::{count, duration};
 
-/// How many releases are named at most: some systems cut a line at a kilobyte.
-const NAMED: usize = 5;
+/// Maximum number of releases that are named: some monitoring systems cut a line at one kilobyte.
+const MAX_NAMED: usize = 5;
 
-/// Refusals below this many a second are no sign of anything.
-const FEW_REFUSALS: f64 = 1.0;
+/// Refusals at or below this rate, per second, do not raise an alert.
+const MIN_REFUSALS_PER_SECOND: f64 = 1.0;
 
-/// How long a tracker may be without its cluster's engine, in seconds: a failover takes as long.
-const ALONE_SECS: u64 = 60;
+/// How long a tracker may be disconnected from the cluster's store, in seconds. A failover of the store takes that long.
+const MAX_DISCONNECTED_SECS: u64 = 60;
 
-/// How many seconds it may be behind the others.
-const LAG_MOST: f64 = 10.0;
+/// How far the tracker may be behind the other trackers, in seconds.
+const MAX_LAG_SECS: f64 = 10.0;
 
-/// For how many seconds it is told that changes were dropped.
+/// For how long dropped changes are reported, in seconds.
 const DROPPED_SECS: u64 = 300;
 
-/// What a plugin exits with.
+/// The state of the service. The values are the exit statuses of a plugin.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum State {
     Ok = 0,
@@ -35,10 +36,10 @@ pub(super) enum State {
     Unknown = 3,
 }
 
-/// Asks and judges.
+/// Requests a report and checks it. Returns the line to print.
 pub(super) fn check(socket: &Path, thresholds: &Check) -> (String, State) {
     match client::get(socket, super::STATUS) {
-        Ok(figures) => judge(&figures, thresholds),
+        Ok(report) => judge(&report, thresholds),
         Err(error @ client::Error::NotRunning(_)) => {
             (format!("TBTT CRITICAL - {error}\n"), State::Critical)
         }
@@ -49,170 +50,176 @@ pub(super) fn check(socket: &Path, thresholds: &Check) -> (String, State) {
     }
 }
 
-fn judge(figures: &StatusReport, thresholds: &Check) -> (String, State) {
+fn judge(report: &StatusReport, thresholds: &Check) -> (String, State) {
     let mut verdict = Verdict::default();
-    let healths = Healths::of(&figures.releases);
-    if !figures.last_reload_successful {
-        verdict.add(State::Warning, "the last reload was refused".to_owned());
+    if !report.last_reload_successful {
+        verdict.add(State::Warning, "last reload failed".to_owned());
     }
-    for (is, number, limits, words) in [
-        (
-            ReleaseHealth::LostSeeds,
-            healths.lost_seeds,
-            thresholds.lost_seeds,
-            "lost its seeds",
-        ),
-        (
-            ReleaseHealth::NeverSeeded,
-            healths.never_seeded,
-            thresholds.never_seeded,
-            "published without a seed",
-        ),
-    ] {
-        let names = || {
-            let of = figures
-                .releases
-                .iter()
-                .filter(|r| r.overdue && r.health == is);
-            names(of, number)
-        };
-        verdict.measure(number, limits, || format!("{words}: {}", names()));
-    }
-
-    let age = figures.snapshot.interval.map(|interval| {
-        let since = figures.snapshot.last.unwrap_or(figures.started);
-        let interval = u64::from(interval);
-        let limits = thresholds.snapshot_age.unwrap_or(Thresholds {
-            warning: Some(3 * interval),
-            critical: Some(12 * interval),
-        });
-        (figures.now.saturating_sub(since), limits)
-    });
+    let counts = HealthCounts::of(&report.releases);
+    verdict.check_releases(&report.releases, counts, thresholds);
+    let age = snapshot_age(report, thresholds);
     if let Some((age, limits)) = age {
-        verdict.measure(age, limits, || {
-            format!("the last snapshot is {} old", duration(age))
+        verdict.check(age, limits, || {
+            format!("last snapshot is {} old", duration(age))
         });
     }
-
-    let (refused, answered) = (figures.refusals_per_second, figures.announces_per_second);
-    let percent = match refused > FEW_REFUSALS {
-        true => (100.0 * refused / (refused + answered)) as u64,
-        false => 0,
-    };
-    verdict.measure(percent, thresholds.refusals, || {
-        format!("{percent} % of all requests are refused")
+    let refused = refused_percent(report);
+    verdict.check(refused, thresholds.refusals, || {
+        format!("{refused}% of requests are refused")
     });
-
-    if let Some(cluster) = &figures.cluster {
-        verdict.cluster(cluster, figures.now);
+    if let Some(cluster) = &report.cluster {
+        verdict.check_cluster(cluster, report.now);
     }
 
-    let said = match &verdict.said[..] {
+    let totals = &report.totals;
+    let text = match &verdict.problems[..] {
         [] => format!(
             "{}, {}",
-            count(figures.releases.len() as u64, "release"),
-            count(
-                figures.totals.peers_ipv4 + figures.totals.peers_ipv6,
-                "peer"
-            ),
+            count(report.releases.len() as u64, "release"),
+            count(totals.peers_ipv4 + totals.peers_ipv6, "peer"),
         ),
-        faults => faults.join("; "),
+        problems => problems.join("; "),
     };
     let mut data = vec![
-        with("lost_seeds", healths.lost_seeds, "", thresholds.lost_seeds),
-        with(
+        performance_data("lost_seeds", counts.lost_seeds, "", thresholds.lost_seeds),
+        performance_data(
             "never_seeded",
-            healths.never_seeded,
+            counts.never_seeded,
             "",
             thresholds.never_seeded,
         ),
-        with("refusals", percent, "%", thresholds.refusals),
+        performance_data("refusals", refused, "%", thresholds.refusals),
     ];
-    data.extend(age.map(|(age, limits)| with("snapshot_age", age, "s", limits)));
+    data.extend(age.map(|(age, limits)| performance_data("snapshot_age", age, "s", limits)));
     data.extend([
-        format!("releases={}", figures.releases.len()),
-        format!("seeders={}", figures.totals.seeders),
-        format!("leechers={}", figures.totals.leechers),
-        format!("announces_per_second={answered:.1}"),
+        format!("releases={}", report.releases.len()),
+        format!("seeders={}", totals.seeders),
+        format!("leechers={}", totals.leechers),
+        format!("announces_per_second={:.1}", report.announces_per_second),
     ]);
-    if let Some(cluster) = &figures.cluster {
-        data.push(format!(
-            "cluster_lag={:.1}s;{LAG_MOST};;0",
-            cluster.lag_seconds
-        ));
+    if let Some(cluster) = &report.cluster {
+        let lag = cluster.lag_seconds;
+        data.push(format!("cluster_lag={lag:.1}s;{MAX_LAG_SECS};;0"));
         data.push(format!("cluster_nodes={}", cluster.nodes.len()));
     }
     let state = verdict.state;
     let word = format!("{state:?}").to_uppercase();
-    // What follows the bar is read as figures.
-    let said = said.replace('|', "/");
+    // A bar in the text would start the performance data.
+    let text = text.replace('|', "/");
     (
-        format!("TBTT {word} - {said} | {}\n", data.join(" ")),
+        format!("TBTT {word} - {text} | {}\n", data.join(" ")),
         state,
     )
 }
 
+/// Returns the age of the last snapshot in seconds, and its limits; `None` if no state is kept. Before the first snapshot, the age
+/// counts from the start of the process.
+fn snapshot_age(report: &StatusReport, thresholds: &Check) -> Option<(u64, Thresholds)> {
+    let interval = u64::from(report.snapshot.interval?);
+    let since = report.snapshot.last.unwrap_or(report.started);
+    let limits = thresholds.snapshot_age.unwrap_or(Thresholds {
+        warning: Some(3 * interval),
+        critical: Some(12 * interval),
+    });
+    Some((report.now.saturating_sub(since), limits))
+}
+
+/// Returns the refusals as a percentage of refusals and announces together, or 0 if there are few refusals.
+fn refused_percent(report: &StatusReport) -> u64 {
+    let (refused, answered) = (report.refusals_per_second, report.announces_per_second);
+    match refused > MIN_REFUSALS_PER_SECOND {
+        true => (100.0 * refused / (refused + answered)) as u64,
+        false => 0,
+    }
+}
+
+/// The worst state so far, and all problems.
 struct Verdict {
     state: State,
-    said: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Default for Verdict {
     fn default() -> Self {
         Self {
             state: State::Ok,
-            said: Vec::new(),
+            problems: Vec::new(),
         }
     }
 }
 
 impl Verdict {
-    fn add(&mut self, state: State, what: String) {
+    fn add(&mut self, state: State, problem: String) {
         self.state = self.state.max(state);
-        self.said.push(what);
+        self.problems.push(problem);
     }
 
-    fn cluster(&mut self, cluster: &ClusterReport, now: UnixSecs) {
+    /// Adds a problem if the value exceeds a limit.
+    fn check(&mut self, value: u64, limits: Thresholds, problem: impl Fn() -> String) {
+        let exceeds = |limit: Option<u64>| limit.is_some_and(|limit| value > limit);
+        if exceeds(limits.critical) {
+            self.add(State::Critical, problem());
+        } else if exceeds(limits.warning) {
+            self.add(State::Warning, problem());
+        }
+    }
+
+    fn check_releases(&mut self, releases: &[Release], counts: HealthCounts, thresholds: &Check) {
+        for (health, count, limits, text) in [
+            (
+                ReleaseHealth::LostSeeds,
+                counts.lost_seeds,
+                thresholds.lost_seeds,
+                "releases that lost their last seeder",
+            ),
+            (
+                ReleaseHealth::NeverSeeded,
+                counts.never_seeded,
+                thresholds.never_seeded,
+                "releases that never had a seeder",
+            ),
+        ] {
+            self.check(count, limits, || {
+                let overdue = releases.iter().filter(|r| r.overdue && r.health == health);
+                format!("{text}: {}", names(overdue, count))
+            });
+        }
+    }
+
+    fn check_cluster(&mut self, cluster: &ClusterReport, now: UnixSecs) {
         let for_secs = now.saturating_sub(cluster.state_since);
         if cluster.state == ClusterState::Disconnected {
-            if for_secs > ALONE_SECS {
-                let alone = duration(for_secs);
-                self.add(State::Warning, format!("serving alone for {alone}"));
+            if for_secs > MAX_DISCONNECTED_SECS {
+                let time = duration(for_secs);
+                let problem = format!("disconnected from the cluster store for {time}");
+                self.add(State::Warning, problem);
             }
-        } else if cluster.lag_seconds > LAG_MOST {
+        } else if cluster.lag_seconds > MAX_LAG_SECS {
             let lag = cluster.lag_seconds;
             self.add(State::Warning, format!("{lag:.0} s behind the cluster"));
         }
         let dropped = cluster.last_dropped;
         if dropped.is_some_and(|last| now.saturating_sub(last) < DROPPED_SECS) {
-            let text = "the cluster's engine is too slow: changes are dropped";
-            self.add(State::Warning, text.to_owned());
-        }
-    }
-
-    fn measure(&mut self, value: u64, limits: Thresholds, what: impl Fn() -> String) {
-        let over = |limit: Option<u64>| limit.is_some_and(|limit| value > limit);
-        if over(limits.critical) {
-            self.add(State::Critical, what());
-        } else if over(limits.warning) {
-            self.add(State::Warning, what());
+            let problem = "cluster store is too slow; changes are dropped and sent later";
+            self.add(State::Warning, problem.to_owned());
         }
     }
 }
 
-fn names<'a>(of: impl Iterator<Item = &'a Release>, number: u64) -> String {
-    let names: Vec<_> = of
-        .take(NAMED)
+/// Lists the names of releases, up to [`MAX_NAMED`]. `count` is the number of all of them.
+fn names<'a>(releases: impl Iterator<Item = &'a Release>, count: u64) -> String {
+    let names: Vec<_> = releases
+        .take(MAX_NAMED)
         .map(|release| release.name.as_str())
         .collect();
-    match number.checked_sub(NAMED as u64) {
+    match count.checked_sub(MAX_NAMED as u64) {
         Some(more @ 1..) => format!("{} and {more} more", names.join(", ")),
         _ => names.join(", "),
     }
 }
 
-/// A figure in the form of the Monitoring Plugins' guidelines.
-fn with(label: &str, value: u64, unit: &str, limits: Thresholds) -> String {
+/// Formats a value as performance data, by the Monitoring Plugins' guidelines.
+fn performance_data(label: &str, value: u64, unit: &str, limits: Thresholds) -> String {
     let limit = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
     format!(
         "{label}={value}{unit};{};{};0",
@@ -247,7 +254,7 @@ mod tests {
         (0..number).map(release).collect()
     }
 
-    fn figures() -> StatusReport {
+    fn report() -> StatusReport {
         StatusReport {
             last_reload_successful: true,
             started: 1_000,
@@ -257,13 +264,13 @@ mod tests {
         }
     }
 
-    fn judged(figures: &StatusReport, options: &[&str]) -> (String, State) {
-        judge(figures, &thresholds(options))
+    fn judged(report: &StatusReport, options: &[&str]) -> (String, State) {
+        judge(report, &thresholds(options))
     }
 
     #[test]
-    fn all_is_well_by_default() {
-        let (line, state) = judged(&figures(), &[]);
+    fn reports_ok_with_performance_data() {
+        let (line, state) = judged(&report(), &[]);
         assert_eq!(state, State::Ok);
         assert_eq!(
             line,
@@ -273,84 +280,85 @@ mod tests {
     }
 
     #[test]
-    fn releases_without_a_seed_are_named_once_they_are_overdue() {
-        let mut figures = figures();
-        figures
+    fn names_overdue_releases_without_a_seeder() {
+        let mut report = report();
+        report
             .releases
             .extend(releases(ReleaseHealth::NeverSeeded, false, 3));
-        assert_eq!(judged(&figures, &[]).1, State::Ok);
-        figures
+        assert_eq!(judged(&report, &[]).1, State::Ok);
+        report
             .releases
             .extend(releases(ReleaseHealth::NeverSeeded, true, 7));
-        let (line, state) = judged(&figures, &[]);
+        let (line, state) = judged(&report, &[]);
         assert_eq!(state, State::Warning);
-        let said = "TBTT WARNING - published without a seed: r0, r1, r2, r3, r4 and 2 more | ";
-        assert!(line.starts_with(said), "{line}");
-        assert_eq!(judged(&figures, &["--never-seeded=7"]).1, State::Ok);
-        assert_eq!(judged(&figures, &["--never-seeded=1,6"]).1, State::Critical);
-        figures
+        let text =
+            "TBTT WARNING - releases that never had a seeder: r0, r1, r2, r3, r4 and 2 more | ";
+        assert!(line.starts_with(text), "{line}");
+        assert_eq!(judged(&report, &["--never-seeded=7"]).1, State::Ok);
+        assert_eq!(judged(&report, &["--never-seeded=1,6"]).1, State::Critical);
+        report
             .releases
             .extend(releases(ReleaseHealth::LostSeeds, true, 1));
-        let (line, state) = judged(&figures, &[]);
+        let (line, state) = judged(&report, &[]);
         assert_eq!(state, State::Critical);
-        let said = "TBTT CRITICAL - lost its seeds: r0; published without a seed: ";
-        assert!(line.starts_with(said), "{line}");
+        let text = "TBTT CRITICAL - releases that lost their last seeder: r0; releases that never had a seeder: ";
+        assert!(line.starts_with(text), "{line}");
     }
 
     #[test]
-    fn a_bar_in_a_name_begins_no_figures() {
-        let mut figures = figures();
-        figures.releases = releases(ReleaseHealth::LostSeeds, true, 1);
-        figures.releases[0].name = "a|b=1".to_owned();
-        let line = judged(&figures, &[]).0;
+    fn bar_in_a_name_does_not_start_performance_data() {
+        let mut report = report();
+        report.releases = releases(ReleaseHealth::LostSeeds, true, 1);
+        report.releases[0].name = "a|b=1".to_owned();
+        let line = judged(&report, &[]).0;
         assert_eq!(line.matches('|').count(), 1, "{line}");
     }
 
     #[test]
-    fn a_snapshot_is_too_old_by_what_is_configured() {
-        let mut figures = figures();
-        figures.snapshot = SnapshotReport {
+    fn checks_snapshot_age_by_interval_or_option() {
+        let mut report = report();
+        report.snapshot = SnapshotReport {
             last: Some(1_100),
             interval: Some(300),
         };
-        assert_eq!(judged(&figures, &[]).1, State::Ok);
-        figures.snapshot.last = Some(1_099);
-        assert_eq!(judged(&figures, &[]).1, State::Warning);
-        let (line, state) = judged(&figures, &["--snapshot-age=600,900"]);
+        assert_eq!(judged(&report, &[]).1, State::Ok);
+        report.snapshot.last = Some(1_099);
+        assert_eq!(judged(&report, &[]).1, State::Warning);
+        let (line, state) = judged(&report, &["--snapshot-age=600,900"]);
         assert_eq!(state, State::Critical);
         assert!(line.contains(" snapshot_age=901s;600;900;0 "), "{line}");
-        // None yet: it counts from the start.
-        figures.snapshot.last = None;
-        assert_eq!(judged(&figures, &[]).1, State::Warning);
+        // Without a snapshot, the age counts from the start.
+        report.snapshot.last = None;
+        assert_eq!(judged(&report, &[]).1, State::Warning);
     }
 
     #[test]
-    fn refusals_count_by_their_share_and_not_when_few() {
-        let mut figures = figures();
+    fn checks_percentage_of_refusals_unless_few() {
+        let mut report = report();
         for (refused, answered, state) in [
             (0.9, 0.0, State::Ok),
             (10.0, 10.0, State::Ok),
             (11.0, 10.0, State::Warning),
             (99.0, 1.0, State::Critical),
         ] {
-            figures.refusals_per_second = refused;
-            figures.announces_per_second = answered;
-            assert_eq!(judged(&figures, &[]).1, state, "{refused} {answered}");
+            report.refusals_per_second = refused;
+            report.announces_per_second = answered;
+            assert_eq!(judged(&report, &[]).1, state, "{refused} {answered}");
         }
     }
 
     #[test]
-    fn a_cluster_out_of_reach_or_too_slow_warns() {
-        let mut figures = figures();
+    fn warns_of_disconnected_slow_or_dropping_cluster() {
+        let mut report = report();
         let cluster = ClusterReport {
             state: ClusterState::Joined,
             state_since: 1_100,
             lag_seconds: 0.25,
             ..ClusterReport::default()
         };
-        let judged = |of: ClusterReport| {
-            figures.cluster = Some(of);
-            judged(&figures, &[])
+        let judged = |cluster: ClusterReport| {
+            report.cluster = Some(cluster);
+            judged(&report, &[])
         };
         let mut judged = judged;
         let (line, state) = judged(cluster.clone());
@@ -359,15 +367,18 @@ mod tests {
             line.ends_with(" cluster_lag=0.2s;10;;0 cluster_nodes=0\n"),
             "{line}"
         );
-        let lone = |state_since| ClusterReport {
+        let disconnected = |state_since| ClusterReport {
             state: ClusterState::Disconnected,
             state_since,
             ..cluster.clone()
         };
-        assert_eq!(judged(lone(1_940)).1, State::Ok);
-        let (line, state) = judged(lone(1_939));
+        assert_eq!(judged(disconnected(1_940)).1, State::Ok);
+        let (line, state) = judged(disconnected(1_939));
         assert_eq!(state, State::Warning);
-        assert!(line.contains("WARNING - serving alone for 1 min"), "{line}");
+        assert!(
+            line.contains("WARNING - disconnected from the cluster store for 1 min"),
+            "{line}"
+        );
         let slow = ClusterReport {
             lag_seconds: 11.0,
             ..cluster.clone()
@@ -383,9 +394,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_reload_warns() {
-        let mut figures = figures();
-        figures.last_reload_successful = false;
-        assert_eq!(judged(&figures, &[]).1, State::Warning);
+    fn warns_of_a_failed_reload() {
+        let mut report = report();
+        report.last_reload_successful = false;
+        assert_eq!(judged(&report, &[]).1, State::Warning);
     }
 }

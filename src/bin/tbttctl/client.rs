@@ -1,4 +1,4 @@
-//! One request to the daemon over its control socket, and its answer.
+//! Sends a request to the daemon over its control socket, and reads the response.
 
 use std::fmt;
 use std::fs;
@@ -13,21 +13,21 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tbtt::server::control::Problem;
 
-/// How long the daemon may take to show something.
-const TO_SHOW: Duration = Duration::from_secs(10);
+/// Timeout for requests that only return something.
+const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take over what waits for disks.
-const TO_DO: Duration = Duration::from_secs(600);
+/// Timeout for requests that wait for disks.
+const POST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Why there is no answer, or none that could be used.
+/// Why there is no usable response.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// Nobody listens.
+    /// No process listens on the socket.
     NotRunning(String),
     NoPermission(String),
-    /// The daemon said why it did not do it.
+    /// The reasons for which the daemon refused the request.
     Refused(Vec<String>),
-    /// Something else: not what this version of the daemon says, or no answer in time.
+    /// Any other failure: no response in time, or one that this program does not understand.
     Failed(String),
 }
 
@@ -42,79 +42,85 @@ impl fmt::Display for Error {
     }
 }
 
-/// What is asked.
+/// A request, with its path.
 #[derive(Clone, Copy)]
-pub(crate) enum Ask<'a> {
+pub(crate) enum ControlRequest<'a> {
     Get(&'a str),
     Post(&'a str),
+    /// With a body.
     Put(&'a str, &'a str),
 }
 
-/// Asks, and gives the JSON of the answer.
-pub(crate) fn ask(socket: &Path, ask: Ask<'_>) -> Result<Vec<u8>, Error> {
+/// Sends a request, and returns the JSON in the response.
+pub(crate) fn send(socket: &Path, request: ControlRequest<'_>) -> Result<Vec<u8>, Error> {
     let stream = UnixStream::connect(socket).map_err(|error| no_connection(socket, &error))?;
-    exchange(stream, ask).map_err(|error| match error.kind() {
+    exchange(stream, request).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            Error::Failed("tbtt has not answered in time; its log may say why".to_owned())
+            Error::Failed("no response from tbtt in time; see its log".to_owned())
         }
-        _ => Error::Failed(format!("the connection to tbtt broke: {error}")),
+        _ => Error::Failed(format!("connection to tbtt failed: {error}")),
     })?
 }
 
-/// As [`ask`], read.
+/// Sends a GET request, and parses the response.
 pub(crate) fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
-    read(&ask(socket, Ask::Get(path))?)
+    parse_json(&send(socket, ControlRequest::Get(path))?)
 }
 
-/// What an answer says.
-pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Error> {
+/// Parses the JSON of a response.
+pub(crate) fn parse_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(json).map_err(|error| {
         Error::Failed(format!(
-            "tbtt's answer cannot be read, {error}: is it of another version?"
+            "cannot parse the response of tbtt: {error}; use the tbttctl of the same version"
         ))
     })
 }
 
-/// HTTP/1.0, whose answers end with the connection.
-fn exchange(mut stream: UnixStream, ask: Ask<'_>) -> io::Result<Result<Vec<u8>, Error>> {
-    let (method, path, body, patience) = match ask {
-        Ask::Get(path) => ("GET", path, "", TO_SHOW),
-        Ask::Post(path) => ("POST", path, "", TO_DO),
-        Ask::Put(path, body) => ("PUT", path, body, TO_SHOW),
+/// Sends a request in HTTP/1.0, where the response ends with the connection.
+fn exchange(
+    mut stream: UnixStream,
+    request: ControlRequest<'_>,
+) -> io::Result<Result<Vec<u8>, Error>> {
+    let (method, path, body, timeout) = match request {
+        ControlRequest::Get(path) => ("GET", path, "", GET_TIMEOUT),
+        ControlRequest::Post(path) => ("POST", path, "", POST_TIMEOUT),
+        ControlRequest::Put(path, body) => ("PUT", path, body, GET_TIMEOUT),
     };
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(TO_SHOW))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(GET_TIMEOUT))?;
     let length = body.len();
-    let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(parse(&answer))
+    let head_and_body =
+        format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(head_and_body.as_bytes())?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(parse_response(&response))
 }
 
-/// The body of an answer that is as long as its head says, or why it was refused.
-fn parse(answer: &[u8]) -> Result<Vec<u8>, Error> {
-    let whole = || {
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-        let head = std::str::from_utf8(&answer[..end]).ok()?.to_lowercase();
-        let body = &answer[end + 4..];
+/// Returns the body of a response, if that has the length that the head states, or the reasons of the refusal.
+fn parse_response(response: &[u8]) -> Result<Vec<u8>, Error> {
+    let split = || {
+        let end = response.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&response[..end]).ok()?.to_lowercase();
+        let body = &response[end + 4..];
         let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))?;
         (head.starts_with("http/1.") && length.parse() == Ok(body.len())).then_some((status, body))
     };
-    match whole() {
+    match split() {
         Some((200, body)) => Ok(body.to_owned()),
         Some((status, body)) => match serde_json::from_slice::<Problem>(body) {
             Ok(Problem { faults }) if status == 403 => Err(Error::NoPermission(faults.join("\n"))),
             Ok(Problem { faults }) => Err(Error::Refused(faults)),
             Err(_) => Err(Error::Failed(format!(
-                "whoever listens there answers with status {status}: is it tbtt?"
+                "unexpected response with status {status}; is the program at this socket tbtt?"
             ))),
         },
         None => Err(Error::Failed(
-            "tbtt ended the connection before its answer; its log may say why".to_owned(),
+            "incomplete or invalid response; is the program at this socket tbtt? See its log"
+                .to_owned(),
         )),
     }
 }
@@ -123,23 +129,23 @@ fn no_connection(socket: &Path, error: &io::Error) -> Error {
     let path = socket.display();
     match error.kind() {
         ErrorKind::NotFound => Error::NotRunning(format!(
-            "tbtt is not running, or has its socket elsewhere: there is no {path}; start it (systemctl start tbtt), \
-             or see [control] listen in its configuration, and name it with --socket"
+            "tbtt is not running, or uses another socket: {path} does not exist; start tbtt (systemctl start tbtt), \
+             or pass the path that [control] listen in tbtt.toml sets with --socket"
         )),
         ErrorKind::ConnectionRefused => Error::NotRunning(format!(
-            "tbtt is not running: nobody listens at {path}; start it (systemctl start tbtt)"
+            "tbtt is not running: no process listens on {path}; start tbtt (systemctl start tbtt)"
         )),
         ErrorKind::PermissionDenied => Error::NoPermission(match group(socket) {
             Some(group) => format!(
-                "no permission to use {path}: run tbttctl as root, or become a member of the group {group}"
+                "no permission to use {path}; run tbttctl as root or as a member of the group {group}"
             ),
-            None => format!("no permission to use {path}: run tbttctl as root"),
+            None => format!("no permission to use {path}; run tbttctl as root"),
         }),
-        _ => Error::Failed(format!("cannot reach tbtt at {path}: {error}")),
+        _ => Error::Failed(format!("cannot connect to {path}: {error}")),
     }
 }
 
-/// The group that may use the socket.
+/// Returns the group that may use the socket.
 fn group(socket: &Path) -> Option<String> {
     let file = fs::metadata(socket).ok()?;
     let gid = (file.mode() & 0o020 != 0).then_some(file.gid())?;
@@ -152,16 +158,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_must_be_whole() {
+    fn rejects_truncated_responses() {
         let ok = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-        assert_eq!(parse(ok.as_bytes()).unwrap(), b"{}");
+        assert_eq!(parse_response(ok.as_bytes()).unwrap(), b"{}");
         for end in 0..ok.len() {
-            assert!(parse(&ok.as_bytes()[..end]).is_err(), "{end}");
+            assert!(parse_response(&ok.as_bytes()[..end]).is_err(), "{end}");
         }
-        let said = |answer: &str| parse(answer.as_bytes()).unwrap_err().to_string();
+        let error = |response: &str| parse_response(response.as_bytes()).unwrap_err().to_string();
         let refused = "HTTP/1.0 422 No\r\ncontent-length: 21\r\n\r\n{\"faults\":[\"a\", \"b\"]}";
-        assert_eq!(said(refused), "a\nb");
+        assert_eq!(error(refused), "a\nb");
         let other = "HTTP/1.0 404 Not Found\r\ncontent-length: 2\r\n\r\nno";
-        assert!(said(other).ends_with("is it tbtt?"), "{}", said(other));
+        assert!(
+            error(other).ends_with("at this socket tbtt?"),
+            "{}",
+            error(other)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The operator's tool: asks the running daemon over its control socket, and shows what it says.
+//! tbttctl: inspects and controls the running daemon over its control socket.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -19,20 +19,20 @@ use tbtt::server::control::{LogLevel, Saved};
 use tbtt::status::report::StatusReport;
 
 use arguments::{Arguments, Command, Level};
-use client::{Ask, Error};
+use client::{ControlRequest, Error};
 use text::{Style, count};
 
-/// As sysexits.h has them, but for the first two; `check` has its own.
+/// Exit statuses, those from 64 on as in sysexits.h. `check` has its own.
 #[derive(Clone, Copy)]
 enum Exit {
     Success = 0,
-    /// No release is like that.
+    /// No release matches, or more than one does.
     NotFound = 1,
     Usage = 64,
     Unavailable = 69,
     Failed = 70,
     NoPermission = 77,
-    /// The daemon refused it.
+    /// The daemon refused the request.
     Refused = 78,
 }
 
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let arguments = match arguments {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Standard output or error being closed is no reason to say more.
+            // If the output is closed, there is nowhere to report that.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -70,50 +70,57 @@ fn main() -> ExitCode {
 
 fn run(socket: &Path, command: &Command) -> Result<Exit, Error> {
     match command {
-        Command::Status { json: true } => print_json(&client::ask(socket, Ask::Get(STATUS))?),
-        Command::Status { json: false } => {
-            print(&status::overview(&figures(socket)?, Style::of_stdout()));
+        Command::Status { json: true } => {
+            print_json(&client::send(socket, ControlRequest::Get(STATUS))?)
         }
-        Command::Torrents(wanted) => {
-            let figures = figures(socket)?;
-            let chosen = releases::chosen(&figures.releases, wanted);
-            match wanted.json {
-                true => print_json(&releases::json(&chosen)),
-                false => print(&releases::table(&chosen, figures.now, Style::of_stdout())),
+        Command::Status { json: false } => {
+            print(&status::overview(
+                &fetch_report(socket)?,
+                Style::of_stdout(),
+            ));
+        }
+        Command::Torrents(options) => {
+            let report = fetch_report(socket)?;
+            let selected = releases::select(&report.releases, options);
+            match options.json {
+                true => print_json(&releases::json(&selected)),
+                false => print(&releases::table(&selected, report.now, Style::of_stdout())),
             }
         }
         Command::Torrent { which, json } => {
-            let figures = figures(socket)?;
-            match releases::find(&figures.releases, which) {
+            let report = fetch_report(socket)?;
+            match releases::find(&report.releases, which) {
                 Ok(release) if *json => print_json(&releases::json(release)),
-                Ok(release) => print(&releases::card(release, figures.now, Style::of_stdout())),
-                Err(why) => {
-                    eprintln!("tbttctl: {why}");
+                Ok(release) => print(&releases::details(release, report.now, Style::of_stdout())),
+                Err(error) => {
+                    eprintln!("tbttctl: {error}");
                     return Ok(Exit::NotFound);
                 }
             }
         }
         Command::Reload => {
-            client::ask(socket, Ask::Post("/reload"))?;
+            client::send(socket, ControlRequest::Post("/reload"))?;
             print("reloaded\n");
         }
         Command::Snapshot => {
-            let saved: Saved = client::read(&client::ask(socket, Ask::Post("/snapshot"))?)?;
+            let saved: Saved =
+                client::parse_json(&client::send(socket, ControlRequest::Post("/snapshot"))?)?;
             let (torrents, peers) = (count(saved.torrents, "torrent"), count(saved.peers, "peer"));
             let size = text::size(saved.bytes);
             print(&format!("saved {peers} of {torrents}, {size}\n"));
         }
-        // Answered before, as it has exit codes of its own.
+        // Handled in main, as it has exit statuses of its own.
         Command::Check(_) => {}
         Command::Top { interval, sort } => return top::top(socket, *interval, *sort),
         Command::LogLevel { level } => {
-            let said: LogLevel = match level {
+            let current: LogLevel = match level {
                 None => client::get(socket, LOG_LEVEL)?,
-                Some(level) => {
-                    client::read(&client::ask(socket, Ask::Put(LOG_LEVEL, &word(*level)))?)?
-                }
+                Some(level) => client::parse_json(&client::send(
+                    socket,
+                    ControlRequest::Put(LOG_LEVEL, &level_name(*level)),
+                )?)?,
             };
-            print(&format!("{}\n", said.level));
+            print(&format!("{}\n", current.level));
         }
     }
     Ok(Exit::Success)
@@ -122,11 +129,11 @@ fn run(socket: &Path, command: &Command) -> Result<Exit, Error> {
 const STATUS: &str = "/status.json";
 const LOG_LEVEL: &str = "/log-level";
 
-fn figures(socket: &Path) -> Result<StatusReport, Error> {
+fn fetch_report(socket: &Path) -> Result<StatusReport, Error> {
     client::get(socket, STATUS)
 }
 
-fn word(level: Level) -> String {
+fn level_name(level: Level) -> String {
     let value = level.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
@@ -135,7 +142,7 @@ fn print_json(json: &[u8]) {
     print(&format!("{}\n", String::from_utf8_lossy(json)));
 }
 
-/// A reader that has seen enough, as head has, is no fault.
+/// Prints text. Ignores errors: a reader such as head may close the pipe early.
 fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -146,6 +153,6 @@ fn print(text: &str) {
 mod completions;
 
 #[test]
-fn completions_are_those_of_the_arguments() {
+fn completions_match_the_arguments() {
     completions::check::<arguments::Arguments>("tbttctl");
 }

@@ -1,4 +1,4 @@
-//! Releases: chosen, sorted, and shown as a table or one by one.
+//! Selects, sorts and prints releases.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -10,77 +10,85 @@ use tbtt::utc::UnixSecs;
 use super::arguments::{Sort, Torrents};
 use super::text::{Style, ago, date, size};
 
-/// How many releases a refusal to choose among them names.
-const NAMED: usize = 10;
+/// Maximum number of releases listed in an error about an ambiguous name.
+const MAX_NAMED: usize = 10;
 
-/// Those that are wanted, in the order that is.
-pub(super) fn chosen<'a>(releases: &'a [Release], wanted: &Torrents) -> Vec<&'a Release> {
-    let pattern = wanted.pattern.as_deref().map(str::to_lowercase);
-    let mut chosen: Vec<_> = releases
+/// Returns the releases that the options select, in order.
+pub(super) fn select<'a>(releases: &'a [Release], options: &Torrents) -> Vec<&'a Release> {
+    let pattern = options.pattern.as_deref().map(str::to_lowercase);
+    let mut selected: Vec<_> = releases
         .iter()
-        .filter(|release| !wanted.unseeded || release.health != ReleaseHealth::Seeded)
-        .filter(|release| pattern.as_ref().is_none_or(|p| is_like(&release.name, p)))
+        .filter(|release| !options.unseeded || release.health != ReleaseHealth::Seeded)
+        .filter(|release| {
+            pattern
+                .as_ref()
+                .is_none_or(|p| matches_pattern(&release.name, p))
+        })
         .collect();
-    sort(&mut chosen, wanted.sort);
-    if wanted.reverse {
-        chosen.reverse();
+    sort(&mut selected, options.sort);
+    if options.reverse {
+        selected.reverse();
     }
-    chosen
+    selected
 }
 
-/// Names from A on, of anything else the most or the latest first; then by name.
+/// Sorts by name from A to Z, or by anything else from the largest or latest, and then by name.
 pub(super) fn sort(releases: &mut [&Release], by: Sort) {
     releases.sort_by(|a, b| {
-        let most_first = |of: fn(&Release) -> u64| Reverse(of(a)).cmp(&Reverse(of(b)));
+        let largest_first = |of: fn(&Release) -> u64| Reverse(of(a)).cmp(&Reverse(of(b)));
         let order = match by {
             Sort::Name => std::cmp::Ordering::Equal,
-            Sort::Size => most_first(|r| r.size),
-            Sort::Seeders => most_first(|r| r.seeders.into()),
-            Sort::Leechers => most_first(|r| r.leechers.into()),
-            Sort::Downloads => most_first(|r| r.downloads.into()),
-            Sort::Listed => most_first(|r| r.listed_since),
-            Sort::LastSeed => most_first(|r| r.last_seed.unwrap_or_default()),
+            Sort::Size => largest_first(|r| r.size),
+            Sort::Seeders => largest_first(|r| r.seeders.into()),
+            Sort::Leechers => largest_first(|r| r.leechers.into()),
+            Sort::Downloads => largest_first(|r| r.downloads.into()),
+            Sort::Listed => largest_first(|r| r.listed_since),
+            Sort::LastSeed => largest_first(|r| r.last_seed.unwrap_or_default()),
         };
         order.then_with(|| a.name.cmp(&b.name))
     });
 }
 
-/// Whether a name has the pattern, which is in lower case, or, if that has `*` or `?`, is like it as a whole.
-fn is_like(name: &str, pattern: &str) -> bool {
+/// Whether a name contains the pattern, or as a whole matches a pattern with `*` or `?`. The pattern is in lower case.
+fn matches_pattern(name: &str, pattern: &str) -> bool {
     let name = name.to_lowercase();
     match pattern.contains(['*', '?']) {
         false => name.contains(pattern),
-        true => matches(
+        true => matches_glob(
             &name.chars().collect::<Vec<_>>(),
             &pattern.chars().collect::<Vec<_>>(),
         ),
     }
 }
 
-/// A shell's `*` and `?`. Goes back to the last `*` alone, so it takes no longer than both lengths multiplied.
-fn matches(name: &[char], pattern: &[char]) -> bool {
-    let (mut at, mut by) = (0, 0);
+/// Matches a pattern with `*` and `?` as in a shell. On a mismatch it goes back to the last `*` only, so the time is bounded by the
+/// product of both lengths.
+fn matches_glob(name: &[char], pattern: &[char]) -> bool {
+    let (mut in_name, mut in_pattern) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
-    while at < name.len() {
-        match pattern.get(by) {
+    while in_name < name.len() {
+        match pattern.get(in_pattern) {
             Some('*') => {
-                star = Some((at, by));
-                by += 1;
+                star = Some((in_name, in_pattern));
+                in_pattern += 1;
             }
-            Some(&c) if c == '?' || c == name[at] => (at, by) = (at + 1, by + 1),
+            Some(&c) if c == '?' || c == name[in_name] => {
+                (in_name, in_pattern) = (in_name + 1, in_pattern + 1);
+            }
             _ => match &mut star {
-                Some((from, star_by)) => {
+                Some((from, star_at)) => {
                     *from += 1;
-                    (at, by) = (*from, *star_by + 1);
+                    (in_name, in_pattern) = (*from, *star_at + 1);
                 }
                 None => return false,
             },
         }
     }
-    pattern[by..].iter().all(|&c| c == '*')
+    pattern[in_pattern..].iter().all(|&c| c == '*')
 }
 
-/// The one that is meant: by an id or its beginning, by its name, or by a part that no other name has.
+/// Finds a release by its name, by an info-hash or at least the first six digits of one, or by a part of the name that no other
+/// release has.
 pub(super) fn find<'a>(releases: &'a [Release], which: &str) -> Result<&'a Release, String> {
     let lower = which.to_lowercase();
     let has_id = |release: &&Release| {
@@ -90,28 +98,26 @@ pub(super) fn find<'a>(releases: &'a [Release], which: &str) -> Result<&'a Relea
     };
     let is_named = |release: &&Release| release.name == which;
     let has_part = |release: &&Release| release.name.to_lowercase().contains(&lower);
-    let ways: [&dyn Fn(&&Release) -> bool; 3] = [&is_named, &has_id, &has_part];
-    for way in ways {
-        let found: Vec<_> = releases.iter().filter(way).collect();
+    let criteria: [&dyn Fn(&&Release) -> bool; 3] = [&is_named, &has_id, &has_part];
+    for criterion in criteria {
+        let found: Vec<_> = releases.iter().filter(criterion).collect();
         match found[..] {
             [] => {}
             [release] => return Ok(release),
             _ => {
-                let mut why = format!("{} releases are like \"{which}\":", found.len());
-                for release in found.iter().take(NAMED) {
-                    let id = release.v1.as_ref().or(release.v2.as_ref());
-                    let id = id.map_or("", String::as_str);
-                    let _ = write!(why, "\n  {id}  {}", release.name);
+                let mut error = format!("{} releases match \"{which}\":", found.len());
+                for release in found.iter().take(MAX_NAMED) {
+                    let _ = write!(error, "\n  {}  {}", release.id(), release.name);
                 }
-                if found.len() > NAMED {
-                    why += "\n  ...";
+                if found.len() > MAX_NAMED {
+                    error += "\n  ...";
                 }
-                return Err(why);
+                return Err(error);
             }
         }
     }
     Err(format!(
-        "no release has the info-hash or name \"{which}\"; tbttctl torrents lists all"
+        "no release has the info-hash or name \"{which}\"; to list all releases, run tbttctl torrents"
     ))
 }
 
@@ -119,11 +125,11 @@ pub(super) fn json(releases: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(releases).unwrap_or_default()
 }
 
-/// What [`table`] has over its columns.
+/// The headings of [`table`].
 pub(super) const HEADINGS: &str =
-    "  SEEDERS  LEECHERS  DOWNLOADS        SIZE  LAST SEED        NAME";
+    "  SEEDERS  LEECHERS  DOWNLOADS        SIZE  LAST SEEDED      NAME";
 
-/// A line for each.
+/// Formats releases as a table, one line for each.
 pub(super) fn table(releases: &[&Release], now: UnixSecs, style: Style) -> String {
     let mut text = format!("{}\n", style.bold(HEADINGS));
     for release in releases {
@@ -133,6 +139,7 @@ pub(super) fn table(releases: &[&Release], now: UnixSecs, style: Style) -> Strin
     text
 }
 
+/// Formats one line of the table.
 pub(super) fn row(release: &Release, now: UnixSecs, style: Style) -> String {
     let last_seed = match release.health {
         ReleaseHealth::Seeded => "now".to_owned(),
@@ -154,11 +161,11 @@ pub(super) fn row(release: &Release, now: UnixSecs, style: Style) -> String {
     )
 }
 
-/// All about one.
-pub(super) fn card(release: &Release, now: UnixSecs, style: Style) -> String {
+/// Formats everything about one release.
+pub(super) fn details(release: &Release, now: UnixSecs, style: Style) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{} {value}", style.bold(&format!("{name:<12}")));
+        let _ = writeln!(text, "{} {value}", style.bold(&format!("{name:<13}")));
     };
     let when = |at: Option<UnixSecs>| match at {
         Some(at) => format!("{} ({})", date(at), ago(now, Some(at))),
@@ -182,8 +189,8 @@ pub(super) fn card(release: &Release, now: UnixSecs, style: Style) -> String {
     line("leechers", &release.leechers.to_string());
     line("downloads", &release.downloads.to_string());
     line("listed", &when(Some(release.listed_since)));
-    line("first seed", &when(release.first_seed));
-    line("last seed", &when(release.last_seed));
+    line("first seeded", &when(release.first_seed));
+    line("last seeded", &when(release.last_seed));
     text
 }
 
@@ -201,9 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_parts_or_a_shells() {
+    fn patterns_match_parts_or_whole_names() {
         let name = "Debian-13.1.0-amd64-netinst.iso";
-        for (pattern, is) in [
+        for (pattern, expected) in [
             ("amd64", true),
             ("debian-13", true),
             ("arm64", false),
@@ -216,15 +223,19 @@ mod tests {
             ("?", false),
             ("", true),
         ] {
-            assert_eq!(is_like(name, &pattern.to_lowercase()), is, "{pattern}");
+            assert_eq!(
+                matches_pattern(name, &pattern.to_lowercase()),
+                expected,
+                "{pattern}"
+            );
         }
         let many: Vec<char> = "a".repeat(5000).chars().collect();
         let slow: Vec<char> = "*a*a*a*a*a*a*a*a*b".chars().collect();
-        assert!(!matches(&many, &slow));
+        assert!(!matches_glob(&many, &slow));
     }
 
     #[test]
-    fn one_is_found_by_what_it_alone_has() {
+    fn finds_a_release_by_unique_name_or_id() {
         let all = [
             release("disc", "aabbcc00", 1),
             release("disc two", "aabbcc11", 2),
@@ -235,15 +246,15 @@ mod tests {
         assert_eq!(found("DISC T"), Some(2));
         assert_eq!(found("aabbcc1"), Some(2));
         assert_eq!(found("AABBCC00"), Some(1));
-        assert_eq!(found("aabbcc"), None, "of two");
-        assert_eq!(found("aabb"), None, "too short for an id");
+        assert_eq!(found("aabbcc"), None, "ambiguous");
+        assert_eq!(found("aabb"), None, "too short for an ID");
         assert_eq!(found("abcdef"), Some(3));
-        let why = find(&all, "aabbcc").unwrap_err();
-        assert!(why.contains("\n  aabbcc11  disc two"), "{why}");
+        let error = find(&all, "aabbcc").unwrap_err();
+        assert!(error.contains("\n  aabbcc11  disc two"), "{error}");
     }
 
     #[test]
-    fn the_most_come_first_and_names_from_a_on() {
+    fn sorts_numbers_descending_and_names_ascending() {
         let all = [
             release("b", "", 5),
             release("a", "", 5),
@@ -259,11 +270,11 @@ mod tests {
     }
 
     #[test]
-    fn rows_stand_under_their_headings() {
+    fn columns_align_with_headings() {
         let row = row(&release("x", "", 12), 0, Style::of_stdout());
         let at = |text: &str, part: &str| text.find(part).unwrap();
         assert_eq!(at(&row, "x"), at(HEADINGS, "NAME"));
-        assert_eq!(at(&row, "never"), at(HEADINGS, "LAST SEED"));
+        assert_eq!(at(&row, "never"), at(HEADINGS, "LAST SEEDED"));
         assert_eq!(at(&row, "12") + 2, at(HEADINGS, "SEEDERS") + 7);
     }
 }

@@ -1,167 +1,165 @@
-//! The tracker as a whole, on one screen.
+//! The output of `status`.
 
 use std::fmt::Write;
 
-use tbtt::cluster::report::ClusterState;
-use tbtt::status::report::{Release, ReleaseHealth, StatusReport};
+use tbtt::cluster::report::{ClusterReport, ClusterState};
+use tbtt::status::report::{Release, ReleaseHealth, ReportTotals, StatusReport};
+use tbtt::utc::UnixSecs;
 
 use super::text::{Style, ago, count, duration};
 
-/// How many releases are named at most.
-const NAMED: usize = 10;
+/// Maximum number of releases without a seeder that are listed.
+const MAX_NAMED: usize = 10;
 
-/// Counters of what was refused, and what to call it.
+/// The counters of refusals, and their names in the output.
 const REFUSALS: [(&str, &str); 7] = [
     ("unknown_torrents", "unknown torrent"),
     ("denied_torrents", "denied torrent"),
     ("too_many_torrents", "too many torrents"),
     ("withdrawn_torrents", "withdrawn torrent"),
-    ("denied_addresses", "unwelcome address"),
-    ("rate_limited", "too often"),
+    ("denied_addresses", "denied address"),
+    ("rate_limited", "rate limited"),
     ("malformed", "malformed"),
 ];
 
-/// How many releases are of each health.
+/// Numbers of releases by health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Healths {
+pub(super) struct HealthCounts {
     pub(super) seeded: u64,
-    /// Without a seed, but not for longer than they may be.
+    /// Without a seeder, but not yet for longer than `seedless_after` allows.
     pub(super) waiting: u64,
     pub(super) never_seeded: u64,
     pub(super) lost_seeds: u64,
 }
 
-impl Healths {
+impl HealthCounts {
     pub(super) fn of(releases: &[Release]) -> Self {
-        let mut healths = Self::default();
+        let mut counts = Self::default();
         for release in releases {
             *match (release.health, release.overdue) {
-                (ReleaseHealth::Seeded, _) => &mut healths.seeded,
-                (_, false) => &mut healths.waiting,
-                (ReleaseHealth::NeverSeeded, true) => &mut healths.never_seeded,
-                (ReleaseHealth::LostSeeds, true) => &mut healths.lost_seeds,
+                (ReleaseHealth::Seeded, _) => &mut counts.seeded,
+                (_, false) => &mut counts.waiting,
+                (ReleaseHealth::NeverSeeded, true) => &mut counts.never_seeded,
+                (ReleaseHealth::LostSeeds, true) => &mut counts.lost_seeds,
             } += 1;
         }
-        healths
+        counts
     }
 }
 
-/// What `status` prints.
-pub(super) fn overview(figures: &StatusReport, style: Style) -> String {
-    let mut text = head(figures, style);
-    let overdue: Vec<_> = figures.releases.iter().filter(|r| r.overdue).collect();
+/// Formats the output of `status`.
+pub(super) fn overview(report: &StatusReport, style: Style) -> String {
+    let mut text = summary(report, style);
+    let overdue: Vec<_> = report.releases.iter().filter(|r| r.overdue).collect();
     if !overdue.is_empty() {
-        text += "\nWithout a seed for too long:\n";
+        text += "\nWithout a seeder for too long:\n";
     }
-    for release in overdue.iter().take(NAMED) {
+    for release in overdue.iter().take(MAX_NAMED) {
         let health = style.health(release.health, release.overdue);
         let _ = writeln!(text, "  {} ({health})", release.name);
     }
-    if let Some(more @ 1..) = overdue.len().checked_sub(NAMED) {
-        let _ = writeln!(text, "  and {more} more: tbttctl torrents --unseeded");
+    if let Some(more @ 1..) = overdue.len().checked_sub(MAX_NAMED) {
+        let _ = writeln!(text, "  and {more} more; run tbttctl torrents --unseeded");
     }
     text
 }
 
-/// The figures that are not of single releases.
-pub(super) fn head(figures: &StatusReport, style: Style) -> String {
-    let StatusReport {
-        version,
-        now,
-        totals,
-        ..
-    } = figures;
+/// Formats the state of the tracker, without single releases: one line for each subject.
+pub(super) fn summary(report: &StatusReport, style: Style) -> String {
+    let now = report.now;
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{} {value}", style.bold(&format!("{name:<10}")));
     };
-    let up = duration(now.saturating_sub(figures.started));
-    let configuration = match figures.last_reload_successful {
+    let up = duration(now.saturating_sub(report.started));
+    let reload = match report.last_reload_successful {
         true => String::new(),
-        false => format!(", {}", style.red("the last reload was refused")),
+        false => format!(", {}", style.red("last reload failed")),
     };
-    line("tbtt", &format!("{version}, up {up}{configuration}"));
-
-    let healths = Healths::of(&figures.releases);
-    let mut said = vec![style.green(&format!("{} seeded", healths.seeded))];
-    if healths.waiting > 0 {
-        said.push(style.yellow(&format!("{} waiting for a seed", healths.waiting)));
-    }
-    if healths.never_seeded > 0 {
-        said.push(style.red(&format!("{} never seeded", healths.never_seeded)));
-    }
-    if healths.lost_seeds > 0 {
-        said.push(style.red(&format!("{} lost their seeds", healths.lost_seeds)));
-    }
-    let releases = figures.releases.len();
-    line("releases", &format!("{releases}: {}", said.join(", ")));
-
-    let peers = totals.peers_ipv4 + totals.peers_ipv6;
+    line("tbtt", &format!("{}, up {up}{reload}", report.version));
+    line("releases", &releases(&report.releases, style));
+    line("peers", &peers(&report.totals));
+    line("announces", &announces(report));
+    line("refusals", &refusals(report));
     line(
-        "peers",
-        &format!(
-            "{peers}: {} IPv4, {} IPv6; {}, {}; in {}",
-            totals.peers_ipv4,
-            totals.peers_ipv6,
-            count(totals.seeders, "seeder"),
-            count(totals.leechers, "leecher"),
-            count(totals.torrents, "torrent"),
-        ),
+        "snapshot",
+        &match report.snapshot.interval {
+            None => "none: no state is kept".to_owned(),
+            Some(_) => ago(now, report.snapshot.last),
+        },
     );
-    let counter = |name: &str| figures.counters.get(name).copied().unwrap_or_default();
-    let announces = counter("http_announces") + counter("udp_announces");
-    line(
-        "announces",
-        &format!(
-            "{announces} since the start, {:.1} a second now",
-            figures.announces_per_second
-        ),
-    );
-    let refused = REFUSALS.map(|(name, words)| (words, counter(name)));
-    let total: u64 = refused.iter().map(|(_, count)| count).sum();
-    let by_reason: Vec<_> = refused
+    if let Some(of_cluster) = &report.cluster {
+        line("cluster", &cluster(of_cluster, now, style));
+    }
+    text
+}
+
+fn releases(releases: &[Release], style: Style) -> String {
+    let counts = HealthCounts::of(releases);
+    let mut parts = vec![style.green(&format!("{} seeded", counts.seeded))];
+    if counts.waiting > 0 {
+        parts.push(style.yellow(&format!("{} waiting for a seeder", counts.waiting)));
+    }
+    if counts.never_seeded > 0 {
+        parts.push(style.red(&format!("{} never seeded", counts.never_seeded)));
+    }
+    if counts.lost_seeds > 0 {
+        parts.push(style.red(&format!("{} lost the last seeder", counts.lost_seeds)));
+    }
+    format!("{}: {}", releases.len(), parts.join(", "))
+}
+
+fn peers(totals: &ReportTotals) -> String {
+    format!(
+        "{}: {} IPv4, {} IPv6; {}, {}; in {}",
+        totals.peers_ipv4 + totals.peers_ipv6,
+        totals.peers_ipv4,
+        totals.peers_ipv6,
+        count(totals.seeders, "seeder"),
+        count(totals.leechers, "leecher"),
+        count(totals.torrents, "torrent"),
+    )
+}
+
+fn announces(report: &StatusReport) -> String {
+    let total = counter(report, "http_announces") + counter(report, "udp_announces");
+    let rate = report.announces_per_second;
+    format!("{total} since start, {rate:.1} per second")
+}
+
+fn refusals(report: &StatusReport) -> String {
+    let counts = REFUSALS.map(|(name, reason)| (reason, counter(report, name)));
+    let total: u64 = counts.iter().map(|(_, count)| count).sum();
+    let reasons: Vec<_> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(words, count)| format!("{words} {count}"))
+        .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    let by_reason = match &by_reason[..] {
+    let reasons = match &reasons[..] {
         [] => String::new(),
         reasons => format!(": {}", reasons.join(", ")),
     };
-    line(
-        "refusals",
-        &format!(
-            "{total} since the start, {:.1} a second now{by_reason}",
-            figures.refusals_per_second
-        ),
-    );
-    line(
-        "snapshot",
-        &match figures.snapshot.interval {
-            None => "none: no state is kept".to_owned(),
-            Some(_) => ago(*now, figures.snapshot.last),
-        },
-    );
-    if let Some(of) = &figures.cluster {
-        let since = duration(now.saturating_sub(of.state_since));
-        let state = format!("{} for {since}", of.state.as_str());
-        let state = match of.state {
-            ClusterState::Joined => style.green(&state),
-            ClusterState::CatchingUp => style.yellow(&state),
-            ClusterState::Disconnected => style.red(&state),
-        };
-        let others = count(of.nodes.len() as u64, "other tracker");
-        let lag = match of.state {
-            ClusterState::Disconnected => String::new(),
-            _ => format!(", {:.1} s behind", of.lag_seconds),
-        };
-        line(
-            "cluster",
-            &format!(
-                "{state}; {others}{lag}, {} waiting, {} dropped",
-                of.queue_length, of.dropped
-            ),
-        );
-    }
-    text
+    let rate = report.refusals_per_second;
+    format!("{total} since start, {rate:.1} per second{reasons}")
+}
+
+fn cluster(cluster: &ClusterReport, now: UnixSecs, style: Style) -> String {
+    let since = duration(now.saturating_sub(cluster.state_since));
+    let state = format!("{} for {since}", cluster.state.as_str());
+    let state = match cluster.state {
+        ClusterState::Joined => style.green(&state),
+        ClusterState::CatchingUp => style.yellow(&state),
+        ClusterState::Disconnected => style.red(&state),
+    };
+    let others = count(cluster.nodes.len() as u64, "other tracker");
+    let lag = match cluster.state {
+        ClusterState::Disconnected => String::new(),
+        _ => format!(", {:.1} s behind", cluster.lag_seconds),
+    };
+    let (waiting, dropped) = (count(cluster.queue_length, "change"), cluster.dropped);
+    format!("{state}; {others}{lag}, {waiting} waiting, {dropped} dropped")
+}
+
+fn counter(report: &StatusReport, name: &str) -> u64 {
+    report.counters.get(name).copied().unwrap_or_default()
 }

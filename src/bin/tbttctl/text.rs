@@ -1,20 +1,20 @@
-//! Numbers, times and words as people read them.
+//! Formatting of numbers, times and colors for a terminal.
 
 use std::io::IsTerminal;
 
 use tbtt::status::report::ReleaseHealth;
 use tbtt::utc::{UnixSecs, Utc};
 
-/// Emphasis, on a terminal alone.
+/// Whether to use colors.
 #[derive(Clone, Copy)]
 pub(crate) struct Style(bool);
 
 impl Style {
-    /// Of standard output, unless `NO_COLOR` is set (no-color.org).
+    /// Returns the style for standard output: colors if it is a terminal, unless `NO_COLOR` is set (no-color.org).
     pub(crate) fn of_stdout() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self(std::io::stdout().is_terminal() && !unwanted && !dumb)
+        Self(std::io::stdout().is_terminal() && !no_color && !dumb)
     }
 
     pub(crate) fn bold(self, text: &str) -> String {
@@ -40,29 +40,29 @@ impl Style {
         }
     }
 
-    /// A release's health in words, red where it is told as a fault.
+    /// Formats the health of a release: red if it is overdue, yellow if it has no seeder.
     pub(crate) fn health(self, health: ReleaseHealth, overdue: bool) -> String {
-        let word = match health {
+        let text = match health {
             ReleaseHealth::Seeded => return self.green("seeded"),
             ReleaseHealth::NeverSeeded => "never seeded",
-            ReleaseHealth::LostSeeds => "lost its seeds",
+            ReleaseHealth::LostSeeds => "lost its last seeder",
         };
         match overdue {
-            true => self.red(word),
-            false => self.yellow(word),
+            true => self.red(text),
+            false => self.yellow(text),
         }
     }
 }
 
-/// `1 torrent`, `2 torrents`.
-pub(crate) fn count(number: u64, one: &str) -> String {
+/// Formats a number with its noun: `1 torrent`, `2 torrents`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
     match number {
-        1 => format!("1 {one}"),
-        _ => format!("{number} {one}s"),
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
-/// Bytes in the unit that leaves at most four digits.
+/// Formats a number of bytes in a unit that leaves at most four digits before the point.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -70,7 +70,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // What would be rounded up to 1024 is one of the next.
+    // From here on, rounding would give 1024.0 instead of 1.0 of the next unit.
     while value >= 1023.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -78,7 +78,7 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A time that has passed, in its two largest units.
+/// Formats a number of seconds in its two largest units.
 pub(crate) fn duration(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
     match (days, hours, minutes) {
@@ -89,7 +89,7 @@ pub(crate) fn duration(secs: u64) -> String {
     }
 }
 
-/// How long ago it was.
+/// Formats how long ago a time was.
 pub(crate) fn ago(now: UnixSecs, then: Option<UnixSecs>) -> String {
     then.map_or_else(
         || "never".to_owned(),
@@ -97,7 +97,7 @@ pub(crate) fn ago(now: UnixSecs, then: Option<UnixSecs>) -> String {
     )
 }
 
-/// Date and time of day, in UTC.
+/// Formats date and time of day, in UTC.
 pub(crate) fn date(unix: UnixSecs) -> String {
     Utc::from_unix(i64::try_from(unix).unwrap_or(i64::MAX)).to_string()
 }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_durations_keep_few_digits() {
+    fn formats_sizes_and_durations() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

@@ -1,4 +1,5 @@
-//! The living view: figures and the busiest releases, as plain as a terminal has been for forty years.
+//! The output of `top`: the state and the busiest releases, updated until the user quits. It uses escape sequences that every
+//! terminal has, and no library.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read, Write as _};
@@ -14,87 +15,89 @@ use tbtt::status::report::StatusReport;
 use super::arguments::Sort;
 use super::client::Error;
 use super::text::Style;
-use super::{Exit, figures, releases, status};
+use super::{Exit, fetch_report, releases, status};
 
-/// Another screen, without a cursor; and back.
+/// Switches to the alternate screen and hides the cursor; and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// Goes to the last corner there is, and asks where that is.
+/// Moves the cursor to the bottom right corner, and requests its position: the size of the terminal.
 const ASK_SIZE: &str = "\x1b[999;999H\x1b[6n";
 
-/// Until the terminal has said how large it is.
-const SIZE: (usize, usize) = (24, 80);
+/// Rows and columns, until the terminal has reported its size.
+const DEFAULT_SIZE: (usize, usize) = (24, 80);
 
 const KEYS: &str = "q quits; sort by: n name, s seeders, l leechers, d downloads, z size";
 
-/// Shows until it is told to end.
+/// Runs until the user quits.
 pub(super) fn top(socket: &Path, interval_secs: u16, sort: Sort) -> Result<Exit, Error> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        eprintln!("tbttctl: top needs a terminal; elsewhere use status and torrents");
+        eprintln!(
+            "tbttctl: top requires a terminal; use tbttctl status or tbttctl torrents instead"
+        );
         return Ok(Exit::Usage);
     }
-    // Whoever cannot ask at all hears why, and sees no screen.
-    let first = figures(socket)?;
-    let broken = |error| Error::Failed(format!("the terminal cannot be used: {error}"));
-    let screen = Screen::enter().map_err(broken)?;
-    let shown = show(
+    // Before the screen is switched, so that an error stays visible.
+    let first = fetch_report(socket)?;
+    let terminal_error = |error| Error::Failed(format!("cannot use the terminal: {error}"));
+    let screen = Screen::enter().map_err(terminal_error)?;
+    let result = update(
         socket,
         first,
         Duration::from_secs(interval_secs.into()),
         sort,
     );
     drop(screen);
-    shown.map(|()| Exit::Success).map_err(broken)
+    result.map(|()| Exit::Success).map_err(terminal_error)
 }
 
-fn show(socket: &Path, first: StatusReport, interval: Duration, mut sort: Sort) -> io::Result<()> {
-    let (mut seen, mut trouble) = (first, None);
-    let mut size = SIZE;
+fn update(
+    socket: &Path,
+    first: StatusReport,
+    interval: Duration,
+    mut sort: Sort,
+) -> io::Result<()> {
+    let (mut report, mut error) = (first, None);
+    let mut size = DEFAULT_SIZE;
     loop {
-        write(&page(&seen, trouble.as_ref(), sort, size))?;
+        write(&page(&report, error.as_ref(), sort, size))?;
         let next = Instant::now() + interval;
         while let Some(keys) = keys_until(next)? {
             for key in keys {
                 match key {
-                    Key::End => return Ok(()),
+                    Key::Quit => return Ok(()),
                     Key::Sort(by) => sort = by,
                     Key::Size(now) => size = now,
                 }
             }
-            write(&page(&seen, trouble.as_ref(), sort, size).replace(ASK_SIZE, ""))?;
+            write(&page(&report, error.as_ref(), sort, size).replace(ASK_SIZE, ""))?;
         }
-        match figures(socket) {
-            Ok(figures) => (seen, trouble) = (figures, None),
-            // It may be restarting.
-            Err(error) => trouble = Some(error),
+        match fetch_report(socket) {
+            Ok(current) => (report, error) = (current, None),
+            // Continue: the daemon may be restarting.
+            Err(failed) => error = Some(failed),
         }
     }
 }
 
-/// All that the screen shows.
-fn page(
-    figures: &StatusReport,
-    trouble: Option<&Error>,
-    sort: Sort,
-    size: (usize, usize),
-) -> String {
+/// Formats the whole screen.
+fn page(report: &StatusReport, error: Option<&Error>, sort: Sort, size: (usize, usize)) -> String {
     let (rows, columns) = size;
     let style = Style::of_stdout();
-    let mut lines: Vec<String> = status::head(figures, style)
+    let mut lines: Vec<String> = status::summary(report, style)
         .lines()
         .map(str::to_owned)
         .collect();
-    lines.push(match trouble {
+    lines.push(match error {
         Some(error) => style.red(&error.to_string().replace('\n', "; ")),
         None => String::new(),
     });
     lines.push(style.bold(releases::HEADINGS));
-    let mut sorted: Vec<_> = figures.releases.iter().collect();
+    let mut sorted: Vec<_> = report.releases.iter().collect();
     releases::sort(&mut sorted, sort);
     let room = rows.saturating_sub(lines.len() + 1);
     let shown = sorted.into_iter().take(room);
-    lines.extend(shown.map(|release| releases::row(release, figures.now, style)));
+    lines.extend(shown.map(|release| releases::row(release, report.now, style)));
     lines.truncate(rows.saturating_sub(1));
     let mut page = String::from("\x1b[H");
     for line in &lines {
@@ -104,7 +107,7 @@ fn page(
     page + ASK_SIZE
 }
 
-/// As much of a line as fits, colours not counted.
+/// Cuts a line to the width of the screen. Escape sequences for colors have no width.
 fn cut(line: &str, columns: usize) -> String {
     let (mut cut, mut width, mut in_escape) = (String::new(), 0, false);
     for character in line.chars() {
@@ -124,15 +127,15 @@ fn cut(line: &str, columns: usize) -> String {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Key {
-    End,
+    Quit,
     Sort(Sort),
-    /// The terminal's answer: rows and columns.
+    /// The size that the terminal reports: rows and columns.
     Size((usize, usize)),
 }
 
-/// Keys that come before the time, `None` if none does.
-fn keys_until(next: Instant) -> io::Result<Option<Vec<Key>>> {
-    let left = next.saturating_duration_since(Instant::now());
+/// Waits for keys. Returns `None` at the deadline.
+fn keys_until(deadline: Instant) -> io::Result<Option<Vec<Key>>> {
+    let left = deadline.saturating_duration_since(Instant::now());
     let timeout =
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
     let stdin = io::stdin();
@@ -141,16 +144,16 @@ fn keys_until(next: Instant) -> io::Result<Option<Vec<Key>>> {
         timeout,
     ) {
         Ok(0) => return Ok(None),
-        // Halted, and set going again.
+        // Interrupted by a signal, such as SIGCONT after Ctrl-Z.
         Err(Errno::EINTR) => return Ok(Some(Vec::new())),
         ready => ready?,
     };
-    // As long as what stands before it holds, so that this keeps nothing back.
+    // As large as the buffer of standard input, so that no input stays in that buffer, which poll does not see.
     let mut input = [0; 8192];
     let length = stdin.lock().read(&mut input)?;
-    // The terminal is gone.
+    // The terminal was closed.
     if length == 0 {
-        return Ok(Some(vec![Key::End]));
+        return Ok(Some(vec![Key::Quit]));
     }
     Ok(Some(keys(&input[..length])))
 }
@@ -161,7 +164,7 @@ fn keys(input: &[u8]) -> Vec<Key> {
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         keys.extend(match byte {
-            b'q' | b'Q' | 3 => Some(Key::End),
+            b'q' | b'Q' | 3 => Some(Key::Quit),
             b'n' => Some(Key::Sort(Sort::Name)),
             b's' => Some(Key::Sort(Sort::Seeders)),
             b'l' => Some(Key::Sort(Sort::Leechers)),
@@ -179,7 +182,7 @@ fn keys(input: &[u8]) -> Vec<Key> {
     keys
 }
 
-/// Of `[rows;columnsR`.
+/// Parses `[rows;columnsR`.
 fn size(sequence: &[u8]) -> Option<(usize, usize)> {
     let text = std::str::from_utf8(sequence).ok()?;
     let (rows, columns) = text.strip_prefix('[')?.strip_suffix('R')?.split_once(';')?;
@@ -193,14 +196,14 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The terminal, which gives each key at once and echoes none, until this is dropped.
+/// The terminal in a mode that returns each key immediately and echoes none. Dropping it restores the terminal.
 struct Screen(Termios);
 
 impl Screen {
     fn enter() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
-        // Signals too, so that Ctrl-C is a key like others and leaves nothing behind.
+        // Without ISIG, Ctrl-C arrives as a key, and the terminal is restored.
         raw.local_flags
             .remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
         tcsetattr(io::stdin(), SetArg::TCSANOW, &raw)?;
@@ -212,7 +215,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // If the terminal is gone, there is nothing to put right.
+        // If the terminal was closed, there is nothing to restore.
         let _ = write(LEAVE);
         let _ = tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &self.0);
     }
@@ -223,27 +226,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_answers_are_told_apart() {
-        assert_eq!(keys(b"q"), [Key::End]);
-        assert_eq!(keys(b"\x03"), [Key::End]);
+    fn parses_keys_and_size_reports() {
+        assert_eq!(keys(b"q"), [Key::Quit]);
+        assert_eq!(keys(b"\x03"), [Key::Quit]);
         let expected = [Key::Size((50, 132)), Key::Sort(Sort::Seeders)];
         assert_eq!(keys(b"\x1b[50;132Rs"), expected);
-        assert_eq!(keys(b"\x1b[Ax\x1b"), [], "arrows and others do nothing");
+        assert_eq!(keys(b"\x1b[Ax\x1b"), [], "other keys are ignored");
     }
 
     #[test]
-    fn a_line_is_cut_where_the_screen_ends() {
+    fn cuts_lines_to_the_width_of_the_screen() {
         assert_eq!(cut("abcdef", 3), "abc");
         assert_eq!(cut("\x1b[31mabcdef\x1b[0m", 3), "\x1b[31mabc\x1b[0m");
         assert_eq!(cut("äöü", 2), "äö");
     }
 
     #[test]
-    fn a_page_fills_the_screen_and_no_more() {
-        let mut figures = StatusReport::default();
-        figures.releases.resize_with(100, Default::default);
+    fn page_fits_on_the_screen() {
+        let mut report = StatusReport::default();
+        report.releases.resize_with(100, Default::default);
         for rows in [1, 5, 24] {
-            let page = page(&figures, None, Sort::Name, (rows, 80));
+            let page = page(&report, None, Sort::Name, (rows, 80));
             assert_eq!(page.matches("\r\n").count(), rows - 1, "{rows}");
         }
     }
