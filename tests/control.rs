@@ -178,7 +178,7 @@ fn all_commands_show_the_swarm() {
         (&alpha, 2, 0),
         (&alpha, 3, 9),
         (&beta, 4, 9),
-        // One host under both IDs of a hybrid torrent.
+        // The same host under both IDs of a hybrid torrent.
         (v1, 5, 0),
         (v2, 5, 0),
     ] {

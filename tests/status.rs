@@ -317,7 +317,7 @@ fn page_json_and_metrics_show_the_swarm() {
         ("tbtt_releases{health=\"lost_seeds\"}", 1.0),
         ("tbtt_releases{health=\"never_seeded\"}", 1.0),
         ("tbtt_config_last_reload_successful", 1.0),
-        // One connect request and one announce.
+        // A connect request and an announce.
         ("tbtt_request_duration_seconds_count{protocol=\"udp\"}", 2.0),
         (
             "tbtt_request_duration_seconds_count{protocol=\"http\"}",
@@ -566,7 +566,7 @@ fn many_requests_share_one_report() {
         started.elapsed()
     );
 
-    // These are more pages than are rendered from one report: some are refused, unless reports changed often enough.
+    // These are more pages than are rendered from the same report: some are refused, unless reports changed often enough.
     let mut connection = tracker.connect(V4);
     let started = Instant::now();
     let pages = (1..=1000).map(|page| connection.get(&format!("/status?page={page}")));

@@ -29,7 +29,7 @@ complete -c tbttctl -n "__fish_tbttctl_needs_command" -s h -l help -d 'Print hel
 complete -c tbttctl -n "__fish_tbttctl_needs_command" -s V -l version -d 'Print version'
 complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "status" -d 'Show the state of the tracker: peers, announces, refusals, releases without a seeder'
 complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "torrents" -d 'List the releases'
-complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "torrent" -d 'Show everything about one release'
+complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "torrent" -d 'Show everything about a release'
 complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "reload" -d 'Reload the configuration, its lists and the torrent directories'
 complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "snapshot" -d 'Save the state now, and wait until it is on the disk'
 complete -c tbttctl -n "__fish_tbttctl_needs_command" -f -a "check" -d 'Check the tracker for a monitoring system. Exit status: 0 OK, 1 warning, 2 critical, 3 unknown'
@@ -61,7 +61,7 @@ complete -c tbttctl -n "__fish_tbttctl_using_subcommand snapshot" -s h -l help -
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -l never-seeded -d 'Limits for the number of releases that never had a seeder' -r
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -l lost-seeds -d 'Limits for the number of releases that lost their last seeder' -r
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -l snapshot-age -d 'Limits for the age of the last snapshot in seconds [default: 3 times and 12 times [state] interval]' -r
-complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -l refusals -d 'Limits for the percentage of requests refused in the last 10 seconds. One refusal a second or less is ignored' -r
+complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -l refusals -d 'Limits for the percentage of requests refused in the last 10 seconds. Up to 1 refusal a second is ignored' -r
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -s s -l socket -d 'Path of the control socket; see [control] listen in tbtt.toml' -r -F
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand top" -s i -l interval -d 'Seconds between updates' -r
@@ -78,7 +78,7 @@ complete -c tbttctl -n "__fish_tbttctl_using_subcommand log-level" -s s -l socke
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand log-level" -s h -l help -d 'Print help'
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "status" -d 'Show the state of the tracker: peers, announces, refusals, releases without a seeder'
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "torrents" -d 'List the releases'
-complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "torrent" -d 'Show everything about one release'
+complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "torrent" -d 'Show everything about a release'
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "reload" -d 'Reload the configuration, its lists and the torrent directories'
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "snapshot" -d 'Save the state now, and wait until it is on the disk'
 complete -c tbttctl -n "__fish_tbttctl_using_subcommand help; and not __fish_seen_subcommand_from status torrents torrent reload snapshot check top log-level help" -f -a "check" -d 'Check the tracker for a monitoring system. Exit status: 0 OK, 1 warning, 2 critical, 3 unknown'

@@ -24,10 +24,10 @@ use crate::utc::UnixSecs;
 /// Rates of announces and refusals are averages over this interval.
 const RATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Seconds from one sample of the history to the next.
+/// Seconds between samples of the history.
 const SAMPLE_SECS: u64 = 300;
 
-/// Number of rate intervals from one sample to the next.
+/// Number of rate intervals between samples.
 const RATES_PER_SAMPLE: u64 = SAMPLE_SECS / RATE_INTERVAL.as_secs();
 
 /// Maximum number of samples: a day's, and the sample at its start.
@@ -216,7 +216,7 @@ fn by_name(counters: &Counters) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The state of the tracker at one moment, for the history.
+/// The numbers of the tracker at a moment, for the history.
 #[derive(Clone, Copy)]
 struct Sample {
     at: UnixSecs,
@@ -238,7 +238,7 @@ impl Samples {
         self.0.push_back(sample);
     }
 
-    /// Returns the history: the samples, followed by the current one.
+    /// Returns the history: the samples, followed by `now`.
     fn history(&self, now: Sample) -> History {
         let all: Vec<_> = self.0.iter().chain([&now]).collect();
         // The first sample only starts the first interval: without a sample before it, it has no rate.

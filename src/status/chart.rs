@@ -7,7 +7,7 @@ use crate::status::report::History;
 
 /// A line of a chart.
 struct Line<'a> {
-    /// The name in the legend; empty for a chart of one line, which has no legend.
+    /// The name in the legend; empty if the chart has a single line and so no legend.
     name: &'a str,
     /// The CSS class, which sets the color.
     class: &'a str,
@@ -38,7 +38,7 @@ pub(super) fn write_charts(f: &mut fmt::Formatter<'_>, history: &History) -> fmt
     f.write_str("</div>\n")
 }
 
-/// Writes one chart. All lines share one scale, from 0 to the largest value.
+/// Writes a chart. All lines share the same scale, from 0 to the largest value.
 fn write_chart(
     f: &mut fmt::Formatter<'_>,
     title: &str,

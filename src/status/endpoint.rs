@@ -27,19 +27,19 @@ use crate::status::prometheus;
 use crate::status::report::StatusReport;
 use crate::tracker::access::AccessList;
 
-/// How long a report is reused before another one is taken. Clients may keep a response for the same time.
+/// How long a report is reused before the next is taken. Clients may keep a response for the same time.
 const MAX_AGE: Duration = Duration::from_secs(5);
 const MAX_AGE_HEADER: HeaderValue = HeaderValue::from_static("private, max-age=5");
 
-/// Maximum number of bodies that are rendered from one report: pages, by sort order, search and number, and `.torrent` files.
-/// Further ones get 503; JSON, metrics and the style sheet are always served. This bounds the cost of a client that requests very
-/// many pages.
+/// Maximum number of bodies that are rendered from the same report: pages, by sort order, search and number, and `.torrent`
+/// files. Further requests get 503; JSON, metrics and the style sheet are always served. This bounds the cost of a client that
+/// requests very many pages.
 const MAX_BODIES: usize = 100;
 
 /// Maximum size of these bodies together, in bytes. No further body is rendered once it is reached.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// Maximum number of requests that wait for the thread. Further ones get 503.
+/// Maximum number of requests that wait for the thread. Further requests get 503.
 const MAX_WAITING: usize = 1024;
 
 /// Maximum size of a `.torrent` file that is served, in bytes.
@@ -115,8 +115,8 @@ impl Settings {
 /// Takes a report. It is called in the thread that renders.
 pub type ReportSource = Box<dyn Fn() -> StatusReport + Send>;
 
-/// Passes requests to the thread that renders. There is one such thread: a resource that many clients request at once is rendered
-/// once, announces do not wait for it, and if the file system of a torrent directory hangs, only this thread does.
+/// Passes requests to the thread that renders. There is only this thread: a resource that many clients request at once is
+/// rendered once, announces do not wait for it, and if the file system of a torrent directory hangs, only this thread does.
 #[derive(Clone)]
 pub struct StatusEndpoint {
     jobs: SyncSender<Job>,
@@ -167,7 +167,7 @@ impl StatusEndpoint {
     }
 }
 
-/// Renders for one request after the other, until the endpoint is dropped.
+/// Renders for each request in turn, until the endpoint is dropped.
 fn render_all(source: &ReportSource, waiting: &Receiver<Job>) {
     let mut cache: Option<RenderCache> = None;
     for Job {

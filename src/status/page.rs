@@ -19,7 +19,7 @@ pub const STYLE: &str = include_str!("page.css");
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; \
                           frame-ancestors 'none'";
 
-/// Number of releases on one page.
+/// Number of releases on a page.
 const PAGE_ROWS: usize = 100;
 
 /// Maximum length of a search, in characters. Further characters are ignored.

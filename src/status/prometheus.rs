@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Write};
 use crate::cluster::report::{ClusterReport, ClusterState};
 use crate::status::report::{Release, ReleaseHealth, RequestDurations, StatusReport};
 
-/// Several counters that are shown as one metric with a label.
+/// Counters that are shown as a single metric with a label.
 struct LabeledCounters {
     metric: &'static str,
     help: &'static str,
@@ -356,7 +356,7 @@ impl Exposition {
         );
     }
 
-    /// Writes a metric that has one sample.
+    /// Writes a metric that has a single sample.
     fn single(
         &mut self,
         name: &str,

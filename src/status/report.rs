@@ -1,4 +1,4 @@
-//! The status report: one set of numbers for the page, JSON, metrics and the control socket.
+//! The status report: the numbers for the page, JSON, metrics and the control socket.
 //!
 //! Its JSON form is documented in tbtt-status(7). Fields may be added, but are not changed or removed.
 
@@ -11,7 +11,7 @@ use crate::cluster::report::ClusterReport;
 use crate::counter::Histogram;
 use crate::utc::UnixSecs;
 
-/// The state of the tracker at one moment.
+/// The state of the tracker at a moment.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct StatusReport {
@@ -76,7 +76,7 @@ pub struct RequestDurations {
 pub struct SnapshotReport {
     /// When the last snapshot was written, by this process or the one before it.
     pub last: Option<UnixSecs>,
-    /// Seconds from one snapshot to the next; `None` if no state is kept.
+    /// Seconds between snapshots; `None` if no state is kept.
     pub interval: Option<u32>,
 }
 
@@ -84,7 +84,7 @@ pub struct SnapshotReport {
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct History {
-    /// Seconds from one sample to the next.
+    /// Seconds between samples.
     pub interval: u64,
     /// When the newest sample was taken.
     pub last: UnixSecs,
@@ -94,8 +94,8 @@ pub struct History {
     pub announces_per_second: Vec<f64>,
 }
 
-/// A listed torrent; a hybrid torrent is one release. Its peers are hosts: a host that announces over IPv4 and IPv6, or under
-/// both IDs, counts once.
+/// A listed torrent; a hybrid torrent is a single release. Its peers are hosts: a host that announces over IPv4 and IPv6, or
+/// under both IDs, counts once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct Release {
@@ -178,7 +178,7 @@ impl Release {
     }
 }
 
-/// Serializes a path, with replacement characters where it is not UTF-8: one such path must not make the report fail.
+/// Serializes a path, with replacement characters where it is not UTF-8: such a path must not make the report fail.
 fn lossy<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     file.as_ref()
         .map(|file| file.to_string_lossy())

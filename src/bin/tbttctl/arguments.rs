@@ -33,7 +33,7 @@ pub(crate) enum Command {
     },
     /// List the releases.
     Torrents(Torrents),
-    /// Show everything about one release.
+    /// Show everything about a release.
     Torrent {
         /// Info-hash or at least its first six digits, name, or a part of the name that no other release has.
         #[arg(value_name = "HASH|NAME")]
@@ -49,8 +49,8 @@ pub(crate) enum Command {
     Snapshot,
     /// Check the tracker for a monitoring system. Exit status: 0 OK, 1 warning, 2 critical, 3 unknown.
     ///
-    /// An alert is raised when a value exceeds its limit. The limits are a number for a warning, a comma, and a number for critical;
-    /// omit either number to disable it. A release counts once it has been without a seeder for longer than [torrents]
+    /// An alert is raised when a value exceeds its limit. The limits are a number for a warning, a comma, and a number for
+    /// critical; omit either number to disable it. A release counts once it has been without a seeder for longer than [torrents]
     /// seedless_after.
     Check(Check),
     /// Show the state of the tracker and its busiest releases, continuously updated. Press q to quit.
@@ -107,7 +107,7 @@ pub(crate) struct Check {
     #[arg(long, value_name = "WARNING,CRITICAL")]
     pub(crate) snapshot_age: Option<Thresholds>,
 
-    /// Limits for the percentage of requests refused in the last 10 seconds. One refusal a second or less is ignored.
+    /// Limits for the percentage of requests refused in the last 10 seconds. Up to 1 refusal a second is ignored.
     #[arg(long, value_name = "WARNING,CRITICAL", default_value = "50,90")]
     pub(crate) refusals: Thresholds,
 }

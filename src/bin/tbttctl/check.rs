@@ -1,4 +1,4 @@
-//! The plugin for monitoring: prints one line with performance data and sets the exit status, as Nagios and compatible systems
+//! The plugin for monitoring: prints a line with performance data and sets the exit status, as Nagios and compatible systems
 //! expect.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::client;
 use super::status::HealthCounts;
 use super::text::{count, duration};
 
-/// Maximum number of releases that are named: some monitoring systems cut a line at one kilobyte.
+/// Maximum number of releases that are named: some monitoring systems cut a line at a kilobyte.
 const MAX_NAMED: usize = 5;
 
 /// Refusals at or below this rate, per second, do not raise an alert.
@@ -112,8 +112,8 @@ fn judge(report: &StatusReport, thresholds: &Check) -> (String, State) {
     )
 }
 
-/// Returns the age of the last snapshot in seconds, and its limits; `None` if no state is kept. Before the first snapshot, the age
-/// counts from the start of the process.
+/// Returns the age of the last snapshot in seconds, and its limits; `None` if no state is kept. Before the first snapshot, the
+/// age counts from the start of the process.
 fn snapshot_age(report: &StatusReport, thresholds: &Check) -> Option<(u64, Thresholds)> {
     let interval = u64::from(report.snapshot.interval?);
     let since = report.snapshot.last.unwrap_or(report.started);

@@ -27,7 +27,7 @@ pub(crate) enum Error {
     NoPermission(String),
     /// The reasons for which the daemon refused the request.
     Refused(Vec<String>),
-    /// Any other failure: no response in time, or one that this program does not understand.
+    /// Any other failure: no response in time, or a response that cannot be parsed.
     Failed(String),
 }
 

@@ -26,7 +26,7 @@ use text::{Style, count};
 #[derive(Clone, Copy)]
 enum Exit {
     Success = 0,
-    /// No release matches, or more than one does.
+    /// No release matches, or several do.
     NotFound = 1,
     Usage = 64,
     Unavailable = 69,

@@ -61,8 +61,8 @@ fn matches_pattern(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// Matches a pattern with `*` and `?` as in a shell. On a mismatch it goes back to the last `*` only, so the time is bounded by the
-/// product of both lengths.
+/// Matches a pattern with `*` and `?` as in a shell. On a mismatch it goes back to the last `*` only, so the time is bounded by
+/// the product of both lengths.
 fn matches_glob(name: &[char], pattern: &[char]) -> bool {
     let (mut in_name, mut in_pattern) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -87,7 +87,7 @@ fn matches_glob(name: &[char], pattern: &[char]) -> bool {
     pattern[in_pattern..].iter().all(|&c| c == '*')
 }
 
-/// Finds a release by its name, by an info-hash or at least the first six digits of one, or by a part of the name that no other
+/// Finds a release by its name, by an info-hash or at least its first six digits, or by a part of the name that no other
 /// release has.
 pub(super) fn find<'a>(releases: &'a [Release], which: &str) -> Result<&'a Release, String> {
     let lower = which.to_lowercase();
@@ -129,7 +129,7 @@ pub(super) fn json(releases: &impl Serialize) -> Vec<u8> {
 pub(super) const HEADINGS: &str =
     "  SEEDERS  LEECHERS  DOWNLOADS        SIZE  LAST SEEDED      NAME";
 
-/// Formats releases as a table, one line for each.
+/// Formats releases as a table with a line for each.
 pub(super) fn table(releases: &[&Release], now: UnixSecs, style: Style) -> String {
     let mut text = format!("{}\n", style.bold(HEADINGS));
     for release in releases {
@@ -139,7 +139,7 @@ pub(super) fn table(releases: &[&Release], now: UnixSecs, style: Style) -> Strin
     text
 }
 
-/// Formats one line of the table.
+/// Formats a line of the table.
 pub(super) fn row(release: &Release, now: UnixSecs, style: Style) -> String {
     let last_seed = match release.health {
         ReleaseHealth::Seeded => "now".to_owned(),
@@ -161,7 +161,7 @@ pub(super) fn row(release: &Release, now: UnixSecs, style: Style) -> String {
     )
 }
 
-/// Formats everything about one release.
+/// Formats everything about a release.
 pub(super) fn details(release: &Release, now: UnixSecs, style: Style) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {

@@ -64,7 +64,7 @@ pub(super) fn overview(report: &StatusReport, style: Style) -> String {
     text
 }
 
-/// Formats the state of the tracker, without single releases: one line for each subject.
+/// Formats the state of the tracker, without single releases: a line for each subject.
 pub(super) fn summary(report: &StatusReport, style: Style) -> String {
     let now = report.now;
     let mut text = String::new();
