@@ -13,8 +13,9 @@ use crate::tracker::list::{ListFault, parse_lines};
 use crate::tracker::settings::Notice;
 use crate::tracker::types::parse_hash;
 
-use super::value_types::Source;
-use super::{Config, Diagnostic};
+use super::address_types::Source;
+use super::diagnostics::Diagnostic;
+use super::schema::Config;
 
 /// What all the lists say, files read.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +70,44 @@ impl Lists {
             exempt: Networks::new(reader.networks(&limits.exempt)),
             trusted: Networks::new(reader.networks(&proxy.trusted)),
         }
+    }
+}
+
+impl Config {
+    /// Every file that a key names beside the configuration itself.
+    pub fn list_files(&self) -> impl Iterator<Item = &Path> {
+        let Self {
+            torrents,
+            access,
+            limits,
+            proxy,
+            ..
+        } = self;
+        let of_torrents = [&torrents.allow, &torrents.deny, &torrents.notices]
+            .into_iter()
+            .flatten();
+        let of_networks = [
+            &access.announce_allow,
+            &access.announce_deny,
+            &access.scrape_allow,
+            &access.scrape_deny,
+            &access.status_allow,
+            &access.status_deny,
+            &access.metrics_allow,
+            &access.metrics_deny,
+            &access.local_networks,
+            &access.believe_ip_from,
+            &limits.exempt,
+            &proxy.trusted,
+        ];
+        let of_networks = of_networks
+            .into_iter()
+            .flatten()
+            .filter_map(|source| match source {
+                Source::File(path) => Some(path),
+                Source::Network(_) => None,
+            });
+        of_torrents.chain(of_networks).map(PathBuf::as_path)
     }
 }
 
@@ -160,7 +199,7 @@ fn parse_notices(text: &str) -> Result<Vec<(InfoHash, Notice)>, ListFault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::TestDirectory;
+    use super::super::test_support::TestDirectory;
     use super::*;
 
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -334,5 +373,39 @@ mod tests {
         }
         assert!(read(&format!("{id} warning {}", "x".repeat(255))).is_ok());
         assert!(read(&format!("{id} warning {}", "x".repeat(256))).is_err());
+    }
+
+    #[test]
+    fn every_file_of_a_list_is_known() {
+        let mut config = Config::default();
+        let path = |name: &str| Path::new("/lists").join(name);
+        config.torrents.allow = vec![path("a"), path("b")];
+        config.torrents.deny = vec![path("c")];
+        config.torrents.notices = vec![path("d")];
+        let network = Source::Network("192.0.2.0/24".parse().unwrap());
+        let sources = [
+            &mut config.access.announce_allow,
+            &mut config.access.announce_deny,
+            &mut config.access.scrape_allow,
+            &mut config.access.scrape_deny,
+            &mut config.access.status_allow,
+            &mut config.access.status_deny,
+            &mut config.access.metrics_allow,
+            &mut config.access.metrics_deny,
+            &mut config.access.local_networks,
+            &mut config.access.believe_ip_from,
+            &mut config.limits.exempt,
+            &mut config.proxy.trusted,
+        ];
+        let names = 'e'..='p';
+        for (sources, name) in sources.into_iter().zip(names) {
+            *sources = vec![network.clone(), Source::File(path(&name.to_string()))];
+        }
+        let mut files: Vec<_> = config.list_files().collect();
+        files.sort();
+        assert_eq!(files.len(), 16);
+        assert_eq!(files[0], path("a"));
+        files.dedup();
+        assert_eq!((files.len(), files[15]), (16, &*path("p")));
     }
 }
