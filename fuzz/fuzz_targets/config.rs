@@ -1,4 +1,4 @@
-//! Configuration files: good, or refused with faults that name a place; never anything else.
+//! Any file is either a valid configuration or is refused with errors that fit one line each.
 #![no_main]
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use tbtt::config::Config;
 
-/// In memory, where the system has such a place.
+/// The configuration file. It is in memory if the system has /dev/shm.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let directory = if memory.is_dir() {
@@ -20,9 +20,9 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    fs::write(&*FILE, input).expect("room for a configuration");
+    fs::write(&*FILE, input).expect("the configuration can be written");
     let loaded = Config::load(&FILE);
-    fs::remove_file(&*FILE).expect("just written");
+    fs::remove_file(&*FILE).expect("the configuration was written");
     match loaded {
         Ok(loaded) => {
             loaded.warnings();
@@ -30,11 +30,11 @@ fuzz_target!(|input: &[u8]| {
             loaded.udp_settings();
             loaded.tracker_settings(1);
         }
-        Err(faults) => {
-            assert!(!faults.0.is_empty());
-            // One line each, for the log.
-            for fault in &faults.0 {
-                assert!(!fault.to_string().chars().any(char::is_control), "{fault}");
+        Err(errors) => {
+            assert!(!errors.0.is_empty());
+            // The log has one line for each error.
+            for error in &errors.0 {
+                assert!(!error.to_string().chars().any(char::is_control), "{error}");
             }
         }
     }
