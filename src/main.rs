@@ -22,7 +22,7 @@ use tbtt::app::tasks::{
 };
 use tbtt::app::workers::{Workers, runtime};
 use tbtt::app::{Exit, Failed, fail};
-use tbtt::config::{self, Loaded};
+use tbtt::config::{self, LoadedConfig};
 use tbtt::log;
 use tbtt::os::signals::Requests;
 use tbtt::os::systemd;
@@ -219,7 +219,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     Ok(())
 }
 
-fn files_read(loaded: &Loaded) -> String {
+fn files_read(loaded: &LoadedConfig) -> String {
     match &loaded.files[..] {
         [] => "defaults alone".to_owned(),
         files => files
@@ -230,7 +230,7 @@ fn files_read(loaded: &Loaded) -> String {
     }
 }
 
-fn tell_start(loaded: &Loaded, sockets: &Sockets) {
+fn tell_start(loaded: &LoadedConfig, sockets: &Sockets) {
     let version = env!("CARGO_PKG_VERSION");
     log::notice(
         "started",

@@ -28,11 +28,11 @@ fn the_shipped_configuration_is_the_sample_made_ready() {
     let mut ready = String::from_utf8(sample.stdout).unwrap();
     for (default, set) in [
         (
-            "# To see whether all is well: tbtt --check-config\n",
-            "# To see whether all is well: tbtt --check-config\n\
+            "# Check the configuration after every change: tbtt --check-config\n",
+            "# Check the configuration after every change: tbtt --check-config\n\
              #\n\
-             # As Debian ships it, the tracker is closed: it tracks what lies in /srv/torrents.\n\
-             # To track any torrent, whoever made it: open = true in [torrents].\n",
+             # In the Debian package, the tracker is closed: it tracks only the torrents in\n\
+             # /srv/torrents. To track every torrent, set open = true in [torrents].\n",
         ),
         (
             "\n#directories = []\n",
@@ -62,7 +62,7 @@ fn the_shipped_configuration_is_the_sample_made_ready() {
         .output()
         .unwrap();
     assert!(checked.status.success());
-    assert_eq!(checked.stderr, b"", "there is nothing to warn of");
+    assert_eq!(checked.stderr, b"", "there are no warnings");
 }
 
 /// What a healthy tracker logs is nothing to mail an administrator about.

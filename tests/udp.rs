@@ -101,7 +101,10 @@ fn u1_connect_gets_16_bytes_for_16_or_more() {
 
 #[test]
 fn u2_ids_are_for_one_address_and_any_of_its_ports() {
-    for (bad_ids, told) in [("bad_ids = 'silence'", 0), ("bad_ids = 'error'", 5)] {
+    for (bad_ids, told) in [
+        ("invalid_connection_ids = 'silence'", 0),
+        ("invalid_connection_ids = 'error'", 5),
+    ] {
         let tracker = Tracker::open(bad_ids);
         for (own, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.1")] {
             let id = tracker.client(own).id();
@@ -253,7 +256,7 @@ fn u6_options_change_nothing() {
 
 #[test]
 fn u7_what_is_no_request_gets_silence() {
-    let tracker = Tracker::open("bad_ids = 'error'");
+    let tracker = Tracker::open("invalid_connection_ids = 'error'");
     for own in ["127.0.0.1", "::1"] {
         let client = tracker.client(own);
         let id = client.id();
@@ -307,7 +310,7 @@ fn u7_source_port_0_gets_silence() {
 #[test]
 fn no_packet_of_any_length_gets_more_than_it_sent() {
     for bad_ids in ["silence", "error"] {
-        let tracker = Tracker::open(&format!("bad_ids = '{bad_ids}'"));
+        let tracker = Tracker::open(&format!("invalid_connection_ids = '{bad_ids}'"));
         for own in ["127.0.0.1", "::1"] {
             let client = tracker.client(own);
             let mut answered = 0;
@@ -337,7 +340,7 @@ fn no_packet_of_any_length_gets_more_than_it_sent() {
 #[test]
 fn who_has_not_proven_that_he_hears_is_sent_no_more_than_he_sent() {
     for (bad_ids, for_a_forged) in [("silence", 0.0), ("error", 14.0)] {
-        let tracker = Tracker::open(&format!("bad_ids = '{bad_ids}'"));
+        let tracker = Tracker::open(&format!("invalid_connection_ids = '{bad_ids}'"));
         // An id that is good for another address, and peers and torrents that would make long answers.
         let other = tracker.client("127.0.0.2");
         let stolen = other.id();
@@ -431,7 +434,7 @@ fn peers_of_one_protocol_are_given_over_the_other() {
 #[test]
 fn who_may_ask_and_how_often_is_the_same_as_over_http() {
     let tracker = Tracker::open(
-        "[access]\nannounce_deny = ['127.0.0.2']\nscrape_deny = ['127.0.0.3']\nbelieve_ip_from = ['127.0.0.4']\n\
+        "[access]\nannounce_deny = ['127.0.0.2']\nscrape_deny = ['127.0.0.3']\ntrust_ip_params_from = ['127.0.0.4']\n\
          [limits]\nexempt = []\nannounces = 1\nannounces_burst = 2",
     );
     let [denied, no_scrape, believed] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|own| {

@@ -385,7 +385,7 @@ fn a_removed_release_is_tracked_until_its_grace_is_over() {
     let [(gone, gone_id), (moved, moved_id)] = ["gone", "moved"].map(torrent);
     mirror.publish("torrents/gone.torrent", &gone);
     mirror.publish("torrents/moved.torrent", &moved);
-    let tracker = mirror.start("grace = 3");
+    let tracker = mirror.start("removal_grace = 3");
     assert_eq!(tracker.verdict(&gone_id), SERVED);
     let since = Instant::now();
     mirror.remove("torrents/moved.torrent");
@@ -412,7 +412,7 @@ fn a_removed_release_is_tracked_until_its_grace_is_over() {
         "{told:?}"
     );
 
-    tracker.rewrite("grace = 3", "grace = 0");
+    tracker.rewrite("removal_grace = 3", "removal_grace = 0");
     tracker.reload();
     mirror.remove("torrents/moved again.torrent");
     wait_until("gone without grace", || !tracker.is_tracked(&moved_id));
@@ -457,7 +457,7 @@ fn torrents_of_every_version_are_tracked_by_every_id() {
         assert_eq!(tracker.from("127.0.0.1").scrape(id), Some([4, 0]));
     }
     // Both ids of a hybrid go with its file.
-    tracker.rewrite("[torrents]", "[torrents]\ngrace = 0");
+    tracker.rewrite("[torrents]", "[torrents]\nremoval_grace = 0");
     tracker.reload();
     for (name, ids) in samples() {
         mirror.remove(&format!("torrents/{name}"));
@@ -530,7 +530,7 @@ fn directories_come_later_are_replaced_and_linked() {
     }
     symlink("../releases/12", mirror.at("torrents/current")).unwrap();
     let settings = format!(
-        "[torrents]\ngrace = 0\ndirectories = [{}, {}]",
+        "[torrents]\nremoval_grace = 0\ndirectories = [{}, {}]",
         mirror.quoted("torrents"),
         mirror.quoted("mounted/later")
     );
@@ -709,7 +709,7 @@ fn single_torrents_have_notices() {
     mirror.0.write("notices", &notices);
     mirror.0.write("allow", "");
     let settings = format!(
-        "grace = 0\nallow = [{}]\nnotices = [{}]\n[tracker]\nwarning = 'read the news'",
+        "removal_grace = 0\nallow = [{}]\nnotices = [{}]\n[tracker]\nwarning = 'read the news'",
         mirror.quoted("allow"),
         mirror.quoted("notices")
     );
@@ -899,7 +899,7 @@ fn local_peers_are_for_their_neighbours() {
 #[test]
 fn only_those_configured_speak_for_other_addresses() {
     let tracker = Tracker::open(
-        "[access]\nbelieve_ip_from = ['127.0.0.4', '2001:db8:4::/48']\nannounce_deny = ['198.51.100.0/24']",
+        "[access]\ntrust_ip_params_from = ['127.0.0.4', '2001:db8:4::/48']\nannounce_deny = ['198.51.100.0/24']",
     );
     // The sender, what it says, and the peer that is handed out.
     for (from, says, peer) in [
@@ -1612,7 +1612,7 @@ fn a_reload_takes_all_at_once_and_disturbs_nobody() {
     fs::remove_file(mirror.at("deny")).unwrap();
     let told = tracker.reload_in_vain(1);
     let fault = format!(
-        "fault=\"{}: there is no such list",
+        "fault=\"{}: no such list",
         mirror.at("deny").display()
     );
     assert!(told[0].contains(&fault), "{told:?}");

@@ -9,8 +9,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
-use crate::cluster::threads::Cluster;
-use crate::config::{Config, Loaded};
+use crate::cluster::Cluster;
+use crate::config::{Config, LoadedConfig};
 use crate::lock::lock;
 use crate::log;
 use crate::snapshot::{self, Beside, SaveError, SavePriority, Saved, Secrets};
@@ -31,7 +31,7 @@ pub struct RestoredState {
 
 /// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and warn_on_notify_error: better to
 /// serve without it than not at all. `fresh` are for when there is none.
-pub fn restore(loaded: &Loaded, fresh: Secrets) -> RestoredState {
+pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
     let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
     let found = match &loaded.config.state.directory {
         None => None,
@@ -159,7 +159,7 @@ impl StateSaver {
         let health = lock(&self.health).save();
         // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
         // missed, or counted twice, by who goes on from there.
-        let cluster = self.cluster.as_ref().map(|cluster| cluster.checkpoint());
+        let cluster = self.cluster.as_ref().map(|cluster| cluster.keep());
         let cluster = || match &cluster {
             Some(keep) => keep(),
             None => self.cluster_checkpoint.clone(),

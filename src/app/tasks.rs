@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::config::{Config, Errors, Loaded};
+use crate::config::{Config, Errors, LoadedConfig};
 use crate::lock::lock;
 use crate::log;
 use crate::os::signals::{Request, Requests};
@@ -43,7 +43,7 @@ pub struct ConfigSource {
 }
 
 impl ConfigSource {
-    pub fn load(&self) -> Result<Loaded, Errors> {
+    pub fn load(&self) -> Result<LoadedConfig, Errors> {
         let mut loaded = match self.may_be_missing {
             true => Config::load_if_present(&self.file),
             false => Config::load(&self.file),

@@ -1,4 +1,4 @@
-//! Addresses and networks as values of keys.
+//! Types of the values that are addresses and networks.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use super::toml_value::TomlValue;
 use super::value_types::{InvalidValue, ValueType, quoted, text_of};
 use crate::tracker::access::parse_network;
 
-/// Where a stream listener is reached.
+/// An address to listen on for connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Listen {
     Tcp(SocketAddr),
@@ -29,26 +29,28 @@ impl fmt::Display for Listen {
 }
 
 impl Listen {
-    /// Binding both would fail: they are the same, or one is the wildcard that takes in the other.
+    /// Returns whether only one of the two can be bound: they are equal, or one is a wildcard that includes the other.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(path), Self::Unix(other)) => path == other,
-            (Self::Tcp(one), Self::Tcp(other)) => overlap(one, other),
+            (Self::Tcp(address), Self::Tcp(other)) => addresses_overlap(address, other),
             _ => false,
         }
     }
 }
 
-/// Binding both would fail, as in [`Listen::overlaps`].
-pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-    let takes_in = |wide: IpAddr, narrow: IpAddr| {
+/// Returns whether only one of the two addresses can be bound, as [`Listen::overlaps`] does.
+///
+/// The IPv6 wildcard includes all IPv4 addresses. With port 0 the system picks a free port, so there is no overlap.
+pub(super) fn addresses_overlap(first: &SocketAddr, second: &SocketAddr) -> bool {
+    let (a, b) = (first.ip().to_canonical(), second.ip().to_canonical());
+    let includes = |wide: IpAddr, narrow: IpAddr| {
         wide == narrow || wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
     };
-    one.port() == other.port() && one.port() != 0 && (takes_in(a, b) || takes_in(b, a))
+    first.port() == second.port() && first.port() != 0 && (includes(a, b) || includes(b, a))
 }
 
-/// An address and port, or a Unix socket's path.
+/// An address and port, or the path of a Unix socket.
 pub(super) struct ListenAddress;
 
 impl ValueType for ListenAddress {
@@ -58,21 +60,21 @@ impl ValueType for ListenAddress {
         r#""address:port", "[IPv6 address]:port" or "unix:/path""#.to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Listen, Vec<InvalidValue>> {
-        let text = text_of(given)?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Listen, Vec<InvalidValue>> {
+        let text = text_of(value)?;
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') && !path.contains('\0') => {
                 Ok(Listen::Unix(path.into()))
             }
             Some(_) => {
-                let advice = "write unix: and the whole path, from / on".to_owned();
-                Err(InvalidValue::one(
-                    given,
+                let remedy = "write unix: and the whole path, starting with /".to_owned();
+                Err(InvalidValue::single(
+                    value,
                     "has no absolute path",
-                    Some(advice),
+                    Some(remedy),
                 ))
             }
-            None => read_socket_address(given, text).map(Listen::Tcp),
+            None => parse_socket_address(value, text).map(Listen::Tcp),
         }
     }
 
@@ -81,15 +83,15 @@ impl ValueType for ListenAddress {
     }
 }
 
-/// Networks: one written down, or a file of them.
+/// A network in the configuration, or a file that lists networks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum NetworkSource {
     Network(IpNet),
     /// An absolute path.
     File(PathBuf),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for NetworkSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) if network.prefix_len() == network.max_prefix_len() => {
@@ -105,31 +107,32 @@ impl fmt::Display for Source {
 pub(super) struct NetworkOrFile;
 
 impl ValueType for NetworkOrFile {
-    type Value = Source;
+    type Value = NetworkSource;
 
     fn allowed(&self) -> String {
         r#""address", "network/length" or "/path" of a file of these"#.to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Source, Vec<InvalidValue>> {
-        let text = text_of(given)?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<NetworkSource, Vec<InvalidValue>> {
+        let text = text_of(value)?;
         if text.starts_with('/') && !text.contains('\0') {
-            return Ok(Source::File(text.into()));
+            return Ok(NetworkSource::File(text.into()));
         }
         if let Ok(network) = parse_network(text) {
-            return Ok(Source::Network(network));
+            return Ok(NetworkSource::Network(network));
         }
         let Ok(network) = text.parse::<IpNet>() else {
-            let what = "is neither a network nor an absolute path";
-            return Err(InvalidValue::one(given, what, None));
+            let problem = "is neither a network nor an absolute path";
+            return Err(InvalidValue::single(value, problem, None));
         };
-        let (whole, address) = (network.trunc(), network.addr());
-        let advice = format!("write \"{whole}\" for the network or \"{address}\" for the address");
-        let what = "has bits set beyond its prefix";
-        Err(InvalidValue::one(given, what, Some(advice)))
+        let (whole_network, address) = (network.trunc(), network.addr());
+        let remedy =
+            format!("write \"{whole_network}\" for the network or \"{address}\" for the address");
+        let problem = "has bits set beyond its prefix";
+        Err(InvalidValue::single(value, problem, Some(remedy)))
     }
 
-    fn write(&self, value: &Source) -> String {
+    fn write(&self, value: &NetworkSource) -> String {
         quoted(&value.to_string())
     }
 }
@@ -144,8 +147,8 @@ impl ValueType for UdpAddress {
         r#""address:port" or "[IPv6 address]:port""#.to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<SocketAddr, Vec<InvalidValue>> {
-        read_socket_address(given, text_of(given)?)
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<SocketAddr, Vec<InvalidValue>> {
+        parse_socket_address(value, text_of(value)?)
     }
 
     fn write(&self, value: &SocketAddr) -> String {
@@ -153,8 +156,8 @@ impl ValueType for UdpAddress {
     }
 }
 
-fn read_socket_address(
-    given: &Spanned<TomlValue>,
+fn parse_socket_address(
+    value: &Spanned<TomlValue>,
     text: &str,
 ) -> Result<SocketAddr, Vec<InvalidValue>> {
     if let Ok(address) = text.parse() {
@@ -167,31 +170,31 @@ fn read_socket_address(
         .unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         let example = SocketAddr::new(address, 6969).to_string();
-        return Err(InvalidValue::one(given, "has no port", write(example)));
+        return Err(InvalidValue::single(value, "has no port", write(example)));
     }
     if text.parse::<u16>().is_ok() {
-        return Err(InvalidValue::one(
-            given,
+        return Err(InvalidValue::single(
+            value,
             "has no address",
             write(format!("[::]:{text}")),
         ));
     }
-    let (what, advice) = match text.rsplit_once(':') {
+    let (problem, remedy) = match text.rsplit_once(':') {
         Some(("" | "*", port)) if port.parse::<u16>().is_ok() => {
             ("has no address", write(format!("[::]:{port}")))
         }
         Some((address, port)) if port.parse::<u16>().is_err() && !address.contains("::") => {
-            ("has no port from 0 to 65535", None)
+            ("has no valid port, 0 to 65535", None)
         }
         Some((name, _))
             if name.contains(|c: char| c.is_ascii_alphabetic()) && !name.contains(':') =>
         {
             (
-                "has a name, and names are not looked up",
-                Some("write the address".to_owned()),
+                "has a host name, which is not resolved",
+                Some("write the IP address".to_owned()),
             )
         }
-        _ => ("is no address", None),
+        _ => ("is not an address", None),
     };
-    Err(InvalidValue::one(given, what, advice))
+    Err(InvalidValue::single(value, problem, remedy))
 }

@@ -1,4 +1,4 @@
-//! Values of the keys of a cluster.
+//! Types of the values in the section `[cluster]`.
 
 use toml::Spanned;
 
@@ -6,19 +6,19 @@ use super::toml_value::TomlValue;
 use super::value_types::{AbsolutePath, InvalidValue, ValueType, quoted, text_of};
 use crate::cluster::{PasswordFile, Url};
 
-/// Where a cluster's engine is.
-pub(super) struct EngineUrl;
+/// The URL of a store.
+pub(super) struct ClusterUrl;
 
-impl ValueType for EngineUrl {
+impl ValueType for ClusterUrl {
     type Value = Url;
 
     fn allowed(&self) -> String {
-        "the URL of an engine".to_owned()
+        "the URL of a store".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Url, Vec<InvalidValue>> {
-        let url = text_of(given)?.parse::<Url>();
-        url.map_err(|wrong| InvalidValue::one(given, wrong.what, Some(wrong.advice.to_owned())))
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Url, Vec<InvalidValue>> {
+        let url = text_of(value)?.parse::<Url>();
+        url.map_err(|error| InvalidValue::single(value, error.what, Some(error.advice.to_owned())))
     }
 
     fn write(&self, value: &Url) -> String {
@@ -26,7 +26,7 @@ impl ValueType for EngineUrl {
     }
 }
 
-/// What a cluster's keys begin with.
+/// The name of a cluster, with which its keys in the store begin.
 pub(super) struct ClusterName;
 
 impl ValueType for ClusterName {
@@ -36,15 +36,14 @@ impl ValueType for ClusterName {
         "letters, digits, dots, dashes and underscores, 1 to 32 of them".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
-        let name = text_of(given)?;
-        let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
+        let name = text_of(value)?;
         if name.is_empty() {
-            Err(InvalidValue::one(given, "is empty", None))
+            Err(InvalidValue::single(value, "is empty", None))
         } else if name.len() > 32 {
-            Err(InvalidValue::one(given, "is too long", None))
-        } else if let Some(c) = name.chars().find(|&c| odd(c)) {
-            Err(InvalidValue::one(given, format!("has {c:?}"), None))
+            Err(InvalidValue::single(value, "is too long", None))
+        } else if let Some(c) = name.chars().find(|&c| !is_name_char(c)) {
+            Err(InvalidValue::single(value, format!("contains {c:?}"), None))
         } else {
             Ok(name.to_owned())
         }
@@ -55,24 +54,27 @@ impl ValueType for ClusterName {
     }
 }
 
-/// Where a password is.
-pub(super) struct PasswordPlace;
+/// The location of a password: a file, or a credential of the service manager.
+pub(super) struct PasswordLocation;
 
-impl ValueType for PasswordPlace {
+impl ValueType for PasswordLocation {
     type Value = PasswordFile;
 
     fn allowed(&self) -> String {
         "an absolute path, \"credential:NAME\"".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<PasswordFile, Vec<InvalidValue>> {
-        let Some(name) = text_of(given)?.strip_prefix(CREDENTIAL) else {
-            return AbsolutePath.read(given).map(PasswordFile::At);
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<PasswordFile, Vec<InvalidValue>> {
+        let Some(name) = text_of(value)?.strip_prefix(CREDENTIAL) else {
+            return AbsolutePath.parse(value).map(PasswordFile::At);
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-        match name.starts_with(|c: char| c != '.') && name.chars().all(plain) {
+        // The service manager passes a credential as a file of this name, so a leading dot is refused.
+        match name.starts_with(|c: char| c != '.') && name.chars().all(is_name_char) {
             true => Ok(PasswordFile::Credential(name.to_owned())),
-            false => Err(InvalidValue::one(given, "names no credential", None)),
+            false => {
+                let problem = "does not name a credential";
+                Err(InvalidValue::single(value, problem, None))
+            }
         }
     }
 
@@ -85,3 +87,7 @@ impl ValueType for PasswordPlace {
 }
 
 const CREDENTIAL: &str = "credential:";
+
+fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._".contains(c)
+}

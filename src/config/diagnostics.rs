@@ -1,14 +1,15 @@
-//! Lines for the operator about the configuration.
+//! Errors and warnings about the configuration, as lines for the operator.
 
+use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
-/// A line for the operator about the configuration: `file:line: [section] key: what; what to do`.
+/// One error or warning. It is displayed as `file:line: [section] key: problem; remedy`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnostic {
-    /// `None` where a default is to blame.
+    /// The file that the text is about; `None` if the text is about a default.
     pub file: Option<PathBuf>,
-    /// From 1; `None` where the file as a whole is meant.
+    /// The line, from 1; `None` if the text is about the whole file.
     pub line: Option<usize>,
     pub text: String,
 }
@@ -22,7 +23,7 @@ impl fmt::Display for Diagnostic {
             }
             f.write_str(" ")?;
         }
-        // It may quote the file, which a terminal is not to take for commands.
+        // The text may quote the file. Control characters are escaped, so that a terminal does not interpret them.
         self.text
             .chars()
             .try_for_each(|char| match char.is_control() {
@@ -32,18 +33,18 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All that keeps a configuration from being used, one line each. Never empty.
+/// All errors of a configuration. It is never empty, and is displayed with one line for each error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Errors(pub Vec<Diagnostic>);
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, fault) in self.0.iter().enumerate() {
+        for (i, error) in self.0.iter().enumerate() {
             let newline = if i > 0 { "\n" } else { "" };
-            write!(f, "{newline}{fault}")?;
+            write!(f, "{newline}{error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Errors {}
+impl Error for Errors {}

@@ -1,4 +1,4 @@
-//! Reads the configuration and its drop-ins.
+//! Reads the configuration file and its drop-ins, and reports every error with its file and line.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,49 +9,59 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostics::{Diagnostic, Errors};
 use super::lists::Lists;
-use super::schema::{Config, Section};
+use super::schema::{Config, RENAMED_KEYS, SectionDescription};
 use super::suggest::nearest;
 use super::toml_value::{self, TomlValue};
 use super::validate::Finding;
 use super::value_types::InvalidValue;
 
-/// A configuration and where it came from.
+/// A configuration, with the files that it was read from.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     pub config: Config,
-    /// What the files say that `config` names.
+    /// The content of the list files that `config` names.
     pub lists: Lists,
-    /// Every file read, in order, but for the lists.
+    /// Every configuration file that was read, in order, without the list files.
     pub files: Vec<PathBuf>,
-    pub(super) places: KeyLocations,
-    about_files: Vec<Diagnostic>,
+    pub(super) locations: KeyLocations,
+    file_warnings: Vec<Diagnostic>,
 }
 
 /// The file and line that last set a key, by `section.key`.
 type KeyLocations = HashMap<String, (PathBuf, usize)>;
 
-impl Loaded {
-    /// What is allowed but unwise, as `config` stands now: a command line may have changed it since it was read.
+impl LoadedConfig {
+    /// Returns warnings about values that are allowed but probably unintended.
+    ///
+    /// `config` is checked as it is now, because options of the command line may have changed it since it was read.
     pub fn warnings(&self) -> Vec<Diagnostic> {
-        let advice = self.config.advice().into_iter();
-        let advice = advice.map(|finding| locate(&self.places, finding));
-        self.about_files.iter().cloned().chain(advice).collect()
+        let findings = self.config.warnings().into_iter();
+        let warnings = findings.map(|finding| locate(&self.locations, finding));
+        self.file_warnings.iter().cloned().chain(warnings).collect()
     }
 }
 
 impl Config {
-    /// Reads the file at `path`, then the drop-ins: `*.toml` in the directory of that name with `.d` added, in the
-    /// order of their names. A key set in a later file replaces it as a whole.
-    pub fn load(path: &Path) -> Result<Loaded, Errors> {
+    /// Reads the file at `path`, then its drop-ins.
+    ///
+    /// The drop-ins are the files `*.toml` in the directory of the same name with `.d` appended, in the order of their
+    /// names. A key in a later file replaces the same key of an earlier file completely.
+    ///
+    /// # Errors
+    /// Returns all errors in all files and lists. Each names its file, line and key if it has one, and the remedy.
+    pub fn load(path: &Path) -> Result<LoadedConfig, Errors> {
         Self::load_from(path, false)
     }
 
-    /// Like [`Config::load`], but a missing file counts as empty.
-    pub fn load_if_present(path: &Path) -> Result<Loaded, Errors> {
+    /// Does the same as [`Config::load`], but treats a missing file as an empty file.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Config::load`].
+    pub fn load_if_present(path: &Path) -> Result<LoadedConfig, Errors> {
         Self::load_from(path, true)
     }
 
-    fn load_from(path: &Path, may_be_missing: bool) -> Result<Loaded, Errors> {
+    fn load_from(path: &Path, may_be_missing: bool) -> Result<LoadedConfig, Errors> {
         let mut loader = Loader::default();
         match fs::read(path) {
             Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => {}
@@ -64,14 +74,14 @@ impl Config {
     }
 }
 
-/// Gathers what the files say, and all that is wrong with them.
+/// Collects the values of all files, and the errors in them.
 #[derive(Default)]
 pub(super) struct Loader {
     pub(super) config: Config,
     files: Vec<PathBuf>,
-    pub(super) places: KeyLocations,
-    about_files: Vec<Diagnostic>,
-    pub(super) faults: Vec<Diagnostic>,
+    locations: KeyLocations,
+    file_warnings: Vec<Diagnostic>,
+    pub(super) errors: Vec<Diagnostic>,
 }
 
 impl Loader {
@@ -84,8 +94,10 @@ impl Loader {
             Ok(paths) => paths,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
-                let text = format!("the directory of drop-ins cannot be read: {error}");
-                return self.fault(directory, None, text);
+                let text = format!(
+                    "cannot read the directory of drop-ins: {error}; make it a readable directory, or remove it"
+                );
+                return self.add_error(directory, None, text);
             }
         };
         paths.retain(|path| {
@@ -107,15 +119,16 @@ impl Loader {
         self.files.push(path.to_owned());
         let bytes = match content {
             Ok(bytes) => bytes,
-            Err(error) => return self.fault(path, None, why_unreadable(&error)),
+            Err(error) => return self.add_error(path, None, unreadable_file(&error)),
         };
         if fs::metadata(path)
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o002 != 0)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o002 != 0)
         {
-            self.about_files.push(Diagnostic {
+            self.file_warnings.push(Diagnostic {
                 file: Some(path.to_owned()),
                 line: None,
-                text: "anyone on this machine may change this file; chmod o-w it".to_owned(),
+                text: "every user can change this file; remove that permission with chmod o-w"
+                    .to_owned(),
             });
         }
         match String::from_utf8(bytes) {
@@ -126,22 +139,22 @@ impl Loader {
                     .iter()
                     .filter(|byte| **byte == b'\n')
                     .count();
-                self.fault(
+                self.add_error(
                     path,
                     Some(line),
-                    "not UTF-8 text; save the file as UTF-8".to_owned(),
+                    "the file is not UTF-8; save it as UTF-8".to_owned(),
                 );
             }
         }
     }
 
-    /// Overlays one file's text on what came before.
+    /// Parses the text of one file. Its values replace those of earlier files.
     pub(super) fn add_text(&mut self, path: &Path, text: &str) {
-        let faults_before = self.faults.len();
+        let errors_before = self.errors.len();
         match toml_value::parse(text) {
             Ok(document) => {
-                for (name, given) in &document.0 {
-                    self.add_section(path, text, name, given);
+                for (name, value) in &document.0 {
+                    self.add_section(path, text, name, value);
                 }
             }
             Err(error) => {
@@ -150,126 +163,135 @@ impl Loader {
                     .and_then(|line| text.lines().nth(line - 1))
                     .unwrap_or_default();
                 let message = format!(
-                    "not TOML: {}: {}; text goes in double quotes, lists in brackets, numbers bare",
+                    "invalid TOML: {}: {}; write text in double quotes, lists in brackets, and numbers without quotes",
                     shorten(source),
                     error.message
                 );
-                self.fault(path, line, message);
+                self.add_error(path, line, message);
             }
         }
-        self.faults[faults_before..].sort_by_key(|fault| fault.line);
+        self.errors[errors_before..].sort_by_key(|error| error.line);
     }
 
-    fn add_section(&mut self, path: &Path, text: &str, name: &str, given: &TomlValue) {
+    fn add_section(&mut self, path: &Path, text: &str, name: &str, value: &TomlValue) {
         let line = toml_value::line_of_name(text, name);
         let sections = Config::default().describe();
         let Some(section) = sections.iter().find(|section| section.name == name) else {
-            let text = match given {
+            let text = match value {
                 TomlValue::Table(_) => unknown_section(&sections, name),
-                _ => stray_key(&sections, name),
+                _ => key_outside_section(&sections, name),
             };
-            return self.fault(path, line, text);
+            return self.add_error(path, line, text);
         };
-        let TomlValue::Table(entries) = given else {
+        let TomlValue::Table(entries) = value else {
             let text = format!(
-                "[{name}]: is {}, not a section; write [{name}] once, on a line of its own, and its keys below",
-                given.kind()
+                "[{name}]: this is {}, not a section; write [{name}] once, on a line of its own, with its keys below it",
+                value.type_name()
             );
-            return self.fault(path, line, text);
+            return self.add_error(path, line, text);
         };
-        for (name, given) in entries {
-            let place = toml_value::line_at(text, given.span().start);
-            match self.config.set(section.name, name, given) {
+        for (name, value) in entries {
+            let line = toml_value::line_at(text, value.span().start);
+            match self.config.set_key(section.name, name, value) {
                 Some(Ok(())) => {
                     let key = format!("{}.{name}", section.name);
-                    self.places.insert(key, (path.to_owned(), place));
+                    self.locations.insert(key, (path.to_owned(), line));
                 }
-                Some(Err(wrongs)) => {
-                    for wrong in wrongs {
-                        let line = toml_value::line_at(text, wrong.span.start);
-                        let text = explain(section, name, text, &wrong);
-                        self.fault(path, Some(line), text);
+                Some(Err(invalid_values)) => {
+                    for invalid in invalid_values {
+                        let line = toml_value::line_at(text, invalid.span.start);
+                        let text = describe_invalid_value(section, name, text, &invalid);
+                        self.add_error(path, Some(line), text);
                     }
                 }
-                None => self.fault(path, Some(place), unknown_key(&sections, section, name)),
+                None => self.add_error(path, Some(line), unknown_key(&sections, section, name)),
             }
         }
     }
 
-    fn fault(&mut self, path: &Path, line: Option<usize>, text: String) {
-        self.faults.push(Diagnostic {
+    fn add_error(&mut self, path: &Path, line: Option<usize>, text: String) {
+        self.errors.push(Diagnostic {
             file: Some(path.to_owned()),
             line,
             text,
         });
     }
 
-    pub(super) fn finish(mut self) -> Result<Loaded, Errors> {
-        // A key that was refused still has its old value, so a conflict with it would mislead.
-        if self.faults.is_empty() {
+    /// Checks the configuration as a whole, and reads the lists that it names.
+    pub(super) fn finish(mut self) -> Result<LoadedConfig, Errors> {
+        // A key with an invalid value still has its previous value here, so a conflict with that would mislead.
+        if self.errors.is_empty() {
             let conflicts = self.config.conflicts().into_iter();
-            self.faults
-                .extend(conflicts.map(|finding| locate(&self.places, finding)));
+            self.errors
+                .extend(conflicts.map(|finding| locate(&self.locations, finding)));
         }
-        let lists = Lists::read(&self.config, &mut self.faults);
-        if !self.faults.is_empty() {
-            return Err(Errors(self.faults));
+        let lists = Lists::read(&self.config, &mut self.errors);
+        if !self.errors.is_empty() {
+            return Err(Errors(self.errors));
         }
-        Ok(Loaded {
+        Ok(LoadedConfig {
             config: self.config,
             lists,
             files: self.files,
-            places: self.places,
-            about_files: self.about_files,
+            locations: self.locations,
+            file_warnings: self.file_warnings,
         })
     }
 }
 
-/// A finding with the place of the first of its keys that a file sets.
-fn locate(places: &KeyLocations, finding: Finding) -> Diagnostic {
-    let place = finding.keys.iter().find_map(|key| places.get(*key));
+/// Adds the file and line of the first of the finding's keys that a file sets.
+fn locate(locations: &KeyLocations, finding: Finding) -> Diagnostic {
+    let location = finding.keys.iter().find_map(|key| locations.get(*key));
     let (section, key) = finding.keys[0].split_once('.').unwrap_or_default();
     Diagnostic {
-        file: place.map(|(file, _)| file.clone()),
-        line: place.map(|(_, line)| *line),
+        file: location.map(|(file, _)| file.clone()),
+        line: location.map(|(_, line)| *line),
         text: format!("[{section}] {key}: {}", finding.text),
     }
 }
 
-fn why_unreadable(error: &io::Error) -> String {
+fn unreadable_file(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such file; name another, or make one from what tbtt --print-default-config prints".to_owned()
+            "no such file; correct the path, or create the file with tbtt --print-default-config".to_owned()
         }
         io::ErrorKind::PermissionDenied => {
-            "no permission to read this file; let the user that runs tbtt read it, and enter its directory".to_owned()
+            "permission denied; grant the user that runs tbtt read access to the file and to its directory".to_owned()
         }
-        io::ErrorKind::IsADirectory => "is a directory; name the file itself".to_owned(),
-        _ => format!("cannot be read: {error}"),
+        io::ErrorKind::IsADirectory => "this is a directory; give the path of a file".to_owned(),
+        _ => format!("cannot read the file: {error}"),
     }
 }
 
-fn explain(section: &Section, name: &str, text: &str, wrong: &InvalidValue) -> String {
-    let mut value = text.get(wrong.span.clone()).unwrap_or_default().to_owned();
-    // Before the @ of a URL stands a password, which is not for a log to show.
+fn describe_invalid_value(
+    section: &SectionDescription,
+    name: &str,
+    text: &str,
+    invalid: &InvalidValue,
+) -> String {
+    let mut value = text
+        .get(invalid.span.clone())
+        .unwrap_or_default()
+        .to_owned();
+    // A URL may have a password before its @. The password must not appear in a log.
     if let (true, Some((_, host))) = (name == "url", value.rsplit_once('@')) {
         value = format!("\"...@{host}");
     }
     let key = section.keys.iter().find(|key| key.name == name);
     let (allowed, default) = key.map_or(("", ""), |key| (&key.allowed, &key.value));
-    let advice = match &wrong.advice {
-        Some(advice) => advice.clone(),
-        None => format!("correct it, or remove the key for its default, {default}"),
+    let remedy = match &invalid.remedy {
+        Some(remedy) => remedy.clone(),
+        None => format!("correct it, or remove the key to use its default, {default}"),
     };
     format!(
-        "[{}] {name}: {} {}; allowed: {allowed}; {advice}",
+        "[{}] {name}: {} {}; allowed: {allowed}; {remedy}",
         section.name,
         shorten(&value),
-        wrong.what
+        invalid.problem
     )
 }
 
-fn unknown_section(sections: &[Section], name: &str) -> String {
+fn unknown_section(sections: &[SectionDescription], name: &str) -> String {
     let names = || sections.iter().map(|section| section.name);
     match nearest(name, names()) {
         Some(near) => format!("[{name}]: unknown section; did you mean [{near}]?"),
@@ -283,49 +305,67 @@ fn unknown_section(sections: &[Section], name: &str) -> String {
     }
 }
 
-fn stray_key(sections: &[Section], name: &str) -> String {
-    let homes = homes(sections, name);
-    if homes.is_empty() {
-        format!("{name}: unknown key, and outside of any section; remove it")
+fn key_outside_section(sections: &[SectionDescription], name: &str) -> String {
+    let renamed = RENAMED_KEYS.iter().find(|(_, old, _)| *old == name);
+    if let Some((section, old, new)) = renamed {
+        return format!(
+            "{name}: `{old}` is now `{new}`; rename the key, and move it below [{section}]"
+        );
+    }
+    let owners = sections_with_key(sections, name);
+    if owners.is_empty() {
+        format!("{name}: unknown key outside of a section; remove it")
     } else {
         format!(
-            "{name}: stands before any section; move it below {}",
-            homes.join(" or ")
+            "{name}: this key is outside of a section; move it below {}",
+            owners.join(" or ")
         )
     }
 }
 
-fn unknown_key(sections: &[Section], section: &Section, name: &str) -> String {
-    let homes = homes(sections, name);
+fn unknown_key(
+    sections: &[SectionDescription],
+    section: &SectionDescription,
+    name: &str,
+) -> String {
+    let section_name = section.name;
+    let renamed = RENAMED_KEYS
+        .iter()
+        .find(|(section, old, _)| (*section, *old) == (section_name, name));
+    if let Some((_, old, new)) = renamed {
+        return format!("[{section_name}] {name}: `{old}` is now `{new}`; rename the key");
+    }
+    let owners = sections_with_key(sections, name);
     let names = || section.keys.iter().map(|key| key.name);
-    let advice = if !homes.is_empty() {
-        format!("it belongs in {}", homes.join(" or "))
+    let remedy = if !owners.is_empty() {
+        format!("it belongs in {}", owners.join(" or "))
     } else if let Some(near) = nearest(name, names()) {
         format!("did you mean {near}?")
     } else {
         format!(
-            "the keys here are {}",
+            "the keys of this section are {}",
             names().collect::<Vec<_>>().join(", ")
         )
     };
-    format!("[{}] {name}: unknown key; {advice}", section.name)
+    format!("[{section_name}] {name}: unknown key; {remedy}")
 }
 
-/// The sections that have a key of this name.
-fn homes(sections: &[Section], key: &str) -> Vec<String> {
-    let has = |section: &&Section| section.keys.iter().any(|known| known.name == key);
+/// Returns the sections that have a key of this name, in brackets.
+fn sections_with_key(sections: &[SectionDescription], key: &str) -> Vec<String> {
+    let has_key =
+        |section: &&SectionDescription| section.keys.iter().any(|known| known.name == key);
     sections
         .iter()
-        .filter(has)
+        .filter(has_key)
         .map(|section| format!("[{}]", section.name))
         .collect()
 }
 
-/// A value or line as a message can carry it.
+/// Returns the first line of a quoted value, cut to a length that fits a message.
 fn shorten(source: &str) -> String {
-    const MAX: usize = 60;
+    const MAX_CHARS: usize = 60;
     let line = source.trim().lines().next().unwrap_or_default();
-    let short: String = line.chars().take(MAX).collect();
+    let short: String = line.chars().take(MAX_CHARS).collect();
     let cut = short.len() < source.trim().len();
     if cut { short + "..." } else { short }
 }

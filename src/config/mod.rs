@@ -1,4 +1,4 @@
-//! Text to a checked [`Config`]: each key described once, every fault named with file, line and key.
+//! The configuration: files are read, checked and made into the settings of the other modules.
 #![forbid(unsafe_code)]
 
 mod address_types;
@@ -17,10 +17,10 @@ mod value_types;
 #[cfg(test)]
 mod test_support;
 
-pub use address_types::{Listen, Source};
+pub use address_types::{Listen, NetworkSource};
 pub use diagnostics::{Diagnostic, Errors};
 pub use lists::Lists;
-pub use loader::Loaded;
+pub use loader::LoadedConfig;
 pub use sample::sample;
 pub use schema::Config;
-pub use settings::FILES_BESIDE;
+pub use settings::RESERVED_FILES;

@@ -1,10 +1,26 @@
-//! The sample configuration.
+//! The sample configuration, which `tbtt --print-default-config` prints.
 
 use super::schema::Config;
 
-/// The default configuration as a file: every key commented out below its help.
+/// Number of columns that a line may have.
+const MAX_COLUMNS: usize = 79;
+
+const HEAD: &str = "\
+# Configuration of tbtt(8), the BitTorrent tracker. See also tbtt.toml(5).
+#
+# Each key is shown with its default. To change a key, remove the # before it.
+# A long list has a # on each of its lines.
+#
+# Drop-ins are read after this file: all files *.toml in the directory of the
+# same name with .d appended, in the order of their names. A key in a later file
+# replaces the same key of an earlier file completely.
+#
+# Check the configuration after every change: tbtt --check-config
+";
+
+/// Returns the default configuration as a file, in which every key is commented out below its help text.
 pub fn sample() -> String {
-    let mut sample = SAMPLE_HEAD.to_owned();
+    let mut sample = HEAD.to_owned();
     for section in Config::default().describe() {
         sample += &format!("\n{}[{}]\n", comment(&section.about.concat()), section.name);
         for key in section.keys {
@@ -17,16 +33,14 @@ pub fn sample() -> String {
     sample
 }
 
-const TERMINAL: usize = 79;
-
-/// A key and its default, a list over several lines where it is too long for one.
+/// Writes a key and its default as a comment. A list that is too long for one line is written with one value per line.
 fn commented_out(name: &str, value: &str) -> String {
     let elements = value
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
     match elements {
-        Some(elements) if 1 + name.len() + value.len() > TERMINAL => {
-            // Our own defaults, none of which has a comma within.
+        Some(elements) if 1 + name.len() + value.len() > MAX_COLUMNS => {
+            // The values come from the table of keys, and none of them contains a comma.
             let elements: String = elements
                 .split(", ")
                 .map(|element| format!("#    {element},\n"))
@@ -37,12 +51,12 @@ fn commented_out(name: &str, value: &str) -> String {
     }
 }
 
-/// `text` as comment lines that fit a terminal.
+/// Writes `text` as comment lines.
 fn comment(text: &str) -> String {
     let mut comment = String::new();
     let mut line = String::from("#");
     for word in text.split_whitespace() {
-        if line.len() + 1 + word.len() > TERMINAL {
+        if line.len() + 1 + word.len() > MAX_COLUMNS {
             comment += &line;
             comment += "\n";
             line.truncate(1);
@@ -52,17 +66,6 @@ fn comment(text: &str) -> String {
     }
     comment + &line + "\n"
 }
-
-const SAMPLE_HEAD: &str = "\
-# The configuration of tbtt(8), the BitTorrent tracker. See also tbtt.toml(5).
-#
-# Each key stands below with its default; to change it, remove the # before it,
-# which a long list has on each of its lines.
-# Files named *.toml in the directory tbtt.toml.d beside this file are read
-# after it, in the order of their names; a key in a later file replaces it as a
-# whole.
-# To see whether all is well: tbtt --check-config
-";
 
 #[cfg(test)]
 mod tests {
@@ -74,7 +77,7 @@ mod tests {
     use crate::log;
 
     #[test]
-    fn the_sample_reads_back_as_the_default() {
+    fn sample_sets_every_key_to_its_default() {
         let sample = sample();
         let is_key = |line: &str| {
             line.strip_prefix('#').is_some_and(|rest| {
@@ -83,18 +86,18 @@ mod tests {
                     || rest.starts_with(']')
             })
         };
-        let live: Vec<_> = sample
+        let uncommented: Vec<_> = sample
             .lines()
             .map(|line| if is_key(line) { &line[1..] } else { line })
             .collect();
-        let live = live.join("\n");
+        let uncommented = uncommented.join("\n");
         assert_eq!(config(&sample), Config::default());
 
-        // Over a base in which every key is another, so that each must really have been set.
+        // Two keys differ from their defaults before, so this checks that the sample sets them.
         let mut loader = Loader::default();
         loader.config.http.listen.clear();
         loader.config.log.level = log::Level::Debug;
-        loader.add_text(Path::new("t"), &live);
+        loader.add_text(Path::new("t"), &uncommented);
         let loaded = loader.finish().unwrap();
         assert_eq!(loaded.config, Config::default());
         let keys: usize = Config::default()
@@ -102,11 +105,11 @@ mod tests {
             .iter()
             .map(|section| section.keys.len())
             .sum();
-        assert_eq!(loaded.places.len(), keys);
+        assert_eq!(loaded.locations.len(), keys);
     }
 
     #[test]
-    fn the_sample_fits_a_terminal() {
+    fn sample_fits_terminal() {
         for line in sample().lines() {
             assert!(line.len() <= 79, "{line}");
         }

@@ -1,4 +1,4 @@
-//! Each part's own settings.
+//! Settings of the other modules, made from the configuration.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::loader::Loaded;
-use super::schema::{Cluster, Config, Http};
+use super::loader::LoadedConfig;
+use super::schema::{ClusterSection, Config, HttpSection};
 use crate::cluster;
 use crate::log;
 use crate::os::privileges;
@@ -15,12 +15,12 @@ use crate::protocol::http::{self as protocol, Paths};
 use crate::protocol::udp;
 use crate::server::http::forwarded::{self as proxy, ForwardingHeader};
 use crate::server::http::handler as http;
-use crate::status::endpoint as views;
+use crate::status::endpoint as status_endpoint;
 use crate::tracker::rate_limit::{self, Rate, RateLimiter};
 use crate::tracker::{self, HostKey};
 
-/// Each part's own settings.
-impl Loaded {
+impl LoadedConfig {
+    /// Returns the settings of the log.
     pub fn log_settings(&self) -> log::Settings {
         log::Settings {
             target: self.config.log.target,
@@ -31,7 +31,9 @@ impl Loaded {
         }
     }
 
-    /// `seed` keys the budgets, which begin with full buckets.
+    /// Returns the settings of the tracker.
+    ///
+    /// `seed` seeds the hashes of the rate limiters. The rate limiters are new, so all their buckets are full.
     pub fn tracker_settings(&self, seed: u64) -> tracker::Settings {
         let Config {
             tracker,
@@ -40,7 +42,7 @@ impl Loaded {
             cluster,
             ..
         } = &self.config;
-        let budget = |per_minute, burst| self.budget(per_minute, burst, seed);
+        let rate_limiter = |per_minute, burst| self.rate_limiter(per_minute, burst, seed);
         tracker::Settings {
             open: torrents.open,
             interval: tracker.interval,
@@ -56,19 +58,20 @@ impl Loaded {
                 .map(Into::into),
             announces: tracker::AccessPolicy {
                 access: self.lists.announce.clone(),
-                budget: budget(limits.announces, limits.announces_burst),
+                budget: rate_limiter(limits.announces, limits.announces_burst),
             },
             scrapes: tracker::AccessPolicy {
                 access: self.lists.scrape.clone(),
-                budget: budget(limits.scrapes, limits.scrapes_burst),
+                budget: rate_limiter(limits.scrapes, limits.scrapes_burst),
             },
             local_networks: self.lists.local_networks.clone(),
-            // The catalog knows which ids they are for.
+            // The catalog sets these, because it knows which info-hashes belong to one torrent.
             notices: HashMap::new(),
             host_key: (cluster.url.as_ref()).map(|_| HostKey::new(&cluster.name)),
         }
     }
 
+    /// Returns the settings of the HTTP server. `seed` seeds the hash of the rate limiter for connections.
     pub fn http_settings(&self, seed: u64) -> http::Settings {
         let Config {
             http,
@@ -78,15 +81,15 @@ impl Loaded {
             ..
         } = &self.config;
         http::Settings {
-            paths: Paths::new(&http.announce_path).expect("checked when it was read"),
+            paths: Paths::new(&http.announce_path).expect("AnnouncePath has checked it"),
             protocol: protocol::Settings {
                 max_scrape: tracker.max_scrape as usize,
                 full_scrape: tracker.full_scrape,
-                believed: self.lists.believed.clone(),
+                believed: self.lists.trust_ip_params_from.clone(),
             },
             header_timeout: Duration::from_secs(http.header_timeout.into()),
             idle_timeout: Duration::from_secs(http.idle_timeout.into()),
-            max_connections: http.connections_that_fit(privileges::open_files()),
+            max_connections: http.max_connections_within(privileges::open_files()),
             max_connections_per_network: http.max_connections_per_network,
             proxies: proxy::Settings {
                 trusted: self.lists.trusted.clone(),
@@ -95,19 +98,20 @@ impl Loaded {
                     _ => ForwardingHeader::XForwardedFor,
                 },
             },
-            connections: self.budget(limits.connections, limits.connections_burst, seed),
-            views: Arc::new(self.view_settings()),
+            connections: self.rate_limiter(limits.connections, limits.connections_burst, seed),
+            views: Arc::new(self.status_settings()),
         }
     }
 
-    fn view_settings(&self) -> views::Settings {
+    /// Returns the settings of the status page and the metrics.
+    fn status_settings(&self) -> status_endpoint::Settings {
         let Config {
             status, metrics, ..
         } = &self.config;
-        views::Settings {
+        status_endpoint::Settings {
             status_path: status.path.clone(),
             status_access: self.lists.status.clone(),
-            torrents: status.torrents,
+            torrents: status.serve_torrents,
             announce_urls: status.announce_urls.clone(),
             metrics_path: metrics.path.clone(),
             metrics_access: self.lists.metrics.clone(),
@@ -115,17 +119,18 @@ impl Loaded {
         }
     }
 
+    /// Returns the settings of the UDP protocol.
     pub fn udp_settings(&self) -> udp::Settings {
         udp::Settings {
-            believed: self.lists.believed.clone(),
+            believed: self.lists.trust_ip_params_from.clone(),
             connection_lifetime: self.config.udp.connection_lifetime,
-            bad_ids: self.config.udp.bad_ids,
+            bad_ids: self.config.udp.invalid_connection_ids,
             max_payload: self.config.udp.max_payload as usize,
         }
     }
 
-    /// `None` for no limit.
-    fn budget(&self, per_minute: u32, burst: u32, seed: u64) -> Option<Arc<RateLimiter>> {
+    /// Returns a rate limiter, or `None` if `per_minute` is 0, which means no limit.
+    fn rate_limiter(&self, per_minute: u32, burst: u32, seed: u64) -> Option<Arc<RateLimiter>> {
         let rate = Rate {
             per_minute: NonZeroU32::new(per_minute)?,
             burst: NonZeroU32::new(burst)?,
@@ -137,7 +142,7 @@ impl Loaded {
             v6_56: times(4),
             v6_48: times(16),
             exempt: self.lists.exempt.clone(),
-            places: self.config.limits.remembered as usize,
+            places: self.config.limits.table_entries as usize,
         };
         Some(Arc::new(RateLimiter::new(
             settings,
@@ -146,14 +151,17 @@ impl Loaded {
     }
 }
 
-/// How many open files the daemon needs beside connections: sockets, directories, a snapshot, the configuration.
-pub const FILES_BESIDE: u64 = 64;
+/// Number of open files that are reserved for uses other than connections: sockets, directories, the snapshot and the
+/// configuration.
+pub const RESERVED_FILES: u64 = 64;
 
-impl Http {
-    /// Strangers shall not take what a snapshot or a reload needs, so the limit of open files limits connections as well.
-    fn connections_that_fit(&self, open_files: Option<u64>) -> usize {
+impl HttpSection {
+    /// Returns the maximum number of connections that the limit on open files allows, which is at least 1.
+    ///
+    /// Connections must not use up the files that a snapshot or a reload needs.
+    fn max_connections_within(&self, open_files: Option<u64>) -> usize {
         let wanted = self.max_connections as usize;
-        let room = open_files.map(|files| files.saturating_sub(FILES_BESIDE).max(1));
+        let room = open_files.map(|files| files.saturating_sub(RESERVED_FILES).max(1));
         room.map_or(wanted, |room| {
             wanted.min(usize::try_from(room).unwrap_or(usize::MAX))
         })
@@ -161,9 +169,9 @@ impl Http {
 }
 
 impl Config {
-    /// `None` for a tracker that stands alone.
+    /// Returns the settings of the cluster, or `None` if the tracker is not in a cluster.
     pub fn cluster_settings(&self) -> Option<cluster::Settings> {
-        let Cluster {
+        let ClusterSection {
             url,
             name,
             user,
@@ -182,7 +190,7 @@ impl Config {
         })
     }
 
-    /// How long a torrent may be without a seed, in seconds.
+    /// Returns the number of seconds that a listed torrent may be without a seeder before it is reported.
     pub fn seedless_after(&self) -> u32 {
         match self.torrents.seedless_after {
             0 => self.tracker.interval,
@@ -190,7 +198,7 @@ impl Config {
         }
     }
 
-    /// How many threads serve.
+    /// Returns the number of threads that serve clients.
     pub fn worker_count(&self) -> usize {
         match self.tracker.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -201,56 +209,66 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_support::read;
+    use super::super::test_support::load;
     use super::*;
     use crate::tracker::Time;
 
     #[test]
-    fn connections_leave_files_for_the_daemon() {
-        let http = Http::default();
-        for (open_files, fit) in [
+    fn open_file_limit_caps_connections() {
+        let http = HttpSection::default();
+        for (open_files, expected) in [
             (None, 16384),
             (Some(1 << 20), 16384),
-            (Some(16384 + FILES_BESIDE), 16384),
-            (Some(16383 + FILES_BESIDE), 16383),
-            (Some(FILES_BESIDE), 1),
+            (Some(16384 + RESERVED_FILES), 16384),
+            (Some(16383 + RESERVED_FILES), 16383),
+            (Some(RESERVED_FILES), 1),
             (Some(0), 1),
         ] {
-            assert_eq!(http.connections_that_fit(open_files), fit, "{open_files:?}");
+            let connections = http.max_connections_within(open_files);
+            assert_eq!(connections, expected, "{open_files:?}");
         }
     }
 
     #[test]
-    fn networks_given_replace_the_default() {
-        let default = read(&[]).unwrap();
-        let own = read(&[(
+    fn configured_networks_replace_default() {
+        let default = load(&[]).unwrap();
+        let custom = load(&[(
             "t",
             "[access]\nlocal_networks = ['192.0.2.0/24']\n[limits]\nexempt = []",
         )])
         .unwrap();
-        let (here, there) = ("192.0.2.1".parse().unwrap(), "fe80::1".parse().unwrap());
-        let local = |loaded: &Loaded, address| loaded.lists.local_networks.of(address).is_some();
-        assert!(!local(&default, here) && local(&default, there));
-        assert!(local(&own, here) && !local(&own, there));
-        let home = "127.0.0.1".parse().unwrap();
-        assert!(default.lists.exempt.hold(home) && !own.lists.exempt.hold(home));
+        let is_local = |loaded: &LoadedConfig, address: &str| {
+            let networks = &loaded.lists.local_networks;
+            networks.of(address.parse().unwrap()).is_some()
+        };
+        assert!(!is_local(&default, "192.0.2.1") && is_local(&default, "fe80::1"));
+        assert!(is_local(&custom, "192.0.2.1") && !is_local(&custom, "fe80::1"));
+        let loopback = "127.0.0.1".parse().unwrap();
+        assert!(default.lists.exempt.hold(loopback) && !custom.lists.exempt.hold(loopback));
     }
 
     #[test]
-    fn without_a_limit_there_is_no_budget() {
+    fn zero_disables_rate_limit() {
         let text = "[limits]\nannounces = 0\nscrapes = 1\nscrapes_burst = 1\nexempt = []";
-        let settings = read(&[("t", text)]).unwrap().tracker_settings(7);
+        let settings = load(&[("t", text)]).unwrap().tracker_settings(7);
         assert!(settings.announces.budget.is_none());
+        assert!(settings.scrapes.budget.is_some());
+    }
+
+    #[test]
+    fn wider_ipv6_networks_have_higher_limits() {
+        let text = "[limits]\nscrapes = 1\nscrapes_burst = 1\nexempt = []";
+        let settings = load(&[("t", text)]).unwrap().tracker_settings(7);
         let scrapes = settings.scrapes.budget.unwrap();
         let take = |address: &str| scrapes.take(Time(0), address.parse().unwrap()).is_ok();
         assert!(take("192.0.2.1") && !take("192.0.2.1") && take("192.0.2.2"));
-        // Of one /56: four times what a /64 has.
+        // A /56 has four times the limit of a /64.
         for net in 0..4 {
             assert!(take(&format!("2001:db8:0:{net}::1")));
             assert!(!take(&format!("2001:db8:0:{net}::2")));
         }
         assert!(!take("2001:db8:0:4::1"));
-        // Of one /48: sixteen times, four of which are spent.
+        // A /48 has sixteen times the limit. Four of these tokens are used already.
         for net in 1..=12 {
             assert!(take(&format!("2001:db8:0:{:x}::1", net << 8)), "{net}");
         }

@@ -1,13 +1,15 @@
-//! The known name that a text is likely a slip of.
+//! Suggestions for misspelled names.
 
-/// The known name that `name` is likely a slip of, if one is near enough.
+/// Returns the known name that `name` is probably a misspelling of, if one is similar enough.
+///
+/// At most one character in three may differ. Letter case, and the difference between `-` and `_`, are ignored.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name: Vec<char> = name.to_lowercase().replace('-', "_").chars().collect();
-    let near = known.map(|known| (edits(&name, known), known)).min()?;
-    (near.0 <= name.len().div_ceil(3)).then_some(near.1)
+    let (distance, nearest) = known.map(|known| (edits(&name, known), known)).min()?;
+    (distance <= name.len().div_ceil(3)).then_some(nearest)
 }
 
-/// How many characters must be added, removed or changed to get from `a` to `b` (Levenshtein).
+/// Returns the number of characters to add, remove or change to turn `a` into `b` (Levenshtein distance).
 fn edits(a: &[char], b: &str) -> usize {
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for c in b.chars() {
@@ -20,4 +22,27 @@ fn edits(a: &[char], b: &str) -> usize {
         }
     }
     row[a.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_similar_name() {
+        let known = || ["interval", "min_interval", "numwant"].into_iter();
+        assert_eq!(nearest("intervall", known()), Some("interval"));
+        assert_eq!(nearest("Min-Interval", known()), Some("min_interval"));
+        assert_eq!(nearest("numwat", known()), Some("numwant"));
+        assert_eq!(nearest("rotate", known()), None);
+    }
+
+    #[test]
+    fn counts_edits() {
+        let distance = |a: &str, b| edits(&a.chars().collect::<Vec<_>>(), b);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
 }

@@ -1,4 +1,4 @@
-//! What a file says, before anyone asks whether it may: TOML values that remember where they stood.
+//! TOML values with their position in the file, before they are checked.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-/// A value as written. `toml::Value` would do, but it forgets the place, and an operator needs the line.
+/// A value of a file. It replaces `toml::Value`, which does not keep the position: errors name the line.
 #[derive(Debug)]
 pub(super) enum TomlValue {
     Text(String),
@@ -19,13 +19,13 @@ pub(super) enum TomlValue {
 }
 
 impl TomlValue {
-    /// What it is, as the second half of "X is ...".
-    pub(super) fn kind(&self) -> &'static str {
+    /// Returns the name of the type, as text to follow "X is ".
+    pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
             Self::Number(_) => "a number",
             Self::Fraction => "a fraction",
-            Self::Boolean(_) => "true or false",
+            Self::Boolean(_) => "a boolean",
             Self::Date => "a date or time",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -33,16 +33,18 @@ impl TomlValue {
     }
 }
 
-/// A whole file: its top-level names. These have no place of their own, because toml 0.8 refuses to tell that of
-/// a section which only `section.key = value` brought about.
+/// The top-level names and values of a file.
+///
+/// They have no positions, because toml 0.8 reports none for a section that exists only as `section.key = value`.
 pub(super) struct Document(pub(super) Vec<(String, TomlValue)>);
 
-/// Why a text is no TOML.
+/// The reason why a text is not TOML.
 pub(super) struct SyntaxError {
     pub(super) message: String,
     pub(super) span: Option<Range<usize>>,
 }
 
+/// Parses the text of a file.
 pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
     toml::from_str(text).map_err(|error| SyntaxError {
         message: error.message().lines().collect::<Vec<_>>().join(": "),
@@ -50,23 +52,25 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
     })
 }
 
-/// The line of `offset`, from 1.
+/// Returns the line of the byte at `offset`, from 1.
 pub(super) fn line_at(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     1 + before.filter(|byte| **byte == b'\n').count()
 }
 
-/// The first line that opens with `name`, in brackets or not: where a section or a stray key is likely to stand.
+/// Returns the first line that starts with `name`, with or without brackets.
+///
+/// It is probably the line of a section, or of a key outside of a section, for which the parser has no position.
 pub(super) fn line_of_name(text: &str, name: &str) -> Option<usize> {
-    let opens = |line: &str| {
+    let starts = |line: &str| {
         let rest = line.trim_start_matches(['[', ' ', '\t', '"', '\'', '\u{feff}']);
         let rest = rest.strip_prefix(name)?;
         (!rest.starts_with(|c: char| c.is_alphanumeric() || "_-".contains(c))).then_some(())
     };
-    Some(1 + text.lines().position(|line| opens(line).is_some())?)
+    Some(1 + text.lines().position(|line| starts(line).is_some())?)
 }
 
-// How the toml crate hands a date to code that knows no dates.
+// The toml crate passes a date as a map with this single name to code that has no type for dates.
 const DATE: &str = "$__toml_private_datetime";
 
 impl<'de> Deserialize<'de> for TomlValue {
@@ -108,8 +112,8 @@ impl<'de> Visitor<'de> for TomlVisitor {
         Ok(TomlValue::Fraction)
     }
 
-    fn visit_bool<E>(self, switch: bool) -> Result<TomlValue, E> {
-        Ok(TomlValue::Boolean(switch))
+    fn visit_bool<E>(self, value: bool) -> Result<TomlValue, E> {
+        Ok(TomlValue::Boolean(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<TomlValue, A::Error> {
@@ -141,7 +145,7 @@ impl<'de> Deserialize<'de> for Document {
             type Value = Document;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("sections")
+                f.write_str("a table of sections")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Document, A::Error> {

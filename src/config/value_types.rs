@@ -1,4 +1,4 @@
-//! The kinds of value that a key may hold: how each is read, what it allows, how it is written.
+//! Types of the values of keys: each parses a value, describes the allowed values, and writes a value.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,66 +11,77 @@ use toml::Spanned;
 use super::suggest::nearest;
 use super::toml_value::TomlValue;
 
-/// One kind of value. The table in `config.rs` names one for each key.
+/// A type of values. The table in `schema.rs` names the type of each key.
 pub(super) trait ValueType {
     type Value;
 
-    /// What may be written, to follow "allowed: ".
+    /// Returns the allowed values, as text to follow "allowed: ".
     fn allowed(&self) -> String;
 
-    /// The value, or each thing that is wrong with it.
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Self::Value, Vec<InvalidValue>>;
+    /// Parses a value of a file.
+    ///
+    /// # Errors
+    /// Returns every problem of the value. A list can have several.
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Self::Value, Vec<InvalidValue>>;
 
-    /// `value` as TOML; reading it back gives `value`.
+    /// Writes `value` as TOML. Parsing that returns `value` again.
     fn write(&self, value: &Self::Value) -> String;
 }
 
-/// Something wrong with a value: where, what (to follow the value), and what to do if better advice is at hand than
-/// to correct it.
+/// A problem of a value.
 pub(super) struct InvalidValue {
+    /// The position of the value in the file, in bytes.
     pub(super) span: Range<usize>,
-    pub(super) what: String,
-    pub(super) advice: Option<String>,
+    /// The problem, as text to follow the value.
+    pub(super) problem: String,
+    /// The remedy; `None` if it is only to correct the value or to remove the key.
+    pub(super) remedy: Option<String>,
 }
 
 impl InvalidValue {
-    pub(super) fn one(
-        given: &Spanned<TomlValue>,
-        what: impl Into<String>,
-        advice: Option<String>,
+    /// Returns the problem as the only problem of `value`.
+    pub(super) fn single(
+        value: &Spanned<TomlValue>,
+        problem: impl Into<String>,
+        remedy: Option<String>,
     ) -> Vec<Self> {
         vec![Self {
-            span: given.span(),
-            what: what.into(),
-            advice,
+            span: value.span(),
+            problem: problem.into(),
+            remedy,
         }]
     }
 }
 
-fn wrong_kind(
-    given: &Spanned<TomlValue>,
-    wanted: &str,
-    advice: Option<String>,
+fn wrong_type(
+    value: &Spanned<TomlValue>,
+    expected: &str,
+    remedy: Option<String>,
 ) -> Vec<InvalidValue> {
-    let what = format!("is {}, not {wanted}", given.get_ref().kind());
-    InvalidValue::one(given, what, advice)
+    let problem = format!("is {}, not {expected}", value.get_ref().type_name());
+    InvalidValue::single(value, problem, remedy)
 }
 
+/// Writes text as TOML, in double quotes.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-pub(super) fn text_of(given: &Spanned<TomlValue>) -> Result<&str, Vec<InvalidValue>> {
-    match given.get_ref() {
+/// Returns the text of a value.
+///
+/// # Errors
+/// Returns a problem if the value is not text.
+pub(super) fn text_of(value: &Spanned<TomlValue>) -> Result<&str, Vec<InvalidValue>> {
+    match value.get_ref() {
         TomlValue::Text(text) => Ok(text),
         TomlValue::Number(_) | TomlValue::Fraction | TomlValue::Date | TomlValue::Boolean(_) => {
-            Err(wrong_kind(
-                given,
+            Err(wrong_type(
+                value,
                 "text",
                 Some("write it in double quotes".to_owned()),
             ))
         }
-        TomlValue::List(_) | TomlValue::Table(_) => Err(wrong_kind(given, "text", None)),
+        TomlValue::List(_) | TomlValue::Table(_) => Err(wrong_type(value, "text", None)),
     }
 }
 
@@ -84,15 +95,15 @@ impl ValueType for Boolean {
         "true or false".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<bool, Vec<InvalidValue>> {
-        match given.get_ref() {
-            TomlValue::Boolean(switch) => Ok(*switch),
-            TomlValue::Text(text) if text == "true" || text == "false" => Err(wrong_kind(
-                given,
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<bool, Vec<InvalidValue>> {
+        match value.get_ref() {
+            TomlValue::Boolean(value) => Ok(*value),
+            TomlValue::Text(text) if text == "true" || text == "false" => Err(wrong_type(
+                value,
                 "true or false",
                 Some("write it without quotes".to_owned()),
             )),
-            _ => Err(wrong_kind(given, "true or false", None)),
+            _ => Err(wrong_type(value, "true or false", None)),
         }
     }
 
@@ -101,23 +112,23 @@ impl ValueType for Boolean {
     }
 }
 
-/// A whole number of something, both ends of the range allowed.
-pub(super) struct Number {
+/// A whole number in an inclusive range, with a unit.
+pub(super) struct WholeNumber {
     range: RangeInclusive<u32>,
     unit: &'static str,
 }
 
-/// A number of `unit`s (plural).
-pub(super) fn number(range: RangeInclusive<u32>, unit: &'static str) -> Number {
-    Number { range, unit }
+/// Returns the type of numbers in `range`. The unit is written after the range, so it is in the plural.
+pub(super) fn number(range: RangeInclusive<u32>, unit: &'static str) -> WholeNumber {
+    WholeNumber { range, unit }
 }
 
-/// A time in whole seconds.
-pub(super) fn seconds(range: RangeInclusive<u32>) -> Number {
+/// Returns the type of times in whole seconds.
+pub(super) fn seconds(range: RangeInclusive<u32>) -> WholeNumber {
     number(range, "seconds")
 }
 
-impl ValueType for Number {
+impl ValueType for WholeNumber {
     type Value = u32;
 
     fn allowed(&self) -> String {
@@ -125,26 +136,26 @@ impl ValueType for Number {
         format!("{low} to {high} {}", self.unit)
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<u32, Vec<InvalidValue>> {
-        let number = match given.get_ref() {
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<u32, Vec<InvalidValue>> {
+        let number = match value.get_ref() {
             TomlValue::Number(number) => *number,
             TomlValue::Text(text) if text.parse::<i128>().is_ok() => {
-                let advice = "write it without quotes".to_owned();
-                return Err(wrong_kind(given, "a number", Some(advice)));
+                let remedy = "write it without quotes".to_owned();
+                return Err(wrong_type(value, "a number", Some(remedy)));
             }
             TomlValue::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
-                let advice = "write the number alone, without quotes".to_owned();
-                return Err(wrong_kind(given, "a number", Some(advice)));
+                let remedy = "write the number alone, without quotes".to_owned();
+                return Err(wrong_type(value, "a number", Some(remedy)));
             }
-            TomlValue::Fraction => return Err(wrong_kind(given, "a whole number", None)),
-            _ => return Err(wrong_kind(given, "a number", None)),
+            TomlValue::Fraction => return Err(wrong_type(value, "a whole number", None)),
+            _ => return Err(wrong_type(value, "a number", None)),
         };
         if number < i128::from(*self.range.start()) {
-            return Err(InvalidValue::one(given, "is too small", None));
+            return Err(InvalidValue::single(value, "is too small", None));
         }
         match u32::try_from(number) {
             Ok(number) if self.range.contains(&number) => Ok(number),
-            _ => Err(InvalidValue::one(given, "is too large", None)),
+            _ => Err(InvalidValue::single(value, "is too large", None)),
         }
     }
 
@@ -153,16 +164,17 @@ impl ValueType for Number {
     }
 }
 
-/// One of a few words, which are what `T` reads and shows itself as.
+/// One of a few words, which `T` parses and displays.
 pub(super) struct Keyword<T> {
     words: &'static [&'static str],
-    of: PhantomData<T>,
+    value: PhantomData<T>,
 }
 
-pub(super) fn words<T>(words: &'static [&'static str]) -> Keyword<T> {
+/// Returns the type of values of `T` that are written as one of `words`.
+pub(super) fn keyword<T>(words: &'static [&'static str]) -> Keyword<T> {
     Keyword {
         words,
-        of: PhantomData,
+        value: PhantomData,
     }
 }
 
@@ -177,14 +189,14 @@ impl<T: FromStr + fmt::Display> ValueType for Keyword<T> {
         }
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<T, Vec<InvalidValue>> {
-        let text = text_of(given)?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<T, Vec<InvalidValue>> {
+        let text = text_of(value)?;
         let known = self.words.contains(&text);
-        let value = text.parse().ok().filter(|_| known);
-        value.ok_or_else(|| {
+        let parsed = text.parse().ok().filter(|_| known);
+        parsed.ok_or_else(|| {
             let near = nearest(text, self.words.iter().copied());
-            let advice = near.map(|word| format!("did you mean {}?", quoted(word)));
-            InvalidValue::one(given, "is none of the words", advice)
+            let remedy = near.map(|word| format!("did you mean {}?", quoted(word)));
+            InvalidValue::single(value, "is not an allowed word", remedy)
         })
     }
 
@@ -193,31 +205,32 @@ impl<T: FromStr + fmt::Display> ValueType for Keyword<T> {
     }
 }
 
-/// Keyword for people, in one line.
-pub(super) struct Text {
+/// One line of text for people.
+pub(super) struct TextLine {
     max_bytes: usize,
 }
 
-pub(super) fn text(max_bytes: usize) -> Text {
-    Text { max_bytes }
+/// Returns the type of text of up to `max_bytes` bytes.
+pub(super) fn text(max_bytes: usize) -> TextLine {
+    TextLine { max_bytes }
 }
 
-impl ValueType for Text {
+impl ValueType for TextLine {
     type Value = String;
 
     fn allowed(&self) -> String {
         format!("one line of text, up to {} bytes", self.max_bytes)
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
-        let text = text_of(given)?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
+        let text = text_of(value)?;
         if text.len() > self.max_bytes {
-            let what = format!("is too long, {} bytes", text.len());
-            Err(InvalidValue::one(given, what, None))
+            let problem = format!("is too long: {} bytes", text.len());
+            Err(InvalidValue::single(value, problem, None))
         } else if text.contains(char::is_control) {
-            Err(InvalidValue::one(
-                given,
-                "has a line break or another control character",
+            Err(InvalidValue::single(
+                value,
+                "contains a line break or another control character",
                 None,
             ))
         } else {
@@ -230,7 +243,7 @@ impl ValueType for Text {
     }
 }
 
-/// A file or directory, wherever the daemon was started from.
+/// The absolute path of a file or directory, which does not depend on the working directory of the daemon.
 pub(super) struct AbsolutePath;
 
 impl ValueType for AbsolutePath {
@@ -240,14 +253,22 @@ impl ValueType for AbsolutePath {
         "an absolute path".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<PathBuf, Vec<InvalidValue>> {
-        let text = text_of(given)?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<PathBuf, Vec<InvalidValue>> {
+        let text = text_of(value)?;
         let path = Path::new(text);
         if !path.is_absolute() {
-            let advice = "write the whole path, from / on".to_owned();
-            Err(InvalidValue::one(given, "is not absolute", Some(advice)))
+            let remedy = "write the whole path, starting with /".to_owned();
+            Err(InvalidValue::single(
+                value,
+                "is not an absolute path",
+                Some(remedy),
+            ))
         } else if text.contains('\0') {
-            Err(InvalidValue::one(given, "has a NUL character", None))
+            Err(InvalidValue::single(
+                value,
+                "contains a NUL character",
+                None,
+            ))
         } else {
             Ok(path.to_owned())
         }
@@ -258,7 +279,7 @@ impl ValueType for AbsolutePath {
     }
 }
 
-/// A value, or empty text for none.
+/// A value, or empty text, which means no value.
 pub(super) struct OrEmpty<R>(pub(super) R);
 
 impl<R: ValueType> ValueType for OrEmpty<R> {
@@ -268,10 +289,10 @@ impl<R: ValueType> ValueType for OrEmpty<R> {
         format!("{} or \"\"", self.0.allowed())
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Self::Value, Vec<InvalidValue>> {
-        match given.get_ref() {
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Self::Value, Vec<InvalidValue>> {
+        match value.get_ref() {
             TomlValue::Text(text) if text.is_empty() => Ok(None),
-            _ => self.0.read(given).map(Some),
+            _ => self.0.parse(value).map(Some),
         }
     }
 
@@ -283,20 +304,20 @@ impl<R: ValueType> ValueType for OrEmpty<R> {
     }
 }
 
-/// A path as it stands in a URL.
+/// Parses the path of a URL.
 fn url_path<'a>(
-    given: &'a Spanned<TomlValue>,
+    value: &'a Spanned<TomlValue>,
     example: &str,
 ) -> Result<&'a str, Vec<InvalidValue>> {
-    let path = text_of(given)?;
-    let in_a_url = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+    let path = text_of(value)?;
+    let allowed = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
     if !path.starts_with('/') {
-        let advice = Some(format!("write for example {}", quoted(example)));
-        Err(InvalidValue::one(given, "does not start with /", advice))
-    } else if let Some(c) = path.chars().find(|c| !in_a_url(*c)) {
-        Err(InvalidValue::one(
-            given,
-            format!("has {c:?}, which no path may have"),
+        let remedy = Some(format!("write, for example, {}", quoted(example)));
+        Err(InvalidValue::single(value, "does not start with /", remedy))
+    } else if let Some(c) = path.chars().find(|c| !allowed(*c)) {
+        Err(InvalidValue::single(
+            value,
+            format!("contains {c:?}, which is not allowed in a path"),
             None,
         ))
     } else {
@@ -304,7 +325,7 @@ fn url_path<'a>(
     }
 }
 
-/// The path of a URL at which something is shown.
+/// The path of the URL of a page.
 pub(super) struct PagePath;
 
 impl ValueType for PagePath {
@@ -314,10 +335,10 @@ impl ValueType for PagePath {
         "a path that starts with / and does not end with it".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
-        let path = url_path(given, "/status")?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
+        let path = url_path(value, "/status")?;
         match path.ends_with('/') {
-            true => Err(InvalidValue::one(given, "ends with /", None)),
+            true => Err(InvalidValue::single(value, "ends with /", None)),
             false => Ok(path.to_owned()),
         }
     }
@@ -327,7 +348,7 @@ impl ValueType for PagePath {
     }
 }
 
-/// The path of a URL at which clients announce.
+/// The path of the announce URL. Clients derive the path of the scrape URL from its last part (BEP 48).
 pub(super) struct AnnouncePath;
 
 impl ValueType for AnnouncePath {
@@ -337,14 +358,14 @@ impl ValueType for AnnouncePath {
         "a path that starts with / and whose last part starts with announce".to_owned()
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
-        let path = url_path(given, "/announce")?;
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<String, Vec<InvalidValue>> {
+        let path = url_path(value, "/announce")?;
         let last = path.rsplit('/').next().unwrap_or_default();
         if !last.starts_with("announce") {
             let example = format!("{}/announce", path.trim_end_matches('/'));
-            let what = "leaves clients no scrape path, which they make by putting scrape for announce in the last part";
-            let advice = Some(format!("write for example {}", quoted(&example)));
-            Err(InvalidValue::one(given, what, advice))
+            let problem = "has a last part that does not start with announce, so clients cannot derive the scrape path";
+            let remedy = Some(format!("write, for example, {}", quoted(&example)));
+            Err(InvalidValue::single(value, problem, remedy))
         } else {
             Ok(path.to_owned())
         }
@@ -355,36 +376,36 @@ impl ValueType for AnnouncePath {
     }
 }
 
-/// Any number of values of one kind.
-pub(super) struct List<R>(pub(super) R);
+/// A list of values of one type.
+pub(super) struct ListOf<R>(pub(super) R);
 
-impl<R: ValueType> ValueType for List<R> {
+impl<R: ValueType> ValueType for ListOf<R> {
     type Value = Vec<R::Value>;
 
     fn allowed(&self) -> String {
         format!("a list, each {}", self.0.allowed())
     }
 
-    fn read(&self, given: &Spanned<TomlValue>) -> Result<Vec<R::Value>, Vec<InvalidValue>> {
-        let TomlValue::List(elements) = given.get_ref() else {
-            let advice = match given.get_ref() {
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Vec<R::Value>, Vec<InvalidValue>> {
+        let TomlValue::List(elements) = value.get_ref() else {
+            let remedy = match value.get_ref() {
                 TomlValue::Table(_) => None,
-                _ => Some("put it in brackets: [...]".to_owned()),
+                _ => Some("write it in brackets: [...]".to_owned()),
             };
-            return Err(wrong_kind(given, "a list", advice));
+            return Err(wrong_type(value, "a list", remedy));
         };
         let mut values = Vec::with_capacity(elements.len());
-        let mut wrong = Vec::new();
+        let mut invalid = Vec::new();
         for element in elements {
-            match self.0.read(element) {
+            match self.0.parse(element) {
                 Ok(value) => values.push(value),
-                Err(more) => wrong.extend(more),
+                Err(more) => invalid.extend(more),
             }
         }
-        if wrong.is_empty() {
+        if invalid.is_empty() {
             Ok(values)
         } else {
-            Err(wrong)
+            Err(invalid)
         }
     }
 

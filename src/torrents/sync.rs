@@ -29,7 +29,7 @@ pub struct TorrentSync {
 impl TorrentSync {
     pub fn new(config: &Config, lists: &Lists, tracker: Arc<Tracker>, clock: Clock) -> Arc<Self> {
         let torrent_sync = Self {
-            catalog: Mutex::new(Catalog::new(config.torrents.grace)),
+            catalog: Mutex::new(Catalog::new(config.torrents.removal_grace)),
             tracker,
             clock,
         };
@@ -40,7 +40,7 @@ impl TorrentSync {
     /// Takes new lists.
     pub fn set(&self, config: &Config, lists: &Lists) {
         let mut catalog = self.catalog();
-        catalog.set_grace(config.torrents.grace);
+        catalog.set_grace(config.torrents.removal_grace);
         let changes = catalog.set_lists(lists.allow.iter().copied(), lists.deny.iter().copied());
         catalog.set_notices(lists.notices.iter().cloned());
         self.tracker.set_notices(catalog.notices_by_id());
