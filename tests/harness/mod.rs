@@ -5,6 +5,7 @@
 )]
 
 pub(crate) mod http;
+pub(crate) mod tracker;
 pub(crate) mod udp;
 
 use std::fs;
