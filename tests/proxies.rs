@@ -1,4 +1,4 @@
-//! How the built daemon learns the address of a client behind a proxy.
+//! Clients behind proxies: forwarding headers, the PROXY protocol, and Unix sockets.
 
 mod harness;
 
@@ -8,44 +8,44 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use harness::Daemon;
 use harness::http::Connection;
 use harness::tracker::{
-    Id, Mirror, NAMELESS, PROXY, SERVED, TOO_OFTEN, Tracker, UNWELCOME, V4, V6, announce,
-    announce_with, loopback, some_id, verdict,
+    ADDRESS_REFUSED, InfoHash, Mirror, NO_CLIENT_ADDRESS, PROXY, RATE_LIMITED, SERVED, Tracker, V4,
+    V6, announce, announce_with, loopback, new_info_hash, outcome,
 };
 
 const VICTIM: &str = "198.51.100.66";
 const VICTIM_V6: &str = "2001:db8:bad::66";
 
-/// All that are handed out of a swarm, of both families. Those who ask are of this machine, and so are given its peers too.
-fn swarm(tracker: &Tracker, id: &Id) -> Vec<String> {
-    let swarm = ["127.0.0.77", "::1"].map(|asker| tracker.handed_to(asker, id));
+/// Returns all peers of a swarm, of both address families. The requests come from this machine, so its peers are included.
+fn swarm(tracker: &Tracker, id: &InfoHash) -> Vec<String> {
+    let swarm = ["127.0.0.77", "::1"].map(|client| tracker.peers_returned_to(client, id));
     swarm.concat()
 }
 
 #[test]
-fn headers_count_as_far_as_trusted_proxies_wrote_them() {
+fn forwarding_header_is_honored_only_from_trusted_proxies() {
     let trusted = "trusted = ['127.0.0.1', '127.0.0.9', '2001:db8:aaaa::/48']";
     let tracker = Tracker::open(&format!("[proxy]\n{trusted}"));
     let check = |header: &str, cases: &[(&str, &[&str], &str)]| {
         for (sender, lines, peer) in cases {
-            let id = some_id();
+            let id = new_info_hash();
             let lines: String = lines
                 .iter()
                 .map(|line| format!("{header}: {line}\r\n"))
                 .collect();
             let mut connection = tracker.connect(sender.parse().unwrap());
-            let answer = announce_with(&mut connection, &id, &lines).dictionary();
+            let response = announce_with(&mut connection, &id, &lines).dictionary();
             let expected: &[String] = match *peer {
                 "" => {
-                    assert_eq!(verdict(&answer), NAMELESS, "{lines}");
+                    assert_eq!(outcome(&response), NO_CLIENT_ADDRESS, "{lines}");
                     &[]
                 }
                 peer => {
-                    assert_eq!(verdict(&answer), SERVED, "{lines}");
+                    assert_eq!(outcome(&response), SERVED, "{lines}");
                     let peer = SocketAddr::new(peer.parse().unwrap(), 1);
                     &[peer.to_string()]
                 }
             };
-            assert_eq!(swarm(&tracker, &id), expected, "{sender} says {lines}");
+            assert_eq!(swarm(&tracker, &id), expected, "{sender} sends {lines}");
         }
     };
     check(
@@ -79,13 +79,13 @@ fn headers_count_as_far_as_trusted_proxies_wrote_them() {
             ("::1", &[VICTIM_V6], "::1"),
         ],
     );
-    // The header that was not configured is anyone's.
+    // The other header is ignored, because clients can write it.
     check(
         "Forwarded",
         &[("127.0.0.1", &["for=198.51.100.66"], "127.0.0.1")],
     );
 
-    tracker.rewrite(
+    tracker.edit_config(
         trusted,
         "header = 'forwarded'\ntrusted = ['127.0.0.1', '::1']",
     );
@@ -119,22 +119,22 @@ fn headers_count_as_far_as_trusted_proxies_wrote_them() {
 }
 
 #[test]
-fn one_connection_of_a_proxy_brings_many_clients() {
+fn one_proxy_connection_serves_many_clients() {
     let tracker = Tracker::open("");
-    let id = some_id();
+    let id = new_info_hash();
     let mut connection = tracker.connect(PROXY);
     let clients = ["203.0.113.1", "2001:db8::1", "203.0.113.2", "2001:db8::2"];
     for client in clients {
         let header = format!("X-Forwarded-For: {VICTIM}, {client}\r\n");
-        let answer = announce_with(&mut connection, &id, &header).dictionary();
+        let response = announce_with(&mut connection, &id, &header).dictionary();
         let address: IpAddr = client.parse().unwrap();
-        let own = match address {
+        let expected = match address {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
-        assert_eq!(answer.bytes("external ip"), own);
+        assert_eq!(response.bytes("external ip"), expected);
     }
-    // One request without the header speaks for the proxy alone, not for who came before.
+    // A request without the header comes from the proxy itself, not from an earlier client.
     announce_with(&mut connection, &id, "");
     assert_eq!(
         swarm(&tracker, &id),
@@ -150,13 +150,13 @@ fn one_connection_of_a_proxy_brings_many_clients() {
 
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A header of version 2 of the PROXY protocol.
+/// Returns a header of version 2 of the PROXY protocol.
 fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
     let length = u16::try_from(addresses.len()).unwrap().to_be_bytes();
     [&V2_SIGNATURE[..], &[command, family], &length, addresses].concat()
 }
 
-/// From an address to 192.0.2.1 or 2001:db8::1.
+/// Returns a version 2 header for a connection from `address` to 192.0.2.1 or 2001:db8::1.
 fn version_2_from(address: &str) -> Vec<u8> {
     let ports = [4711_u16.to_be_bytes(), 80_u16.to_be_bytes()].concat();
     match address.parse().unwrap() {
@@ -172,8 +172,8 @@ fn version_2_from(address: &str) -> Vec<u8> {
     }
 }
 
-/// What a connection begins with, and the peers that two announces on it make.
-fn preambles() -> Vec<(Vec<u8>, Option<&'static str>)> {
+/// Returns valid PROXY headers, each with the client address that it contains.
+fn proxy_headers() -> Vec<(Vec<u8>, Option<&'static str>)> {
     let with_more = |mut header: Vec<u8>, more: &[u8]| {
         let length = (header.len() - 16 + more.len()) as u16;
         header[14..16].copy_from_slice(&length.to_be_bytes());
@@ -195,7 +195,7 @@ fn preambles() -> Vec<(Vec<u8>, Option<&'static str>)> {
         (version_2_from("203.0.113.5"), Some("203.0.113.5")),
         (version_2_from("2001:db8::5"), Some("2001:db8::5")),
         (
-            // An authority (0x02), as a proxy that ends TLS sends it.
+            // It has an authority (type 0x02), as a proxy that terminates TLS sends it.
             with_more(version_2_from("203.0.113.5"), b"\x02\0\x09tracker.t"),
             Some("203.0.113.5"),
         ),
@@ -205,87 +205,87 @@ fn preambles() -> Vec<(Vec<u8>, Option<&'static str>)> {
 }
 
 #[test]
-fn the_proxy_protocol_names_the_client() {
+fn proxy_protocol_provides_client_address() {
     let mirror = Mirror::new();
-    let unix = mirror.at("proxied.socket");
+    let unix = mirror.path("proxied.socket");
     let tracker = Tracker::open(&format!(
         "[proxy]\ntrusted = ['127.0.0.1', '::1']\nlisten = ['[::]:0', 'unix:{}']",
         unix.display()
     ));
     let port = tracker.daemon.port("http-proxy");
     let proxied = |from: IpAddr| Connection::open_from(from, SocketAddr::new(loopback(from), port));
-    for (preamble, client) in preambles() {
-        let shown = preamble.escape_ascii();
+    for (proxy_header, client) in proxy_headers() {
+        let shown = proxy_header.escape_ascii();
         for (connection, own) in [
             (proxied(V4), Some("127.0.0.1")),
             (proxied(V6), Some("::1")),
             (Connection::open_unix(&unix), None),
         ] {
             let mut connection = connection;
-            let id = some_id();
-            connection.send(&preamble);
+            let id = new_info_hash();
+            connection.send(&proxy_header);
             let spoofed = format!("X-Forwarded-For: {VICTIM}\r\nForwarded: for={VICTIM}\r\n");
             let header = if client.is_some() { &spoofed } else { "" };
             for _ in 0..2 {
-                let answer = announce_with(&mut connection, &id, header).dictionary();
+                let response = announce_with(&mut connection, &id, header).dictionary();
                 let expected = match client.or(own) {
                     Some(_) => SERVED,
-                    None => NAMELESS,
+                    None => NO_CLIENT_ADDRESS,
                 };
-                assert_eq!(verdict(&answer), expected, "{shown}");
+                assert_eq!(outcome(&response), expected, "{shown}");
             }
             let peer = client.or(own).map(|peer| peer.parse().unwrap());
             let peer = peer.map(|peer| SocketAddr::new(peer, 1).to_string());
             assert_eq!(swarm(&tracker, &id), peer.as_slice(), "{shown}");
         }
     }
-    // Byte by byte, the request in the same packets.
-    let id = some_id();
+    // The header and the request also arrive byte by byte.
+    let id = new_info_hash();
     let mut connection = proxied(V4);
     let target = announce(&id, "port=1&left=1");
     let request = format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
     let all = [version_2_from("203.0.113.5"), request.into_bytes()].concat();
     all.chunks(1).for_each(|byte| connection.send(byte));
-    assert_eq!(verdict(&connection.response().dictionary()), SERVED);
+    assert_eq!(outcome(&connection.response().dictionary()), SERVED);
     assert_eq!(swarm(&tracker, &id), ["203.0.113.5:1"]);
 }
 
 #[test]
-fn what_is_no_trusted_preamble_is_closed() {
+fn closes_connection_without_valid_trusted_proxy_header() {
     let mirror = Mirror::new();
-    let unix = mirror.at("proxied.socket");
+    let unix = mirror.path("proxied.socket");
     let tracker = Tracker::open(&format!(
         "[proxy]\ntrusted = ['127.0.0.1', '::1']\nlisten = ['[::]:0', 'unix:{}']",
         unix.display()
     ));
     let port = tracker.daemon.port("http-proxy");
-    let id = some_id();
+    let id = new_info_hash();
     let target = announce(&id, "port=1&left=1");
     let request = format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
-    let closes = |mut connection: Connection, preamble: &[u8]| {
-        let all = [preamble, request.as_bytes()].concat();
-        // It may be closed before all is sent.
+    let assert_closed = |mut connection: Connection, proxy_header: &[u8]| {
+        let all = [proxy_header, request.as_bytes()].concat();
+        // The tracker may close the connection before all is sent.
         let _ = connection.stream().write_all(&all);
-        assert_eq!(connection.rest(), b"", "{}", preamble.escape_ascii());
+        assert_eq!(connection.rest(), b"", "{}", proxy_header.escape_ascii());
     };
     let proxied = |from: IpAddr| Connection::open_from(from, SocketAddr::new(loopback(from), port));
     let v1 = format!("PROXY TCP4 {VICTIM} 192.0.2.1 4711 80\r\n");
-    for preamble in [v1.as_bytes(), &version_2_from(VICTIM), b""] {
-        for stranger in [2, 9] {
-            closes(proxied([127, 0, 0, stranger].into()), preamble);
+    for proxy_header in [v1.as_bytes(), &version_2_from(VICTIM), b""] {
+        for untrusted in [2, 9] {
+            assert_closed(proxied([127, 0, 0, untrusted].into()), proxy_header);
         }
     }
     let long = [b"PROXY UNKNOWN ", &[b'x'; 200][..], b"\r\n"].concat();
     let no_port = format!("PROXY TCP4 {VICTIM} 192.0.2.1 4711 65536\r\n");
-    let half_family = format!("PROXY TCP6 {VICTIM} 192.0.2.1 4711 80\r\n");
-    let garbage: &[&[u8]] = &[
+    let wrong_family = format!("PROXY TCP6 {VICTIM} 192.0.2.1 4711 80\r\n");
+    let invalid: &[&[u8]] = &[
         b"",
         b"\r\n",
         b"proxy UNKNOWN\r\n",
         b"PROXY \r\n",
         b"PROXY TCP4 garbage\r\n",
         no_port.as_bytes(),
-        half_family.as_bytes(),
+        wrong_family.as_bytes(),
         &long,
         &version_2(0x11, 0x11, &[0; 12]),
         &version_2(0x22, 0x11, &[0; 12]),
@@ -294,34 +294,34 @@ fn what_is_no_trusted_preamble_is_closed() {
         &version_2(0x21, 0x21, &[0; 35]),
         &version_2(0x21, 0x00, &[0; 5000]),
     ];
-    for preamble in garbage {
-        closes(proxied(V4), preamble);
-        closes(proxied(V6), preamble);
-        closes(Connection::open_unix(&unix), preamble);
+    for proxy_header in invalid {
+        assert_closed(proxied(V4), proxy_header);
+        assert_closed(proxied(V6), proxy_header);
+        assert_closed(Connection::open_unix(&unix), proxy_header);
     }
-    // Where no preamble is asked for, none is believed, whoever sends it.
-    for (from, preamble) in [(V4, v1.into_bytes()), (V6, version_2_from(VICTIM_V6))] {
+    // The other addresses do not accept a PROXY header from any sender.
+    for (from, proxy_header) in [(V4, v1.into_bytes()), (V6, version_2_from(VICTIM_V6))] {
         let mut connection = tracker.connect(from);
         let _ = connection
             .stream()
-            .write_all(&[preamble, request.clone().into_bytes()].concat());
-        let answer = String::from_utf8(connection.rest()).unwrap();
+            .write_all(&[proxy_header, request.clone().into_bytes()].concat());
+        let response = String::from_utf8(connection.rest()).unwrap();
         assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 400 "),
-            "{answer}"
+            response.is_empty() || response.starts_with("HTTP/1.1 400 "),
+            "{response}"
         );
     }
     assert_eq!(swarm(&tracker, &id), [""; 0]);
     assert_eq!(
-        verdict(&tracker.from("127.0.0.2").announce(&id, "port=1")),
+        outcome(&tracker.client("127.0.0.2").announce(&id, "port=1")),
         SERVED
     );
 }
 
 #[test]
-fn over_a_unix_socket_the_header_names_the_client() {
+fn forwarding_header_is_required_over_unix_socket() {
     let mirror = Mirror::new();
-    let unix = mirror.at("http.socket");
+    let unix = mirror.path("http.socket");
     let daemon = Daemon::start(&format!(
         "[http]\nlisten = ['unix:{}', '[::]:0']\n[torrents]\nopen = true\n\
          [access]\nannounce_deny = ['203.0.113.6']\n\
@@ -334,29 +334,29 @@ fn over_a_unix_socket_the_header_names_the_client() {
         udp: 0,
         daemon,
     };
-    let id = some_id();
+    let id = new_info_hash();
     let mut kept = Connection::open_unix(&unix);
     for (header, expected) in [
         ("X-Forwarded-For: 203.0.113.5\r\n", SERVED),
         ("X-Forwarded-For: 198.51.100.66, 2001:db8::5\r\n", SERVED),
-        ("X-Forwarded-For: 203.0.113.6\r\n", UNWELCOME),
-        ("", NAMELESS),
-        ("X-Forwarded-For: unknown\r\n", NAMELESS),
-        ("Forwarded: for=198.51.100.66\r\n", NAMELESS),
+        ("X-Forwarded-For: 203.0.113.6\r\n", ADDRESS_REFUSED),
+        ("", NO_CLIENT_ADDRESS),
+        ("X-Forwarded-For: unknown\r\n", NO_CLIENT_ADDRESS),
+        ("Forwarded: for=198.51.100.66\r\n", NO_CLIENT_ADDRESS),
         ("X-Forwarded-For: 203.0.113.5\r\n", SERVED),
-        ("X-Forwarded-For: 203.0.113.5\r\n", TOO_OFTEN),
+        ("X-Forwarded-For: 203.0.113.5\r\n", RATE_LIMITED),
         ("X-Forwarded-For: 203.0.113.7\r\n", SERVED),
     ] {
         let mut fresh = Connection::open_unix(&unix);
-        let answer = match header.contains("113.5") {
+        let response = match header.contains("113.5") {
             true => announce_with(&mut kept, &id, header),
             false => announce_with(&mut fresh, &id, header),
         };
-        assert_eq!(verdict(&answer.dictionary()), expected, "{header}");
+        assert_eq!(outcome(&response.dictionary()), expected, "{header}");
     }
     assert_eq!(
-        tracker.handed_to("127.0.0.77", &id),
+        tracker.peers_returned_to("127.0.0.77", &id),
         ["203.0.113.5:1", "203.0.113.7:1"]
     );
-    assert_eq!(tracker.handed_to("::1", &id), ["[2001:db8::5]:1"]);
+    assert_eq!(tracker.peers_returned_to("::1", &id), ["[2001:db8::5]:1"]);
 }

@@ -13,18 +13,18 @@ use sha1::{Digest, Sha1};
 use super::http::{Connection, Dictionary, Response};
 use super::{Daemon, Directory, PATIENCE, udp};
 
-/// A torrent, as clients announce it.
-pub(crate) type Id = [u8; 20];
+/// An info-hash, as clients announce it.
+pub(crate) type InfoHash = [u8; 20];
 
 pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Through whom clients come whose address is none of this machine's, unless a case has proxies of its own.
+/// The proxy of clients whose address does not belong to this machine, unless a test configures its own proxies.
 pub(crate) const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 200));
 
 pub(crate) const PEER_ID: &str = "-XX0001-abcdefghijkl";
 
-/// A running tbtt, on both families, over HTTP and UDP.
+/// A running daemon that listens for HTTP and UDP on IPv4 and IPv6.
 pub(crate) struct Tracker {
     pub(crate) daemon: Daemon,
     pub(crate) http: u16,
@@ -32,6 +32,7 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
+    /// Starts the daemon with `settings`, and waits until it listens and has scanned the torrent directories.
     pub(crate) fn start(settings: &str) -> Self {
         let proxy = match settings.contains("[proxy]") {
             true => String::new(),
@@ -40,24 +41,25 @@ impl Tracker {
         let daemon = Daemon::start(&format!(
             "[http]\nlisten = ['[::]:0']\n[udp]\nlisten = ['[::]:0']\n{settings}\n{proxy}"
         ));
-        // It tells this after all addresses.
-        daemon.wait_for_line("clients announce to");
-        daemon.wait_for_line("torrent directories read");
+        // This line follows the lines for all addresses.
+        daemon.wait_for_line(LISTENING);
+        daemon.wait_for_line(DIRECTORIES_READ);
         let (http, udp) = (daemon.port("http"), daemon.port("udp"));
         Self { daemon, http, udp }
     }
 
-    /// Of any torrent.
+    /// Starts an open tracker, which tracks every torrent.
     pub(crate) fn open(settings: &str) -> Self {
         Self::start(&format!("[torrents]\nopen = true\n{settings}"))
     }
 
+    /// Opens an HTTP connection from the address `from`.
     pub(crate) fn connect(&self, from: IpAddr) -> Connection {
         Connection::open_from(from, SocketAddr::new(loopback(from), self.http))
     }
 
-    /// One who asks over HTTP.
-    pub(crate) fn from(&self, address: &str) -> Client<'_> {
+    /// Returns an HTTP client with this address.
+    pub(crate) fn client(&self, address: &str) -> Client<'_> {
         let address = address.parse().unwrap();
         Client {
             tracker: self,
@@ -65,87 +67,103 @@ impl Tracker {
         }
     }
 
-    /// One who asks over UDP, and his connection id.
-    pub(crate) fn udp_from(&self, address: &str) -> (udp::Client, u64) {
+    /// Returns a UDP client with this address, and its connection id.
+    pub(crate) fn udp_client(&self, address: &str) -> (udp::Client, u64) {
         let own = address.parse().unwrap();
         let client = udp::Client::new(own, SocketAddr::new(loopback(own), self.udp));
         let id = client.id();
         (client, id)
     }
 
-    /// What becomes of an announce, which must be the same over HTTP and UDP on both families.
-    pub(crate) fn verdict(&self, id: &Id) -> String {
-        let verdicts = [V4, V6].map(|family| {
+    /// Announces over HTTP and UDP, on IPv4 and IPv6, and returns the outcome, which must be the same for all.
+    ///
+    /// The outcome is [`SERVED`], or the reason of the refusal.
+    pub(crate) fn outcome(&self, id: &InfoHash) -> String {
+        let outcomes = [V4, V6].map(|family| {
             let family = family.to_string();
-            let over_http = verdict(&self.from(&family).announce(id, "port=1&left=0"));
-            assert_eq!(udp_verdict(&self.udp_from(&family), id), over_http);
+            let over_http = outcome(&self.client(&family).announce(id, "port=1&left=0"));
+            assert_eq!(udp_outcome(&self.udp_client(&family), id), over_http);
             over_http
         });
-        assert_eq!(verdicts[0], verdicts[1]);
-        verdicts[0].clone()
+        assert_eq!(outcomes[0], outcomes[1]);
+        outcomes[0].clone()
     }
 
-    /// The same, asked once over HTTP.
-    pub(crate) fn is_tracked(&self, id: &Id) -> bool {
-        verdict(&self.from("127.0.0.1").announce(id, "port=1&left=0")) == SERVED
+    /// Returns whether one announce over HTTP is served.
+    pub(crate) fn is_tracked(&self, id: &InfoHash) -> bool {
+        outcome(&self.client("127.0.0.1").announce(id, "port=1&left=0")) == SERVED
     }
 
-    /// The leechers that a seeder at this address is given.
-    pub(crate) fn handed_to(&self, address: &str, id: &Id) -> Vec<String> {
-        let answer = self.from(address).announce(id, "port=9&left=0&numwant=200");
-        answer.peers().iter().map(ToString::to_string).collect()
+    /// Returns the peers in the response to a seeder at this address. These are leechers only.
+    pub(crate) fn peers_returned_to(&self, address: &str, id: &InfoHash) -> Vec<String> {
+        let response = self
+            .client(address)
+            .announce(id, "port=9&left=0&numwant=200");
+        response.peers().iter().map(ToString::to_string).collect()
     }
 
-    pub(crate) fn file(&self) -> PathBuf {
+    /// Returns the path of the configuration file.
+    pub(crate) fn config_file(&self) -> PathBuf {
         self.daemon.directory().path().join("tbtt.toml")
     }
 
-    /// Writes the configuration anew with another text in the place of one.
-    pub(crate) fn rewrite(&self, before: &str, after: &str) {
-        let text = fs::read_to_string(self.file()).unwrap();
+    /// Replaces a text in the configuration file.
+    pub(crate) fn edit_config(&self, before: &str, after: &str) {
+        let text = fs::read_to_string(self.config_file()).unwrap();
         assert!(text.contains(before), "{before}");
-        fs::write(self.file(), text.replace(before, after)).unwrap();
+        fs::write(self.config_file(), text.replace(before, after)).unwrap();
     }
 
-    /// Has it read everything again, and waits until it has.
+    /// Reloads the daemon, and waits until it has reloaded and scanned the torrent directories.
     pub(crate) fn reload(&self) {
-        let [told, scanned] =
-            ["reloaded", "torrent directories read"].map(|text| self.daemon.lines(text).len() + 1);
+        let [reloads, scans] =
+            [RELOADED, DIRECTORIES_READ].map(|text| self.daemon.lines(text).len() + 1);
         self.daemon.signal(Signal::SIGHUP);
-        self.daemon.wait_for_lines("reloaded", told);
-        self.daemon
-            .wait_for_lines("torrent directories read", scanned);
+        self.daemon.wait_for_lines(RELOADED, reloads);
+        self.daemon.wait_for_lines(DIRECTORIES_READ, scans);
     }
 
-    /// Has it read something again that has faults, which it must tell in so many lines, and nothing more.
-    pub(crate) fn reload_in_vain(&self, faults: usize) -> Vec<String> {
-        let before = self.daemon.lines("reload refused").len();
-        let reloaded = self.daemon.lines("reloaded").len();
+    /// Reloads the daemon, which must fail with exactly `errors` errors. Returns their log lines.
+    pub(crate) fn failing_reload(&self, errors: usize) -> Vec<String> {
+        let before = self.daemon.lines(RELOAD_FAILED).len();
+        let reloads = self.daemon.lines(RELOADED).len();
+        self.daemon.signal(Signal::SIGHUP);
+        self.daemon.wait_for_lines(RELOAD_FAILED, before + errors);
+        // All lines of the first reload precede those of a second, so an excess line is seen now.
         self.daemon.signal(Signal::SIGHUP);
         self.daemon
-            .wait_for_lines("reload refused", before + faults);
-        // What else it had to tell would stand there before it has heard another signal.
-        self.daemon.signal(Signal::SIGHUP);
-        self.daemon
-            .wait_for_lines("reload refused", before + 2 * faults);
-        let told = self.daemon.lines("reload refused");
-        assert_eq!(told.len(), before + 2 * faults, "{told:#?}");
-        assert_eq!(self.daemon.lines("reloaded").len(), reloaded);
-        told[before..before + faults].to_vec()
+            .wait_for_lines(RELOAD_FAILED, before + 2 * errors);
+        let lines = self.daemon.lines(RELOAD_FAILED);
+        assert_eq!(lines.len(), before + 2 * errors, "{lines:#?}");
+        assert_eq!(self.daemon.lines(RELOADED).len(), reloads);
+        lines[before..before + errors].to_vec()
     }
 }
 
-/// Where a client at this address reaches the tracker.
+/// Parts of the daemon's log lines.
+pub(crate) const LISTENING: &str = "clients announce to";
+pub(crate) const OPEN: &str = "open to all";
+pub(crate) const DIRECTORIES_READ: &str = "torrent directories read";
+pub(crate) const SKIPPED: &str = "passed over";
+pub(crate) const FILE_REMOVED: &str = "torrent file gone";
+pub(crate) const NO_LONGER_TRACKED: &str = "torrent no longer tracked";
+pub(crate) const RELOADED: &str = "reloaded";
+pub(crate) const RELOAD_FAILED: &str = "reload refused";
+pub(crate) const RELOAD_ERROR: &str = "fault=\"";
+
+/// Returns the address over which a client at this address connects to the tracker.
 pub(crate) fn loopback(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { V4 } else { V6 }
 }
 
+/// A client that uses HTTP. An address that does not belong to this machine is sent through [`PROXY`].
 pub(crate) struct Client<'a> {
     pub(crate) tracker: &'a Tracker,
     pub(crate) address: IpAddr,
 }
 
 impl Client<'_> {
+    /// Sends a GET request, and returns the response.
     pub(crate) fn get(&self, target: &str) -> Dictionary {
         let (sender, header) = match self.address.is_loopback() {
             true => (self.address, String::new()),
@@ -156,12 +174,13 @@ impl Client<'_> {
         connection.response().dictionary()
     }
 
-    pub(crate) fn announce(&self, id: &Id, query: &str) -> Dictionary {
+    /// Announces with further parameters, and returns the response.
+    pub(crate) fn announce(&self, id: &InfoHash, query: &str) -> Dictionary {
         self.get(&announce(id, query))
     }
 
-    /// Seeders and leechers; `None` for a torrent that is not told of.
-    pub(crate) fn scrape(&self, id: &Id) -> Option<[i64; 2]> {
+    /// Returns the numbers of seeders and leechers, or `None` if the scrape response does not contain the torrent.
+    pub(crate) fn scrape(&self, id: &InfoHash) -> Option<[i64; 2]> {
         let files = self
             .get(&format!("/scrape?info_hash={}", percent(id)))
             .dictionary("files");
@@ -172,65 +191,75 @@ impl Client<'_> {
     }
 }
 
-pub(crate) fn percent(id: &Id) -> String {
+/// Returns the info-hash in percent-encoding.
+pub(crate) fn percent(id: &InfoHash) -> String {
     id.iter().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-pub(crate) fn announce(id: &Id, query: &str) -> String {
+/// Returns the target of an announce request with further parameters.
+pub(crate) fn announce(id: &InfoHash, query: &str) -> String {
     let id = percent(id);
     format!("/announce?info_hash={id}&peer_id={PEER_ID}&{query}")
 }
 
+/// The outcome of an announce that is served.
 pub(crate) const SERVED: &str = "served";
-pub(crate) const UNKNOWN: &str = "this torrent is not tracked here";
-pub(crate) const DENIED: &str = "this torrent is not welcome here";
-pub(crate) const NO_ROOM: &str = "no room for one more torrent here";
-pub(crate) const UNWELCOME: &str = "your address is not welcome here";
-pub(crate) const TOO_OFTEN: &str = "too many requests from your network";
-pub(crate) const NAMELESS: &str = "the proxy in front of the tracker did not tell your address";
 
-/// The reason of a refusal, which must say when to come again as well, or that it was none.
-pub(crate) fn verdict(answer: &Dictionary) -> String {
-    if !answer.has("failure reason") {
-        assert!(answer.has("interval"), "{answer:?}");
+/// Reasons of refusals.
+pub(crate) const NOT_TRACKED: &str = "this torrent is not tracked here";
+pub(crate) const DENIED: &str = "this torrent is not welcome here";
+pub(crate) const TOO_MANY_TORRENTS: &str = "no room for one more torrent here";
+pub(crate) const ADDRESS_REFUSED: &str = "your address is not welcome here";
+pub(crate) const RATE_LIMITED: &str = "too many requests from your network";
+pub(crate) const NO_CLIENT_ADDRESS: &str =
+    "the proxy in front of the tracker did not tell your address";
+
+/// Returns the outcome of an announce: [`SERVED`], or the reason of the refusal.
+///
+/// A refusal must also contain the time to retry.
+pub(crate) fn outcome(response: &Dictionary) -> String {
+    if !response.has("failure reason") {
+        assert!(response.has("interval"), "{response:?}");
         return SERVED.to_owned();
     }
-    let reason = answer.text("failure reason");
+    let reason = response.text("failure reason");
     let (retry, interval) = match reason {
-        UNKNOWN => ("5", 300),
-        TOO_OFTEN => ("1", 60),
-        NO_ROOM => ("30", 1800),
-        NAMELESS => return reason.to_owned(),
+        NOT_TRACKED => ("5", 300),
+        RATE_LIMITED => ("1", 60),
+        TOO_MANY_TORRENTS => ("30", 1800),
+        NO_CLIENT_ADDRESS => return reason.to_owned(),
         _ => ("never", 86_400),
     };
-    assert_eq!(answer.text("retry in"), retry);
-    assert_eq!(answer.number("interval"), interval);
-    assert_eq!(answer.number("min interval"), interval);
-    assert!(!answer.has("peers"), "{answer:?}");
+    assert_eq!(response.text("retry in"), retry);
+    assert_eq!(response.number("interval"), interval);
+    assert_eq!(response.number("min interval"), interval);
+    assert!(!response.has("peers"), "{response:?}");
     reason.to_owned()
 }
 
-pub(crate) fn udp_verdict((client, connection): &(udp::Client, u64), id: &Id) -> String {
+/// Announces over UDP, and returns the outcome as [`outcome`] does.
+pub(crate) fn udp_outcome((client, connection): &(udp::Client, u64), id: &InfoHash) -> String {
     let packet = udp::with(udp::announce(*connection), 16, *id);
-    let answer = client.ask(&packet);
-    match answer[..8] {
+    let response = client.ask(&packet);
+    match response[..8] {
         [0, 0, 0, 1, ..] => SERVED.to_owned(),
-        [0, 0, 0, 3, ..] => String::from_utf8(answer[8..].to_vec()).unwrap(),
-        _ => panic!("{answer:?}"),
+        [0, 0, 0, 3, ..] => String::from_utf8(response[8..].to_vec()).unwrap(),
+        _ => panic!("{response:?}"),
     }
 }
 
+/// Waits until a condition holds. `description` says in a panic which condition it is.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "not in time: {what}");
+    while !condition() {
+        assert!(Instant::now() < end, "not in time: {description}");
         thread::yield_now();
     }
 }
 
-/// An id that no other case has.
-pub(crate) fn some_id() -> Id {
+/// Returns an info-hash that no other test uses.
+pub(crate) fn new_info_hash() -> InfoHash {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     format!("torrent{number:013}")
@@ -239,20 +268,21 @@ pub(crate) fn some_id() -> Id {
         .unwrap()
 }
 
-/// The least torrent of this name, and its id.
-pub(crate) fn torrent(name: &str) -> (Vec<u8>, Id) {
+/// Returns the smallest torrent of this name, and its info-hash.
+pub(crate) fn torrent(name: &str) -> (Vec<u8>, InfoHash) {
     let length = name.len();
     let info = format!("d6:lengthi0e4:name{length}:{name}12:piece lengthi1e6:pieces0:e");
     let id = Sha1::digest(info.as_bytes()).into();
     (format!("d4:info{info}e").into_bytes(), id)
 }
 
+/// Returns bytes in hexadecimal digits.
 pub(crate) fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A mirror's files.
-pub(crate) struct Mirror(pub(crate) Directory);
+/// The files of a mirror. The directory `torrents` holds its torrents.
+pub(crate) struct Mirror(Directory);
 
 impl Mirror {
     pub(crate) fn new() -> Self {
@@ -261,16 +291,22 @@ impl Mirror {
         Self(directory)
     }
 
-    pub(crate) fn at(&self, name: &str) -> PathBuf {
+    /// Returns the path of a file.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// For the configuration, quoted.
+    /// Returns the path of a file in quotes, for the configuration.
     pub(crate) fn quoted(&self, name: &str) -> String {
-        format!("'{}'", self.at(name).display())
+        format!("'{}'", self.path(name).display())
     }
 
-    /// A tracker of what is in `torrents`.
+    /// Writes a file, and creates the directories that it needs.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        self.0.write(name, content)
+    }
+
+    /// Starts a tracker for the directory `torrents`.
     pub(crate) fn start(&self, settings: &str) -> Tracker {
         let directory = self.quoted("torrents");
         Tracker::start(&format!(
@@ -278,18 +314,19 @@ impl Mirror {
         ))
     }
 
-    /// Renamed into place, as a publisher should.
+    /// Writes a temporary file and renames it to `name`, as a publisher should.
     pub(crate) fn publish(&self, name: &str, content: &[u8]) {
-        fs::rename(self.0.write("aside", content), self.at(name)).unwrap();
+        fs::rename(self.0.write("aside", content), self.path(name)).unwrap();
     }
 
+    /// Removes a file.
     pub(crate) fn remove(&self, name: &str) {
-        fs::remove_file(self.at(name)).unwrap();
+        fs::remove_file(self.path(name)).unwrap();
     }
 }
 
-/// Announces with further lines in the header, each ended.
-pub(crate) fn announce_with(connection: &mut Connection, id: &Id, header: &str) -> Response {
+/// Announces with additional header lines, each with its line end.
+pub(crate) fn announce_with(connection: &mut Connection, id: &InfoHash, header: &str) -> Response {
     let target = announce(id, "port=1&left=1");
     connection.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{header}\r\n"));
     connection.response()
