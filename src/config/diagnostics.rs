@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
-/// One error or warning. It is displayed as `file:line: [section] key: problem; remedy`.
+/// An error or warning. It is displayed as `file:line: [section] key: problem; remedy`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnostic {
     /// The file that the text is about; `None` if the text is about a default.
@@ -33,7 +33,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All errors of a configuration. It is never empty, and is displayed with one line for each error.
+/// All errors of a configuration. It is never empty, and is displayed with a line for each error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Errors(pub Vec<Diagnostic>);
 

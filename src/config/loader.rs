@@ -48,7 +48,7 @@ impl Config {
     /// names. A key in a later file replaces the same key of an earlier file completely.
     ///
     /// # Errors
-    /// Returns all errors in all files and lists. Each names its file, line and key if it has one, and the remedy.
+    /// Returns all errors in all files and lists. Each has the remedy, and the file, line and key, if known.
     pub fn load(path: &Path) -> Result<LoadedConfig, Errors> {
         Self::load_from(path, false)
     }
@@ -148,7 +148,7 @@ impl Loader {
         }
     }
 
-    /// Parses the text of one file. Its values replace those of earlier files.
+    /// Parses the text of a file. Its values replace those of earlier files.
     pub(super) fn add_text(&mut self, path: &Path, text: &str) {
         let errors_before = self.errors.len();
         match toml_value::parse(text) {

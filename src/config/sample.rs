@@ -12,8 +12,8 @@ const HEAD: &str = "\
 # A long list has a # on each of its lines.
 #
 # Drop-ins are read after this file: all files *.toml in the directory of the
-# same name with .d appended, in the order of their names. A key in a later file
-# replaces the same key of an earlier file completely.
+# same name with .d appended, in the order of their names. A key in a later
+# file replaces the same key of an earlier file completely.
 #
 # Check the configuration after every change: tbtt --check-config
 ";
@@ -33,7 +33,7 @@ pub fn sample() -> String {
     sample
 }
 
-/// Writes a key and its default as a comment. A list that is too long for one line is written with one value per line.
+/// Writes a key and its default as a comment. A list that is too long for a line has each value on its own line.
 fn commented_out(name: &str, value: &str) -> String {
     let elements = value
         .strip_prefix('[')

@@ -17,9 +17,9 @@ use crate::log;
 use crate::protocol::udp::InvalidConnectionIds;
 use crate::tracker::access::parse_network;
 
-/// Generates one struct for each section of the table below, and [`Config`], which holds them all.
+/// Generates a struct for each section of the table below, and [`Config`], which holds them all.
 ///
-/// It also generates two functions: `set_key` sets one key, and `describe` lists all keys. The doc comment of a key or
+/// It also generates two functions: `set_key` sets a key, and `describe` lists all keys. The doc comment of a key or
 /// section is its help text in the sample configuration.
 macro_rules! sections {
     ($(
@@ -58,7 +58,7 @@ macro_rules! sections {
         }
 
         impl Config {
-            /// Sets one key to a value from a file. Returns `None` if there is no such key.
+            /// Sets a key to a value from a file. Returns `None` if there is no such key.
             pub(super) fn set_key(
                 &mut self,
                 section: &str,
@@ -435,7 +435,7 @@ sections! {
     }
 }
 
-/// Keys that have a new name, as section, old name and new name. An error names the new one.
+/// Keys that have a new name, as section, old name and new name. An error names the new name.
 pub(super) const RENAMED_KEYS: &[(&str, &str, &str)] = &[
     ("access", "believe_ip_from", "trust_ip_params_from"),
     ("daemon", "sandbox", "landlock"),

@@ -36,7 +36,7 @@ pub(super) fn warnings(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A directory for one test. It is removed when dropped.
+/// A directory for a test. It is removed when dropped.
 pub(super) struct TestDirectory(pub(super) PathBuf);
 
 impl TestDirectory {

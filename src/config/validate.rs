@@ -8,7 +8,7 @@ use super::schema::{ClusterSection, Config};
 use crate::cluster::Url;
 use crate::protocol::http::Paths;
 
-/// A problem of one or more values. The loader adds the file and line.
+/// A problem of some values. The loader adds the file and line.
 pub(super) struct Finding {
     /// The keys that are involved, as `section.key`. The text is about the first of them.
     pub(super) keys: &'static [&'static str],

@@ -164,13 +164,13 @@ impl ValueType for WholeNumber {
     }
 }
 
-/// One of a few words, which `T` parses and displays.
+/// A word out of a few, which `T` parses and displays.
 pub(super) struct Keyword<T> {
     words: &'static [&'static str],
     value: PhantomData<T>,
 }
 
-/// Returns the type of values of `T` that are written as one of `words`.
+/// Returns the type of values of `T` that are written as a word out of `words`.
 pub(super) fn keyword<T>(words: &'static [&'static str]) -> Keyword<T> {
     Keyword {
         words,
@@ -205,7 +205,7 @@ impl<T: FromStr + fmt::Display> ValueType for Keyword<T> {
     }
 }
 
-/// One line of text for people.
+/// A line of text for people.
 pub(super) struct TextLine {
     max_bytes: usize,
 }
@@ -376,7 +376,7 @@ impl ValueType for AnnouncePath {
     }
 }
 
-/// A list of values of one type.
+/// A list of values of the same type.
 pub(super) struct ListOf<R>(pub(super) R);
 
 impl<R: ValueType> ValueType for ListOf<R> {

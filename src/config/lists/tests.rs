@@ -3,7 +3,7 @@ use super::*;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// Reads the lists of `config`. Returns the errors as displayed, one per line.
+/// Reads the lists of `config`. Returns the errors as displayed, each on its own line.
 fn read(config: &Config) -> Result<Lists, String> {
     let mut errors = Vec::new();
     let lists = Lists::read(config, &mut errors);
