@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cluster::Url;
+use crate::cluster::url::StoreUrl;
 use crate::config::{Config, RESERVED_FILES};
 use crate::log;
 use crate::os::privileges::{self, Privileges};
@@ -67,7 +67,7 @@ fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
             .chain(for_engine(config))
             .collect(),
         write: config.state.directory.iter().cloned().collect(),
-        connect_tcp: config.cluster.url.as_ref().and_then(Url::tcp_port),
+        connect_tcp: config.cluster.url.as_ref().and_then(StoreUrl::tcp_port),
         ..sandbox::Settings::default()
     }
 }
@@ -88,8 +88,8 @@ const NAMES: &[&str] = &[
 /// What must be read at each connection to a cluster's engine.
 fn for_engine(config: &Config) -> impl Iterator<Item = PathBuf> {
     let url = config.cluster.url.as_ref();
-    let trust = url.is_some_and(Url::tls).then_some(TRUST);
-    let names = url.and_then(Url::name).map(|_| NAMES);
+    let trust = url.is_some_and(StoreUrl::tls).then_some(TRUST);
+    let names = url.and_then(StoreUrl::name).map(|_| NAMES);
     let paths = trust.into_iter().chain(names).flatten();
     paths.map(PathBuf::from).filter(|path| path.exists())
 }

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::threads::Cluster;
 use crate::config::{Config, LoadedConfig};
 use crate::lock::lock;
 use crate::log;
@@ -159,7 +159,7 @@ impl StateSaver {
         let health = lock(&self.health).save();
         // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
         // missed, or counted twice, by who goes on from there.
-        let cluster = self.cluster.as_ref().map(|cluster| cluster.keep());
+        let cluster = self.cluster.as_ref().map(|cluster| cluster.checkpoint());
         let cluster = || match &cluster {
             Some(keep) => keep(),
             None => self.cluster_checkpoint.clone(),

@@ -4,24 +4,27 @@ use toml::Spanned;
 
 use super::toml_value::TomlValue;
 use super::value_types::{AbsolutePath, InvalidValue, ValueType, quoted, text_of};
-use crate::cluster::{PasswordFile, Url};
+use crate::cluster::settings::PasswordFile;
+use crate::cluster::url::StoreUrl;
 
 /// The URL of a store.
 pub(super) struct ClusterUrl;
 
 impl ValueType for ClusterUrl {
-    type Value = Url;
+    type Value = StoreUrl;
 
     fn allowed(&self) -> String {
         "the URL of a store".to_owned()
     }
 
-    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Url, Vec<InvalidValue>> {
-        let url = text_of(value)?.parse::<Url>();
-        url.map_err(|error| InvalidValue::single(value, error.what, Some(error.advice.to_owned())))
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<StoreUrl, Vec<InvalidValue>> {
+        let url = text_of(value)?.parse::<StoreUrl>();
+        url.map_err(|error| {
+            InvalidValue::single(value, error.problem, Some(error.advice.to_owned()))
+        })
     }
 
-    fn write(&self, value: &Url) -> String {
+    fn write(&self, value: &StoreUrl) -> String {
         quoted(&value.to_string())
     }
 }

@@ -12,7 +12,8 @@ use super::value_types::{
     AbsolutePath, AnnouncePath, Boolean, InvalidValue, ListOf, OrEmpty, PagePath, ValueType,
     keyword, number, seconds, text,
 };
-use crate::cluster::{PasswordFile, Url};
+use crate::cluster::settings::PasswordFile;
+use crate::cluster::url::StoreUrl;
 use crate::log;
 use crate::protocol::udp::InvalidConnectionIds;
 use crate::tracker::access::parse_network;
@@ -362,7 +363,7 @@ sections! {
     [cluster] ClusterSection {
         /// URL of the store. If it is empty, the tracker is not in a cluster. Write
         /// redis://HOST:PORT/DATABASE, rediss:// for TLS, or redis+unix:///PATH.
-        url: Option<Url> = None, OrEmpty(ClusterUrl);
+        url: Option<StoreUrl> = None, OrEmpty(ClusterUrl);
 
         /// Name of the cluster, with which its keys in the store begin. Trackers with the same name
         /// share their swarms.

@@ -111,7 +111,7 @@ impl LoadedConfig {
         status_endpoint::Settings {
             status_path: status.path.clone(),
             status_access: self.lists.status.clone(),
-            torrents: status.serve_torrents,
+            serve_torrents: status.serve_torrents,
             announce_urls: status.announce_urls.clone(),
             metrics_path: metrics.path.clone(),
             metrics_access: self.lists.metrics.clone(),
@@ -170,7 +170,7 @@ impl HttpSection {
 
 impl Config {
     /// Returns the settings of the cluster, or `None` if the tracker is not in a cluster.
-    pub fn cluster_settings(&self) -> Option<cluster::Settings> {
+    pub fn cluster_settings(&self) -> Option<cluster::settings::Settings> {
         let ClusterSection {
             url,
             name,
@@ -179,7 +179,7 @@ impl Config {
             ca_file,
             queue,
         } = &self.cluster;
-        Some(cluster::Settings {
+        Some(cluster::settings::Settings {
             url: url.clone()?,
             name: name.clone(),
             user: user.clone(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::address_types::{Listen, addresses_overlap};
 use super::schema::{ClusterSection, Config};
-use crate::cluster::Url;
+use crate::cluster::url::StoreUrl;
 use crate::protocol::http::Paths;
 
 /// A problem of some values. The loader adds the file and line.
@@ -219,7 +219,7 @@ impl Config {
 impl ClusterSection {
     fn warning(&self) -> Option<Finding> {
         let url = self.url.as_ref();
-        if self.ca_file.is_some() && !url.is_some_and(Url::tls) {
+        if self.ca_file.is_some() && !url.is_some_and(StoreUrl::tls) {
             let text = "this file has no effect without TLS; \
                         set url to a rediss:// URL, or remove ca_file";
             return Some(Finding::new(&["cluster.ca_file", "cluster.url"], text));
