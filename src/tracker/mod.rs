@@ -4,6 +4,7 @@
 pub mod access;
 mod departures;
 mod dump;
+mod ip_ranges;
 pub mod list;
 mod prefetch;
 pub mod rate_limit;
