@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use tbtt::tracker::access::{AccessList, parse_list};
+use tbtt::config::list_file::parse_networks;
+use tbtt::tracker::access::AccessList;
 
 const ENTRIES: u32 = 100_000;
 const LOOKUPS: usize = 500_000;
@@ -60,7 +61,7 @@ fn main() {
     );
     for (name, text) in lists.into_iter().chain([corner]) {
         let start = Instant::now();
-        let networks = parse_list(&text).expect("a sound list");
+        let networks = parse_networks(&text).expect("a sound list");
         let parsed = start.elapsed();
         let start = Instant::now();
         let list = AccessList::new(Vec::new(), networks);

@@ -5,6 +5,7 @@ mod address_types;
 mod cluster_types;
 mod diagnostics;
 mod lists;
+pub mod list_file;
 mod loader;
 mod sample;
 mod schema;

@@ -235,7 +235,7 @@ impl Responder {
     ) -> Result<Outcome, InvalidPacket> {
         let mut announce = parse_announce(packet, from.address())?;
         // The field is IPv4's: an IPv6 packet is answered with IPv6 peers, whatever it says.
-        if from.address().is_ipv4() && self.settings.believed.hold(from.address()) {
+        if from.address().is_ipv4() && self.settings.believed.contains(from.address()) {
             announce.address = told_address(packet).unwrap_or(announce.address);
         }
         let endpoint_len = if announce.address.is_ipv4() { 6 } else { 18 };

@@ -306,16 +306,15 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use crate::status::report::Release;
-    use crate::tracker::access::parse_network;
 
     fn settings() -> Settings {
-        let only = |network| AccessList::new(vec![parse_network(network).unwrap()], Vec::new());
+        let only = |network: &str| AccessList::new(vec![network.parse().unwrap()], Vec::new());
         Settings {
             status_path: Some("/status".to_owned()),
-            status_access: only("192.0.2.1"),
+            status_access: only("192.0.2.1/32"),
             serve_torrents: true,
             metrics_path: Some("/metrics".to_owned()),
-            metrics_access: only("192.0.2.2"),
+            metrics_access: only("192.0.2.2/32"),
             ..Settings::default()
         }
     }

@@ -5,9 +5,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::tracker::list::{ListFault, parse_lines};
 use crate::tracker::settings::Notice;
-use crate::tracker::types::{Admission, InfoHash, Time, Torrent, parse_hash};
+use crate::tracker::types::{Admission, InfoHash, Time, Torrent};
 
 /// One torrent of the operator's views. A hybrid is one row, whichever id it is asked for.
 #[derive(Clone, Debug)]
@@ -209,11 +208,6 @@ impl Catalog {
         }
         changes
     }
-}
-
-/// Reads a list of one id a line, 40 hex digits or the 64 of a v2 id, which is cut as it is announced; `#` begins a comment.
-pub fn parse_hashes(text: &str) -> Result<Vec<InfoHash>, ListFault> {
-    parse_lines(text, parse_hash)
 }
 
 #[cfg(test)]
@@ -470,33 +464,5 @@ mod tests {
                 catalog.rows().map(|row| row.files.len()).sum::<usize>()
             );
         }
-    }
-
-    #[test]
-    fn ids_are_read_in_hex() {
-        let long = "AB".repeat(32);
-        let text = format!("# ours\n{}  # v1\n\n{long}\n", "0f".repeat(20));
-        assert_eq!(parse_hashes(&text).unwrap(), [id(0x0f), id(0xab)]);
-        assert_eq!(parse_hashes("").unwrap(), []);
-        let text: String = (0..20).map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(parse_hash(&text).unwrap().to_string(), text);
-    }
-
-    #[test]
-    fn faults_in_ids_name_the_line() {
-        let fault = |text: &str| parse_hashes(text).unwrap_err().to_string();
-        for (wrong, digits) in [(1, 39), (2, 41), (3, 63), (4, 65), (5, 1)] {
-            let text = "\n".repeat(wrong - 1) + &"a".repeat(digits);
-            assert!(
-                fault(&text).starts_with(&format!("line {wrong}: "))
-                    && fault(&text).contains(&format!("has {digits} digits"))
-            );
-        }
-        assert!(fault(&"g".repeat(40)).contains("is not a torrent's id"));
-        assert!(fault("0x0f0f").contains("is not a torrent's id"));
-        assert!(
-            fault("\u{1b}[0m").contains("is not a torrent's id")
-                && !fault("\u{1b}[0m").contains('\u{1b}')
-        );
     }
 }

@@ -1,27 +1,26 @@
-//! Which addresses are welcome: networks of both families, compiled once into ranges.
+//! Access lists and sets of networks.
 //!
-//! The most specific network that holds an address decides; where the same network is both allowed and denied, it is denied.
-//! An address that no network holds is admitted if nothing is allowed expressly, and refused otherwise.
-//! An IPv4-mapped address or network (`::ffff:a.b.c.d`) is its IPv4 self, and `::/0` holds IPv6 alone.
+//! The most specific network that contains an address decides. A network that is both allowed and denied is denied. An address
+//! in no network is admitted if the allow list is empty, and refused otherwise. An IPv4-mapped address or network
+//! (`::ffff:a.b.c.d`) counts as IPv4, and `::/0` contains IPv6 addresses only.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::ip_ranges::Ranges;
-use super::list::{ListFault, parse_lines};
+use super::ip_ranges::IpRanges;
 
-/// Whom an operator allows and denies.
+/// The networks that an operator allows and denies.
 #[derive(Clone, Debug)]
-pub struct AccessList(Ranges);
+pub struct AccessList(IpRanges);
 
 impl AccessList {
-    /// Empty `allow`: all but the denied. Otherwise: only the allowed, less what is denied within.
+    /// Builds an access list. If `allow` is empty, all addresses are admitted except those in `deny`.
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Self {
         let otherwise = allow.is_empty();
         let allow = allow.into_iter().map(|network| (network, true));
         let deny = deny.into_iter().map(|network| (network, false));
-        Self(Ranges::new(allow.chain(deny), otherwise))
+        Self(IpRanges::new(allow.chain(deny), otherwise))
     }
 
     pub fn admits(&self, address: IpAddr) -> bool {
@@ -30,75 +29,50 @@ impl AccessList {
 }
 
 impl Default for AccessList {
-    /// Everyone is admitted.
+    /// Admits every address.
     fn default() -> Self {
         Self::new(Vec::new(), Vec::new())
     }
 }
 
-/// A set of networks, as of trusted proxies or exempt mirrors. Empty, it holds no address.
+/// A set of networks, for example of trusted proxies. The empty set contains no address.
 #[derive(Clone, Debug, Default)]
-pub struct Networks(Ranges);
+pub struct Networks(IpRanges);
 
 impl Networks {
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(Ranges::new(
+        Self(IpRanges::new(
             networks.into_iter().map(|network| (network, true)),
             false,
         ))
     }
 
-    pub fn hold(&self, address: IpAddr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.0.verdict(address)
     }
 }
 
-/// Networks whose addresses mean something only within, such as 10.0.0.0/8: a peer there is of use to its neighbours alone.
+/// Networks whose addresses are reachable only from within the same network, such as 10.0.0.0/8.
 #[derive(Clone, Debug, Default)]
 pub struct LocalNetworks(Vec<IpNet>);
 
 impl LocalNetworks {
-    /// A few: each address is held against all of them.
+    /// Expects a short list, because every lookup compares the address with all networks in turn.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// The number of the network that holds an address.
-    pub fn of(&self, address: IpAddr) -> Option<usize> {
+    /// Returns the index of the network that contains `address`.
+    pub fn index_of(&self, address: IpAddr) -> Option<usize> {
         self.0.iter().position(|network| network.contains(&address))
     }
 
-    /// Whether the network of this number, if it is one, holds an address.
-    pub fn holds(&self, number: Option<usize>, address: IpAddr) -> bool {
-        number
-            .and_then(|number| self.0.get(number))
+    /// Returns whether `index` names a network and that network contains `address`.
+    pub fn contains(&self, index: Option<usize>, address: IpAddr) -> bool {
+        index
+            .and_then(|index| self.0.get(index))
             .is_some_and(|network| network.contains(&address))
     }
-}
-
-/// Reads a list of one network or address a line; `#` begins a comment.
-pub fn parse_list(text: &str) -> Result<Vec<IpNet>, ListFault> {
-    parse_lines(text, parse_network)
-}
-
-/// One network or address; the error is a sentence for the operator.
-pub fn parse_network(entry: &str) -> Result<IpNet, String> {
-    if let Ok(address) = entry.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    let Ok(network) = entry.parse::<IpNet>() else {
-        return Err(format!(
-            "`{}` is neither an address nor a network such as 192.0.2.0/24 or 2001:db8::/32",
-            entry.escape_debug()
-        ));
-    };
-    if network.addr() != network.network() {
-        let (address, whole) = (network.addr(), network.trunc());
-        return Err(format!(
-            "`{entry}` has bits set beyond its prefix; write {whole} for the network or {address} for the address"
-        ));
-    }
-    Ok(network)
 }
 
 #[cfg(test)]
@@ -107,7 +81,10 @@ mod tests {
 
     fn networks(list: &[&str]) -> Vec<IpNet> {
         list.iter()
-            .map(|entry| parse_network(entry).unwrap())
+            .map(|entry| match entry.parse::<IpAddr>() {
+                Ok(address) => address.into(),
+                Err(_) => entry.parse().unwrap(),
+            })
             .collect()
     }
 
@@ -132,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_admits_everyone() {
+    fn empty_lists_admit_every_address() {
         let everyone = [
             "0.0.0.0",
             "192.0.2.1",
@@ -147,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn denied_only_admits_the_rest() {
+    fn deny_list_alone_admits_other_addresses() {
         let list = list(&[], &["192.0.2.0/24", "2001:db8::/32"]);
         check(
             &list,
@@ -167,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn allowed_in_one_family_refuses_the_other() {
+    fn allow_list_of_one_family_refuses_the_other() {
         check(
             &list(&["192.0.2.0/24"], &[]),
             &["192.0.2.7"],
@@ -181,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_network_decides_and_deny_wins_a_tie() {
+    fn most_specific_network_decides_and_deny_wins_tie() {
         let list = list(
             &["10.0.0.0/8", "10.1.2.0/24", "10.9.0.0/16", "10.1.2.128"],
             &["10.1.0.0/16", "10.9.0.0/16", "10.1.2.128/25", "0.0.0.0/0"],
@@ -215,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_the_address_space_count() {
+    fn first_and_last_address_can_be_listed() {
         let list = list(
             &[
                 "0.0.0.0",
@@ -243,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_its_ipv4_self_in_list_and_question() {
+    fn mapped_addresses_and_networks_count_as_ipv4() {
         let denied = list(&[], &["192.0.2.0/24"]);
         check(&denied, &["::ffff:192.0.3.1"], &["::ffff:192.0.2.1"]);
         let mapped = list(&["::ffff:192.0.2.0/120", "::ffff:198.51.100.7"], &[]);
@@ -260,17 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_networks_holds_those_alone() {
+    fn networks_contain_only_their_addresses() {
         let local = Networks::new(networks(&["127.0.0.0/8", "::1"]));
-        let holds = |address: &str| local.hold(address.parse().unwrap());
-        assert!(holds("127.0.0.1") && holds("::1") && holds("::ffff:127.9.9.9"));
-        assert!(!holds("128.0.0.0") && !holds("::") && !holds("::2"));
-        assert!(!Networks::default().hold("127.0.0.1".parse().unwrap()));
-        assert!(!Networks::new(Vec::new()).hold("::1".parse().unwrap()));
+        let contains = |address: &str| local.contains(address.parse().unwrap());
+        assert!(contains("127.0.0.1") && contains("::1") && contains("::ffff:127.9.9.9"));
+        assert!(!contains("128.0.0.0") && !contains("::") && !contains("::2"));
+        assert!(!Networks::default().contains("127.0.0.1".parse().unwrap()));
+        assert!(!Networks::new(Vec::new()).contains("::1".parse().unwrap()));
     }
 
-    /// The slow way to say what the module says at its head.
-    fn plain(allow: &[IpNet], deny: &[IpNet], address: IpAddr) -> bool {
+    /// A slow implementation of the rule at the head of this file.
+    fn reference_verdict(allow: &[IpNet], deny: &[IpNet], address: IpAddr) -> bool {
         let best = |list: &[IpNet]| {
             list.iter()
                 .filter(|net| net.contains(&address))
@@ -284,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_the_plain_rule_on_random_lists() {
+    fn agrees_with_reference_on_random_lists() {
         const SEED: u64 = 7;
         let mut state = SEED;
         let mut random = || {
@@ -297,7 +274,7 @@ mod tests {
             let mut some = |count: u32| -> Vec<IpNet> {
                 (0..count)
                     .map(|_| {
-                        // Few distinct bits, so that networks lie within one another and side by side.
+                        // Only few bits vary, so that many networks are nested or adjacent.
                         let bits = random() & 0xc000_00c3;
                         let prefix = random().to_le_bytes()[0];
                         if random() % 2 == 0 {
@@ -336,55 +313,12 @@ mod tests {
                     {
                         assert_eq!(
                             list.admits(address),
-                            plain(&allow, &deny, address),
+                            reference_verdict(&allow, &deny, address),
                             "seed {SEED}, round {round}, {address}: {allow:?} {deny:?}"
                         );
                     }
                 }
             }
         }
-    }
-
-    #[test]
-    fn reads_lists_of_networks_and_addresses() {
-        let text = "# our mirrors\n192.0.2.0/24 # rack\n\n  2001:db8::/32\t\n198.51.100.7\r\n::1#me\n0.0.0.0/0\n#";
-        let expected = networks(&[
-            "192.0.2.0/24",
-            "2001:db8::/32",
-            "198.51.100.7/32",
-            "::1/128",
-            "0.0.0.0/0",
-        ]);
-        assert_eq!(parse_list(text).unwrap(), expected);
-        assert_eq!(parse_list("").unwrap(), []);
-    }
-
-    #[test]
-    fn faults_in_lists_name_the_line() {
-        let fault = |text: &str| parse_list(text).unwrap_err().to_string();
-        assert_eq!(
-            fault("::1\n\n10.0.0.1/8"),
-            "line 3: `10.0.0.1/8` has bits set beyond its prefix; write 10.0.0.0/8 for the network or 10.0.0.1 for the address"
-        );
-        for wrong in [
-            "10.0.0.0/33",
-            "10.0.0",
-            "10.0.0.0/",
-            "/8",
-            "::/129",
-            "example.org",
-            "10.0.0.0/8 x",
-            "10.0.0.0/255.0.0.0",
-            "[::1]",
-            "1.2.3.4:5",
-        ] {
-            assert!(
-                fault(wrong).starts_with(&format!(
-                    "line 1: `{wrong}` is neither an address nor a network"
-                )),
-                "{wrong}"
-            );
-        }
-        assert!(!fault("\u{1b}[31m").contains('\u{1b}'));
     }
 }

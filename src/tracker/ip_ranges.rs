@@ -1,71 +1,81 @@
-//! Networks of both families, compiled into sorted ranges of addresses.
+//! Lookup of an address in many nested networks, compiled once into sorted ranges.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// The addresses at which the verdict turns, in order. It starts as `at_zero`, so an odd number of turns up to an address
-/// means its opposite; ranges need no more than that.
+/// A boolean verdict for every address.
+///
+/// Stores only the addresses at which the verdict changes, in ascending order. The verdict starts as `at_zero`, so the parity
+/// of the number of changes up to and including an address gives its verdict.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ranges {
+pub(super) struct IpRanges {
     at_zero: bool,
-    v4: Index<u32>,
+    v4: SortedIndex<u32>,
     v6: WideIndex,
 }
 
-impl Ranges {
+impl IpRanges {
+    /// Compiles networks, each with its verdict. The most specific network that contains an address decides; of two equal
+    /// networks the one with the verdict `false`. Addresses in no network get `otherwise`.
     pub(super) fn new(networks: impl Iterator<Item = (IpNet, bool)>, otherwise: bool) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (network, verdict) in networks {
             match unmapped(network) {
-                IpNet::V4(network) => v4.push(Range {
+                IpNet::V4(network) => v4.push(NetworkRange {
                     first: network.network().to_bits().into(),
                     last: network.broadcast().to_bits().into(),
                     verdict,
                 }),
-                IpNet::V6(network) => v6.push(Range {
+                IpNet::V6(network) => v6.push(NetworkRange {
                     first: network.network().to_bits(),
                     last: network.broadcast().to_bits(),
                     verdict,
                 }),
             }
         }
-        let v4 = turns(v4, otherwise, u32::MAX.into()).into_iter();
+        let v4 = boundaries(v4, otherwise, u32::MAX.into()).into_iter();
         Self {
             at_zero: otherwise,
-            v4: Index::new(v4.filter_map(|turn| u32::try_from(turn).ok()).collect()),
-            v6: WideIndex::new(&turns(v6, otherwise, u128::MAX)),
+            v4: SortedIndex::new(
+                v4.filter_map(|boundary| u32::try_from(boundary).ok())
+                    .collect(),
+            ),
+            v6: WideIndex::new(&boundaries(v6, otherwise, u128::MAX)),
         }
     }
 
     pub(super) fn verdict(&self, address: IpAddr) -> bool {
-        let turned = match address.to_canonical() {
+        let changes = match address.to_canonical() {
             IpAddr::V4(address) => self.v4.count_up_to(address.to_bits()),
             IpAddr::V6(address) => self.v6.count_up_to(address.to_bits()),
         };
-        self.at_zero ^ (turned % 2 == 1)
+        self.at_zero ^ (changes % 2 == 1)
     }
 }
 
-/// A sorted list and where to look in it: its values' span cut into about as many equal slots as there are values, and where
-/// in the list each slot begins. A question then costs two memory accesses, where a binary search of 100,000 networks has 18
-/// steps. The first and the last slot are open-ended and take what lies far from the rest, as `::1` does.
+/// A sorted list with a table of starting positions.
+///
+/// The span of the values is divided into about as many equal slots as there are values, and the table holds the position in
+/// the list at which each slot begins. A lookup takes two memory accesses, while a binary search in 100,000 networks takes 18
+/// steps. The first and the last slot are open-ended: they also hold outliers such as `::1`, which would otherwise stretch
+/// the span.
 #[derive(Clone, Debug)]
-struct Index<T> {
+struct SortedIndex<T> {
     list: Vec<T>,
-    /// Where each slot begins, and at last where the list ends.
+    /// The position in `list` at which each slot begins, followed by the length of `list`.
     slots: Vec<u32>,
-    /// Where the second slot begins, and each is 2^`shift` wide from there on.
+    /// The first value of the second slot. This slot and those after it are 2^`shift` wide.
     first: u64,
     shift: u32,
 }
 
-impl<T: Ord + Copy + Into<u64>> Index<T> {
+impl<T: Ord + Copy + Into<u64>> SortedIndex<T> {
     fn new(list: Vec<T>) -> Self {
-        let far = list.len() / 64;
-        let value = |place: usize| list.get(place).map_or(0, |value| (*value).into());
-        let first = value(far);
-        let span = value(list.len().saturating_sub(far + 1)).saturating_sub(first);
+        let outliers = list.len() / 64;
+        let value = |position: usize| list.get(position).map_or(0, |value| (*value).into());
+        let first = value(outliers);
+        let span = value(list.len().saturating_sub(outliers + 1)).saturating_sub(first);
         let mut shift = 0;
         while span >> shift > list.len() as u64 {
             shift += 1;
@@ -88,13 +98,14 @@ impl<T: Ord + Copy + Into<u64>> Index<T> {
         index
     }
 
+    /// Returns the slot of a value, which for outliers can be past the last slot.
     fn slot(&self, value: u64) -> u64 {
         value
             .checked_sub(self.first)
             .map_or(0, |distance| (distance >> self.shift).saturating_add(1))
     }
 
-    /// How many values are at most `limit`.
+    /// Returns the number of values that are at most `limit`.
     fn count_up_to(&self, limit: T) -> usize {
         let slot = usize::try_from(self.slot(limit.into())).unwrap_or(usize::MAX);
         let slot = slot.min(self.slots.len().saturating_sub(2));
@@ -106,7 +117,7 @@ impl<T: Ord + Copy + Into<u64>> Index<T> {
     }
 }
 
-impl<T> Default for Index<T> {
+impl<T> Default for SortedIndex<T> {
     fn default() -> Self {
         Self {
             list: Vec::new(),
@@ -117,21 +128,24 @@ impl<T> Default for Index<T> {
     }
 }
 
-/// An [`Index`] of the upper halves, where nearly all networks already differ, with the lower halves beside it.
+/// A sorted list of 128-bit values.
+///
+/// The index covers the upper halves, in which nearly all networks differ; the lower halves are a parallel list.
 #[derive(Clone, Debug, Default)]
 struct WideIndex {
-    upper: Index<u64>,
+    upper: SortedIndex<u64>,
     lower: Vec<u64>,
 }
 
 impl WideIndex {
     fn new(list: &[u128]) -> Self {
         Self {
-            upper: Index::new(list.iter().map(|value| upper_half(*value)).collect()),
+            upper: SortedIndex::new(list.iter().map(|value| upper_half(*value)).collect()),
             lower: list.iter().map(|value| lower_half(*value)).collect(),
         }
     }
 
+    /// Returns the number of values that are at most `limit`.
     fn count_up_to(&self, limit: u128) -> usize {
         let (upper, lower) = (upper_half(limit), lower_half(limit));
         let end = self.upper.count_up_to(upper);
@@ -153,50 +167,55 @@ fn lower_half(bits: u128) -> u64 {
     bits as u64
 }
 
-/// One network: any two are apart, or one lies in the other.
-struct Range {
+/// The first and the last address of a network. Two networks are either disjoint or nested.
+struct NetworkRange {
     first: u128,
     last: u128,
     verdict: bool,
 }
 
-/// Goes over the networks from the lowest address up, with those that are open on a stack, the most specific on top.
-fn turns(mut networks: Vec<Range>, otherwise: bool, highest: u128) -> Vec<u128> {
-    // Wider ones first, and of two that are the same the denied one last, on top.
+/// Returns the addresses at which the verdict changes.
+///
+/// Visits the networks by ascending address. The networks that contain the current address are on a stack, the most specific
+/// on top.
+fn boundaries(mut networks: Vec<NetworkRange>, otherwise: bool, highest: u128) -> Vec<u128> {
+    // Wider networks come first. Of two equal networks the one with the verdict `false` comes last, so that it is on top.
     networks.sort_unstable_by_key(|range| (range.first, u128::MAX - range.last, !range.verdict));
-    let mut open: Vec<Range> = Vec::new();
-    let mut turns = Turns {
+    let mut open: Vec<NetworkRange> = Vec::new();
+    let mut boundaries = Boundaries {
         list: Vec::with_capacity(2 * networks.len()),
         verdict: otherwise,
     };
-    let close = |open: &mut Vec<Range>, turns: &mut Turns, before: u128| {
+    let close = |open: &mut Vec<NetworkRange>, boundaries: &mut Boundaries, before: u128| {
         while open.last().is_some_and(|range| range.last < before) {
             let after = open.pop().map_or(0, |range| range.last + 1);
-            turns.set(after, open.last().map_or(otherwise, |range| range.verdict));
+            boundaries.set(after, open.last().map_or(otherwise, |range| range.verdict));
         }
     };
     for range in networks {
-        close(&mut open, &mut turns, range.first);
-        turns.set(range.first, range.verdict);
+        close(&mut open, &mut boundaries, range.first);
+        boundaries.set(range.first, range.verdict);
         open.push(range);
     }
-    close(&mut open, &mut turns, highest);
-    turns.list.shrink_to_fit();
-    turns.list
+    close(&mut open, &mut boundaries, highest);
+    boundaries.list.shrink_to_fit();
+    boundaries.list
 }
 
-struct Turns {
+/// The changes so far, and the verdict after the last of them.
+struct Boundaries {
     list: Vec<u128>,
     verdict: bool,
 }
 
-impl Turns {
+impl Boundaries {
+    /// Sets the verdict from `address` on.
     fn set(&mut self, address: u128, verdict: bool) {
         if verdict == self.verdict {
             return;
         }
         self.verdict = verdict;
-        // Two turns at one address are none.
+        // Two changes at the same address cancel out.
         if self.list.last() == Some(&address) {
             self.list.pop();
         } else {
@@ -205,6 +224,7 @@ impl Turns {
     }
 }
 
+/// Converts an IPv4-mapped network to IPv4.
 fn unmapped(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else {
         return network;
@@ -224,11 +244,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_of_one_verdict_become_one_range() {
+    fn merges_adjacent_networks_with_same_verdict() {
         let ranges = |allow: &[&str], deny: &[&str]| {
             let allow = allow.iter().map(|network| (network.parse().unwrap(), true));
             let deny = deny.iter().map(|network| (network.parse().unwrap(), false));
-            Ranges::new(allow.clone().chain(deny), allow.len() == 0)
+            IpRanges::new(allow.clone().chain(deny), allow.len() == 0)
         };
         let halves = ranges(
             &[],
@@ -240,13 +260,13 @@ mod tests {
             ],
         );
         assert_eq!(halves.v4.list, [0xc000_0200, 0xc000_0400]);
-        let useless = ranges(&["10.0.0.0/8", "10.1.0.0/16"], &["::/0"]);
-        assert_eq!(useless.v4.list.len(), 2);
-        assert!(useless.v6.lower.is_empty());
+        let redundant = ranges(&["10.0.0.0/8", "10.1.0.0/16"], &["::/0"]);
+        assert_eq!(redundant.v4.list.len(), 2);
+        assert!(redundant.v6.lower.is_empty());
     }
 
     #[test]
-    fn an_index_counts_as_the_list_does() {
+    fn sorted_index_agrees_with_linear_count() {
         let lists: [&[u32]; 9] = [
             &[],
             &[0],
@@ -259,7 +279,7 @@ mod tests {
             &[100, 200, 300, 1_000, 1_001, 1_002, 1_003, 70_000],
         ];
         for list in lists {
-            let index = Index::new(list.to_vec());
+            let index = SortedIndex::new(list.to_vec());
             let near = list
                 .iter()
                 .flat_map(|value| [value.wrapping_sub(1), *value, value.wrapping_add(1)]);
@@ -271,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_index_counts_as_the_list_does() {
+    fn wide_index_agrees_with_linear_count() {
         let halves = [0, 1, 2, 1 << 63, u64::MAX - 1, u64::MAX];
         let all: Vec<u128> = halves
             .iter()

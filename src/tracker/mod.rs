@@ -5,7 +5,6 @@ pub mod access;
 mod departures;
 mod dump;
 mod ip_ranges;
-pub mod list;
 mod prefetch;
 pub mod rate_limit;
 mod replication;

@@ -153,7 +153,7 @@ fn announce(
     query: &[u8],
     reply: &mut Reply,
 ) -> Result<Outcome, InvalidRequest> {
-    let request = AnnounceRequest::parse(query, from, settings.believed.hold(from))?;
+    let request = AnnounceRequest::parse(query, from, settings.believed.contains(from))?;
     reply.peers.clear();
     Ok(
         match tracker.announce(now, &request.announce, &mut reply.peers) {

@@ -73,7 +73,10 @@ struct Walk<'t> {
 
 impl Walk<'_> {
     fn goes_on(&self) -> bool {
-        self.is_local || self.client.is_some_and(|client| self.trusted.hold(client))
+        self.is_local
+            || self
+                .client
+                .is_some_and(|client| self.trusted.contains(client))
     }
 
     fn step_to(&mut self, hop: Option<IpAddr>) {
@@ -101,7 +104,7 @@ impl Walk<'_> {
             match rest.next_element() {
                 Ok(Some(element)) => {
                     let hop = element.node.and_then(parse_node);
-                    if is_first || !hop.is_some_and(|hop| self.trusted.hold(hop)) {
+                    if is_first || !hop.is_some_and(|hop| self.trusted.contains(hop)) {
                         self.step_to(hop);
                     }
                     is_first = false;

@@ -165,7 +165,7 @@ pub(super) fn view<'a>(
     let from = || {
         // Behind a proxy that is not known for one, everyone would come from where it is.
         let proxied = request.headers().contains_key(header.name());
-        let unknown = proxied && sender.is_some_and(|sender| !trusted.hold(sender));
+        let unknown = proxied && sender.is_some_and(|sender| !trusted.contains(sender));
         client_in(settings, sender, request.headers()).filter(|_| !unknown)
     };
     let uri = request.uri();

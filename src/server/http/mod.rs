@@ -223,7 +223,7 @@ fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
     } = &**shared;
     let settings = worker.server.settings();
     // A proxy brings everyone's connections: what limits one network does not fit it.
-    let own = peer.filter(|&peer| !settings.proxies.trusted.hold(peer));
+    let own = peer.filter(|&peer| !settings.proxies.trusted.contains(peer));
     if proxy_header && own.is_some() {
         return counters.untrusted_proxies.add_one();
     }

@@ -763,7 +763,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(announce: &Announce, settings: &Settings, keyed: &SipHasher13) -> Self {
-        let locality = settings.local_networks.of(announce.address);
+        let locality = settings.local_networks.index_of(announce.address);
         let want = announce
             .numwant
             .unwrap_or(settings.numwant)
@@ -795,7 +795,7 @@ impl Peer {
 
     /// As another tracker tells of it; one that has left is a leecher, as good as any.
     pub(super) fn told(change: &PeerUpdate, local_networks: &LocalNetworks) -> Self {
-        let locality = local_networks.of(change.address);
+        let locality = local_networks.index_of(change.address);
         let class = change.class.unwrap_or(Class::Leecher);
         Self {
             endpoint: Endpoint::new(change.address, change.port),
@@ -1038,7 +1038,7 @@ impl Swarm {
             want: peer.want,
             random,
         };
-        let reaches = |address| local_networks.holds(peer.locality, address);
+        let reaches = |address| local_networks.contains(peer.locality, address);
         match (self, peer.endpoint) {
             (Self::OneV4(record), Endpoint::V4(_)) => record.choose(&asker, reaches, out),
             (Self::OneV6(record), Endpoint::V6(_)) => record.choose(&asker, reaches, out),
