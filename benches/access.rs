@@ -1,4 +1,4 @@
-//! What a list of 100,000 networks costs: to read, to build, and to ask once.
+//! Measures an access list of 100,000 networks: the time to parse it, to build it, and of one lookup.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,7 @@ const ENTRIES: u32 = 100_000;
 const LOOKUPS: usize = 500_000;
 const PASSES: u32 = 9;
 
-/// A permutation of the 32-bit numbers: scattered, each once.
+/// Permutes the 32-bit numbers, so that the entries are scattered and distinct.
 fn scattered(number: u32) -> u32 {
     number
         .wrapping_mul(0x9e37_79b1)
@@ -23,7 +23,7 @@ fn v4(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(scattered(number))
 }
 
-/// Within 2000::/3 and thus close together, as on the Internet.
+/// Returns an address in 2000::/3. The addresses are thus close together, as on the Internet.
 fn v6(number: u32) -> Ipv6Addr {
     let bits = u128::from(scattered(number));
     Ipv6Addr::from_bits(0x2001 << 112 | bits << 80 | bits)
@@ -55,20 +55,20 @@ fn main() {
                 .collect(),
         ),
     ];
-    let corner = (
-        "IPv6 /64 and, far from them, ::1",
+    let with_outlier = (
+        "IPv6 /64 and the distant ::1",
         format!("::1\n{}", lists[2].1),
     );
-    for (name, text) in lists.into_iter().chain([corner]) {
+    for (name, text) in lists.into_iter().chain([with_outlier]) {
         let start = Instant::now();
-        let networks = parse_networks(&text).expect("a sound list");
+        let networks = parse_networks(&text).expect("a valid list");
         let parsed = start.elapsed();
         let start = Instant::now();
         let list = AccessList::new(Vec::new(), networks);
         let built = start.elapsed();
 
-        // Half of the questions are for addresses on the list.
-        let questions: Vec<IpAddr> = (0..1 << 16)
+        // Half of the lookups are for addresses on the list.
+        let addresses: Vec<IpAddr> = (0..1 << 16)
             .map(|number: u32| number.wrapping_mul(3) % (2 * ENTRIES))
             .map(|number| {
                 if name.starts_with("IPv4") {
@@ -82,13 +82,13 @@ fn main() {
         let mut best = f64::INFINITY;
         for _ in 0..PASSES {
             let start = Instant::now();
-            for question in questions.iter().cycle().take(LOOKUPS) {
-                admitted += u32::from(list.admits(black_box(*question)));
+            for address in addresses.iter().cycle().take(LOOKUPS) {
+                admitted += u32::from(list.admits(black_box(*address)));
             }
             best = best.min(start.elapsed().as_nanos() as f64 / LOOKUPS as f64);
         }
         println!(
-            "{name}: {ENTRIES} entries parsed in {parsed:.1?}, built in {built:.1?}; a lookup {best:.0} ns, the best of {PASSES} passes ({admitted} admitted)"
+            "{name}: {ENTRIES} entries parsed in {parsed:.1?}, built in {built:.1?}; {best:.0} ns per lookup, best of {PASSES} passes ({admitted} admitted)"
         );
     }
 }

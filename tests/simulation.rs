@@ -630,7 +630,7 @@ impl World {
         let access = AccessList::new(self.allowed.clone(), self.denied.clone());
         self.settings.announces = AccessPolicy {
             access,
-            budget: None,
+            rate_limiter: None,
         };
         self.tracker.set(self.settings.clone());
     }

@@ -141,7 +141,7 @@ impl Tracker {
     ) -> Result<Answer, Refusal> {
         let settings = self.settings();
         settings.announces.admit(now, announce.address)?;
-        settings.withdrawn(&announce.info_hash)?;
+        settings.check_withdrawn(&announce.info_hash)?;
         let peer = Peer::new(announce, &settings, &self.keyed);
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
@@ -174,7 +174,7 @@ impl Tracker {
             counts,
             interval: settings.interval,
             min_interval: settings.min_interval,
-            warning: settings.warning(&announce.info_hash),
+            warning: settings.warning_for(&announce.info_hash),
             change: peer.change(announce, joined.as_ref()),
             counted: joined.is_some_and(|joined| joined.first_completed),
         })

@@ -51,7 +51,7 @@ impl Tracker {
                 Lookup::Announce(announce) => (&settings.announces, announce.address),
                 Lookup::Scrape(_, from) => (&settings.scrapes, (*from)?),
             };
-            let budget = gate.budget.as_deref()?;
+            let budget = gate.rate_limiter.as_deref()?;
             Some((budget, budget.narrowest(address)))
         });
         for (budget, place) in asked.iter().flatten() {
@@ -139,7 +139,7 @@ mod tests {
             v6_56: rate.times(many),
             v6_48: rate.times(many),
             exempt: Networks::default(),
-            places: 10_000,
+            table_entries: 10_000,
         };
         RateLimiter::new(settings, [3, 4])
     }
@@ -168,7 +168,7 @@ mod tests {
                 open: true,
                 ..Settings::default()
             };
-            settings.announces.budget = Some(Arc::new(budget()));
+            settings.announces.rate_limiter = Some(Arc::new(budget()));
             Tracker::new(settings, 1)
         });
         let mut random = Rng::new(2);

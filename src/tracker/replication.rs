@@ -71,7 +71,7 @@ impl Tracker {
             return self.hear_leave(hash, told, &peer, at);
         }
         if !settings.announces.access.admits(change.address)
-            || settings.withdrawn(&change.info_hash).is_err()
+            || settings.check_withdrawn(&change.info_hash).is_err()
         {
             return ApplyResult::Rejected;
         }

@@ -1,4 +1,4 @@
-//! What the operator decides: who is answered, how often, and with what.
+//! The settings of the tracker core: which requests are accepted, and what the responses contain.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,37 +10,40 @@ use super::access::{AccessList, LocalNetworks};
 use super::rate_limit::{RateLimited, RateLimiter};
 use super::types::{InfoHash, Refusal, Time};
 
-/// Taken over as a whole by [`super::Tracker::set`].
+/// The settings of a [`super::Tracker`]. [`super::Tracker::set`] replaces them as a whole.
 #[derive(Clone)]
 pub struct Settings {
-    /// Serve any torrent that is not denied.
+    /// Track every torrent that is not denied.
     pub open: bool,
     /// Seconds between a client's announces.
     pub interval: u32,
-    /// Seconds before which a client shall not announce redelivered.
+    /// Seconds that a client must wait at least before it announces again.
     pub min_interval: u32,
-    /// Seconds after which a silent peer is no longer handed out, to the minute; at most 14,400, as ages wrap at 256
-    /// minutes.
+    /// Seconds after its last announce until a peer is no longer returned, rounded up to minutes. At most 14,400, because ages
+    /// wrap at 256 minutes.
     pub peer_timeout: u32,
-    /// Peers for a client that does not say how many it wants.
+    /// Number of peers for a client that does not request a number.
     pub numwant: u32,
-    /// The most peers in one answer.
+    /// Maximum number of peers in a response.
     pub max_numwant: u32,
-    /// How many peers of one IPv4 address or IPv6 /64 a swarm keeps; the others are answered, but not handed out.
+    /// Maximum number of peers of one IPv4 address or IPv6 /64 in a swarm. Further peers get responses, but are not returned to
+    /// others.
     pub max_peers_per_network: usize,
-    /// How many peers are kept in all; the others are answered, but not handed out. A torrent's first is kept all the same.
+    /// Maximum number of peers in all swarms together. Further peers get responses, but are not returned to others. The first
+    /// peer of a torrent is always kept.
     pub max_peers: usize,
-    /// With how many torrents in all an open tracker takes no further one that nobody has named.
+    /// Number of torrents from which on an open tracker refuses unknown torrents. Listed torrents are always tracked.
     pub max_torrents: usize,
-    /// Sent with every answer, for the client's user to read.
+    /// `warning message` in every response, for the user of the client.
     pub warning: Option<Arc<str>>,
-    /// What single torrents' clients are told.
+    /// Texts for the clients of single torrents.
     pub notices: HashMap<InfoHash, Notice>,
     pub announces: AccessPolicy,
     pub scrapes: AccessPolicy,
-    /// Peers in one of these are handed out only to askers in the same one.
+    /// A peer in one of these networks is returned only to peers in the same network.
     pub local_networks: LocalNetworks,
-    /// Of the trackers that tell each other of their peers. `None`: there are none, and who has left need not be remembered.
+    /// The key that the trackers of a cluster share. `None` for a tracker without a cluster, which also does not record
+    /// departures.
     pub host_key: Option<HostKey>,
 }
 
@@ -66,12 +69,12 @@ impl Default for Settings {
     }
 }
 
-/// Who may come in by one way, and how often.
+/// Which addresses may send one kind of request, and how often.
 #[derive(Clone, Default)]
 pub struct AccessPolicy {
     pub access: AccessList,
-    /// `None`: as often as they like.
-    pub budget: Option<Arc<RateLimiter>>,
+    /// `None` means no limit.
+    pub rate_limiter: Option<Arc<RateLimiter>>,
 }
 
 impl AccessPolicy {
@@ -79,9 +82,9 @@ impl AccessPolicy {
         if !self.access.admits(address) {
             return Err(Refusal::Address);
         }
-        match &self.budget {
+        match &self.rate_limiter {
             None => Ok(()),
-            Some(budget) => budget
+            Some(rate_limiter) => rate_limiter
                 .take(now, address)
                 .map_err(|RateLimited { retry_secs }| Refusal::TooOften { retry_secs }),
         }
@@ -89,13 +92,13 @@ impl AccessPolicy {
 }
 
 impl Settings {
-    /// How old a peer may be, in minutes.
+    /// Returns the peer timeout in minutes.
     pub(super) fn timeout_minutes(&self) -> u8 {
         self.peer_timeout.div_ceil(60).min(240) as u8
     }
 
-    /// What this torrent's clients are told instead of being served.
-    pub(super) fn withdrawn(&self, info_hash: &InfoHash) -> Result<(), Refusal> {
+    /// Refuses a torrent for which the operator configured a failure text.
+    pub(super) fn check_withdrawn(&self, info_hash: &InfoHash) -> Result<(), Refusal> {
         match self
             .notices
             .get(info_hash)
@@ -106,8 +109,8 @@ impl Settings {
         }
     }
 
-    /// What this torrent's clients are told beside being served.
-    pub(super) fn warning(&self, info_hash: &InfoHash) -> Option<Arc<str>> {
+    /// Returns the warning for the clients of a torrent: the torrent's own, or else the general one.
+    pub(super) fn warning_for(&self, info_hash: &InfoHash) -> Option<Arc<str>> {
         let own = self
             .notices
             .get(info_hash)
@@ -116,22 +119,23 @@ impl Settings {
     }
 }
 
-/// What an operator says of one torrent to its clients.
+/// A text that an operator configured for the clients of one torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Notice {
-    /// For `warning message`: shown, and peers are handed out as ever.
+    /// Sent as `warning message`, together with peers.
     pub warning: Option<String>,
-    /// For `failure reason`: said instead of handing out peers.
+    /// Sent as `failure reason`, instead of peers.
     pub failure: Option<String>,
 }
 
-/// Keys the hosts' fingerprints, for trackers that are to know each other's hosts. When a tracker gets another, the hosts that
-/// are on both families count twice until they have announced redelivered.
+/// Keys the fingerprints of hosts, so that the trackers of a cluster recognize the same host. When the key of a tracker changes,
+/// dual-stack hosts count twice until they have announced again.
 #[derive(Clone, Copy)]
 pub struct HostKey(pub(super) SipHasher13);
 
 impl HostKey {
-    /// The same for the same name. It may be known: that a client's own `key` is not keeps others from passing for it.
+    /// Derives the key from the name of the cluster. The name need not be secret: nobody can impersonate a client without its
+    /// `key`, which is secret.
     pub fn new(name: &str) -> Self {
         let half = |number| SipHasher13::new_with_keys(0, number).hash(name.as_bytes());
         Self(SipHasher13::new_with_keys(half(1), half(2)))
