@@ -1,4 +1,4 @@
-//! How soon a torrent that is renamed into place is known, and how long 10,000 of them take to scan.
+//! Measures the delay until a torrent that is renamed into place is reported, and the time to scan 10,000 torrents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use tbtt::torrents::watcher::{Settings, TorrentWatcher, WatchEvent};
 const FILES: usize = 10_000;
 const DIRECTORIES: usize = 100;
 
-/// So many as a disc of 250 MB has in pieces of 256 KiB.
+/// A file of 250 MB has this many pieces of 256 KiB.
 const PIECES: usize = 1000;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn torrent(number: usize) -> Vec<u8> {
     let (name, length) = (format!("{number:05}"), PIECES << 18);
@@ -36,7 +36,7 @@ fn path(torrents: &Path, number: usize) -> PathBuf {
 fn scanned(events: &Receiver<(WatchEvent, Instant)>) -> usize {
     let mut appeared = 0;
     loop {
-        match events.recv_timeout(PATIENCE).expect("the scan ends") {
+        match events.recv_timeout(TIMEOUT).expect("the scan ends") {
             (WatchEvent::Scanned, _) => return appeared,
             (WatchEvent::Appeared { .. }, _) => appeared += 1,
             (other, _) => panic!("{other:?}"),
@@ -47,14 +47,14 @@ fn scanned(events: &Receiver<(WatchEvent, Instant)>) -> usize {
 fn start(settings: &Settings) -> (TorrentWatcher, Receiver<(WatchEvent, Instant)>) {
     let (sender, events) = channel();
     let report = move |event| drop(sender.send((event, Instant::now())));
-    let publisher = TorrentWatcher::start(settings.clone(), report).expect("inotify");
-    (publisher, events)
+    let watcher = TorrentWatcher::start(settings.clone(), report).expect("inotify");
+    (watcher, events)
 }
 
 fn main() {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR"))
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("publish-bench-{}", std::process::id()));
-    let (torrents, aside) = (place.join("torrents"), place.join("aside"));
+    let (torrents, unpublished) = (directory.join("torrents"), directory.join("unpublished"));
     for number in 0..DIRECTORIES {
         fs::create_dir_all(torrents.join(format!("{number:02}"))).expect("a directory");
     }
@@ -63,50 +63,51 @@ fn main() {
         rescan_secs: 3600,
     };
 
-    let (publisher, events) = start(&settings);
+    let (watcher, events) = start(&settings);
     assert_eq!(scanned(&events), 0);
     let mut delays = Vec::with_capacity(FILES);
     for number in 0..FILES {
-        fs::write(&aside, torrent(number)).expect("a file aside");
+        fs::write(&unpublished, torrent(number)).expect("an unpublished file");
         let path = path(&torrents, number);
         let renamed = Instant::now();
-        fs::rename(&aside, &path).expect("renamed into place");
-        let (event, told) = events.recv_timeout(PATIENCE).expect("the file is told");
-        assert!(matches!(event, WatchEvent::Appeared { path: told, .. } if told == path));
-        delays.push(told - renamed);
+        fs::rename(&unpublished, &path).expect("renamed into place");
+        let (event, reported) = events.recv_timeout(TIMEOUT).expect("an event");
+        assert!(matches!(event, WatchEvent::Appeared { path: appeared, .. } if appeared == path));
+        delays.push(reported - renamed);
     }
     delays.sort();
-    let (half, p99, most) = (
+    let (median, p99, max) = (
         delays[FILES / 2],
         delays[FILES * 99 / 100],
         delays[FILES - 1],
     );
     println!(
-        "renamed into place to told, {FILES} files of 20 KB one by one: median {half:.1?}, p99 {p99:.1?}, most {most:.1?}"
+        "delay from rename to report, {FILES} files of 20 KB in turn: median {median:.1?}, p99 {p99:.1?}, max {max:.1?}"
     );
 
     let begin = Instant::now();
-    publisher.rescan(settings.clone());
+    watcher.rescan(settings.clone());
     assert_eq!(scanned(&events), 0);
     println!(
         "rescan of {FILES} files, none of them changed: {:.1?}",
         begin.elapsed()
     );
-    drop(publisher);
+    drop(watcher);
 
     let begin = Instant::now();
-    let (publisher, events) = start(&settings);
+    let (watcher, events) = start(&settings);
     assert_eq!(scanned(&events), FILES);
     println!(
         "first scan of {FILES} torrents, in the page cache: {:.1?}",
         begin.elapsed()
     );
 
-    // All at once, as when a mirror has caught up.
-    let batch = place.join("batch");
+    // All files at once, as at the end of a mirror run.
+    let batch = directory.join("batch");
     fs::create_dir(&batch).expect("a directory");
     for number in 0..FILES {
-        fs::write(batch.join(number.to_string()), torrent(number + FILES)).expect("a file aside");
+        fs::write(batch.join(number.to_string()), torrent(number + FILES))
+            .expect("an unpublished file");
     }
     let begin = Instant::now();
     let mut renamed = Vec::with_capacity(FILES);
@@ -120,18 +121,20 @@ fn main() {
     }
     let mut delays = Vec::with_capacity(FILES);
     while delays.len() < FILES {
-        let (event, told) = events.recv_timeout(PATIENCE).expect("every file is told");
+        let (event, reported) = events
+            .recv_timeout(TIMEOUT)
+            .expect("an event for every file");
         if let WatchEvent::Appeared { metainfo, .. } = event {
             let number: usize = metainfo.name.parse().expect("a number");
-            delays.push(told - renamed[number - FILES]);
+            delays.push(reported - renamed[number - FILES]);
         }
     }
     delays.sort();
     println!(
-        "{FILES} renamed at once: all told after {:.1?}, median {:.1?}",
+        "{FILES} renamed at once: all reported after {:.1?}, median {:.1?}",
         begin.elapsed(),
         delays[FILES / 2]
     );
-    drop(publisher);
-    fs::remove_dir_all(&place).expect("cleaned up");
+    drop(watcher);
+    fs::remove_dir_all(&directory).expect("cleaned up");
 }

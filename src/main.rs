@@ -131,7 +131,11 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     )?;
     let state = state::restore(&loaded, fresh);
     let secrets = state.secrets.clone();
-    let seed_monitor = SeedMonitor::new(config, state.health.clone(), state.clock);
+    let seed_monitor = SeedMonitor::new(
+        config.seed_monitor_settings(),
+        state.health.clone(),
+        state.clock,
+    );
     let shared = Arc::new(Shared {
         tracker: state.tracker.clone(),
         clock: state.clock,
@@ -146,15 +150,20 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let requests = runtime
         .block_on(async { Requests::listen() })
         .map_err(no_signals)?;
-    let torrent_sync =
-        TorrentSync::new(config, &loaded.lists, shared.tracker.clone(), shared.clock);
-    let torrent_watcher = torrent_sync.watch(config).map_err(|error| {
-        fail(
-            Exit::Internal,
-            "cannot watch the torrent directories",
-            &error,
-        )
-    })?;
+    let torrent_sync = TorrentSync::new(
+        loaded.torrent_sync_settings(),
+        shared.tracker.clone(),
+        shared.clock,
+    );
+    let torrent_watcher = torrent_sync
+        .watch(config.watcher_settings())
+        .map_err(|error| {
+            fail(
+                Exit::Internal,
+                "cannot watch the torrent directories",
+                &error,
+            )
+        })?;
     // Once it is known which torrents are tracked: updates to others are rejected.
     let cluster = cluster_setup
         .map(|setup| setup.start(&state.cluster, &shared.tracker, shared.clock))

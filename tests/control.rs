@@ -342,7 +342,7 @@ fn reports_a_release_without_a_seeder_across_restarts() {
     let info_hash = scene.publish("lonely.iso", 1);
     let mut daemon = scene.start();
     let id = format!(" name=lonely.iso id={info_hash}");
-    daemon.wait_for_line(&format!("published without a seed{id}"));
+    daemon.wait_for_line(&format!("torrent published without a seeder{id}"));
     let (line, exit) = scene.check(&[]);
     assert_eq!(exit, 1);
     let text = "TBTT WARNING - releases that never had a seeder: lonely.iso | ";
@@ -359,7 +359,7 @@ fn reports_a_release_without_a_seeder_across_restarts() {
     assert!(status.contains("  lonely.iso (never seeded)\n"), "{status}");
 
     announce(&daemon, &info_hash, 1, 0, "started");
-    daemon.wait_for_line(&format!("has a seed{id}"));
+    daemon.wait_for_line(&format!("torrent has a seeder{id}"));
     assert_eq!(scene.check(&[]).1, 0);
     let release = scene.release("lonely.iso");
     assert_eq!(
@@ -369,7 +369,7 @@ fn reports_a_release_without_a_seeder_across_restarts() {
     assert!(release.first_seed.unwrap() >= release.listed_since);
 
     announce(&daemon, &info_hash, 1, 0, "stopped");
-    let lost = format!("lost its seeds{id} times=1");
+    let lost = format!("torrent lost its last seeder{id} times=1");
     daemon.wait_for_line(&lost);
     let (line, exit) = scene.check(&[]);
     assert_eq!(exit, 2);
@@ -386,7 +386,7 @@ fn reports_a_release_without_a_seeder_across_restarts() {
 
     assert!(daemon.stop().success());
     assert_eq!(
-        daemon.lines("published without a seed").len(),
+        daemon.lines("torrent published without a seeder").len(),
         1,
         "reported once"
     );
@@ -394,11 +394,11 @@ fn reports_a_release_without_a_seeder_across_restarts() {
     assert_eq!(scene.release("lonely.iso"), before, "kept across a restart");
     assert_eq!(scene.check(&[]).1, 2, "still reported after a restart");
     announce(&daemon, &info_hash, 1, 0, "started");
-    daemon.wait_for_line(&format!("has a seed{id}"));
+    daemon.wait_for_line(&format!("torrent has a seeder{id}"));
     assert_eq!(scene.release("lonely.iso").first_seed, before.first_seed);
     assert!(daemon.stop().success());
     assert_eq!(
-        daemon.lines("lost its seeds"),
+        daemon.lines("torrent lost its last seeder"),
         [""; 0],
         "reported before the restart only"
     );

@@ -1,4 +1,4 @@
-//! The torrent directories, as publishers treat them: each case on real directories, waited for by its events.
+//! Tests the torrent watcher on real directories that change as watchers change them. Each case waits for events.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use tbtt::torrents::watcher::{Settings, TorrentWatcher, WatchEvent};
 
-/// Longer than anything takes; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any step takes, so that only a failing test waits for so long.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The least torrent of this name.
+/// Returns a minimal torrent with this name.
 fn torrent(name: &str) -> Vec<u8> {
     let length = name.len();
     format!("d4:infod6:lengthi0e4:name{length}:{name}12:piece lengthi1e6:pieces0:ee").into_bytes()
@@ -21,11 +21,11 @@ fn torrent(name: &str) -> Vec<u8> {
 struct Scene {
     directory: PathBuf,
     events: Receiver<WatchEvent>,
-    publisher: TorrentWatcher,
+    watcher: TorrentWatcher,
     markers: u32,
 }
 
-/// An empty directory of this test's own.
+/// Creates an empty directory for one test.
 fn directory(test: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("publish-{test}-{}", std::process::id()));
@@ -34,7 +34,7 @@ fn directory(test: &str) -> PathBuf {
     directory
 }
 
-/// Never rescans for time's sake, so that what a test sees was told or noticed.
+/// Disables periodic rescans, so that a test sees only changes that were reported by inotify or found by a check of the roots.
 fn settings(directories: &[&Path]) -> Settings {
     let directories = directories
         .iter()
@@ -47,42 +47,43 @@ fn settings(directories: &[&Path]) -> Settings {
 }
 
 impl Scene {
-    /// Watches `torrents` in a directory that `prepare` has filled; the first scan is still to be read.
+    /// Watches `torrents`, a directory that `prepare` has filled. The events of the first scan are still in the channel.
     fn new(test: &str, prepare: impl FnOnce(&Path)) -> Self {
         let directory = directory(test);
         let torrents = directory.join("torrents");
         prepare(&torrents);
         let (sender, events) = channel();
-        let publisher = TorrentWatcher::start(settings(&[&torrents]), move |event| {
+        let watcher = TorrentWatcher::start(settings(&[&torrents]), move |event| {
             sender.send(event).unwrap()
         })
         .unwrap();
         Self {
             directory,
             events,
-            publisher,
+            watcher,
             markers: 0,
         }
     }
 
+    /// Also returns the events of the first scan.
     fn scanned(test: &str, prepare: impl FnOnce(&Path)) -> (Self, Vec<String>) {
         let scene = Self::new(test, prepare);
-        let told = scene.until(|event| *event == WatchEvent::Scanned);
-        (scene, told)
+        let events = scene.until(|event| *event == WatchEvent::Scanned);
+        (scene, events)
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.directory.join("torrents").join(name)
     }
 
-    /// Renamed into place, as a publisher should.
+    /// Renames a file into place, as a publisher should.
     fn publish(&self, name: &str, content: &[u8]) {
-        let aside = self.directory.join("aside");
-        fs::write(&aside, content).unwrap();
-        fs::rename(&aside, self.at(name)).unwrap();
+        let unpublished = self.directory.join("unpublished");
+        fs::write(&unpublished, content).unwrap();
+        fs::rename(&unpublished, self.at(name)).unwrap();
     }
 
-    /// One line for each event: what, which file, and the torrent's name.
+    /// Returns one line for an event: its kind, the file, and the name of the torrent.
     fn line(&self, event: &WatchEvent) -> String {
         let file = |path: &Path| {
             let torrents = self.directory.join("torrents");
@@ -96,57 +97,61 @@ impl Scene {
             WatchEvent::Appeared { path, metainfo } => {
                 format!("+ {} {}", file(path), metainfo.name)
             }
-            WatchEvent::Gone { path } => format!("- {}", file(path)),
-            WatchEvent::Faulty { path, reason } => format!("! {} {reason}", file(path)),
+            WatchEvent::Gone { path } | WatchEvent::DirectoryResolved { path } => {
+                format!("- {}", file(path))
+            }
+            WatchEvent::Faulty { path, reason } | WatchEvent::DirectoryFaulty { path, reason } => {
+                format!("! {} {reason}", file(path))
+            }
             WatchEvent::Scanned => "scanned".to_owned(),
         }
     }
 
-    /// What is told up to and without the event that is waited for, sorted.
+    /// Waits for an event. Returns the lines of all events before, sorted.
     fn until(&self, wanted: impl Fn(&WatchEvent) -> bool) -> Vec<String> {
-        let mut told = Vec::new();
+        let mut lines = Vec::new();
         loop {
             let event = self
                 .events
-                .recv_timeout(PATIENCE)
-                .unwrap_or_else(|_| panic!("only {told:?}"));
+                .recv_timeout(TIMEOUT)
+                .unwrap_or_else(|_| panic!("only {lines:?}"));
             if wanted(&event) {
-                told.sort();
-                return told;
+                lines.sort();
+                return lines;
             }
-            told.push(self.line(&event));
+            lines.push(self.line(&event));
         }
     }
 
-    /// The next event.
+    /// Waits for the next event.
     #[track_caller]
     fn next(&self) -> String {
-        let event = self.events.recv_timeout(PATIENCE).expect("another event");
+        let event = self.events.recv_timeout(TIMEOUT).expect("another event");
         self.line(&event)
     }
 
-    /// The next events, as many as are expected, in any order.
+    /// Waits for as many events as are expected, in any order.
     #[track_caller]
     fn expect(&self, expected: &[&str]) {
-        let mut told: Vec<_> = expected.iter().map(|_| self.next()).collect();
-        told.sort();
-        assert_eq!(told, expected);
+        let mut lines: Vec<_> = expected.iter().map(|_| self.next()).collect();
+        lines.sort();
+        assert_eq!(lines, expected);
     }
 
-    /// What was told of everything that came before this call: a torrent that is published now is told after it.
+    /// Returns the events of all changes before this call. Publishes a torrent and waits for its event, which comes after them.
     fn so_far(&mut self) -> Vec<String> {
         self.markers += 1;
         let name = format!("marker-{}.torrent", self.markers);
         self.publish(&name, &torrent("marker"));
         let path = self.at(&name);
         self.until(
-            |event| matches!(event, WatchEvent::Appeared { path: told, .. } if *told == path),
+            |event| matches!(event, WatchEvent::Appeared { path: appeared, .. } if *appeared == path),
         )
     }
 
-    /// What a rescan finds.
+    /// Rescans, and returns the events.
     fn rescan(&self) -> Vec<String> {
-        self.publisher
+        self.watcher
             .rescan(settings(&[&self.directory.join("torrents")]));
         self.until(|event| *event == WatchEvent::Scanned)
     }
@@ -168,11 +173,11 @@ fn make_old(path: &Path) {
         .unwrap();
 }
 
-const NOTHING: [&str; 0] = [];
+const NO_EVENTS: [&str; 0] = [];
 
 #[test]
-fn the_first_scan_finds_what_is_there() {
-    let (mut scene, told) = Scene::scanned("first", |torrents| {
+fn first_scan_finds_existing_files() {
+    let (mut scene, events) = Scene::scanned("first", |torrents| {
         fs::create_dir_all(torrents.join("a/b/c")).unwrap();
         fs::create_dir_all(torrents.join(".hidden")).unwrap();
         for file in [
@@ -198,7 +203,7 @@ fn the_first_scan_finds_what_is_there() {
     });
     let bad = "! a/bad.torrent at byte 0: a dictionary should stand here";
     assert_eq!(
-        told,
+        events,
         [
             bad,
             "+ a/b/c/two.torrent t",
@@ -206,12 +211,12 @@ fn the_first_scan_finds_what_is_there() {
             "+ top.torrent t"
         ]
     );
-    assert_eq!(scene.rescan(), NOTHING);
-    assert_eq!(scene.so_far(), NOTHING);
+    assert_eq!(scene.rescan(), NO_EVENTS);
+    assert_eq!(scene.so_far(), NO_EVENTS);
 }
 
 #[test]
-fn renamed_into_place_is_told_at_once() {
+fn file_renamed_into_place_is_reported_at_once() {
     let (scene, _) = Scene::scanned("rename", |_| ());
     for number in 0..100 {
         let name = format!("{number}.torrent");
@@ -221,33 +226,33 @@ fn renamed_into_place_is_told_at_once() {
 }
 
 #[test]
-fn a_half_written_file_is_never_taken() {
+fn half_written_file_is_never_accepted() {
     let (mut scene, _) = Scene::scanned("half", |_| ());
     let content = torrent("slow");
     let (first, second) = content.split_at(content.len() / 2);
     let mut file = File::create(scene.at("slow.torrent")).unwrap();
-    assert_eq!(scene.so_far(), NOTHING);
+    assert_eq!(scene.so_far(), NO_EVENTS);
     file.write_all(first).unwrap();
-    assert_eq!(scene.so_far(), NOTHING);
-    assert_eq!(scene.rescan(), NOTHING);
+    assert_eq!(scene.so_far(), NO_EVENTS);
+    assert_eq!(scene.rescan(), NO_EVENTS);
     file.write_all(second).unwrap();
-    assert_eq!(scene.so_far(), NOTHING);
+    assert_eq!(scene.so_far(), NO_EVENTS);
     drop(file);
     assert_eq!(scene.next(), "+ slow.torrent slow");
 
-    // Written again over itself: what was there stays until the new one is whole.
+    // The file is overwritten in place: the old torrent stays until the new content is complete.
     let content = torrent("again");
     let mut file = File::create(scene.at("slow.torrent")).unwrap();
     file.write_all(&content[..20]).unwrap();
-    assert_eq!(scene.so_far(), NOTHING);
-    assert_eq!(scene.rescan(), NOTHING);
+    assert_eq!(scene.so_far(), NO_EVENTS);
+    assert_eq!(scene.rescan(), NO_EVENTS);
     file.write_all(&content[20..]).unwrap();
     drop(file);
     assert_eq!(scene.next(), "+ slow.torrent again");
 }
 
 #[test]
-fn a_whole_file_that_nobody_closes_counts_when_it_is_at_rest() {
+fn complete_file_left_open_is_accepted_once_settled() {
     let (scene, _) = Scene::scanned("unclosed", |_| ());
     let mut file = File::create(scene.at("open.torrent")).unwrap();
     file.write_all(&torrent("open")).unwrap();
@@ -255,19 +260,19 @@ fn a_whole_file_that_nobody_closes_counts_when_it_is_at_rest() {
 }
 
 #[test]
-fn a_closed_file_that_is_no_torrent_is_told_once_it_is_at_rest() {
+fn invalid_closed_file_is_reported_once_settled() {
     let (mut scene, _) = Scene::scanned("closed", |_| ());
     fs::write(scene.at("bad.torrent"), "d").unwrap();
-    assert_eq!(scene.so_far(), NOTHING);
+    assert_eq!(scene.so_far(), NO_EVENTS);
     assert_eq!(
         scene.next(),
         "! bad.torrent at byte 1: the file ends too early"
     );
-    assert_eq!(scene.rescan(), NOTHING);
+    assert_eq!(scene.rescan(), NO_EVENTS);
 }
 
 #[test]
-fn removed_or_moved_away_is_gone() {
+fn file_removed_or_moved_away_is_gone() {
     let (scene, _) = Scene::scanned("gone", |torrents| {
         for file in ["a.torrent", "b.torrent", "c.torrent"] {
             fs::write(torrents.join(file), torrent("t")).unwrap();
@@ -286,7 +291,7 @@ fn removed_or_moved_away_is_gone() {
 }
 
 #[test]
-fn a_file_may_become_another_torrent_or_faulty() {
+fn file_may_become_another_torrent_or_invalid() {
     let (mut scene, _) = Scene::scanned("replace", |torrents| {
         fs::write(torrents.join("a.torrent"), torrent("one")).unwrap();
     });
@@ -295,37 +300,37 @@ fn a_file_may_become_another_torrent_or_faulty() {
     fs::write(scene.at("a.torrent"), torrent("three")).unwrap();
     assert_eq!(scene.next(), "+ a.torrent three");
 
-    let aside = scene.directory.join("bad");
-    fs::write(&aside, "x").unwrap();
-    make_old(&aside);
-    fs::rename(&aside, scene.at("a.torrent")).unwrap();
+    let unpublished = scene.directory.join("bad");
+    fs::write(&unpublished, "x").unwrap();
+    make_old(&unpublished);
+    fs::rename(&unpublished, scene.at("a.torrent")).unwrap();
     assert_eq!(
         scene.next(),
         "! a.torrent at byte 0: a dictionary should stand here"
     );
-    assert_eq!(scene.rescan(), NOTHING);
-    assert_eq!(scene.so_far(), NOTHING);
+    assert_eq!(scene.rescan(), NO_EVENTS);
+    assert_eq!(scene.so_far(), NO_EVENTS);
     scene.publish("a.torrent", &torrent("four"));
     assert_eq!(scene.next(), "+ a.torrent four");
 }
 
 #[test]
-fn too_large_is_faulty_and_not_read() {
-    let (scene, told) = Scene::scanned("large", |torrents| {
+fn too_large_file_is_refused_unread() {
+    let (scene, events) = Scene::scanned("large", |torrents| {
         File::create(torrents.join("large.torrent"))
             .unwrap()
             .set_len((64 << 20) + 1)
             .unwrap();
         make_old(&torrents.join("large.torrent"));
     });
-    assert_eq!(told, ["! large.torrent is larger than 64 MiB"]);
-    assert_eq!(scene.rescan(), NOTHING);
+    assert_eq!(events, ["! large.torrent larger than 64 MiB"]);
+    assert_eq!(scene.rescan(), NO_EVENTS);
     fs::remove_file(scene.at("large.torrent")).unwrap();
     assert_eq!(scene.next(), "- large.torrent");
 }
 
 #[test]
-fn hard_and_symbolic_links_count_when_they_are_made() {
+fn new_hard_and_symbolic_links_are_read_at_once() {
     let (scene, _) = Scene::scanned("links", |_| ());
     let elsewhere = scene.directory.join("elsewhere");
     fs::write(&elsewhere, torrent("t")).unwrap();
@@ -340,7 +345,7 @@ fn hard_and_symbolic_links_count_when_they_are_made() {
 }
 
 #[test]
-fn directories_come_and_go_and_change_their_names() {
+fn directories_may_be_added_renamed_and_removed() {
     let (mut scene, _) = Scene::scanned("directories", |_| ());
     fs::create_dir_all(scene.at("a/b/c")).unwrap();
     fs::write(scene.at("a/b/c/x.torrent"), torrent("t")).unwrap();
@@ -354,14 +359,14 @@ fn directories_come_and_go_and_change_their_names() {
         "- a/b/c/x.torrent",
         "- a/b/y.torrent",
     ]);
-    // Its watch goes by the new name.
+    // The watch of the moved directory uses the new name.
     scene.publish("new/c/z.torrent", &torrent("t"));
     assert_eq!(scene.next(), "+ new/c/z.torrent t");
     fs::rename(scene.at("new"), scene.directory.join("outside")).unwrap();
     scene.expect(&["- new/c/x.torrent", "- new/c/z.torrent", "- new/y.torrent"]);
-    // What happens out there is no longer watched.
+    // The directory outside is no longer watched.
     fs::write(scene.directory.join("outside/w.torrent"), torrent("t")).unwrap();
-    assert_eq!(scene.so_far(), NOTHING);
+    assert_eq!(scene.so_far(), NO_EVENTS);
     fs::rename(scene.directory.join("outside"), scene.at("back")).unwrap();
     scene.expect(&[
         "+ back/c/x.torrent t",
@@ -379,8 +384,8 @@ fn directories_come_and_go_and_change_their_names() {
 }
 
 #[test]
-fn a_link_to_a_release_is_followed_when_it_moves_on() {
-    let (scene, told) = Scene::scanned("current", |torrents| {
+fn replaced_link_to_directory_is_followed() {
+    let (scene, events) = Scene::scanned("current", |torrents| {
         let releases = torrents.parent().unwrap().join("releases");
         for release in ["12", "13"] {
             fs::create_dir_all(releases.join(release)).unwrap();
@@ -394,9 +399,9 @@ fn a_link_to_a_release_is_followed_when_it_moves_on() {
         symlink("..", torrents.join("loop")).unwrap();
         symlink("itself", torrents.join("itself")).unwrap();
     });
-    // The loop leads to the releases as well, each of which is told of by one name only.
+    // The loop also leads to the releases. Each release is reported under one path only.
     assert_eq!(
-        told,
+        events,
         [
             "+ current/12.torrent 12",
             "+ loop/releases/13/13.torrent 13"
@@ -413,7 +418,7 @@ fn a_link_to_a_release_is_followed_when_it_moves_on() {
         "- current/12.torrent",
         "- next/13.torrent",
     ]);
-    // The release is watched where it really is.
+    // The target of the link is watched.
     fs::write(
         scene.directory.join("releases/13/more.torrent"),
         torrent("13"),
@@ -423,17 +428,17 @@ fn a_link_to_a_release_is_followed_when_it_moves_on() {
 }
 
 #[test]
-fn a_directory_may_appear_later_and_be_replaced() {
+fn missing_directory_may_appear_and_be_replaced() {
     let directory = directory("later");
     let (sender, events) = channel();
     let torrents = directory.join("torrents");
     let later = directory.join("mnt/later");
     let report = move |event| sender.send(event).unwrap();
-    let publisher = TorrentWatcher::start(settings(&[&torrents, &later]), report).unwrap();
+    let watcher = TorrentWatcher::start(settings(&[&torrents, &later]), report).unwrap();
     let scene = Scene {
         directory,
         events,
-        publisher,
+        watcher,
         markers: 0,
     };
     assert_eq!(
@@ -458,7 +463,7 @@ fn a_directory_may_appear_later_and_be_replaced() {
 }
 
 #[test]
-fn lost_events_are_made_up_for() {
+fn overflow_of_event_queue_triggers_rescan() {
     let directory = directory("overflow");
     let (sender, events) = channel();
     let (go_on, wait): (Sender<()>, Receiver<()>) = channel();
@@ -471,11 +476,11 @@ fn lost_events_are_made_up_for() {
             wait.recv().unwrap();
         }
     };
-    let publisher = TorrentWatcher::start(settings(&[&torrents]), report).unwrap();
+    let watcher = TorrentWatcher::start(settings(&[&torrents]), report).unwrap();
     let scene = Scene {
         directory,
         events,
-        publisher,
+        watcher,
         markers: 0,
     };
     assert_eq!(scene.next(), "scanned");
@@ -484,17 +489,17 @@ fn lost_events_are_made_up_for() {
     scene.publish("first.torrent", &torrent("first"));
     assert_eq!(scene.next(), "+ first.torrent first");
 
-    // While the thread waits, more happens than the kernel keeps.
+    // While the thread waits, there are more events than the kernel queues.
     let limit: u32 = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
         .unwrap()
         .trim()
         .parse()
         .unwrap();
-    let (one, two) = (scene.at("noise-1"), scene.at("noise-2"));
-    fs::write(&one, "").unwrap();
+    let (first, second) = (scene.at("noise-1"), scene.at("noise-2"));
+    fs::write(&first, "").unwrap();
     for _ in 0..limit / 4 + 10 {
-        fs::rename(&one, &two).unwrap();
-        fs::rename(&two, &one).unwrap();
+        fs::rename(&first, &second).unwrap();
+        fs::rename(&second, &first).unwrap();
     }
     scene.publish("lost.torrent", &torrent("lost"));
     fs::remove_file(scene.at("old.torrent")).unwrap();
@@ -503,14 +508,14 @@ fn lost_events_are_made_up_for() {
 }
 
 #[test]
-fn settings_may_change() {
+fn rescan_applies_new_settings() {
     let (scene, _) = Scene::scanned("settings", |torrents| {
         fs::write(torrents.join("a.torrent"), torrent("a")).unwrap();
     });
     let other = scene.directory.join("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("b.torrent"), torrent("b")).unwrap();
-    scene.publisher.rescan(settings(&[&other]));
+    scene.watcher.rescan(settings(&[&other]));
     assert_eq!(
         [scene.next(), scene.next(), scene.next()],
         ["+ other/b.torrent b", "- a.torrent", "scanned"]

@@ -92,7 +92,7 @@ impl StatusCollector {
         let (peers, seeders) = (totals.peers_v4 + totals.peers_v6, seeders_v4 + seeders_v6);
         let mut releases: Vec<_> = self
             .torrent_sync
-            .rows()
+            .entries()
             .iter()
             .map(|entry| self.release(entry, now))
             .collect();
@@ -147,9 +147,9 @@ impl StatusCollector {
         let seeds = torrent
             .ids()
             .next()
-            .and_then(|id| self.seed_monitor.seeds(&id));
+            .and_then(|id| self.seed_monitor.history(&id));
         let last_seed = match counts.complete {
-            0 => seeds.and_then(|seeds| seeds.last).map(|last| last.0),
+            0 => seeds.and_then(|seeds| seeds.last_seen).map(|last| last.0),
             _ => Some(now),
         };
         Release {
@@ -162,7 +162,9 @@ impl StatusCollector {
             downloads: counts.downloaded,
             listed_since: seeds.map_or(added, |seeds| seeds.listed_since.0),
             // A seeder that the monitor has not seen yet does not count here.
-            first_seed: seeds.and_then(|seeds| seeds.first).map(|first| first.0),
+            first_seed: seeds
+                .and_then(|seeds| seeds.first_seen)
+                .map(|first| first.0),
             last_seed,
             health: ReleaseHealth::of(counts.complete, last_seed),
             overdue: counts.complete == 0 && seeds.is_some_and(|seeds| seeds.overdue),

@@ -138,9 +138,10 @@ impl AppContext {
         ));
         self.shared.counters.log_access(loaded.config.log.announces);
         self.state_saver.set(&loaded.config);
-        self.seed_monitor.set(&loaded.config);
-        self.torrent_sync.set(&loaded.config, &loaded.lists);
-        TorrentSync::rescan(&loaded.config, &self.torrent_watcher);
+        self.seed_monitor.set(loaded.config.seed_monitor_settings());
+        self.torrent_sync.set(loaded.torrent_sync_settings());
+        self.torrent_watcher
+            .rescan(loaded.config.watcher_settings());
         self.status_collector.record_reload(true);
         log::notice("reloaded", &[]);
         warn_on_notify_error(systemd::ready(&status(&self.shared, 0)));

@@ -13,6 +13,7 @@ mod settings;
 mod suggest;
 mod toml_value;
 mod validate;
+mod torrent_settings;
 mod value_types;
 
 #[cfg(test)]

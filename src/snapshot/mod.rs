@@ -67,7 +67,7 @@ const END: u8 = b'E';
 const CLUSTER_FULL: usize = 1 << 20;
 
 /// How much of the seeds goes into a frame: whole torrents.
-const HEALTH_FULL: usize = 10_000 * SeedHealth::SAVED;
+const HEALTH_FULL: usize = 10_000 * SeedHealth::SAVED_BYTES;
 
 /// After this long away nobody is left to revive, and the tracker's time need not go on any further.
 const LONGEST_GAP: Duration = Duration::from_secs(86_400);
@@ -761,12 +761,12 @@ mod tests {
         write_frame(&mut file, 4, END, &End::default().content()).unwrap();
         let read = read_at(&file, 0).unwrap().health;
         for number in [0, 9_999, 10_000, 24_999] {
-            assert_eq!(read.seeds(&id(number)), health.seeds(&id(number)));
-            assert!(read.seeds(&id(number)).is_some());
+            assert_eq!(read.history(&id(number)), health.history(&id(number)));
+            assert!(read.history(&id(number)).is_some());
         }
         // One from before there were such frames.
         let read = read_at(&empty(), 0).unwrap().health;
-        assert_eq!(read.seeds(&id(0)), None);
+        assert_eq!(read.history(&id(0)), None);
     }
 
     #[test]

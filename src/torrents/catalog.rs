@@ -1,6 +1,7 @@
-//! Which torrents are tracked: a row for each that a `.torrent` file lists, the operator's own lists of ids, and what follows.
+//! The catalog of torrents: an entry for each torrent that a `.torrent` file lists, and the operator's allow and deny lists.
 //!
-//! The catalog is not asked on an announce: it says whose admission changed, and the table that is asked keeps that.
+//! An announce does not read the catalog. Each method that changes the catalog returns the ids whose admission changed, and the
+//! caller applies these changes to the tracker, which decides on announces.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,53 +9,55 @@ use std::path::{Path, PathBuf};
 use crate::tracker::settings::Notice;
 use crate::tracker::types::{Admission, InfoHash, Time, Torrent};
 
-/// One torrent of the operator's views. A hybrid is one row, whichever id it is asked for.
+/// A torrent that a file lists, or listed until recently. A hybrid torrent is one entry, which is found under both its ids.
 #[derive(Clone, Debug)]
 pub struct CatalogEntry {
     pub torrent: Torrent,
-    /// The files that carry it. None: it is gone, and still tracked until [`CatalogEntry::gone_at`].
+    /// The files that list the torrent. If empty, the torrent is tracked until [`CatalogEntry::expires_at`].
     pub files: BTreeSet<PathBuf>,
     pub added: Time,
-    /// When it stops being tracked, if its last file is gone.
-    pub gone_at: Option<Time>,
+    /// When the torrent stops being tracked, if its last file was removed.
+    pub expires_at: Option<Time>,
 }
 
-/// An id whose admission is another than before. A denial wins over a torrent_sync.
+/// An id and its new admission. The deny list takes precedence over files and the allow list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdmissionChange {
     pub id: InfoHash,
     pub admission: Admission,
 }
 
+/// Which torrents are tracked, and the texts for their clients.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    grace_secs: u32,
-    /// By the first of a torrent's ids, to which the two maps below lead.
-    rows: HashMap<InfoHash, CatalogEntry>,
+    removal_grace_secs: u32,
+    /// By the first id of the torrent, which the two maps below refer to.
+    entries: HashMap<InfoHash, CatalogEntry>,
     by_file: HashMap<PathBuf, InfoHash>,
     by_id: HashMap<InfoHash, InfoHash>,
     allow: HashSet<InfoHash>,
     deny: HashSet<InfoHash>,
     notices: HashMap<InfoHash, Notice>,
-    /// What was last published in changes, where it is not [`Admission::Unlisted`].
+    /// The admissions as returned in changes so far. Ids that are [`Admission::Unlisted`] are left out.
     published: HashMap<InfoHash, Admission>,
 }
 
 impl Catalog {
-    /// A torrent whose last file is gone is tracked for `grace_secs` more, for files are also replaced and directories moved.
-    pub fn new(grace_secs: u32) -> Self {
+    /// After its last file was removed, a torrent is tracked for another `removal_grace_secs`, because files are also replaced
+    /// and directories are also moved.
+    pub fn new(removal_grace_secs: u32) -> Self {
         Self {
-            grace_secs,
+            removal_grace_secs,
             ..Self::default()
         }
     }
 
-    /// Holds for files that go from now on.
-    pub fn set_grace(&mut self, grace_secs: u32) {
-        self.grace_secs = grace_secs;
+    /// Sets the grace for files that are removed from now on.
+    pub fn set_removal_grace(&mut self, removal_grace_secs: u32) {
+        self.removal_grace_secs = removal_grace_secs;
     }
 
-    /// A file is there, or is another than before.
+    /// Adds a file, or replaces the torrent that the file lists.
     pub fn add_file(&mut self, path: &Path, torrent: Torrent, now: Time) -> Vec<AdmissionChange> {
         let Some(first) = torrent.ids().next() else {
             return self.remove_file(path, now);
@@ -67,65 +70,69 @@ impl Catalog {
         {
             changes = self.remove_file(path, now);
         }
-        let row = self.rows.entry(first).or_insert_with(|| CatalogEntry {
+        let entry = self.entries.entry(first).or_insert_with(|| CatalogEntry {
             torrent,
             files: BTreeSet::new(),
             added: now,
-            gone_at: None,
+            expires_at: None,
         });
-        row.files.insert(path.to_owned());
-        row.gone_at = None;
+        entry.files.insert(path.to_owned());
+        entry.expires_at = None;
         self.by_file.insert(path.to_owned(), first);
-        let ids: Vec<_> = row.torrent.ids().collect();
+        let ids: Vec<_> = entry.torrent.ids().collect();
         self.by_id.extend(ids.iter().map(|id| (*id, first)));
         changes.extend(self.diff(ids));
         changes
     }
 
-    /// A file is no longer there, or no longer whole.
+    /// Removes a file.
     pub fn remove_file(&mut self, path: &Path, now: Time) -> Vec<AdmissionChange> {
         let Some(first) = self.by_file.remove(path) else {
             return Vec::new();
         };
-        let Some(row) = self.rows.get_mut(&first) else {
+        let Some(entry) = self.entries.get_mut(&first) else {
             return Vec::new();
         };
-        row.files.remove(path);
-        if !row.files.is_empty() {
+        entry.files.remove(path);
+        if !entry.files.is_empty() {
             return Vec::new();
         }
-        row.gone_at = Some(Time(now.0.saturating_add(self.grace_secs)));
-        // Others wait for the next look at every row: with one for each file, a directory of 100,000 took minutes to go.
-        match self.grace_secs {
-            0 => self.drop_rows([first]),
+        entry.expires_at = Some(Time(now.0.saturating_add(self.removal_grace_secs)));
+        // With a grace, the entry waits for `expire`. A search through all entries for each removed file took minutes for a
+        // directory of 100,000 files.
+        match self.removal_grace_secs {
+            0 => self.remove_entries([first]),
             _ => Vec::new(),
         }
     }
 
-    /// Drops the torrents whose grace is over. Looks at every row: to be called about once a second, not on an announce.
+    /// Removes the torrents whose grace is over. Visits every entry, so call it about once per second and not on an announce.
     pub fn expire(&mut self, now: Time) -> Vec<AdmissionChange> {
-        let over = self.rows.iter().filter(|(_, row)| {
-            let stays = row.gone_at.is_none_or(|gone_at| now < gone_at);
+        let expired = self.entries.iter().filter(|(_, entry)| {
+            let stays = entry.expires_at.is_none_or(|expires_at| now < expires_at);
             !stays
         });
-        let over: Vec<_> = over.map(|(first, _)| *first).collect();
-        self.drop_rows(over)
+        let expired: Vec<_> = expired.map(|(first, _)| *first).collect();
+        self.remove_entries(expired)
     }
 
-    fn drop_rows(&mut self, firsts: impl IntoIterator<Item = InfoHash>) -> Vec<AdmissionChange> {
-        let mut over = Vec::new();
+    fn remove_entries(
+        &mut self,
+        firsts: impl IntoIterator<Item = InfoHash>,
+    ) -> Vec<AdmissionChange> {
+        let mut removed = Vec::new();
         for first in firsts {
-            if let Some(row) = self.rows.remove(&first) {
-                over.extend(row.torrent.ids());
+            if let Some(entry) = self.entries.remove(&first) {
+                removed.extend(entry.torrent.ids());
             }
         }
-        for id in &over {
+        for id in &removed {
             self.by_id.remove(id);
         }
-        self.diff(over)
+        self.diff(removed)
     }
 
-    /// Replaces the operator's lists; an empty list is empty.
+    /// Replaces the allow list and the deny list.
     pub fn set_lists(
         &mut self,
         allow: impl IntoIterator<Item = InfoHash>,
@@ -133,15 +140,19 @@ impl Catalog {
     ) -> Vec<AdmissionChange> {
         let allow = std::mem::replace(&mut self.allow, allow.into_iter().collect());
         let deny = std::mem::replace(&mut self.deny, deny.into_iter().collect());
-        let mut touched: BTreeSet<InfoHash> = allow.union(&self.allow).copied().collect();
+        let mut affected: BTreeSet<InfoHash> = allow.union(&self.allow).copied().collect();
         for id in deny.union(&self.deny) {
-            touched.insert(*id);
-            touched.extend(self.row(*id).into_iter().flat_map(|row| row.torrent.ids()));
+            affected.insert(*id);
+            affected.extend(
+                self.entry(*id)
+                    .into_iter()
+                    .flat_map(|entry| entry.torrent.ids()),
+            );
         }
-        self.diff(touched)
+        self.diff(affected)
     }
 
-    /// Replaces what is published of single torrents. A hybrid's notice may stand under either id.
+    /// Replaces the notices. The notice for a hybrid torrent may use either of its ids.
     pub fn set_notices(&mut self, notices: impl IntoIterator<Item = (InfoHash, Notice)>) {
         self.notices = notices.into_iter().collect();
     }
@@ -150,31 +161,33 @@ impl Catalog {
         !self.notices.is_empty()
     }
 
-    /// Each notice under every id of its torrent.
+    /// Returns the notices, each under all ids of its torrent.
     pub fn notices_by_id(&self) -> HashMap<InfoHash, Notice> {
-        let ids = self.notices.keys().flat_map(|id| self.both_ids(*id));
+        let ids = self.notices.keys().flat_map(|id| self.all_ids(*id));
         ids.filter_map(|id| Some((id, self.notice(id)?.clone())))
             .collect()
     }
 
+    /// Returns the notice for a torrent, under whichever of its ids it was set.
     pub fn notice(&self, id: InfoHash) -> Option<&Notice> {
-        self.both_ids(id)
+        self.all_ids(id)
             .into_iter()
             .find_map(|id| self.notices.get(&id))
     }
 
-    pub fn row(&self, id: InfoHash) -> Option<&CatalogEntry> {
-        self.rows.get(self.by_id.get(&id)?)
+    pub fn entry(&self, id: InfoHash) -> Option<&CatalogEntry> {
+        self.entries.get(self.by_id.get(&id)?)
     }
 
-    /// In no order.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = &CatalogEntry> {
-        self.rows.values()
+    /// Returns the entries in no particular order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &CatalogEntry> {
+        self.entries.values()
     }
 
-    /// Listed by a file or by the list; a hybrid is denied under both ids if either is on the list.
+    /// Returns how a torrent is treated. A torrent is listed by a file or by the allow list. A hybrid torrent is denied under
+    /// both its ids if either is on the deny list.
     pub fn admission(&self, id: InfoHash) -> Admission {
-        if self.both_ids(id).iter().any(|id| self.deny.contains(id)) {
+        if self.all_ids(id).iter().any(|id| self.deny.contains(id)) {
             Admission::Denied
         } else if self.by_id.contains_key(&id) || self.allow.contains(&id) {
             Admission::Listed
@@ -183,24 +196,24 @@ impl Catalog {
         }
     }
 
-    /// The id itself, and the other one if it is a hybrid's.
-    fn both_ids(&self, id: InfoHash) -> Vec<InfoHash> {
+    /// Returns the given id first, and after it the other id of a hybrid torrent.
+    fn all_ids(&self, id: InfoHash) -> Vec<InfoHash> {
         let others = self
-            .row(id)
+            .entry(id)
             .into_iter()
-            .flat_map(|row| row.torrent.ids())
+            .flat_map(|entry| entry.torrent.ids())
             .filter(|other| *other != id);
         std::iter::once(id).chain(others).collect()
     }
 
-    /// Compares what was published of these ids with what is so.
+    /// Returns the changes of these ids since they were last published, and publishes them.
     fn diff(&mut self, ids: impl IntoIterator<Item = InfoHash>) -> Vec<AdmissionChange> {
         let mut changes = Vec::new();
         for id in ids {
             let admission = self.admission(id);
             let before = match admission {
                 Admission::Unlisted => self.published.remove(&id),
-                named => self.published.insert(id, named),
+                admission => self.published.insert(id, admission),
             };
             if before.unwrap_or_default() != admission {
                 changes.push(AdmissionChange { id, admission });
@@ -235,7 +248,7 @@ mod tests {
         }
     }
 
-    fn unnamed(number: u8) -> AdmissionChange {
+    fn unlisted(number: u8) -> AdmissionChange {
         AdmissionChange {
             id: id(number),
             admission: Admission::Unlisted,
@@ -269,138 +282,141 @@ mod tests {
     }
 
     #[test]
-    fn a_file_lists_its_torrent_and_its_end_unlists_after_the_grace() {
+    fn file_lists_torrent_until_grace_after_removal() {
         let mut catalog = Catalog::new(GRACE);
         assert_eq!(add(&mut catalog, "/a", v1(1), 5), [listed(1)]);
-        let row = catalog.row(id(1)).unwrap();
+        let entry = catalog.entry(id(1)).unwrap();
         assert_eq!(
             (
-                row.torrent.name.as_str(),
-                row.torrent.size,
-                row.added,
-                row.gone_at
+                entry.torrent.name.as_str(),
+                entry.torrent.size,
+                entry.added,
+                entry.expires_at
             ),
             ("v1-1", 1, Time(5), None)
         );
         assert_eq!(remove(&mut catalog, "/a", 100), []);
-        assert_eq!(catalog.row(id(1)).unwrap().gone_at, Some(Time(700)));
+        assert_eq!(catalog.entry(id(1)).unwrap().expires_at, Some(Time(700)));
         assert_eq!(catalog.expire(Time(699)), []);
-        assert_eq!(catalog.expire(Time(700)), [unnamed(1)]);
+        assert_eq!(catalog.expire(Time(700)), [unlisted(1)]);
         assert_eq!(catalog.expire(Time(701)), []);
-        assert!(catalog.row(id(1)).is_none() && catalog.rows().len() == 0);
+        assert!(catalog.entry(id(1)).is_none() && catalog.entries().len() == 0);
     }
 
     #[test]
-    fn without_grace_the_end_is_at_once() {
+    fn without_grace_removal_is_immediate() {
         let mut catalog = Catalog::new(0);
         add(&mut catalog, "/a", v1(1), 5);
-        assert_eq!(remove(&mut catalog, "/a", 5), [unnamed(1)]);
+        assert_eq!(remove(&mut catalog, "/a", 5), [unlisted(1)]);
         assert_eq!(remove(&mut catalog, "/a", 5), []);
     }
 
     #[test]
-    fn a_file_that_goes_takes_no_look_at_all_others() {
+    fn removing_file_expires_no_other_torrent() {
         let mut catalog = Catalog::new(GRACE);
         add(&mut catalog, "/a", v1(1), 0);
         add(&mut catalog, "/b", v1(2), 0);
         remove(&mut catalog, "/a", 0);
         assert_eq!(remove(&mut catalog, "/b", GRACE), []);
-        assert_eq!(catalog.expire(Time(GRACE)), [unnamed(1)]);
-        assert_eq!(catalog.expire(Time(2 * GRACE)), [unnamed(2)]);
+        assert_eq!(catalog.expire(Time(GRACE)), [unlisted(1)]);
+        assert_eq!(catalog.expire(Time(2 * GRACE)), [unlisted(2)]);
     }
 
     #[test]
-    fn a_file_that_comes_back_within_the_grace_changes_nothing() {
+    fn file_that_returns_within_grace_changes_nothing() {
         let mut catalog = Catalog::new(GRACE);
         add(&mut catalog, "/a", v1(1), 0);
         remove(&mut catalog, "/a", 10);
         assert_eq!(add(&mut catalog, "/b", v1(1), 20), []);
         assert_eq!(catalog.expire(Time(10_000)), []);
-        assert_eq!(catalog.row(id(1)).unwrap().added, Time(0));
+        assert_eq!(catalog.entry(id(1)).unwrap().added, Time(0));
     }
 
     #[test]
-    fn several_files_may_carry_one_torrent() {
+    fn several_files_may_list_one_torrent() {
         let mut catalog = Catalog::new(0);
         assert_eq!(add(&mut catalog, "/a", v1(1), 0), [listed(1)]);
         assert_eq!(add(&mut catalog, "/b", v1(1), 1), []);
         assert_eq!(add(&mut catalog, "/b", v1(1), 2), []);
-        let files: Vec<_> = catalog.row(id(1)).unwrap().files.iter().collect();
+        let files: Vec<_> = catalog.entry(id(1)).unwrap().files.iter().collect();
         assert_eq!(files, [Path::new("/a"), Path::new("/b")]);
         assert_eq!(remove(&mut catalog, "/a", 3), []);
-        assert_eq!(remove(&mut catalog, "/b", 4), [unnamed(1)]);
+        assert_eq!(remove(&mut catalog, "/b", 4), [unlisted(1)]);
     }
 
     #[test]
-    fn a_file_may_become_another_torrent() {
+    fn file_may_change_to_another_torrent() {
         let mut catalog = Catalog::new(GRACE);
         add(&mut catalog, "/a", v1(1), 0);
         assert_eq!(add(&mut catalog, "/a", v1(2), 10), [listed(2)]);
-        assert_eq!(catalog.rows().len(), 2);
-        assert_eq!(catalog.expire(Time(610)), [unnamed(1)]);
-        let mut at_once = Catalog::new(0);
-        add(&mut at_once, "/a", hybrid(1, 2), 0);
+        assert_eq!(catalog.entries().len(), 2);
+        assert_eq!(catalog.expire(Time(610)), [unlisted(1)]);
+        let mut no_grace = Catalog::new(0);
+        add(&mut no_grace, "/a", hybrid(1, 2), 0);
         assert_eq!(
-            add(&mut at_once, "/a", v1(3), 10),
-            [unnamed(1), unnamed(2), listed(3)]
+            add(&mut no_grace, "/a", v1(3), 10),
+            [unlisted(1), unlisted(2), listed(3)]
         );
     }
 
     #[test]
-    fn a_hybrid_is_one_row_under_two_ids() {
+    fn hybrid_is_one_entry_under_two_ids() {
         let mut catalog = Catalog::new(0);
         assert_eq!(
             add(&mut catalog, "/a", hybrid(1, 2), 0),
             [listed(1), listed(2)]
         );
-        assert_eq!(catalog.rows().len(), 1);
-        assert_eq!(catalog.row(id(2)).unwrap().torrent, hybrid(1, 2));
+        assert_eq!(catalog.entries().len(), 1);
+        assert_eq!(catalog.entry(id(2)).unwrap().torrent, hybrid(1, 2));
         let v2 = Torrent {
             v1: None,
             ..hybrid(1, 4)
         };
         assert_eq!(add(&mut catalog, "/b", v2, 0), [listed(4)]);
-        assert_eq!(remove(&mut catalog, "/a", 1), [unnamed(1), unnamed(2)]);
-        assert!(catalog.row(id(4)).is_some());
+        assert_eq!(remove(&mut catalog, "/a", 1), [unlisted(1), unlisted(2)]);
+        assert!(catalog.entry(id(4)).is_some());
     }
 
     #[test]
-    fn lists_work_without_a_file_and_deny_wins() {
+    fn lists_need_no_file_and_deny_takes_precedence() {
         let mut catalog = Catalog::new(0);
         assert_eq!(
             catalog.set_lists([id(1), id(2)], [id(2), id(3)]),
             [listed(1), denied(2), denied(3)]
         );
         assert_eq!(catalog.set_lists([id(1), id(2)], [id(2), id(3)]), []);
-        assert_eq!(catalog.set_lists([id(2)], [id(3)]), [unnamed(1), listed(2)]);
-        assert_eq!(catalog.set_lists([], []), [unnamed(2), unnamed(3)]);
+        assert_eq!(
+            catalog.set_lists([id(2)], [id(3)]),
+            [unlisted(1), listed(2)]
+        );
+        assert_eq!(catalog.set_lists([], []), [unlisted(2), unlisted(3)]);
     }
 
     #[test]
-    fn a_list_and_a_file_each_keep_a_torrent_listed() {
+    fn allow_list_and_file_each_keep_torrent_listed() {
         let mut catalog = Catalog::new(0);
         add(&mut catalog, "/a", v1(1), 0);
         assert_eq!(catalog.set_lists([id(1)], []), []);
         assert_eq!(remove(&mut catalog, "/a", 1), []);
         assert_eq!(catalog.admission(id(1)), Admission::Listed);
-        assert!(catalog.row(id(1)).is_none());
+        assert!(catalog.entry(id(1)).is_none());
         assert_eq!(add(&mut catalog, "/a", v1(1), 2), []);
         assert_eq!(catalog.set_lists([], []), []);
-        assert_eq!(remove(&mut catalog, "/a", 3), [unnamed(1)]);
+        assert_eq!(remove(&mut catalog, "/a", 3), [unlisted(1)]);
     }
 
     #[test]
-    fn denying_one_id_of_a_hybrid_denies_both() {
+    fn denying_one_id_of_hybrid_denies_both() {
         let mut catalog = Catalog::new(0);
         add(&mut catalog, "/a", hybrid(1, 2), 0);
         assert_eq!(catalog.set_lists([], [id(2)]), [denied(1), denied(2)]);
-        assert_eq!(remove(&mut catalog, "/a", 1), [unnamed(1)]);
+        assert_eq!(remove(&mut catalog, "/a", 1), [unlisted(1)]);
         assert_eq!(add(&mut catalog, "/a", hybrid(1, 2), 2), [denied(1)]);
         assert_eq!(catalog.set_lists([], []), [listed(1), listed(2)]);
     }
 
     #[test]
-    fn a_notice_is_found_under_both_ids_of_a_hybrid() {
+    fn notice_is_found_under_both_ids_of_hybrid() {
         let mut catalog = Catalog::new(0);
         add(&mut catalog, "/a", hybrid(1, 2), 0);
         let notice = |text: &str| Notice {
@@ -414,7 +430,7 @@ mod tests {
         assert_eq!(catalog.notice(id(3)), None);
     }
 
-    /// Whoever applies the changes knows what the catalog knows, whatever happened in which order.
+    /// A caller that applies every change has the same admissions as the catalog, in any order of events.
     #[test]
     fn changes_add_up_to_the_state() {
         const SEED: u64 = 3;
@@ -426,7 +442,7 @@ mod tests {
             state.to_le_bytes()[7] % below
         };
         let mut catalog = Catalog::new(3);
-        let mut told: HashMap<InfoHash, Admission> = HashMap::new();
+        let mut applied: HashMap<InfoHash, Admission> = HashMap::new();
         for now in 0..20_000 {
             let path = format!("/{}", random(6));
             let changes = match random(6) {
@@ -444,24 +460,33 @@ mod tests {
                 _ => catalog.set_lists([id(random(16)), id(random(16))], [id(random(16))]),
             };
             for change in changes {
-                let before = told.insert(change.id, change.admission).unwrap_or_default();
+                let before = applied
+                    .insert(change.id, change.admission)
+                    .unwrap_or_default();
                 assert_ne!(
                     before, change.admission,
-                    "seed {SEED}, step {now}: {change:?} says nothing new"
+                    "seed {SEED}, step {now}: {change:?} changes nothing"
                 );
             }
             for id in (0..20).map(id) {
-                let told = told.get(&id).copied().unwrap_or_default();
-                assert_eq!(told, catalog.admission(id), "seed {SEED}, step {now}: {id}");
+                let applied = applied.get(&id).copied().unwrap_or_default();
                 assert_eq!(
-                    catalog.row(id).is_some(),
+                    applied,
+                    catalog.admission(id),
+                    "seed {SEED}, step {now}: {id}"
+                );
+                assert_eq!(
+                    catalog.entry(id).is_some(),
                     catalog.by_id.contains_key(&id),
                     "seed {SEED}, step {now}: {id}"
                 );
             }
             assert_eq!(
                 catalog.by_file.len(),
-                catalog.rows().map(|row| row.files.len()).sum::<usize>()
+                catalog
+                    .entries()
+                    .map(|entry| entry.files.len())
+                    .sum::<usize>()
             );
         }
     }

@@ -1,16 +1,19 @@
 //! The torrents that are tracked: where they come from, and whether they have seeders.
 
-/// Which torrents are tracked, from files and lists. Pure.
+/// Which torrents are tracked, according to files and lists. Pure.
 pub mod catalog;
 
-/// Since when a torrent has had a seeder. Pure.
+/// Detects changed files.
+mod file_version;
+
+/// When torrents had seeders. Pure.
 pub mod seed_health;
 
-/// Checks regularly that published torrents have seeders, and logs what changes.
+/// Checks regularly that published torrents have seeders, and logs changes.
 pub mod seed_monitor;
 
 /// Applies the watched directories and the lists to the catalog and the tracker.
 pub mod sync;
 
-/// The torrent directories, watched through inotify.
+/// Watches the torrent directories through inotify.
 pub mod watcher;

@@ -1,183 +1,189 @@
-//! Which of the listed torrents have seeds, since when and until when, and what of that an operator should hear.
+//! Tracks which listed torrents have a seeder, and reports torrents that have been without a seeder for too long.
 
 use std::collections::HashMap;
 
+use crate::bytes::take;
 use crate::tracker::types::{CorruptBlock, InfoHash, Time, UnixTime};
 
-/// How long a torrent that is listed no more is remembered, for it may come back.
-const KEPT_SECS: u32 = 86_400;
+/// How long the record of a torrent is kept after the torrent is no longer listed, in case the torrent returns.
+const RETENTION_SECS: u32 = 86_400;
 
-/// What is known of a torrent's seeds. A seed counts from the update that first finds it, until it stops or is silent for
-/// too long.
+/// When a torrent had seeders. A seeder counts from the update that first finds it until it stops or times out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seeds {
+pub struct SeederHistory {
     pub listed_since: UnixTime,
-    /// When a seed was first seen, and last.
-    pub first: Option<UnixTime>,
-    pub last: Option<UnixTime>,
-    /// It has been without one for longer than a torrent may be, and that has been told.
+    /// When a seeder was first seen. `None` if the torrent never had a seeder.
+    pub first_seen: Option<UnixTime>,
+    /// When a seeder was last seen.
+    pub last_seen: Option<UnixTime>,
+    /// The torrent has been without a seeder for longer than the threshold, and this was reported.
     pub overdue: bool,
-    /// How often its loss was told.
+    /// How often the loss of the last seeder was reported.
     pub losses: u32,
 }
 
-/// What an operator should hear of one torrent.
+/// A change that is reported to the operator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SeedEvent {
-    /// No seed has come since it was listed.
+    /// The torrent has never had a seeder.
     NeverSeeded,
-    /// It had seeds, and has been without for a while; for so many times by now.
-    LostSeeds { times: u32 },
-    /// One of the two was told, and now there is a seed.
+    /// The torrent had seeders and has been without for the threshold. `times` counts such losses, this one included.
+    LostLastSeeder { times: u32 },
+    /// One of the two was reported, and now the torrent has a seeder.
     Seeded,
 }
 
-/// Each listed torrent's seeds, by the first of its ids.
+/// The seeder history of each listed torrent, by the first id of the torrent.
 #[derive(Default, Debug)]
 pub struct SeedHealth {
     records: HashMap<InfoHash, HealthRecord>,
-    first_look: Option<Time>,
-    last_look: Option<Time>,
+    first_update: Option<Time>,
+    last_update: Option<Time>,
 }
 
 #[derive(Debug)]
 struct HealthRecord {
-    seeds: Seeds,
-    /// When it was last seen listed; never yet, if it is known from a snapshot.
+    history: SeederHistory,
+    /// When the torrent was last listed. `None` if the record was restored and the torrent was not listed since.
     listed: Option<Time>,
-    /// From when on it has been listed without a seed in this process's sight: a restart is nobody's loss.
-    quiet_since: Time,
+    /// Since when this process has seen the torrent listed without a seeder. Downtime does not count: a restart would otherwise
+    /// report losses.
+    unseeded_since: Time,
 }
 
 impl SeedHealth {
-    /// Looks at every listed torrent and whether it has a seed, and tells what is new: a torrent that has been without for
-    /// `patience_secs`, and one of these that has a seed again.
+    /// Records which of the listed torrents have a seeder (`true`). Returns the torrents that have been without a seeder for
+    /// `threshold_secs`, each once, and the reported torrents that have a seeder again.
     pub fn update(
         &mut self,
         now: Time,
         unix: UnixTime,
-        patience_secs: u32,
+        threshold_secs: u32,
         listed: impl IntoIterator<Item = (InfoHash, bool)>,
     ) -> Vec<(InfoHash, SeedEvent)> {
-        let first_look = *self.first_look.get_or_insert(now);
-        let last_look = self.last_look.replace(now);
-        let mut news = Vec::new();
+        let first_update = *self.first_update.get_or_insert(now);
+        let last_update = self.last_update.replace(now);
+        let mut events = Vec::new();
         for (id, seeded) in listed {
             let record = self
                 .records
                 .entry(id)
-                .or_insert_with(|| HealthRecord::new(Seeds::listed(unix)));
-            if record.listed.is_none() || record.listed != last_look {
-                record.quiet_since = now;
+                .or_insert_with(|| HealthRecord::new(SeederHistory::listed(unix)));
+            if record.listed.is_none() || record.listed != last_update {
+                record.unseeded_since = now;
             }
             record.listed = Some(now);
-            let told = match seeded {
+            let event = match seeded {
                 true => record.seeded(now, unix),
-                false => record.unseeded(now, patience_secs),
+                false => record.unseeded(now, threshold_secs),
             };
-            news.extend(told.map(|told| (id, told)));
+            events.extend(event.map(|event| (id, event)));
         }
         self.records.retain(|_, record| {
-            let since = record.listed.unwrap_or(first_look);
-            now.0.saturating_sub(since.0) < KEPT_SECS
+            let since = record.listed.unwrap_or(first_update);
+            now.0.saturating_sub(since.0) < RETENTION_SECS
         });
-        news
+        events
     }
 
-    /// `None` for a torrent that was not listed yet when last looked at.
-    pub fn seeds(&self, id: &InfoHash) -> Option<Seeds> {
-        self.records.get(id).map(|record| record.seeds)
+    /// Returns `None` for a torrent without a record, for example if it was listed after the last update.
+    pub fn history(&self, id: &InfoHash) -> Option<SeederHistory> {
+        self.records.get(id).map(|record| record.history)
     }
 
-    /// How many bytes one torrent takes in a snapshot: its id, three times, a count, a flag.
-    pub const SAVED: usize = 20 + 3 * 8 + 4 + 1;
+    /// Bytes per torrent in a snapshot: id, three times, a count and a flag.
+    pub const SAVED_BYTES: usize = 20 + 3 * 8 + 4 + 1;
 
-    /// All as bytes for a snapshot to keep. Numbers are big-endian, a time that is not known is 0.
+    /// Writes all records for a snapshot. Numbers are big-endian; 0 stands for an unknown time.
     pub fn save(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.records.len() * Self::SAVED);
-        for (id, HealthRecord { seeds, .. }) in &self.records {
+        let mut bytes = Vec::with_capacity(self.records.len() * Self::SAVED_BYTES);
+        for (id, HealthRecord { history, .. }) in &self.records {
             bytes.extend_from_slice(&id.0);
-            for time in [Some(seeds.listed_since), seeds.first, seeds.last] {
+            for time in [
+                Some(history.listed_since),
+                history.first_seen,
+                history.last_seen,
+            ] {
                 let secs = time.map_or(0, |time| time.0);
                 bytes.extend_from_slice(&secs.to_be_bytes());
             }
-            bytes.extend_from_slice(&seeds.losses.to_be_bytes());
-            bytes.push(seeds.overdue.into());
+            bytes.extend_from_slice(&history.losses.to_be_bytes());
+            bytes.push(history.overdue.into());
         }
         bytes
     }
 
-    /// Takes in what [`SeedHealth::save`] wrote, or a part of it that ends with a torrent.
+    /// Adds the records that [`SeedHealth::save`] wrote. `bytes` may be a part of them that ends after a whole record.
     ///
     /// # Errors
-    /// When it ends in the middle of one.
+    /// Fails if `bytes` ends within a record.
     pub fn restore(&mut self, mut bytes: &[u8]) -> Result<(), CorruptBlock> {
-        while let Some((id, rest)) = bytes.split_first_chunk() {
-            let (times, rest) = rest.split_first_chunk::<24>().ok_or(CorruptBlock)?;
-            let (losses, rest) = rest.split_first_chunk().ok_or(CorruptBlock)?;
-            let (overdue, rest) = rest.split_first().ok_or(CorruptBlock)?;
-            bytes = rest;
-            let time = |at: usize| {
-                let secs = times[at..at + 8].iter();
-                UnixTime(secs.fold(0, |secs, byte| secs << 8 | u64::from(*byte)))
-            };
-            let known = |time: UnixTime| (time.0 > 0).then_some(time);
-            let seeds = Seeds {
-                listed_since: time(0),
-                first: known(time(8)),
-                last: known(time(16)),
-                losses: u32::from_be_bytes(*losses),
-                overdue: *overdue != 0,
-            };
-            self.records.insert(InfoHash(*id), HealthRecord::new(seeds));
+        while !bytes.is_empty() {
+            let (id, history) = SeederHistory::read(&mut bytes).ok_or(CorruptBlock)?;
+            self.records.insert(id, HealthRecord::new(history));
         }
-        match bytes {
-            [] => Ok(()),
-            _ => Err(CorruptBlock),
-        }
+        Ok(())
     }
 }
 
-impl Seeds {
+impl SeederHistory {
     fn listed(since: UnixTime) -> Self {
         Self {
             listed_since: since,
-            first: None,
-            last: None,
+            first_seen: None,
+            last_seen: None,
             overdue: false,
             losses: 0,
         }
     }
+
+    /// Removes one saved record from `bytes`.
+    fn read(bytes: &mut &[u8]) -> Option<(InfoHash, Self)> {
+        let id = InfoHash(take(bytes)?);
+        let mut time = || Some(UnixTime(u64::from_be_bytes(take(bytes)?)));
+        let (listed_since, first, last) = (time()?, time()?, time()?);
+        let known = |time: UnixTime| (time.0 > 0).then_some(time);
+        let losses = u32::from_be_bytes(take(bytes)?);
+        let [overdue] = take(bytes)?;
+        let history = Self {
+            listed_since,
+            first_seen: known(first),
+            last_seen: known(last),
+            overdue: overdue != 0,
+            losses,
+        };
+        Some((id, history))
+    }
 }
 
 impl HealthRecord {
-    fn new(seeds: Seeds) -> Self {
+    fn new(history: SeederHistory) -> Self {
         Self {
-            seeds,
+            history,
             listed: None,
-            quiet_since: Time(0),
+            unseeded_since: Time(0),
         }
     }
 
     fn seeded(&mut self, now: Time, unix: UnixTime) -> Option<SeedEvent> {
-        self.quiet_since = now;
-        self.seeds.first.get_or_insert(unix);
-        self.seeds.last = Some(unix);
-        std::mem::take(&mut self.seeds.overdue).then_some(SeedEvent::Seeded)
+        self.unseeded_since = now;
+        self.history.first_seen.get_or_insert(unix);
+        self.history.last_seen = Some(unix);
+        std::mem::take(&mut self.history.overdue).then_some(SeedEvent::Seeded)
     }
 
-    fn unseeded(&mut self, now: Time, patience_secs: u32) -> Option<SeedEvent> {
-        let seeds = &mut self.seeds;
-        if seeds.overdue || now.0.saturating_sub(self.quiet_since.0) < patience_secs {
+    fn unseeded(&mut self, now: Time, threshold_secs: u32) -> Option<SeedEvent> {
+        let history = &mut self.history;
+        if history.overdue || now.0.saturating_sub(self.unseeded_since.0) < threshold_secs {
             return None;
         }
-        seeds.overdue = true;
-        Some(match seeds.last {
+        history.overdue = true;
+        Some(match history.last_seen {
             None => SeedEvent::NeverSeeded,
             Some(_) => {
-                seeds.losses = seeds.losses.saturating_add(1);
-                SeedEvent::LostSeeds {
-                    times: seeds.losses,
+                history.losses = history.losses.saturating_add(1);
+                SeedEvent::LostLastSeeder {
+                    times: history.losses,
                 }
             }
         })
@@ -188,77 +194,83 @@ impl HealthRecord {
 mod tests {
     use super::*;
 
-    const PATIENCE: u32 = 1800;
+    const THRESHOLD: u32 = 1800;
     const ONE: InfoHash = InfoHash([1; 20]);
     const TWO: InfoHash = InfoHash([2; 20]);
 
-    /// What it says of torrents at a moment, `unix` being ten thousand seconds ahead of the tracker's time.
+    /// Updates with a Unix time that is 10,000 seconds ahead of the tracker's time.
     fn update(
         health: &mut SeedHealth,
         now: u32,
         listed: &[(InfoHash, bool)],
     ) -> Vec<(InfoHash, SeedEvent)> {
         let unix = UnixTime(u64::from(now) + 10_000);
-        health.update(Time(now), unix, PATIENCE, listed.iter().copied())
+        health.update(Time(now), unix, THRESHOLD, listed.iter().copied())
     }
 
     #[test]
-    fn one_published_without_a_seed_is_told_once_after_its_time() {
+    fn torrent_without_seeder_is_reported_once_after_threshold() {
         let mut health = SeedHealth::default();
         assert_eq!(update(&mut health, 0, &[(ONE, false)]), []);
-        assert_eq!(update(&mut health, PATIENCE - 1, &[(ONE, false)]), []);
-        assert!(!health.seeds(&ONE).unwrap().overdue);
-        let told = [(ONE, SeedEvent::NeverSeeded)];
-        assert_eq!(update(&mut health, PATIENCE, &[(ONE, false)]), told);
-        assert!(health.seeds(&ONE).unwrap().overdue);
-        assert_eq!(update(&mut health, 9 * PATIENCE, &[(ONE, false)]), []);
-        let told = [(ONE, SeedEvent::Seeded)];
-        assert_eq!(update(&mut health, 9 * PATIENCE + 1, &[(ONE, true)]), told);
-        let at = UnixTime(10_000 + u64::from(9 * PATIENCE + 1));
-        let expected = Seeds {
+        assert_eq!(update(&mut health, THRESHOLD - 1, &[(ONE, false)]), []);
+        assert!(!health.history(&ONE).unwrap().overdue);
+        let expected = [(ONE, SeedEvent::NeverSeeded)];
+        assert_eq!(update(&mut health, THRESHOLD, &[(ONE, false)]), expected);
+        assert!(health.history(&ONE).unwrap().overdue);
+        assert_eq!(update(&mut health, 9 * THRESHOLD, &[(ONE, false)]), []);
+        let expected = [(ONE, SeedEvent::Seeded)];
+        assert_eq!(
+            update(&mut health, 9 * THRESHOLD + 1, &[(ONE, true)]),
+            expected
+        );
+        let at = UnixTime(10_000 + u64::from(9 * THRESHOLD + 1));
+        let expected = SeederHistory {
             listed_since: UnixTime(10_000),
-            first: Some(at),
-            last: Some(at),
+            first_seen: Some(at),
+            last_seen: Some(at),
             overdue: false,
             losses: 0,
         };
-        assert_eq!(health.seeds(&ONE), Some(expected));
+        assert_eq!(health.history(&ONE), Some(expected));
     }
 
     #[test]
-    fn one_that_is_seeded_in_time_is_no_news() {
+    fn torrent_seeded_in_time_is_not_reported() {
         let mut health = SeedHealth::default();
         update(&mut health, 0, &[(ONE, false)]);
-        assert_eq!(update(&mut health, PATIENCE - 1, &[(ONE, true)]), []);
+        assert_eq!(update(&mut health, THRESHOLD - 1, &[(ONE, true)]), []);
     }
 
     #[test]
-    fn losses_are_told_after_a_while_and_counted() {
+    fn losses_are_reported_after_threshold_and_counted() {
         let mut health = SeedHealth::default();
         update(&mut health, 0, &[(ONE, true)]);
-        // A seed that is back in time was not lost.
+        // A seeder that returns in time was not lost.
         assert_eq!(update(&mut health, 10, &[(ONE, false)]), []);
         assert_eq!(update(&mut health, 1000, &[(ONE, true)]), []);
-        assert_eq!(update(&mut health, 999 + PATIENCE, &[(ONE, false)]), []);
-        let lost = |times| [(ONE, SeedEvent::LostSeeds { times })];
+        assert_eq!(update(&mut health, 999 + THRESHOLD, &[(ONE, false)]), []);
+        let lost = |times| [(ONE, SeedEvent::LostLastSeeder { times })];
         assert_eq!(
-            update(&mut health, 1000 + PATIENCE, &[(ONE, false)]),
+            update(&mut health, 1000 + THRESHOLD, &[(ONE, false)]),
             lost(1)
         );
-        let seeds = health.seeds(&ONE).unwrap();
+        let history = health.history(&ONE).unwrap();
         let (first, last) = (UnixTime(10_000), UnixTime(11_000));
-        assert_eq!((seeds.first, seeds.last), (Some(first), Some(last)));
+        assert_eq!(
+            (history.first_seen, history.last_seen),
+            (Some(first), Some(last))
+        );
         assert_eq!(
             update(&mut health, 8000, &[(ONE, true)]),
             [(ONE, SeedEvent::Seeded)]
         );
         assert_eq!(
-            update(&mut health, 8000 + PATIENCE, &[(ONE, false)]),
+            update(&mut health, 8000 + THRESHOLD, &[(ONE, false)]),
             lost(2)
         );
     }
 
-    /// As the next process has it.
+    /// Saves and restores, as in a restart.
     fn restarted(health: &SeedHealth) -> SeedHealth {
         let mut after = SeedHealth::default();
         after.restore(&health.save()).unwrap();
@@ -266,60 +278,60 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_forgets_no_seed_and_cries_for_none() {
+    fn restart_keeps_history_and_reports_nothing() {
         let mut health = SeedHealth::default();
         update(&mut health, 0, &[(ONE, true), (TWO, false)]);
-        update(&mut health, PATIENCE, &[(ONE, true), (TWO, false)]);
-        let (one, two) = (health.seeds(&ONE).unwrap(), health.seeds(&TWO).unwrap());
+        update(&mut health, THRESHOLD, &[(ONE, true), (TWO, false)]);
+        let (one, two) = (health.history(&ONE).unwrap(), health.history(&TWO).unwrap());
         assert_eq!((one.overdue, two.overdue), (false, true));
 
         let mut health = restarted(&health);
         assert_eq!(
-            (health.seeds(&ONE), health.seeds(&TWO)),
+            (health.history(&ONE), health.history(&TWO)),
             (Some(one), Some(two))
         );
         let none = [(ONE, false), (TWO, false)];
         let start = 50_000;
         assert_eq!(update(&mut health, start, &none), []);
-        assert_eq!(update(&mut health, start + PATIENCE - 1, &none), []);
-        let lost = [(ONE, SeedEvent::LostSeeds { times: 1 })];
-        assert_eq!(update(&mut health, start + PATIENCE, &none), lost);
-        // What was told before stays told, until it is over.
-        assert!(health.seeds(&TWO).unwrap().overdue);
+        assert_eq!(update(&mut health, start + THRESHOLD - 1, &none), []);
+        let lost = [(ONE, SeedEvent::LostLastSeeder { times: 1 })];
+        assert_eq!(update(&mut health, start + THRESHOLD, &none), lost);
+        // A torrent reported before the restart stays overdue until it has a seeder.
+        assert!(health.history(&TWO).unwrap().overdue);
         let seeded = update(&mut restarted(&health), start, &[(TWO, true)]);
         assert_eq!(seeded, [(TWO, SeedEvent::Seeded)]);
     }
 
     #[test]
-    fn one_that_is_listed_again_gets_its_time_again() {
+    fn relisted_torrent_gets_full_threshold_again() {
         let mut health = SeedHealth::default();
         update(&mut health, 0, &[(ONE, true), (TWO, true)]);
         update(&mut health, 5, &[(TWO, true)]);
         assert_eq!(
-            update(&mut health, 3 * PATIENCE, &[(ONE, false), (TWO, true)]),
+            update(&mut health, 3 * THRESHOLD, &[(ONE, false), (TWO, true)]),
             []
         );
         assert_eq!(
-            update(&mut health, 4 * PATIENCE, &[(ONE, false)]),
-            [(ONE, SeedEvent::LostSeeds { times: 1 })]
+            update(&mut health, 4 * THRESHOLD, &[(ONE, false)]),
+            [(ONE, SeedEvent::LostLastSeeder { times: 1 })]
         );
     }
 
     #[test]
-    fn one_that_is_listed_no_more_is_forgotten_after_a_day() {
+    fn record_is_dropped_a_day_after_torrent_is_unlisted() {
         let mut health = SeedHealth::default();
         update(&mut health, 0, &[(ONE, true)]);
         let mut health = restarted(&health);
         update(&mut health, 7, &[(TWO, true)]);
-        update(&mut health, 6 + KEPT_SECS, &[(TWO, true)]);
-        assert!(health.seeds(&ONE).is_some());
-        update(&mut health, 7 + KEPT_SECS, &[(TWO, true)]);
-        assert!(health.seeds(&ONE).is_none());
-        assert!(health.seeds(&TWO).is_some());
+        update(&mut health, 6 + RETENTION_SECS, &[(TWO, true)]);
+        assert!(health.history(&ONE).is_some());
+        update(&mut health, 7 + RETENTION_SECS, &[(TWO, true)]);
+        assert!(health.history(&ONE).is_none());
+        assert!(health.history(&TWO).is_some());
     }
 
     #[test]
-    fn what_is_saved_is_the_same_on_every_machine() {
+    fn saved_bytes_are_big_endian() {
         let mut health = SeedHealth::default();
         update(&mut health, 1, &[(ONE, false)]);
         update(&mut health, 2, &[(ONE, true)]);
@@ -332,8 +344,8 @@ mod tests {
         ];
         let saved = health.save();
         assert_eq!(saved, expected.concat());
-        assert_eq!(saved.len(), SeedHealth::SAVED);
-        for end in 1..SeedHealth::SAVED {
+        assert_eq!(saved.len(), SeedHealth::SAVED_BYTES);
+        for end in 1..SeedHealth::SAVED_BYTES {
             assert_eq!(
                 SeedHealth::default().restore(&saved[..end]),
                 Err(CorruptBlock)

@@ -1,4 +1,4 @@
-//! Looks now and then whether what is published has seeds, and has the log tell what an operator should know.
+//! Checks regularly which listed torrents have a seeder, and logs changes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,59 +7,65 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::lock::lock;
 use crate::log;
-use crate::torrents::seed_health::{SeedEvent, SeedHealth, Seeds};
-use crate::tracker::InfoHash;
+use crate::torrents::seed_health::{SeedEvent, SeedHealth, SeederHistory};
+use crate::torrents::sync::TorrentSync;
+use crate::tracker::types::InfoHash;
 
-use super::sync::TorrentSync;
+/// A check of 10,000 torrents takes a few milliseconds.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Ten thousand torrents take a few milliseconds.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum number of torrents per check that get a log line of their own. If the only seeder of many torrents leaves, that is one event.
+const MAX_LINES: usize = 10;
 
-/// How many torrents one update's lines name at most: when the one seed of all goes, that is one event.
-const NAMED_AT_ONCE: usize = 10;
+/// The settings of a [`SeedMonitor`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Seconds that a torrent may be without a seeder before it is reported.
+    pub threshold_secs: u32,
+}
 
-/// What is known of the listed torrents' seeds, and how long one may be without.
+/// Records when listed torrents had seeders, and reports torrents that have been without a seeder for too long.
 pub struct SeedMonitor {
     health: Arc<Mutex<SeedHealth>>,
-    patience_secs: AtomicU32,
+    threshold_secs: AtomicU32,
     clock: Clock,
 }
 
 impl SeedMonitor {
-    pub fn new(config: &Config, health: Arc<Mutex<SeedHealth>>, clock: Clock) -> Arc<Self> {
+    pub fn new(settings: Settings, health: Arc<Mutex<SeedHealth>>, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             health,
-            patience_secs: AtomicU32::new(config.seedless_after()),
+            threshold_secs: AtomicU32::new(settings.threshold_secs),
             clock,
         })
     }
 
-    /// Takes another threshold.
-    pub fn set(&self, config: &Config) {
-        self.patience_secs
-            .store(config.seedless_after(), Ordering::Relaxed);
+    /// Replaces the settings.
+    pub fn set(&self, settings: Settings) {
+        self.threshold_secs
+            .store(settings.threshold_secs, Ordering::Relaxed);
     }
 
-    /// Of a torrent by the first of its ids; `None` for one that nobody has looked at yet.
-    pub fn seeds(&self, id: &InfoHash) -> Option<Seeds> {
-        self.health().seeds(id)
+    /// Returns the seeder history of a torrent by the first of its ids. `None` for a torrent that was not checked yet.
+    pub fn history(&self, id: &InfoHash) -> Option<SeederHistory> {
+        self.health().history(id)
     }
 
+    /// Checks all torrents every two seconds. Does not return.
     pub async fn run(self: Arc<Self>, torrent_sync: Arc<TorrentSync>) {
         loop {
-            sleep(LOOK_INTERVAL).await;
-            tell(&self.update(&torrent_sync), &torrent_sync);
+            sleep(CHECK_INTERVAL).await;
+            log_events(&self.update(&torrent_sync), &torrent_sync);
         }
     }
 
     fn update(&self, torrent_sync: &TorrentSync) -> Vec<(InfoHash, SeedEvent)> {
         let seeded = torrent_sync.seeded();
         let (now, unix) = (self.clock.now(), self.clock.unix_at(Instant::now()));
-        let patience_secs = self.patience_secs.load(Ordering::Relaxed);
-        self.health().update(now, unix, patience_secs, seeded)
+        let threshold_secs = self.threshold_secs.load(Ordering::Relaxed);
+        self.health().update(now, unix, threshold_secs, seeded)
     }
 
     fn health(&self) -> MutexGuard<'_, SeedHealth> {
@@ -67,28 +73,36 @@ impl SeedMonitor {
     }
 }
 
-fn tell(news: &[(InfoHash, SeedEvent)], torrent_sync: &TorrentSync) {
-    let (named, unnamed) = news.split_at(news.len().min(NAMED_AT_ONCE));
-    for (id, news) in named {
+/// Logs a line for each of the first torrents, and the number of the others.
+fn log_events(events: &[(InfoHash, SeedEvent)], torrent_sync: &TorrentSync) {
+    let (listed, others) = events.split_at(events.len().min(MAX_LINES));
+    for (id, event) in listed {
         let name = torrent_sync.name(*id).unwrap_or_default();
-        let of: log::Fields<'_> = &[("name", &name), ("id", id)];
-        match news {
-            SeedEvent::NeverSeeded => log::warning("published without a seed", of),
-            SeedEvent::LostSeeds { times } => {
-                log::warning("lost its seeds", &[of, &[("times", times)]].concat());
+        let torrent: log::Fields<'_> = &[("name", &name), ("id", id)];
+        match event {
+            SeedEvent::NeverSeeded => log::warning("torrent published without a seeder", torrent),
+            SeedEvent::LostLastSeeder { times } => {
+                let fields = [torrent, &[("times", times)]].concat();
+                log::warning("torrent lost its last seeder", &fields);
             }
-            SeedEvent::Seeded => log::notice("has a seed", of),
+            SeedEvent::Seeded => log::notice("torrent has a seeder", torrent),
         }
     }
-    let seeded = unnamed
+    let seeded = others
         .iter()
-        .filter(|(_, news)| *news == SeedEvent::Seeded);
-    let seeded = seeded.count();
-    let unseeded = unnamed.len() - seeded;
+        .filter(|(_, event)| *event == SeedEvent::Seeded)
+        .count();
+    let unseeded = others.len() - seeded;
     if unseeded > 0 {
-        log::warning("more are without a seed", &[("torrents", &unseeded)]);
+        log::warning(
+            "more torrents without a seeder (not listed individually)",
+            &[("torrents", &unseeded)],
+        );
     }
     if seeded > 0 {
-        log::notice("more have a seed", &[("torrents", &seeded)]);
+        log::notice(
+            "more torrents with a seeder (not listed individually)",
+            &[("torrents", &seeded)],
+        );
     }
 }

@@ -1,25 +1,35 @@
-//! From what the torrent directories and the operator's lists say to what the tracker serves.
+//! Applies the watched directories and the operator's lists to the catalog, and the changes to the tracker.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{Config, Lists};
 use crate::lock::lock;
 use crate::log;
 use crate::torrents::catalog::{AdmissionChange, Catalog, CatalogEntry};
 use crate::torrents::watcher::{self, TorrentWatcher, WatchEvent};
-use crate::tracker::types::Torrent;
-use crate::tracker::{Admission, InfoHash, Tracker};
+use crate::tracker::Tracker;
+use crate::tracker::settings::Notice;
+use crate::tracker::types::{Admission, InfoHash};
 
-/// Full rescans find what inotify does not tell, such as changes on a network file system.
-const RESCAN_SECS: u32 = 600;
+/// How long the start waits for the first scan of the torrent directories.
+const FIRST_SCAN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the start waits for the torrent directories.
-const FIRST_SCAN_MAX: Duration = Duration::from_secs(30);
+/// The settings of a [`TorrentSync`].
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Seconds that a torrent is still tracked after its last file was removed.
+    pub removal_grace_secs: u32,
+    /// Torrents that are tracked without a file.
+    pub allow: Vec<InfoHash>,
+    /// Torrents that are never tracked.
+    pub deny: Vec<InfoHash>,
+    /// Texts for the clients of single torrents.
+    pub notices: Vec<(InfoHash, Notice)>,
+}
 
-/// Keeps the tracker's torrents as the catalog has them.
+/// Keeps the torrents of the tracker the same as those of the catalog.
 pub struct TorrentSync {
     catalog: Mutex<Catalog>,
     tracker: Arc<Tracker>,
@@ -27,77 +37,73 @@ pub struct TorrentSync {
 }
 
 impl TorrentSync {
-    pub fn new(config: &Config, lists: &Lists, tracker: Arc<Tracker>, clock: Clock) -> Arc<Self> {
+    pub fn new(settings: Settings, tracker: Arc<Tracker>, clock: Clock) -> Arc<Self> {
         let torrent_sync = Self {
-            catalog: Mutex::new(Catalog::new(config.torrents.removal_grace)),
+            catalog: Mutex::new(Catalog::new(settings.removal_grace_secs)),
             tracker,
             clock,
         };
-        torrent_sync.set(config, lists);
+        torrent_sync.set(settings);
         Arc::new(torrent_sync)
     }
 
-    /// Takes new lists.
-    pub fn set(&self, config: &Config, lists: &Lists) {
+    /// Replaces the settings, and applies the new lists.
+    pub fn set(&self, settings: Settings) {
         let mut catalog = self.catalog();
-        catalog.set_grace(config.torrents.removal_grace);
-        let changes = catalog.set_lists(lists.allow.iter().copied(), lists.deny.iter().copied());
-        catalog.set_notices(lists.notices.iter().cloned());
+        catalog.set_removal_grace(settings.removal_grace_secs);
+        let changes = catalog.set_lists(settings.allow, settings.deny);
+        catalog.set_notices(settings.notices);
         self.tracker.set_notices(catalog.notices_by_id());
         self.apply(&changes);
     }
 
-    /// Begins to watch the directories, and waits until all have been read once, or clients of what is published would be told
-    /// that it is unknown; but not for ever, as a file system may hang.
+    /// Starts to watch the directories, and waits for the first scan, so that clients of published torrents are not refused
+    /// after a restart. The wait is limited to 30 seconds, because a file system may hang.
     ///
     /// # Errors
-    /// If the system has no inotify instance or thread to give.
-    pub fn watch(self: &Arc<Self>, config: &Config) -> io::Result<TorrentWatcher> {
+    /// Fails if the system provides no inotify instance or no thread.
+    pub fn watch(self: &Arc<Self>, settings: watcher::Settings) -> io::Result<TorrentWatcher> {
         let torrent_sync = self.clone();
         let (scanned, first_scan) = mpsc::sync_channel(1);
-        let torrent_watcher = TorrentWatcher::start(watched(config), move |event| {
+        let torrent_watcher = TorrentWatcher::start(settings, move |event| {
             if event == WatchEvent::Scanned {
-                // Full, or nobody waits any more: later scans are not asked for.
+                // Only the first scan is waited for. Later sends fail, because the channel is full or closed.
                 let _ = scanned.try_send(());
             }
-            torrent_sync.note(event);
+            torrent_sync.handle(event);
         })?;
-        if first_scan.recv_timeout(FIRST_SCAN_MAX).is_err() {
+        if first_scan.recv_timeout(FIRST_SCAN_TIMEOUT).is_err() {
             log::warning(
-                "reading the torrent directories takes long; serving meanwhile",
+                "still scanning the torrent directories; serving with the torrents found so far",
                 &[],
             );
         }
         Ok(torrent_watcher)
     }
 
-    /// Has the directories that are configured now looked at anew.
-    pub fn rescan(config: &Config, torrent_watcher: &TorrentWatcher) {
-        torrent_watcher.rescan(watched(config));
-    }
-
-    /// Drops the torrents whose grace is over.
+    /// Stops tracking the torrents whose grace is over.
     pub fn expire(&self) {
         let mut catalog = self.catalog();
-        let rows = catalog.rows().len();
+        let entries_before = catalog.entries().len();
         let changes = catalog.expire(self.clock.now());
         for AdmissionChange { id, .. } in &changes {
             log::notice("torrent no longer tracked", &[("id", id)]);
         }
-        self.forget_notices(&catalog, rows);
+        self.update_notices_after_removal(&catalog, entries_before);
         self.apply(&changes);
     }
 
-    /// Of each torrent that a file lists and that clients may announce: the first of its ids, and whether it has a seed.
+    /// Returns each torrent that a file lists and that clients may announce: the first of its ids, and whether the torrent has
+    /// a seeder.
     pub fn seeded(&self) -> Vec<(InfoHash, bool)> {
         let catalog = self.catalog();
-        let served = catalog.rows().filter_map(|row| {
-            let id = row.torrent.ids().next()?;
+        let served = catalog.entries().filter_map(|entry| {
+            let id = entry.torrent.ids().next()?;
             let withdrawn = catalog.has_notices()
                 && catalog
                     .notice(id)
                     .is_some_and(|notice| notice.failure.is_some());
-            let mut counts = row
+            let mut counts = entry
                 .torrent
                 .ids()
                 .filter_map(|id| self.tracker.scrape(&id))
@@ -108,30 +114,25 @@ impl TorrentSync {
         served.collect()
     }
 
-    /// Each torrent that a file lists, in no order.
-    pub fn rows(&self) -> Vec<CatalogEntry> {
-        self.catalog().rows().cloned().collect()
+    /// Returns each torrent that a file lists, in no particular order.
+    pub fn entries(&self) -> Vec<CatalogEntry> {
+        self.catalog().entries().cloned().collect()
     }
 
-    /// What the file that lists a torrent calls it.
+    /// Returns the name of a torrent in the file that lists it.
     pub fn name(&self, id: InfoHash) -> Option<String> {
-        Some(self.catalog().row(id)?.torrent.name.clone())
+        Some(self.catalog().entry(id)?.torrent.name.clone())
     }
 
-    fn note(&self, event: WatchEvent) {
+    fn handle(&self, event: WatchEvent) {
         let now = self.clock.now();
         let mut catalog = self.catalog();
-        let changes = match event {
+        match event {
             WatchEvent::Appeared { path, metainfo } => {
-                let torrent = Torrent {
-                    name: metainfo.name,
-                    size: metainfo.size,
-                    v1: metainfo.v1,
-                    v2: metainfo.v2,
-                };
+                let torrent = metainfo.torrent();
                 let (name, ids) = (torrent.name.clone(), torrent.ids());
                 let changes = catalog.add_file(&path, torrent, now);
-                // A notice for a hybrid stands under one id and holds for both, as the file makes known.
+                // The notice for a hybrid torrent is set under one id, and the file shows that it applies to the other as well.
                 if catalog.has_notices() {
                     ids.for_each(|id| self.tracker.set_notice(id, catalog.notice(id).cloned()));
                 }
@@ -147,31 +148,32 @@ impl TorrentSync {
                     ];
                     log::info("torrent tracked", fields);
                 }
-                changes
+                self.apply(&changes);
             }
             WatchEvent::Gone { path } => {
-                log::info("torrent file gone", &[("file", &path.display())]);
-                let rows = catalog.rows().len();
+                log::info("torrent file removed", &[("file", &path.display())]);
+                let entries_before = catalog.entries().len();
                 let changes = catalog.remove_file(&path, now);
-                self.forget_notices(&catalog, rows);
-                changes
+                self.update_notices_after_removal(&catalog, entries_before);
+                self.apply(&changes);
             }
-            WatchEvent::Faulty { path, reason } => {
-                log::warning(
-                    "passed over",
-                    &[("file", &path.display()), ("reason", &reason)],
-                );
-                return;
-            }
-            WatchEvent::Scanned => {
-                log::notice(
-                    "torrent directories read",
-                    &[("torrents", &catalog.rows().len())],
-                );
-                return;
-            }
-        };
-        self.apply(&changes);
+            WatchEvent::Faulty { path, reason } => log::warning(
+                "skipping torrent file",
+                &[("file", &path.display()), ("reason", &reason)],
+            ),
+            WatchEvent::DirectoryFaulty { path, reason } => log::warning(
+                "problem with torrent directory",
+                &[("directory", &path.display()), ("reason", &reason)],
+            ),
+            WatchEvent::DirectoryResolved { path } => log::info(
+                "torrent directory problem resolved",
+                &[("directory", &path.display())],
+            ),
+            WatchEvent::Scanned => log::notice(
+                "torrent directories read",
+                &[("torrents", &catalog.entries().len())],
+            ),
+        }
     }
 
     fn apply(&self, changes: &[AdmissionChange]) {
@@ -180,21 +182,14 @@ impl TorrentSync {
         }
     }
 
-    /// Once a hybrid's row is gone, a notice holds for the id alone under which it stands.
-    fn forget_notices(&self, catalog: &Catalog, rows_before: usize) {
-        if catalog.has_notices() && catalog.rows().len() < rows_before {
+    /// Once the entry of a hybrid torrent is removed, its notice applies only to the id under which it was set.
+    fn update_notices_after_removal(&self, catalog: &Catalog, entries_before: usize) {
+        if catalog.has_notices() && catalog.entries().len() < entries_before {
             self.tracker.set_notices(catalog.notices_by_id());
         }
     }
 
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         lock(&self.catalog)
-    }
-}
-
-fn watched(config: &Config) -> watcher::Settings {
-    watcher::Settings {
-        directories: config.torrents.directories.clone(),
-        rescan_secs: RESCAN_SECS,
     }
 }

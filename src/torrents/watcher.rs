@@ -1,90 +1,97 @@
-//! The torrent directories, watched by a thread of their own: which `.torrent` files appear and go, and what is wrong with one.
+//! Watches the torrent directories in a thread of its own: which `.torrent` files appear and disappear, and which are invalid.
 //!
-//! inotify says at once that a file was renamed into place or closed after writing. Whatever it cannot say (lost events, replaced
-//! or mounted directories, symbolic links that lead elsewhere, network file systems) a rescan finds, which looks at every name but
-//! reads only what changed. A half-written file is never taken, for no beginning of a torrent is a torrent.
+//! inotify reports at once that a file was renamed into place or closed after writing. A rescan finds changes that inotify does
+//! not report: lost events, replaced or mounted directories, symbolic links whose target changes, and network file systems. A rescan
+//! visits every name but reads only files that changed. A half-written file is never accepted, because no prefix of a torrent is a
+//! valid torrent.
 //!
-//! Names that begin with a dot are passed over, files and directories alike: so rsync and others call what is not ready.
+//! Files and directories whose names start with a dot are ignored: rsync and other programs name unfinished files so.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
-use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::fs::{self, FileType};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use crate::lock::lock;
 use crate::metainfo::Metainfo;
+use crate::torrents::file_version::{FileVersion, Inode, read_with_versions};
 
-/// Larger files are faulty: a torrent of a terabyte in pieces of 512 KiB has 40 MB.
-const MAX_FILE: u64 = 64 << 20;
+/// Larger files are refused. The `.torrent` file of a terabyte in pieces of 512 KiB has 40 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// A file that is no torrent may still be being written until it has been at rest for so long.
-const AT_REST: Duration = Duration::from_secs(5);
+/// An invalid file is reported only after it was unchanged for this long, because it may still be written.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// How often the places are compared where something may change that inotify does not see: a few files each time.
-const ANCHORS_EVERY: Duration = Duration::from_secs(1);
+/// How often the roots are checked for a change of the directory that they refer to. Each check stats a few paths.
+const ROOTS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often files are looked at again that are young and no torrents yet.
-const YOUNG_EVERY: Duration = Duration::from_millis(250);
+/// How often files that are not valid yet are checked again until they settle.
+const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Rescans take at most one part in so many of the thread's time, however often directories change.
-const RESCAN_SHARE: u32 = 5;
+/// After a rescan, the next waits for at least this many times the duration of the last. However often directories change, rescans
+/// thus take less than a fifth of the thread's time.
+const RESCAN_PAUSE_FACTOR: u32 = 5;
 
-/// What is watched.
+/// The settings of a [`TorrentWatcher`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// With all directories below them, symbolic links followed. They need not exist yet.
+    /// The directories to watch, together with all directories below them. Symbolic links are followed. The directories need not
+    /// exist yet.
     pub directories: Vec<PathBuf>,
-    /// Seconds between full rescans, which find what inotify does not tell.
+    /// Seconds between full rescans.
     pub rescan_secs: u32,
 }
 
-/// What has come to pass in the directories.
+/// A change in the torrent directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WatchEvent {
-    /// A whole torrent is there, or is there anew with something changed.
+    /// A valid torrent file appeared or changed.
     Appeared { path: PathBuf, metainfo: Metainfo },
-    /// A file is no longer there, or what was faulty is no longer so.
+    /// A file that was reported as [`WatchEvent::Appeared`] or [`WatchEvent::Faulty`] was removed.
     Gone { path: PathBuf },
-    /// A file or directory that should serve does not: one line for the log. Told once until it changes; if the file was
-    /// a torrent before, that torrent has not gone.
+    /// A file is not a valid torrent or cannot be read. Reported once until the reason changes. If the file was a valid torrent
+    /// before, that torrent stays in force.
     Faulty { path: PathBuf, reason: String },
-    /// Everything has been looked at once: after the start, and after each call of the [`TorrentWatcher`].
+    /// A directory cannot be listed or watched. Reported once until the reason changes.
+    DirectoryFaulty { path: PathBuf, reason: String },
+    /// A directory that was reported as [`WatchEvent::DirectoryFaulty`] is usable again or was removed.
+    DirectoryResolved { path: PathBuf },
+    /// A scan of all directories is complete: the first, or the rescan after a call of [`TorrentWatcher::rescan`].
     Scanned,
 }
 
-/// The watching thread. Dropped, it stops.
+/// The watching thread. Dropping it stops the thread.
 pub struct TorrentWatcher {
-    orders: Arc<Orders>,
+    commands: Arc<Commands>,
     waker: UnixStream,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Orders {
+struct Commands {
     stop: AtomicBool,
     settings: Mutex<Option<Settings>>,
 }
 
 impl TorrentWatcher {
-    /// Begins to watch. `report` is called in the watching thread, and holds up nothing but it.
+    /// Starts the thread. The thread calls `report`, and waits for it.
     ///
     /// # Errors
-    /// If the system has no inotify instance or thread to give.
+    /// Fails if the system provides no inotify instance or no thread.
     pub fn start(
         settings: Settings,
         report: impl FnMut(WatchEvent) + Send + 'static,
@@ -93,129 +100,85 @@ impl TorrentWatcher {
         let (waker, woken) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
-        let orders = Arc::new(Orders::default());
-        let watcher = WatchThread::new(settings, inotify, Box::new(report), Arc::clone(&orders));
+        let commands = Arc::new(Commands::default());
+        let watcher = WatchThread::new(settings, inotify, Box::new(report), Arc::clone(&commands));
         let thread = thread::Builder::new()
-            .name("publish".to_owned())
+            .name("watcher".to_owned())
             .spawn(move || watcher.run(&woken))?;
         Ok(Self {
-            orders,
+            commands,
             waker,
             thread: Some(thread),
         })
     }
 
-    /// Looks at everything again, with these settings, and then says [`WatchEvent::Scanned`].
+    /// Replaces the settings and rescans everything. The thread reports [`WatchEvent::Scanned`] when the rescan is complete.
     pub fn rescan(&self, settings: Settings) {
-        *lock(&self.orders.settings) = Some(settings);
+        *lock(&self.commands.settings) = Some(settings);
         self.wake();
     }
 
     fn wake(&self) {
-        // If the buffer is full, the thread will wake anyway.
+        // If the buffer is full, the thread is about to wake.
         let _ = (&self.waker).write(&[0]);
     }
 }
 
 impl Drop for TorrentWatcher {
     fn drop(&mut self) {
-        self.orders.stop.store(true, Ordering::Release);
+        self.commands.stop.store(true, Ordering::Release);
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been told by its own message.
+            // A panic of the thread has printed its own message.
             let _ = thread.join();
         }
     }
 }
 
-/// What tells one content of a file from the next without reading it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct FileVersion {
-    inode: Inode,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    /// The same of the inode: whoever may read it now could perhaps not before.
-    changed: (i64, i64),
-}
-
-/// Which file or directory it is, whatever it is called.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Inode {
-    device: u64,
-    number: u64,
-}
-
-impl Inode {
-    fn of(metadata: &Metadata) -> Self {
-        let (device, number) = (metadata.dev(), metadata.ino());
-        Self { device, number }
-    }
-
-    fn at(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
-    }
-}
-
-impl FileVersion {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            inode: Inode::of(metadata),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    fn age(&self) -> Option<Duration> {
-        let modified = Duration::new(
-            u64::try_from(self.modified.0).ok()?,
-            u32::try_from(self.modified.1).ok()?,
-        );
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH + modified)
-            .ok()
-    }
-}
-
-/// A file that may still be being written.
+/// A file that is not valid yet and may still be written.
 struct Unsettled {
-    stamp: Option<FileVersion>,
+    /// `None` if the file was not read yet, or changed while it was read.
+    version: Option<FileVersion>,
     since: Instant,
 }
 
-/// What a walk over the directories has met.
+/// The directories and files that a scan has visited.
 #[derive(Default)]
-struct Walked {
+struct ScanResult {
     directories: HashSet<Inode>,
     watches: HashSet<WatchDescriptor>,
-    files: HashSet<PathBuf>,
+    /// Torrent files, and directories with a fault.
+    paths: HashSet<PathBuf>,
     links: HashSet<PathBuf>,
-    mount_points: Vec<(PathBuf, Option<Inode>)>,
-    /// Could not be listed, so nothing is known of what is below.
+    roots: Vec<(PathBuf, Option<Inode>)>,
+    /// Directories that could not be listed. The files below them are unknown, not removed.
     unreadable: Vec<PathBuf>,
 }
 
+/// The state of the watching thread.
 struct WatchThread {
     settings: Settings,
     inotify: Inotify,
     report: Box<dyn FnMut(WatchEvent) + Send>,
-    orders: Arc<Orders>,
+    commands: Arc<Commands>,
     watches: HashMap<WatchDescriptor, PathBuf>,
-    /// Files that were read, whole or faulty, as they were then.
-    known: HashMap<PathBuf, FileVersion>,
-    young: HashMap<PathBuf, Unsettled>,
-    /// What was last published of a path.
-    faults: HashMap<PathBuf, String>,
-    /// Symbolic links that lead to directories.
+    /// The versions of all files that were read, both valid and invalid.
+    versions: HashMap<PathBuf, FileVersion>,
+    unsettled: HashMap<PathBuf, Unsettled>,
+    /// The reason that was last reported for each file.
+    file_faults: HashMap<PathBuf, String>,
+    /// The reason that was last reported for each directory.
+    directory_faults: HashMap<PathBuf, String>,
+    /// Symbolic links to directories.
     links: HashSet<PathBuf>,
-    /// The watched directories and the links, and what they led to.
-    mount_points: Vec<(PathBuf, Option<Inode>)>,
+    /// The configured directories and the symbolic links to directories, and the directories that these paths referred to in
+    /// the last scan. inotify does not report if such a path comes to refer to another directory, for example after a mount.
+    roots: Vec<(PathBuf, Option<Inode>)>,
     rescan_wanted: bool,
     last_rescan: Instant,
     next_rescan: Instant,
-    next_anchors: Instant,
-    next_young: Instant,
+    next_roots_check: Instant,
+    next_unsettled_check: Instant,
 }
 
 impl WatchThread {
@@ -223,25 +186,26 @@ impl WatchThread {
         settings: Settings,
         inotify: Inotify,
         report: Box<dyn FnMut(WatchEvent) + Send>,
-        orders: Arc<Orders>,
+        commands: Arc<Commands>,
     ) -> Self {
         let now = Instant::now();
         Self {
             settings,
             inotify,
             report,
-            orders,
+            commands,
             watches: HashMap::new(),
-            known: HashMap::new(),
-            young: HashMap::new(),
-            faults: HashMap::new(),
+            versions: HashMap::new(),
+            unsettled: HashMap::new(),
+            file_faults: HashMap::new(),
+            directory_faults: HashMap::new(),
             links: HashSet::new(),
-            mount_points: Vec::new(),
+            roots: Vec::new(),
             rescan_wanted: false,
             last_rescan: now,
             next_rescan: now,
-            next_anchors: now,
-            next_young: now,
+            next_roots_check: now,
+            next_unsettled_check: now,
         }
     }
 
@@ -250,10 +214,10 @@ impl WatchThread {
         self.report_scanned();
         while !self.is_stopping() {
             self.wait(woken);
-            self.take_orders(woken);
+            self.take_commands(woken);
             self.read_events();
-            self.look_at_young();
-            self.compare_anchors();
+            self.check_unsettled();
+            self.check_roots();
             let now = Instant::now();
             let due = now.duration_since(self.last_rescan).as_secs()
                 >= self.settings.rescan_secs.max(1).into();
@@ -264,7 +228,7 @@ impl WatchThread {
     }
 
     fn is_stopping(&self) -> bool {
-        self.orders.stop.load(Ordering::Acquire)
+        self.commands.stop.load(Ordering::Acquire)
     }
 
     fn report_scanned(&mut self) {
@@ -273,16 +237,17 @@ impl WatchThread {
         }
     }
 
+    /// Waits for an inotify event, a command or the next check.
     fn wait(&self, woken: &UnixStream) {
         let now = Instant::now();
-        let mut until = self.next_anchors;
+        let mut until = self.next_roots_check;
         if self.rescan_wanted {
             until = until.min(self.next_rescan);
         }
-        if !self.young.is_empty() {
-            until = until.min(self.next_young);
+        if !self.unsettled.is_empty() {
+            until = until.min(self.next_unsettled_check);
         }
-        // Rounded up, so as not to spin through the last millisecond.
+        // Rounded up. Otherwise the loop would spin through the last millisecond.
         let millis = until
             .saturating_duration_since(now)
             .as_micros()
@@ -290,13 +255,13 @@ impl WatchThread {
         let timeout = PollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX));
         let mut sources = [self.inotify.as_fd(), woken.as_fd()]
             .map(|source| PollFd::new(source, PollFlags::POLLIN));
-        // Only a signal ends it early, and then it is asked again.
+        // Fails only if a signal interrupts the wait, and then the caller waits again.
         let _ = poll(&mut sources, timeout);
     }
 
-    fn take_orders(&mut self, mut woken: &UnixStream) {
+    fn take_commands(&mut self, mut woken: &UnixStream) {
         while woken.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
-        let settings = lock(&self.orders.settings).take();
+        let settings = lock(&self.commands.settings).take();
         if let Some(settings) = settings {
             self.settings = settings;
             self.rescan();
@@ -317,13 +282,13 @@ impl WatchThread {
     }
 
     fn handle(&mut self, event: &InotifyEvent) {
-        let of = |flags: AddWatchFlags| event.mask.intersects(flags);
+        let has = |flags: AddWatchFlags| event.mask.intersects(flags);
         let lost = AddWatchFlags::IN_Q_OVERFLOW
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_UNMOUNT;
-        self.rescan_wanted |= of(lost);
-        if of(AddWatchFlags::IN_IGNORED) {
+        self.rescan_wanted |= has(lost);
+        if has(AddWatchFlags::IN_IGNORED) {
             self.rescan_wanted |= self.watches.remove(&event.wd).is_some();
             return;
         }
@@ -331,25 +296,25 @@ impl WatchThread {
             return;
         };
         let Some(name) = &event.name else {
-            self.rescan_wanted |= of(AddWatchFlags::IN_ATTRIB);
+            self.rescan_wanted |= has(AddWatchFlags::IN_ATTRIB);
             return;
         };
         if is_hidden(name) {
             return;
         }
         let path = directory.join(name);
-        if of(AddWatchFlags::IN_ISDIR) || self.links.contains(&path) {
+        if has(AddWatchFlags::IN_ISDIR) || self.links.contains(&path) {
             self.rescan_wanted = true;
-        } else if of(AddWatchFlags::IN_CREATE) {
+        } else if has(AddWatchFlags::IN_CREATE) {
             self.handle_created(&path);
         } else if is_torrent(name) {
-            self.look(&path);
-        } else if of(AddWatchFlags::IN_MOVED_TO) {
+            self.check_file(&path);
+        } else if has(AddWatchFlags::IN_MOVED_TO) {
             self.rescan_wanted |= path.is_dir();
         }
     }
 
-    /// A name that is new, which says nothing of whether its content is.
+    /// Handles a new name, which may belong to a new file or to an existing one.
     fn handle_created(&mut self, path: &Path) {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return;
@@ -357,113 +322,115 @@ impl WatchThread {
         if metadata.is_symlink() && path.is_dir() {
             self.rescan_wanted = true;
         } else if path.file_name().is_some_and(is_torrent) {
-            // A link leads to what is there already; for a file of its own, its closing will be told.
+            // The content of a link exists already. A new file reports IN_CLOSE_WRITE when it is complete.
             if metadata.is_symlink() || metadata.nlink() > 1 {
-                self.look(path);
+                self.check_file(path);
             } else {
-                self.keep_young(path, None);
+                self.mark_unsettled(path, None);
             }
         }
     }
 
-    /// Reads a file if it is not as it was.
-    fn look(&mut self, path: &Path) {
-        let stamp = match fs::metadata(path) {
+    /// Reads a file if its version changed, and reports the result.
+    fn check_file(&mut self, path: &Path) {
+        let version = match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => FileVersion::of(&metadata),
-            Ok(_) => return self.gone(path),
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(path),
-            Err(error) => return self.unreadable(path, &error),
+            Ok(_) => return self.file_gone(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.file_gone(path),
+            Err(error) => return self.file_unreadable(path, &error),
         };
-        if self.known.get(path) == Some(&stamp) {
+        if self.versions.get(path) == Some(&version) {
             return;
         }
-        if stamp.size > MAX_FILE {
-            self.known.insert(path.to_owned(), stamp);
-            return self.faulty(path, format!("is larger than {} MiB", MAX_FILE >> 20));
+        if version.size > MAX_FILE_BYTES {
+            self.versions.insert(path.to_owned(), version);
+            return self.file_faulty(path, format!("larger than {} MiB", MAX_FILE_BYTES >> 20));
         }
-        let bytes = match read(path) {
-            Ok((bytes, before, after)) if before == after && before == stamp => bytes,
-            Ok(_) => return self.keep_young(path, None),
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(path),
-            Err(error) => return self.unreadable(path, &error),
+        let bytes = match read_with_versions(path, MAX_FILE_BYTES) {
+            Ok((bytes, before, after)) if before == after && before == version => bytes,
+            Ok(_) => return self.mark_unsettled(path, None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.file_gone(path),
+            Err(error) => return self.file_unreadable(path, &error),
         };
         match Metainfo::parse(&bytes) {
             Ok(metainfo) => {
-                self.young.remove(path);
-                self.faults.remove(path);
-                self.known.insert(path.to_owned(), stamp);
+                self.unsettled.remove(path);
+                self.file_faults.remove(path);
+                self.versions.insert(path.to_owned(), version);
                 (self.report)(WatchEvent::Appeared {
                     path: path.to_owned(),
                     metainfo,
                 });
             }
-            Err(error) if self.is_at_rest(path, &stamp) => {
-                self.known.insert(path.to_owned(), stamp);
-                self.faulty(path, error.to_string());
+            Err(error) if self.is_settled(path, &version) => {
+                self.versions.insert(path.to_owned(), version);
+                self.file_faulty(path, error.to_string());
             }
-            Err(_) => self.keep_young(path, Some(stamp)),
+            Err(_) => self.mark_unsettled(path, Some(version)),
         }
     }
 
-    fn unreadable(&mut self, path: &Path, error: &io::Error) {
-        // So that it is read again even if nothing of it changes.
-        self.known.remove(path);
-        self.faulty(path, format!("cannot be read: {error}"));
+    fn file_unreadable(&mut self, path: &Path, error: &io::Error) {
+        // Without a version, the file is read again even if its metadata does not change.
+        self.versions.remove(path);
+        self.file_faulty(path, format!("cannot be read: {error}"));
     }
 
-    /// By the file's own time, or, if that lies in the future, by how long it was seen like this.
-    fn is_at_rest(&self, path: &Path, stamp: &FileVersion) -> bool {
-        let seen_long = |young: &Unsettled| {
-            young.stamp.as_ref() == Some(stamp) && young.since.elapsed() >= AT_REST
+    /// Returns whether a file has been unchanged for the settle time: by its modification time, or, if that is in the future, by
+    /// the time since this version was first seen.
+    fn is_settled(&self, path: &Path, version: &FileVersion) -> bool {
+        let unchanged = |unsettled: &Unsettled| {
+            unsettled.version.as_ref() == Some(version) && unsettled.since.elapsed() >= SETTLE_TIME
         };
-        stamp.age().is_some_and(|age| age >= AT_REST) || self.young.get(path).is_some_and(seen_long)
+        version.age().is_some_and(|age| age >= SETTLE_TIME)
+            || self.unsettled.get(path).is_some_and(unchanged)
     }
 
-    fn keep_young(&mut self, path: &Path, stamp: Option<FileVersion>) {
+    fn mark_unsettled(&mut self, path: &Path, version: Option<FileVersion>) {
         let since = Instant::now();
-        if self.young.is_empty() {
-            self.next_young = since + YOUNG_EVERY;
+        if self.unsettled.is_empty() {
+            self.next_unsettled_check = since + UNSETTLED_INTERVAL;
         }
-        let young = self
-            .young
+        let unsettled = self
+            .unsettled
             .entry(path.to_owned())
-            .or_insert(Unsettled { stamp, since });
-        if young.stamp != stamp {
-            *young = Unsettled { stamp, since };
+            .or_insert(Unsettled { version, since });
+        if unsettled.version != version {
+            *unsettled = Unsettled { version, since };
         }
     }
 
-    fn look_at_young(&mut self) {
-        if self.young.is_empty() || Instant::now() < self.next_young {
+    fn check_unsettled(&mut self) {
+        if self.unsettled.is_empty() || Instant::now() < self.next_unsettled_check {
             return;
         }
-        self.next_young = Instant::now() + YOUNG_EVERY;
-        let paths: Vec<PathBuf> = self.young.keys().cloned().collect();
+        self.next_unsettled_check = Instant::now() + UNSETTLED_INTERVAL;
+        let paths: Vec<PathBuf> = self.unsettled.keys().cloned().collect();
         for path in paths {
             match fs::metadata(&path) {
-                Ok(metadata) if !self.is_at_rest(&path, &FileVersion::of(&metadata)) => {
-                    self.keep_young(&path, Some(FileVersion::of(&metadata)));
+                Ok(metadata) if !self.is_settled(&path, &FileVersion::of(&metadata)) => {
+                    self.mark_unsettled(&path, Some(FileVersion::of(&metadata)));
                 }
-                _ => self.look(&path),
+                _ => self.check_file(&path),
             }
         }
     }
 
-    fn gone(&mut self, path: &Path) {
-        self.young.remove(path);
-        let was_known = self.known.remove(path).is_some();
-        let was_faulty = self.faults.remove(path).is_some();
-        if was_known || was_faulty {
+    fn file_gone(&mut self, path: &Path) {
+        self.unsettled.remove(path);
+        let was_read = self.versions.remove(path).is_some();
+        let was_faulty = self.file_faults.remove(path).is_some();
+        if was_read || was_faulty {
             (self.report)(WatchEvent::Gone {
                 path: path.to_owned(),
             });
         }
     }
 
-    fn faulty(&mut self, path: &Path, reason: String) {
-        self.young.remove(path);
-        if self.faults.get(path) != Some(&reason) {
-            self.faults.insert(path.to_owned(), reason.clone());
+    fn file_faulty(&mut self, path: &Path, reason: String) {
+        self.unsettled.remove(path);
+        if self.file_faults.get(path) != Some(&reason) {
+            self.file_faults.insert(path.to_owned(), reason.clone());
             (self.report)(WatchEvent::Faulty {
                 path: path.to_owned(),
                 reason,
@@ -471,115 +438,140 @@ impl WatchThread {
         }
     }
 
-    fn compare_anchors(&mut self) {
+    fn directory_faulty(&mut self, path: &Path, reason: String) {
+        if self.directory_faults.get(path) != Some(&reason) {
+            self.directory_faults
+                .insert(path.to_owned(), reason.clone());
+            (self.report)(WatchEvent::DirectoryFaulty {
+                path: path.to_owned(),
+                reason,
+            });
+        }
+    }
+
+    fn directory_resolved(&mut self, path: &Path) {
+        if self.directory_faults.remove(path).is_some() {
+            (self.report)(WatchEvent::DirectoryResolved {
+                path: path.to_owned(),
+            });
+        }
+    }
+
+    fn check_roots(&mut self) {
         let now = Instant::now();
-        if now >= self.next_anchors {
-            self.next_anchors = now + ANCHORS_EVERY;
+        if now >= self.next_roots_check {
+            self.next_roots_check = now + ROOTS_INTERVAL;
             self.rescan_wanted |= self
-                .mount_points
+                .roots
                 .iter()
                 .any(|(path, inode)| Inode::at(path) != *inode);
         }
     }
 
-    /// Looks at everything, and forgets what is not there.
+    /// Scans everything, and drops files and directories that no longer exist.
     fn rescan(&mut self) {
         let start = Instant::now();
         self.rescan_wanted = false;
-        let walked = self.walk();
+        let scan = self.scan();
         if self.is_stopping() {
             return;
         }
         self.watches.retain(|watch, _| {
-            let stays = walked.watches.contains(watch);
+            let stays = scan.watches.contains(watch);
             if !stays {
-                // Of a directory that is no more, the kernel has ended it already.
+                // Fails if the directory was removed, because the kernel has then removed the watch.
                 let _ = self.inotify.rm_watch(*watch);
             }
             stays
         });
-        let is_there = |path: &PathBuf| {
-            walked.files.contains(path)
-                || walked
+        let is_gone = |path: &&PathBuf| {
+            !scan.paths.contains(*path)
+                && !scan
                     .unreadable
                     .iter()
                     .any(|directory| path.starts_with(directory))
         };
-        let known = self
-            .known
+        let files = self
+            .versions
             .keys()
-            .chain(self.young.keys())
-            .chain(self.faults.keys());
-        let gone: Vec<PathBuf> = known.filter(|path| !is_there(path)).cloned().collect();
-        gone.iter().for_each(|path| self.gone(path));
-        self.links = walked.links;
-        self.mount_points = walked.mount_points;
+            .chain(self.unsettled.keys())
+            .chain(self.file_faults.keys());
+        let gone: Vec<PathBuf> = files.filter(is_gone).cloned().collect();
+        let directories = self.directory_faults.keys();
+        let resolved: Vec<PathBuf> = directories.filter(is_gone).cloned().collect();
+        gone.iter().for_each(|path| self.file_gone(path));
+        resolved
+            .iter()
+            .for_each(|path| self.directory_resolved(path));
+        self.links = scan.links;
+        self.roots = scan.roots;
         self.last_rescan = Instant::now();
-        self.next_rescan = self.last_rescan + start.elapsed() * RESCAN_SHARE;
+        self.next_rescan = self.last_rescan + start.elapsed() * RESCAN_PAUSE_FACTOR;
     }
 
-    /// Each directory once, however many names lead to it; names with no symbolic link in them come first.
-    fn walk(&mut self) -> Walked {
-        let mut walked = Walked::default();
+    /// Visits each directory once, even if several paths lead to it. Paths without a symbolic link come first.
+    fn scan(&mut self) -> ScanResult {
+        let mut scan = ScanResult::default();
         let mut real: VecDeque<PathBuf> = self.settings.directories.iter().cloned().collect();
         let mut linked = VecDeque::new();
         loop {
             let (directory, is_linked) = match (real.pop_front(), linked.is_empty()) {
                 (Some(directory), _) => (directory, false),
                 (None, false) => (linked.pop_front().unwrap_or_default(), true),
-                (None, true) => return walked,
+                (None, true) => return scan,
             };
-            if walked.links.contains(&directory) || self.settings.directories.contains(&directory) {
-                // Before it is listed, so that a later change is seen as one.
+            if scan.links.contains(&directory) || self.settings.directories.contains(&directory) {
+                // Read before the directory is listed, so that a later change is detected.
                 let inode = Inode::at(&directory);
-                walked.mount_points.push((directory.clone(), inode));
+                scan.roots.push((directory.clone(), inode));
             }
-            match self.list(&directory, &mut walked) {
+            match self.list_directory(&directory, &mut scan) {
                 Ok(entries) => {
                     for (path, kind) in entries {
                         if self.is_stopping() {
-                            return walked;
+                            return scan;
                         }
                         if kind.is_symlink() && path.is_dir() {
-                            walked.links.insert(path.clone());
+                            scan.links.insert(path.clone());
                             linked.push_back(path);
                         } else if kind.is_dir() {
                             if is_linked { &mut linked } else { &mut real }.push_back(path);
                         } else if path.file_name().is_some_and(is_torrent) {
-                            self.look(&path);
-                            walked.files.insert(path);
+                            self.check_file(&path);
+                            scan.paths.insert(path);
                         }
                     }
                 }
-                Err(error) => self.cannot_list(directory, &error, &mut walked),
+                Err(error) => self.cannot_list(directory, &error, &mut scan),
             }
         }
     }
 
-    fn cannot_list(&mut self, directory: PathBuf, error: &io::Error, walked: &mut Walked) {
-        let is_there = error.kind() != ErrorKind::NotFound;
-        if is_there {
-            walked.unreadable.push(directory.clone());
+    fn cannot_list(&mut self, directory: PathBuf, error: &io::Error, scan: &mut ScanResult) {
+        let exists = error.kind() != ErrorKind::NotFound;
+        if exists {
+            scan.unreadable.push(directory.clone());
         }
-        if is_there || self.settings.directories.contains(&directory) {
-            self.faulty(&directory, format!("cannot be listed: {error}"));
-            walked.files.insert(directory);
+        if exists || self.settings.directories.contains(&directory) {
+            self.directory_faulty(&directory, format!("cannot be listed: {error}"));
+            scan.paths.insert(directory);
         }
     }
 
-    /// The entries of a directory, by name, which is watched from before it is listed on. None, if it was met before.
-    fn list(
+    /// Returns the entries of a directory, sorted by name, or nothing if this scan has already visited the directory. The watch is
+    /// added before the directory is listed, so that no change is missed.
+    fn list_directory(
         &mut self,
         directory: &Path,
-        walked: &mut Walked,
+        scan: &mut ScanResult,
     ) -> io::Result<Vec<(PathBuf, FileType)>> {
         let metadata = fs::metadata(directory)?;
-        if !walked.directories.insert(Inode::of(&metadata)) {
+        if !scan.directories.insert(Inode::of(&metadata)) {
             return Ok(Vec::new());
         }
-        let watch = self.watch(directory);
+        let watch = self.add_watch(directory);
         if let Ok(watch) = watch {
-            walked.watches.insert(watch);
+            scan.watches.insert(watch);
             self.watches.insert(watch, directory.to_owned());
         }
         let mut entries = Vec::new();
@@ -590,29 +582,31 @@ impl WatchThread {
             }
         }
         match watch {
-            Ok(_) => self.cleared(directory),
+            Ok(_) => self.directory_resolved(directory),
             Err(error) => {
-                let every = self.settings.rescan_secs;
-                let hint = if error == Errno::ENOSPC {
-                    "; raise fs.inotify.max_user_watches"
-                } else {
-                    ""
-                };
-                self.faulty(
-                    directory,
-                    format!(
-                        "cannot be watched and is looked at every {every} s only: {}{hint}",
-                        error.desc()
-                    ),
-                );
-                walked.files.insert(directory.to_owned());
+                self.cannot_watch(directory, error);
+                scan.paths.insert(directory.to_owned());
             }
         }
-        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        entries.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         Ok(entries)
     }
 
-    fn watch(&self, directory: &Path) -> Result<WatchDescriptor, Errno> {
+    fn cannot_watch(&mut self, directory: &Path, error: Errno) {
+        let rescan_secs = self.settings.rescan_secs;
+        let remedy = if error == Errno::ENOSPC {
+            "; raise fs.inotify.max_user_watches"
+        } else {
+            ""
+        };
+        let reason = format!(
+            "cannot be watched, changes are found only every {rescan_secs} s: {}{remedy}",
+            error.desc()
+        );
+        self.directory_faulty(directory, reason);
+    }
+
+    fn add_watch(&self, directory: &Path) -> Result<WatchDescriptor, Errno> {
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -624,13 +618,6 @@ impl WatchThread {
             | AddWatchFlags::IN_ONLYDIR;
         self.inotify.add_watch(directory, flags)
     }
-
-    /// A directory that was faulty is in order again.
-    fn cleared(&mut self, directory: &Path) {
-        if self.faults.contains_key(directory) {
-            self.gone(directory);
-        }
-    }
 }
 
 fn is_torrent(name: &OsStr) -> bool {
@@ -639,18 +626,4 @@ fn is_torrent(name: &OsStr) -> bool {
 
 fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")
-}
-
-/// The content, and the stamps before and after.
-fn read(path: &Path) -> io::Result<(Vec<u8>, FileVersion, FileVersion)> {
-    // Should a pipe have taken the file's place, this does not wait for a writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)?;
-    let stamp = |file: &File| file.metadata().map(|metadata| FileVersion::of(&metadata));
-    let before = stamp(&file)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(before.size.min(MAX_FILE)).unwrap_or(0) + 1);
-    (&file).take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok((bytes, before, stamp(&file)?))
 }

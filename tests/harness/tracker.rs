@@ -144,8 +144,8 @@ impl Tracker {
 pub(crate) const LISTENING: &str = "clients announce to";
 pub(crate) const OPEN: &str = "open to all";
 pub(crate) const DIRECTORIES_READ: &str = "torrent directories read";
-pub(crate) const SKIPPED: &str = "passed over";
-pub(crate) const FILE_REMOVED: &str = "torrent file gone";
+pub(crate) const SKIPPED: &str = "skipping torrent file";
+pub(crate) const FILE_REMOVED: &str = "torrent file removed";
 pub(crate) const NO_LONGER_TRACKED: &str = "torrent no longer tracked";
 pub(crate) const RELOADED: &str = "reloaded";
 pub(crate) const RELOAD_FAILED: &str = "reload refused";
