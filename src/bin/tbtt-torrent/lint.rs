@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Sha256, Sha512};
-use tbtt::metainfo::{Details, Metainfo, shown};
+use tbtt::metainfo::printable::shown;
+use tbtt::metainfo::{Details, Metainfo};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use tbtt::metainfo::{Details, File, Metainfo, shown};
+use tbtt::metainfo::files::File;
+use tbtt::metainfo::printable::shown;
+use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Verify;
 use crate::hash::{Hashed, Job, Piece};
