@@ -201,7 +201,7 @@ fn first_scan_finds_existing_files() {
         fs::create_dir(torrents.join("dir.torrent")).unwrap();
         symlink("nowhere", torrents.join("broken.torrent")).unwrap();
     });
-    let bad = "! a/bad.torrent at byte 0: a dictionary should stand here";
+    let bad = "! a/bad.torrent at byte 0: expected a dictionary";
     assert_eq!(
         events,
         [
@@ -266,7 +266,7 @@ fn invalid_closed_file_is_reported_once_settled() {
     assert_eq!(scene.so_far(), NO_EVENTS);
     assert_eq!(
         scene.next(),
-        "! bad.torrent at byte 1: the file ends too early"
+        "! bad.torrent at byte 1: unexpected end of file"
     );
     assert_eq!(scene.rescan(), NO_EVENTS);
 }
@@ -304,10 +304,7 @@ fn file_may_become_another_torrent_or_invalid() {
     fs::write(&unpublished, "x").unwrap();
     make_old(&unpublished);
     fs::rename(&unpublished, scene.at("a.torrent")).unwrap();
-    assert_eq!(
-        scene.next(),
-        "! a.torrent at byte 0: a dictionary should stand here"
-    );
+    assert_eq!(scene.next(), "! a.torrent at byte 0: expected a dictionary");
     assert_eq!(scene.rescan(), NO_EVENTS);
     assert_eq!(scene.so_far(), NO_EVENTS);
     scene.publish("a.torrent", &torrent("four"));

@@ -604,7 +604,7 @@ fn strange_torrents_are_read_or_refused() {
     non_utf8[at] = 0xff;
     // Whether it is a torrent that can be shown, and what verify says of it.
     for (name, bytes, readable, verified, told) in [
-        ("empty", Vec::new(), false, 65, "too early"),
+        ("empty", Vec::new(), false, 65, "unexpected end"),
         ("page", b"<html>".to_vec(), false, 65, "dictionary"),
         (
             "unsorted",
@@ -618,7 +618,7 @@ fn strange_torrents_are_read_or_refused() {
             single("4:name1:a4:name1:b"),
             false,
             65,
-            "comes twice",
+            "duplicate key",
         ),
         ("deep", deep, false, 65, "100 deep"),
         (
@@ -647,7 +647,7 @@ fn strange_torrents_are_read_or_refused() {
             b"d4:info99999999999:xe".to_vec(),
             false,
             65,
-            "longer than",
+            "past the end",
         ),
         ("huge", huge.to_vec(), true, 66, "a: "),
         ("above", v1("r", "l2:..1:ae"), true, 65, "no name of a file"),

@@ -1,4 +1,4 @@
-//! `.torrent` files: what is taken has the ids that its bytes say, and reads the same again.
+//! Parses `.torrent` files. An accepted file has an id and a printable name.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,7 +11,7 @@ fuzz_target!(|input: &[u8]| {
     let torrent = metainfo.torrent();
     assert!(torrent.ids().count() > 0);
     assert!(!torrent.name.chars().any(char::is_control));
-    // Trailing bytes are refused, whatever they are.
+    // Data after the end is refused.
     let longer = [input, b"e"].concat();
     assert!(Metainfo::parse(&longer).is_err());
 });

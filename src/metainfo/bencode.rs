@@ -1,4 +1,4 @@
-//! Bencode as BEP 3 has it and no other: the one way to write a value, checked over the whole file, every fault with its place.
+//! Strict bencode (BEP 3): each value has exactly one valid encoding, the whole file is checked, and every error has its offset.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,52 +6,52 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
-/// Lists and dictionaries inside one another, at most: as many as libtorrent reads by default.
+/// Maximum nesting depth of lists and dictionaries, the same as the default of libtorrent.
 const MAX_DEPTH: usize = 100;
 
-/// What is wrong with a file, and where: one line for its publisher.
+/// An error in a `.torrent` file: its offset, and a message of one line for the publisher of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
+pub struct MetainfoError {
     /// Bytes from the start of the file.
     pub offset: usize,
     pub reason: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for MetainfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at byte {}: {}", self.offset, self.reason)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for MetainfoError {}
 
-pub(crate) fn fault<T>(offset: usize, reason: impl Into<String>) -> Result<T, Fault> {
+/// Returns an error at `offset`.
+pub(super) fn fail<T>(offset: usize, reason: impl Into<String>) -> Result<T, MetainfoError> {
     let reason = reason.into();
-    Err(Fault { offset, reason })
+    Err(MetainfoError { offset, reason })
 }
 
-/// A value to be written.
+/// A value to write.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Value {
+pub enum BencodeValue {
     Integer(i64),
     Bytes(Vec<u8>),
     List(Vec<Self>),
-    /// Sorted as it must be written.
+    /// Sorted by key, as bencode requires.
     Dict(BTreeMap<Vec<u8>, Self>),
-    /// Written before, and well.
+    /// A value that is already encoded and valid.
     Raw(Vec<u8>),
 }
 
-impl Value {
+impl BencodeValue {
     pub fn text(text: &str) -> Self {
         Self::Bytes(text.into())
     }
 
-    /// A length or a size.
+    /// Returns an integer.
     ///
     /// # Panics
-    ///
-    /// At 2^63, which no file system knows.
+    /// Panics from 2^63 on, a length that no file system supports.
     pub fn length(length: u64) -> Self {
         Self::Integer(length.try_into().expect("a length below 2^63"))
     }
@@ -88,32 +88,32 @@ fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-/// A dictionary's entries as they lie in the file, each value checked down to the last byte.
+/// A dictionary in a file. All its values are checked to be valid bencode.
 pub(crate) struct Dict<'a> {
     bytes: &'a [u8],
-    /// Where the dictionary is, its `d` and its `e` included.
+    /// The position of the dictionary in the file, from its `d` to its `e`.
     pub(crate) span: Range<usize>,
-    /// In the order of the keys.
+    /// Keys with the positions of their values, sorted by key.
     entries: Vec<(&'a [u8], Range<usize>)>,
 }
 
 impl<'a> Dict<'a> {
-    /// Reads a whole file, which is one dictionary.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let mut walk = Walk { bytes, at: 0 };
-        let dict = walk.dict(0)?;
-        if walk.at != bytes.len() {
-            return fault(walk.at, "there is more after the end");
+    /// Parses a file, which must be a single dictionary.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, MetainfoError> {
+        let mut scanner = Scanner { bytes, at: 0 };
+        let dict = scanner.dict(0)?;
+        if scanner.at != bytes.len() {
+            return fail(scanner.at, "unexpected data after the end");
         }
         Ok(dict)
     }
 
-    /// The dictionary as it is written.
+    /// Returns the encoded dictionary.
     pub(crate) fn raw(&self) -> &'a [u8] {
         &self.bytes[self.span.clone()]
     }
 
-    /// Keys and values as they are written, in the order of the keys.
+    /// Returns the keys and the encoded values, sorted by key.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.entries
             .iter()
@@ -124,44 +124,47 @@ impl<'a> Dict<'a> {
         self.find(key).is_some()
     }
 
-    /// Where the value is, or else the dictionary that lacks it.
+    /// Returns the offset of a value, or of this dictionary if the key is missing.
     pub(crate) fn offset(&self, key: impl AsRef<[u8]>) -> usize {
         self.find(key).map_or(self.span.start, |span| span.start)
     }
 
-    /// The value as it is written.
+    /// Returns an encoded value.
     pub(crate) fn value(&self, key: impl AsRef<[u8]>) -> Option<&'a [u8]> {
         self.find(key).map(|span| &self.bytes[span.clone()])
     }
 
-    pub(crate) fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Fault> {
+    /// Parses an optional value.
+    pub(crate) fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, MetainfoError> {
         let Some(value) = self.value(key) else {
             return Ok(None);
         };
         match serde_bencode::from_bytes(value) {
             Ok(value) => Ok(Some(value)),
-            Err(error) => fault(self.offset(key), format!("`{key}`: {error}")),
+            Err(error) => fail(self.offset(key), format!("`{key}`: {error}")),
         }
     }
 
-    pub(crate) fn need<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
+    /// Parses a required value.
+    pub(crate) fn require<T: DeserializeOwned>(&self, key: &str) -> Result<T, MetainfoError> {
         match self.read(key)? {
             Some(value) => Ok(value),
-            None => fault(self.span.start, format!("`{key}` is missing")),
+            None => fail(self.span.start, format!("`{key}` is missing")),
         }
     }
 
-    /// A string without a copy of it, for `pieces` may be megabytes.
-    pub(crate) fn string(&self, key: impl AsRef<[u8]>) -> Result<Option<&'a [u8]>, Fault> {
+    /// Returns a string without copying it, because `pieces` may have megabytes.
+    pub(crate) fn string(&self, key: impl AsRef<[u8]>) -> Result<Option<&'a [u8]>, MetainfoError> {
         match self.find(key.as_ref()) {
-            Some(span) => self.walk(span).string().map(Some),
+            Some(span) => self.scanner(span).string().map(Some),
             None => Ok(None),
         }
     }
 
-    pub(crate) fn dict(&self, key: &str) -> Result<Option<Self>, Fault> {
+    /// Returns the dictionary that is the value of a key.
+    pub(crate) fn dict(&self, key: &str) -> Result<Option<Self>, MetainfoError> {
         match self.find(key) {
-            Some(span) => self.walk(span).dict(1).map(Some),
+            Some(span) => self.scanner(span).dict(1).map(Some),
             None => Ok(None),
         }
     }
@@ -173,92 +176,95 @@ impl<'a> Dict<'a> {
         Some(&self.entries[found.ok()?].1)
     }
 
-    fn walk(&self, span: &Range<usize>) -> Walk<'a> {
+    fn scanner(&self, span: &Range<usize>) -> Scanner<'a> {
         let (bytes, at) = (self.bytes, span.start);
-        Walk { bytes, at }
+        Scanner { bytes, at }
     }
 }
 
-/// Goes over the bytes, value by value.
-struct Walk<'a> {
+/// Checks a file value by value.
+struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Walk<'a> {
-    fn peek(&self) -> Result<u8, Fault> {
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Result<u8, MetainfoError> {
         match self.bytes.get(self.at) {
             Some(byte) => Ok(*byte),
-            None => fault(self.at, "the file ends too early"),
+            None => fail(self.at, "unexpected end of file"),
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<(), Fault> {
+    fn value(&mut self, depth: usize) -> Result<(), MetainfoError> {
         match self.peek()? {
             b'i' => self.integer(),
             b'l' => self.list(depth),
             b'd' => self.dict(depth).map(drop),
             b'0'..=b'9' => self.string().map(drop),
-            _ => fault(self.at, "no value begins like this"),
+            _ => fail(self.at, "invalid start of a value"),
         }
     }
 
-    fn integer(&mut self) -> Result<(), Fault> {
+    fn integer(&mut self) -> Result<(), MetainfoError> {
         let start = self.at;
         self.at += 1;
         let negative = self.peek()? == b'-';
         self.at += usize::from(negative);
         let digits = self.digits()?;
         if self.peek()? != b'e' {
-            return fault(self.at, "an integer holds something other than digits");
+            return fail(
+                self.at,
+                "an integer contains a character that is not a digit",
+            );
         }
         self.at += 1;
         if negative && digits == "0" {
-            return fault(start, "an integer is -0");
+            return fail(start, "-0 is not a valid integer");
         }
-        // serde_bencode knows no wider integers, and nothing in a torrent needs one.
+        // serde_bencode does not support wider integers, and no field of a torrent needs them.
         let number = std::str::from_utf8(&self.bytes[start + 1..self.at - 1]).unwrap_or_default();
         match number.parse::<i64>() {
             Ok(_) => Ok(()),
-            Err(_) => fault(start, "an integer does not fit into 64 bits"),
+            Err(_) => fail(start, "an integer does not fit into 64 bits"),
         }
     }
 
-    fn string(&mut self) -> Result<&'a [u8], Fault> {
+    fn string(&mut self) -> Result<&'a [u8], MetainfoError> {
         let start = self.at;
         if !self.peek()?.is_ascii_digit() {
-            return fault(start, "a string should stand here");
+            return fail(start, "expected a string");
         }
         let digits = self.digits()?;
         if self.peek()? != b':' {
-            return fault(self.at, "a string's length does not end in a colon");
+            return fail(self.at, "expected a colon after the length of a string");
         }
         self.at += 1;
         let length = digits.parse::<usize>().ok();
         let end = length.and_then(|length| self.at.checked_add(length));
         let Some(string) = end.and_then(|end| self.bytes.get(self.at..end)) else {
-            return fault(start, "a string is longer than what is left of the file");
+            return fail(start, "a string extends past the end of the file");
         };
         self.at += string.len();
         Ok(string)
     }
 
-    fn digits(&mut self) -> Result<&'a str, Fault> {
+    fn digits(&mut self) -> Result<&'a str, MetainfoError> {
         let rest = &self.bytes[self.at..];
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let digits = std::str::from_utf8(&rest[..count]).unwrap_or_default();
         if digits.is_empty() {
             self.peek()?;
-            return fault(self.at, "a digit should stand here");
+            return fail(self.at, "expected a digit");
         }
         if digits.len() > 1 && digits.starts_with('0') {
-            return fault(self.at, "a number has a leading zero");
+            return fail(self.at, "a number has a leading zero");
         }
         self.at += count;
         Ok(digits)
     }
 
-    fn list(&mut self, depth: usize) -> Result<(), Fault> {
+    fn list(&mut self, depth: usize) -> Result<(), MetainfoError> {
         self.enter(depth)?;
         while self.peek()? != b'e' {
             self.value(depth + 1)?;
@@ -267,28 +273,28 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn dict(&mut self, depth: usize) -> Result<Dict<'a>, Fault> {
+    fn dict(&mut self, depth: usize) -> Result<Dict<'a>, MetainfoError> {
         let start = self.at;
         if self.peek()? != b'd' {
-            return fault(start, "a dictionary should stand here");
+            return fail(start, "expected a dictionary");
         }
         self.enter(depth)?;
         let mut entries: Vec<(&[u8], Range<usize>)> = Vec::new();
         while self.peek()? != b'e' {
             let at = self.at;
             if !self.peek()?.is_ascii_digit() {
-                return fault(at, "a dictionary's key is not a string");
+                return fail(at, "a dictionary key is not a string");
             }
             let key = self.string()?;
             match entries.last() {
                 Some((last, _)) if *last == key => {
-                    return fault(at, format!("the key `{}` comes twice", key.escape_ascii()));
+                    return fail(at, format!("duplicate key `{}`", key.escape_ascii()));
                 }
                 Some((last, _)) if *last > key => {
-                    return fault(
+                    return fail(
                         at,
                         format!(
-                            "the key `{}` is out of order after `{}`",
+                            "key `{}` is out of order after `{}`",
                             key.escape_ascii(),
                             last.escape_ascii()
                         ),
@@ -308,11 +314,11 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn enter(&mut self, depth: usize) -> Result<(), Fault> {
+    fn enter(&mut self, depth: usize) -> Result<(), MetainfoError> {
         if depth == MAX_DEPTH {
-            return fault(
+            return fail(
                 self.at,
-                format!("lists and dictionaries lie more than {MAX_DEPTH} deep"),
+                format!("lists and dictionaries are nested more than {MAX_DEPTH} deep"),
             );
         }
         self.at += 1;
@@ -326,19 +332,19 @@ mod tests {
 
     #[track_caller]
     fn refused(bytes: &[u8], offset: usize, reason: &str) {
-        let error = Dict::parse(bytes).err().expect("a fault");
+        let error = Dict::parse(bytes).err().expect("an error");
         assert!(error.reason.contains(reason), "{error}");
         assert_eq!(error.offset, offset, "{error}");
     }
 
     #[test]
-    fn finds_values_where_they_lie() {
+    fn finds_values_and_their_offsets() {
         let file = Dict::parse(b"d1:ai-7e1:bd1:xlee2:\xff\xfe3:a\0be").unwrap();
         assert_eq!(file.read::<i64>("a").unwrap(), Some(-7));
         assert_eq!(file.read::<i64>("c").unwrap(), None);
-        assert_eq!(file.need::<u64>("a").unwrap_err().offset, 4);
+        assert_eq!(file.require::<u64>("a").unwrap_err().offset, 4);
         assert_eq!(
-            file.need::<i64>("c").unwrap_err().to_string(),
+            file.require::<i64>("c").unwrap_err().to_string(),
             "at byte 0: `c` is missing"
         );
         let inner = file.dict("b").unwrap().unwrap();
@@ -354,13 +360,13 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_another_reader_may_write_differently() {
-        refused(b"", 0, "too early");
-        refused(b"i1e", 0, "dictionary");
-        refused(b"<html>", 0, "dictionary");
-        refused(b"d", 1, "too early");
+    fn refuses_other_encodings_of_values() {
+        refused(b"", 0, "unexpected end");
+        refused(b"i1e", 0, "expected a dictionary");
+        refused(b"<html>", 0, "expected a dictionary");
+        refused(b"d", 1, "unexpected end");
         refused(b"di1e1:ae", 1, "key is not a string");
-        refused(b"d1:a1:b1:a1:be", 7, "`a` comes twice");
+        refused(b"d1:a1:b1:a1:be", 7, "duplicate key `a`");
         refused(b"d1:b1:b1:a1:be", 7, "`a` is out of order after `b`");
         refused(b"d2:aa1:b1:a1:be", 8, "out of order");
         refused(b"d01:a1:be", 1, "leading zero");
@@ -368,44 +374,39 @@ mod tests {
         refused(b"d1:ai01ee", 5, "leading zero");
         refused(b"d1:ai00ee", 5, "leading zero");
         refused(b"d1:ai-01ee", 6, "leading zero");
-        refused(b"d1:ai-0ee", 4, "-0");
-        refused(b"d1:ai+1ee", 5, "digit should stand");
-        refused(b"d1:ai ee", 5, "digit should stand");
-        refused(b"d1:aiee", 5, "digit should stand");
-        refused(b"d1:ai-ee", 6, "digit should stand");
-        refused(b"d1:ai1.5ee", 6, "other than digits");
+        refused(b"d1:ai-0ee", 4, "-0 is not");
+        refused(b"d1:ai+1ee", 5, "expected a digit");
+        refused(b"d1:ai ee", 5, "expected a digit");
+        refused(b"d1:aiee", 5, "expected a digit");
+        refused(b"d1:ai-ee", 6, "expected a digit");
+        refused(b"d1:ai1.5ee", 6, "not a digit");
         refused(b"d1:ai9223372036854775808ee", 4, "64 bits");
         refused(b"d1:ai-9223372036854775809ee", 4, "64 bits");
-        refused(b"d1:a-1:be", 4, "no value begins");
+        refused(b"d1:a-1:be", 4, "invalid start");
         refused(b"d1:a2 bbe", 5, "colon");
-        refused(b"d1:a9:be", 4, "longer than what is left");
-        refused(
-            b"d1:a18446744073709551615:be",
-            4,
-            "longer than what is left",
-        );
-        refused(
-            b"d1:a18446744073709551616:be",
-            4,
-            "longer than what is left",
-        );
-        refused(b"d1:ax", 4, "no value begins");
-        refused(b"d1:a", 4, "too early");
-        refused(b"d1:a1", 5, "too early");
-        refused(b"d1:ai1", 6, "too early");
-        refused(b"d1:al", 5, "too early");
-        refused(b"d1:ae", 4, "no value begins");
-        refused(b"d1:a1:be\n", 8, "more after the end");
-        refused(b"d1:a1:bede", 8, "more after the end");
+        refused(b"d1:a9:be", 4, "past the end");
+        refused(b"d1:a18446744073709551615:be", 4, "past the end");
+        refused(b"d1:a18446744073709551616:be", 4, "past the end");
+        refused(b"d1:ax", 4, "invalid start");
+        refused(b"d1:a", 4, "unexpected end");
+        refused(b"d1:a1", 5, "unexpected end");
+        refused(b"d1:ai1", 6, "unexpected end");
+        refused(b"d1:al", 5, "unexpected end");
+        refused(b"d1:ae", 4, "invalid start");
+        refused(b"d1:a1:be\n", 8, "after the end");
+        refused(b"d1:a1:bede", 8, "after the end");
         assert!(Dict::parse(b"d1:ai9223372036854775807e1:bi-9223372036854775808e1:ci0ee").is_ok());
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        let value = Value::dict([
-            ("b", Value::List(vec![Value::Integer(-7), Value::text("x")])),
-            ("a", Value::length(1)),
-            ("c", Value::Raw(b"le".to_vec())),
+    fn written_value_is_valid() {
+        let value = BencodeValue::dict([
+            (
+                "b",
+                BencodeValue::List(vec![BencodeValue::Integer(-7), BencodeValue::text("x")]),
+            ),
+            ("a", BencodeValue::length(1)),
+            ("c", BencodeValue::Raw(b"le".to_vec())),
         ]);
         let mut out = Vec::new();
         value.write(&mut out);
@@ -414,8 +415,9 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
-        let nested = |deep: usize| format!("d1:x{}{}e", "l".repeat(deep - 1), "e".repeat(deep - 1));
+    fn limits_nesting_depth() {
+        let nested =
+            |depth: usize| format!("d1:x{}{}e", "l".repeat(depth - 1), "e".repeat(depth - 1));
         assert!(Dict::parse(nested(MAX_DEPTH).as_bytes()).is_ok());
         refused(nested(MAX_DEPTH + 1).as_bytes(), 103, "100 deep");
         refused(nested(1_000_000).as_bytes(), 103, "100 deep");

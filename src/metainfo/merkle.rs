@@ -1,35 +1,35 @@
-//! The hash tree over a file, as version 2 has it (BEP 52): SHA-256 over blocks, then over pairs of hashes.
+//! The hash tree of a file in version 2 (BEP 52): SHA-256 of blocks, then of pairs of hashes.
 
 use sha2::{Digest as _, Sha256};
 
-/// The data under one leaf, and the least piece length: 16 KiB.
+/// Bytes per leaf, and the minimum piece length: 16 KiB.
 pub const BLOCK: u64 = 16 * 1024;
 
 pub type Hash = [u8; 32];
 
-/// The hash of a block: [`BLOCK`] bytes, or what a file's end leaves.
+/// Returns the hash of a block of [`BLOCK`] bytes, or of the shorter last block of a file.
 pub fn leaf(block: &[u8]) -> Hash {
     Sha256::digest(block).into()
 }
 
-/// The root over these leaves, at least one, and as many leaves of zeros as are missing to `width`, a power of two.
-/// `leaves` is used up.
+/// Returns the root over at least one leaf, filled up with leaves of zeros to `width`, a power of two. `leaves` is overwritten and
+/// emptied.
 pub fn root(leaves: &mut Vec<Hash>, width: u64) -> Hash {
     let mut level = 1;
-    let mut absent = [0; 32];
+    let mut filler = [0; 32];
     while level < width || leaves.len() > 1 {
-        absent = halve(leaves, &absent);
+        filler = halve(leaves, &filler);
         level *= 2;
     }
-    leaves.pop().unwrap_or(absent)
+    leaves.pop().unwrap_or(filler)
 }
 
-/// The root over a file's layer of piece hashes, 32 bytes each; what is missing to a power of two are trees over leaves
-/// of zeros.
+/// Returns the root over a layer of piece hashes of 32 bytes each. The layer is filled up to a power of two with roots of trees over
+/// leaves of zeros.
 pub fn layer_root(hashes: &[u8], piece_length: u64) -> Hash {
-    let mut absent = [0; 32];
+    let mut filler = [0; 32];
     for _ in 0..(piece_length / BLOCK).trailing_zeros() {
-        absent = parent(&absent, &absent);
+        filler = parent(&filler, &filler);
     }
     let mut layer: Vec<Hash> = hashes
         .chunks_exact(32)
@@ -40,21 +40,21 @@ pub fn layer_root(hashes: &[u8], piece_length: u64) -> Hash {
         })
         .collect();
     while layer.len() > 1 {
-        absent = halve(&mut layer, &absent);
+        filler = halve(&mut layer, &filler);
     }
-    layer.pop().unwrap_or(absent)
+    layer.pop().unwrap_or(filler)
 }
 
-/// Puts the next level in place of one, and gives what is absent there.
-fn halve(level: &mut Vec<Hash>, absent: &Hash) -> Hash {
+/// Replaces a level of the tree by the level above. Returns the hash that fills up the new level.
+fn halve(level: &mut Vec<Hash>, filler: &Hash) -> Hash {
     if level.len() % 2 == 1 {
-        level.push(*absent);
+        level.push(*filler);
     }
     for pair in 0..level.len() / 2 {
         level[pair] = parent(&level[2 * pair], &level[2 * pair + 1]);
     }
     level.truncate(level.len() / 2);
-    parent(absent, absent)
+    parent(filler, filler)
 }
 
 fn parent(left: &Hash, right: &Hash) -> Hash {
@@ -80,12 +80,12 @@ mod tests {
         assert_eq!(root(&mut vec![a, b], 1), hashed([a, b]));
         let three = hashed([hashed([a, b]), hashed([c, zeros])]);
         assert_eq!(root(&mut vec![a, b, c], 1), three);
-        let absent = hashed([hashed([zeros, zeros]), hashed([zeros, zeros])]);
-        assert_eq!(root(&mut vec![a, b, c], 8), hashed([three, absent]));
+        let filler = hashed([hashed([zeros, zeros]), hashed([zeros, zeros])]);
+        assert_eq!(root(&mut vec![a, b, c], 8), hashed([three, filler]));
     }
 
     #[test]
-    fn layers_above_the_leaves_pad_with_trees_of_zeros() {
+    fn piece_layer_is_filled_with_trees_of_zeros() {
         let piece = |bytes: u8| [bytes; 32];
         let left = hashed([piece(1), piece(2)]);
         let right = hashed([piece(3), hashed([piece(0); 2])]);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_and_its_leaves_have_one_root() {
+    fn layer_and_leaves_have_same_root() {
         let leaves: Vec<Hash> = (0..11u8).map(|n| leaf(&[n])).collect();
         let layer: Vec<u8> = leaves
             .chunks(4)

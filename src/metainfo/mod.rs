@@ -1,7 +1,8 @@
-//! A `.torrent` file, read strictly: what the tracker must know of it, or what is wrong with it and where (BEP 3, 12, 19, 27, 47, 52).
+//! Parses `.torrent` files strictly (BEP 3, 12, 19, 27, 47, 52).
 //!
-//! The id of a torrent is the hash of the *bytes* of its `info`, so whatever another reader could write differently is refused:
-//! unsorted or repeated keys, leading zeros, anything after the end. [`Dict`] sees to that; serde_bencode reads the values.
+//! The id of a torrent is the hash of the *bytes* of its `info`. An encoding that another program would write differently is
+//! therefore refused: unsorted or duplicate keys, leading zeros, data after the end. [`Dict`] checks the encoding, and
+//! serde_bencode parses the values.
 
 use std::fmt;
 
@@ -18,27 +19,26 @@ pub mod merkle;
 pub mod pieces;
 pub mod printable;
 
-use crate::tracker::types::Torrent;
-use crate::tracker::{InfoHash, InfoHashV2};
-use bencode::{Dict, Fault, fault};
-use files::{File, check_hybrid, read_v1, read_v2, total};
+use crate::tracker::types::{InfoHash, InfoHashV2, Torrent};
+use bencode::{Dict, MetainfoError, fail};
+use files::{FileEntry, check_hybrid, read_v1, read_v2, total};
 use pieces::Layout;
 use printable::shown;
 
-/// What the tracker keeps of a `.torrent`. All text is safe to print on one line; it is not a path to open, nor escaped for HTML.
+/// The contents of a `.torrent` file. All text is safe to print on one line, but is neither a path to open nor escaped for HTML.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metainfo {
     pub name: String,
-    /// Bytes of all files, padding (BEP 47) left out.
+    /// Bytes of all files without padding (BEP 47).
     pub size: u64,
-    /// Bytes; at least 1, and a power of two from 16 KiB on if there is a v2 id.
+    /// Bytes; at least 1. With a v2 id, a power of two of at least 16 KiB.
     pub piece_length: u64,
-    /// At least one of `v1` and `v2` is there; a hybrid has both.
+    /// At least one of `v1` and `v2` is set. A hybrid torrent has both.
     pub v1: Option<InfoHash>,
     pub v2: Option<InfoHashV2>,
-    /// BEP 27: no DHT, no peer exchange.
+    /// Clients use neither DHT nor peer exchange (BEP 27).
     pub private: bool,
-    /// Announce URLs by tier (BEP 12); `announce` alone is a tier of one.
+    /// Announce URLs by tier (BEP 12). A lone `announce` is a tier of its own.
     pub trackers: Vec<Vec<String>>,
     /// `url-list` (BEP 19).
     pub web_seeds: Vec<String>,
@@ -46,16 +46,13 @@ pub struct Metainfo {
     pub creation_date: Option<i64>,
 }
 
-/// What is wrong with a `.torrent`: one line for its publisher.
-pub type MetainfoError = Fault;
-
 impl Metainfo {
-    /// Reads a whole `.torrent` file.
+    /// Parses a whole `.torrent` file.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        Read::of(bytes).map(|read| read.metainfo)
+        ParsedTorrent::parse(bytes).map(|parsed| parsed.metainfo)
     }
 
-    /// What the catalog keeps of it.
+    /// Returns the part that the catalog stores.
     pub fn torrent(&self) -> Torrent {
         Torrent {
             name: self.name.clone(),
@@ -66,47 +63,48 @@ impl Metainfo {
     }
 }
 
-/// What a tool must know of it beyond [`Metainfo`]. Text is as it stands in the file: not checked, and not fit to print.
+/// Further contents of a `.torrent` file, for tools. Text is not checked and not safe to print.
 #[derive(Debug)]
 pub struct Details<'a> {
     pub name: Vec<u8>,
-    /// One file, `name`; else the files lie below a directory of that name.
+    /// The torrent is a single file called `name`. Otherwise the files are below a directory of that name.
     pub is_single: bool,
-    /// The files of v1, padding with them, in the order in which the pieces cover them.
-    pub v1: Option<Vec<File>>,
-    /// Of v1: 20 bytes for each piece.
+    /// The files of v1 and their padding, in the order of the pieces.
+    pub v1: Option<Vec<FileEntry>>,
+    /// The piece hashes of v1, 20 bytes each.
     pub pieces: &'a [u8],
     /// The files of v2.
-    pub v2: Option<Vec<File>>,
-    /// For each of `v2` 32 bytes for each piece; empty if the file has no more than one.
+    pub v2: Option<Vec<FileEntry>>,
+    /// For each file in `v2`, the hashes of its pieces of 32 bytes each; empty if the file has at most one piece.
     pub layers: Vec<&'a [u8]>,
-    /// As [`Metainfo::trackers`].
+    /// The same as [`Metainfo::trackers`].
     pub trackers: Vec<Vec<Vec<u8>>>,
-    /// BEP 19.
+    /// `url-list` (BEP 19).
     pub web_seeds: Vec<Vec<u8>>,
     /// `httpseeds` (BEP 17).
     pub http_seeds: Vec<Vec<u8>>,
-    /// Host and port (BEP 5).
+    /// DHT nodes: host and port (BEP 5).
     pub nodes: Vec<(Vec<u8>, u16)>,
     pub comment: Option<Vec<u8>>,
     pub created_by: Option<Vec<u8>>,
     pub source: Option<Vec<u8>>,
-    /// v1 ids, and names (BEP 38).
+    /// v1 ids of similar torrents (BEP 38).
     pub similar: Vec<Vec<u8>>,
+    /// Names of collections (BEP 38).
     pub collections: Vec<Vec<u8>>,
 }
 
 impl<'a> Details<'a> {
-    /// Reads a whole `.torrent` file.
+    /// Parses a whole `.torrent` file.
     pub fn parse(bytes: &'a [u8]) -> Result<(Metainfo, Self), MetainfoError> {
-        let Read {
+        let ParsedTorrent {
             metainfo,
             file,
             info,
             name,
             v1,
             v2,
-        } = Read::of(bytes)?;
+        } = ParsedTorrent::parse(bytes)?;
         let mut layers = Vec::new();
         if let Some(dict) = file.dict("piece layers")? {
             for file in v2.iter().flatten() {
@@ -124,10 +122,10 @@ impl<'a> Details<'a> {
         let nodes = file.read::<Vec<(ByteBuf, u16)>>("nodes")?;
         let nodes = nodes.unwrap_or_default().into_iter();
         let bytes = |text: Option<ByteBuf>| text.map(ByteBuf::into_vec);
-        // BEP 38 has both inside `info`, or beside it.
+        // BEP 38 allows both in `info` and outside of `info`.
         let either = |key| -> Result<Vec<Vec<u8>>, MetainfoError> {
-            let mut texts = info.read::<Texts>(key)?.unwrap_or_default().0;
-            texts.extend(file.read::<Texts>(key)?.unwrap_or_default().0);
+            let mut texts = info.read::<StringOrList>(key)?.unwrap_or_default().0;
+            texts.extend(file.read::<StringOrList>(key)?.unwrap_or_default().0);
             Ok(texts)
         };
         let details = Self {
@@ -138,8 +136,11 @@ impl<'a> Details<'a> {
             v2,
             layers,
             trackers: trackers(&file)?,
-            web_seeds: file.read::<Texts>("url-list")?.unwrap_or_default().0,
-            http_seeds: file.read::<Texts>("httpseeds")?.unwrap_or_default().0,
+            web_seeds: file.read::<StringOrList>("url-list")?.unwrap_or_default().0,
+            http_seeds: file
+                .read::<StringOrList>("httpseeds")?
+                .unwrap_or_default()
+                .0,
             nodes: nodes.map(|(host, port)| (host.into_vec(), port)).collect(),
             comment: bytes(file.read("comment")?),
             created_by: bytes(file.read("created by")?),
@@ -150,7 +151,7 @@ impl<'a> Details<'a> {
         Ok((metainfo, details))
     }
 
-    /// What its pieces cover: the files as v1 lists them, else as v2 does.
+    /// Returns the layout of the pieces over the files of v1, or of v2 if there is no v1 part.
     pub fn layout(&self, piece_length: u64) -> Layout {
         match (&self.v1, &self.v2) {
             (None, Some(v2)) => Layout::aligned(v2.iter().map(|file| file.length), piece_length),
@@ -161,33 +162,33 @@ impl<'a> Details<'a> {
         }
     }
 
-    /// The files of both versions, padding left out.
-    pub fn files(&self) -> impl Iterator<Item = &File> {
+    /// Returns the files without padding.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
         let files = self.v2.as_ref().or(self.v1.as_ref());
         files.into_iter().flatten().filter(|file| !file.pad)
     }
 }
 
-/// What reading comes to, before each reader takes what he needs.
-struct Read<'a> {
+/// A parsed file, from which [`Metainfo`] and [`Details`] take their parts.
+struct ParsedTorrent<'a> {
     metainfo: Metainfo,
     file: Dict<'a>,
     info: Dict<'a>,
     name: ByteBuf,
-    v1: Option<Vec<File>>,
-    v2: Option<Vec<File>>,
+    v1: Option<Vec<FileEntry>>,
+    v2: Option<Vec<FileEntry>>,
 }
 
-impl<'a> Read<'a> {
-    fn of(bytes: &'a [u8]) -> Result<Self, MetainfoError> {
+impl<'a> ParsedTorrent<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, MetainfoError> {
         let file = Dict::parse(bytes)?;
         let Some(info) = file.dict("info")? else {
-            return fault(0, "`info` is missing");
+            return fail(0, "`info` is missing");
         };
-        let name = info.need::<ByteBuf>("name")?;
-        let piece_length = info.need::<u64>("piece length")?;
+        let name = info.require::<ByteBuf>("name")?;
+        let piece_length = info.require::<u64>("piece length")?;
         if piece_length == 0 {
-            return fault(info.offset("piece length"), "`piece length` is 0");
+            return fail(info.offset("piece length"), "`piece length` is 0");
         }
 
         let v1 = read_v1(&info, &name, piece_length)?;
@@ -199,7 +200,7 @@ impl<'a> Read<'a> {
             }
             (Some(files), None) | (None, Some(files)) => files,
             (None, None) => {
-                return fault(
+                return fail(
                     info.span.start,
                     "`info` has neither `pieces` (v1) nor `meta version` 2",
                 );
@@ -207,9 +208,9 @@ impl<'a> Read<'a> {
         };
         let data = files.iter().filter(|file| !file.pad);
         let Some(size) = total(data) else {
-            return fault(
+            return fail(
                 info.span.start,
-                "the files are larger than 2^64 bytes together",
+                "the total size of the files exceeds 2^64 bytes",
             );
         };
 
@@ -227,7 +228,7 @@ impl<'a> Read<'a> {
                 .then(|| InfoHashV2(<Sha256 as sha2::Digest>::digest(hashed).into())),
             private: info.read::<i64>("private")? == Some(1),
             trackers: trackers(&file)?.into_iter().map(lines).collect(),
-            web_seeds: lines(file.read::<Texts>("url-list")?.unwrap_or_default().0),
+            web_seeds: lines(file.read::<StringOrList>("url-list")?.unwrap_or_default().0),
             creation_date: file.read("creation date")?,
         };
         Ok(Self {
@@ -241,54 +242,55 @@ impl<'a> Read<'a> {
     }
 }
 
+/// Returns the announce URLs by tier.
 fn trackers(file: &Dict<'_>) -> Result<Vec<Vec<Vec<u8>>>, MetainfoError> {
     let mut tiers = file
-        .read::<Vec<Texts>>("announce-list")?
+        .read::<Vec<StringOrList>>("announce-list")?
         .unwrap_or_default();
     tiers.retain(|tier| !tier.0.is_empty());
     if tiers.is_empty() {
-        tiers.extend(file.read::<Texts>("announce")?);
+        tiers.extend(file.read::<StringOrList>("announce")?);
         tiers.retain(|tier| !tier.0.is_empty());
     }
     Ok(tiers.into_iter().map(|tier| tier.0).collect())
 }
 
-/// One text or a list of them, empty ones left out.
+/// A string or a list of strings. Empty strings are left out.
 #[derive(Default)]
-struct Texts(Vec<Vec<u8>>);
+struct StringOrList(Vec<Vec<u8>>);
 
-impl<'de> Deserialize<'de> for Texts {
+impl<'de> Deserialize<'de> for StringOrList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextsVisitor)
+        deserializer.deserialize_any(StringOrListVisitor)
     }
 }
 
-struct TextsVisitor;
+struct StringOrListVisitor;
 
-impl<'de> Visitor<'de> for TextsVisitor {
-    type Value = Texts;
+impl<'de> Visitor<'de> for StringOrListVisitor {
+    type Value = StringOrList;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string or a list of strings")
     }
 
-    fn visit_bytes<E>(self, text: &[u8]) -> Result<Texts, E> {
+    fn visit_bytes<E>(self, text: &[u8]) -> Result<StringOrList, E> {
         let texts = if text.is_empty() {
             Vec::new()
         } else {
             vec![text.to_vec()]
         };
-        Ok(Texts(texts))
+        Ok(StringOrList(texts))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StringOrList, A::Error> {
         let mut texts = Vec::new();
         while let Some(text) = list.next_element::<ByteBuf>()? {
             if !text.is_empty() {
                 texts.push(text.into_vec());
             }
         }
-        Ok(Texts(texts))
+        Ok(StringOrList(texts))
     }
 }
 

@@ -45,14 +45,19 @@ fn sample(name: &str) -> &'static [u8] {
     SAMPLES.iter().find(|(file, _)| *file == name).unwrap().1
 }
 
-/// The sample with one piece of it, there exactly once, replaced.
+/// Replaces a part that occurs exactly once in a sample.
 fn altered(name: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
     let bytes = sample(name);
-    let places: Vec<_> = (0..bytes.len())
+    let positions: Vec<_> = (0..bytes.len())
         .filter(|at| bytes[*at..].starts_with(from))
         .collect();
-    assert_eq!(places.len(), 1, "{} in {name}", from.escape_ascii());
-    [&bytes[..places[0]], to, &bytes[places[0] + from.len()..]].concat()
+    assert_eq!(positions.len(), 1, "{} in {name}", from.escape_ascii());
+    [
+        &bytes[..positions[0]],
+        to,
+        &bytes[positions[0] + from.len()..],
+    ]
+    .concat()
 }
 
 fn error(bytes: &[u8]) -> MetainfoError {
@@ -76,7 +81,7 @@ fn v1(info: &str) -> Vec<u8> {
 }
 
 #[test]
-fn ids_and_sizes_are_those_of_libtorrent() {
+fn ids_and_sizes_match_libtorrent() {
     let expected = include_str!("../../tests/torrents/expected.txt");
     assert_eq!(expected.lines().count(), SAMPLES.len());
     for line in expected.lines() {
@@ -90,7 +95,7 @@ fn ids_and_sizes_are_those_of_libtorrent() {
 }
 
 #[test]
-fn a_v2_id_is_announced_by_its_first_20_bytes() {
+fn v2_id_is_truncated_to_20_bytes() {
     let v2 = Metainfo::parse(sample("v2-disc.torrent"))
         .unwrap()
         .v2
@@ -99,7 +104,7 @@ fn a_v2_id_is_announced_by_its_first_20_bytes() {
 }
 
 #[test]
-fn reads_what_stands_around_info() {
+fn parses_fields_outside_info() {
     let many = Metainfo::parse(sample("hybrid-discs.torrent")).unwrap();
     let first = vec![
         "http://tracker.example.org:6969/announce".to_owned(),
@@ -116,8 +121,8 @@ fn reads_what_stands_around_info() {
     assert_eq!(one.trackers, [&first[..1]]);
     assert!(one.private && one.web_seeds.is_empty());
 
-    let least = Metainfo::parse(&v1("6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:")).unwrap();
-    assert!(least.trackers.is_empty() && least.creation_date.is_none());
+    let minimal = Metainfo::parse(&v1("6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:")).unwrap();
+    assert!(minimal.trackers.is_empty() && minimal.creation_date.is_none());
     let empty = b"d8:announce0:13:announce-listllee4:infod6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:e8:url-listl0:1:uee";
     let empty = Metainfo::parse(empty).unwrap();
     assert!(empty.trackers.is_empty());
@@ -125,17 +130,17 @@ fn reads_what_stands_around_info() {
 }
 
 #[test]
-fn keys_that_nobody_knows_count_towards_the_id_only() {
+fn unknown_keys_change_only_the_id() {
     let plain = Metainfo::parse(&v1("6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:")).unwrap();
-    let around =
+    let outside =
         b"d4:infod6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:e2:zzd2:\xff\xfeli-1eeee";
-    assert_eq!(Metainfo::parse(around).unwrap(), plain);
-    let within = v1("6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:2:zzle");
-    assert_ne!(Metainfo::parse(&within).unwrap().v1, plain.v1);
+    assert_eq!(Metainfo::parse(outside).unwrap(), plain);
+    let inside = v1("6:lengthi0e4:name1:a12:piece lengthi1e6:pieces0:2:zzle");
+    assert_ne!(Metainfo::parse(&inside).unwrap().v1, plain.v1);
 }
 
 #[test]
-fn every_beginning_of_a_torrent_is_refused() {
+fn refuses_every_prefix_of_a_torrent() {
     for (_, bytes) in SAMPLES {
         for end in 0..bytes.len() {
             error(&bytes[..end]);
@@ -144,7 +149,7 @@ fn every_beginning_of_a_torrent_is_refused() {
 }
 
 #[test]
-fn a_file_may_lie_as_deep_as_bencode_may() {
+fn accepts_files_up_to_maximum_nesting_depth() {
     let tree = |dirs: usize| {
         let (open, close) = ("d1:a".repeat(dirs), "e".repeat(dirs));
         let tree = format!("9:file tree{open}d0:d6:lengthi0eee{close}");
@@ -157,7 +162,7 @@ fn a_file_may_lie_as_deep_as_bencode_may() {
 }
 
 #[test]
-fn refuses_a_v1_info_that_does_not_add_up() {
+fn refuses_inconsistent_v1_info() {
     refused(&v1("4:name1:a12:piece lengthi1e"), 7, "neither `pieces`");
     refused(&v1("12:piece lengthi1e6:pieces0:"), 7, "`name` is missing");
     refused(&v1("4:name1:a6:pieces0:"), 7, "`piece length` is missing");
@@ -204,7 +209,7 @@ fn refuses_a_v1_info_that_does_not_add_up() {
     refused(
         &v1("6:lengthi0e4:name1:a12:piece lengthi1e6:piecesi1e"),
         54,
-        "a string should stand here",
+        "expected a string",
     );
     refused(
         &v1("6:lengthi1e4:name1:a12:piece lengthi1e6:pieces19:1234567890123456789"),
@@ -221,7 +226,11 @@ fn refuses_a_v1_info_that_does_not_add_up() {
         54,
         "need 0",
     );
-    refused(b"d4:infoli1eee", 7, "a dictionary should stand here");
+}
+
+#[test]
+fn refuses_inconsistent_v1_files() {
+    refused(b"d4:infoli1eee", 7, "expected a dictionary");
     refused(
         &v1("5:filesld4:pathl1:aeee4:name1:a12:piece lengthi1e6:pieces0:"),
         15,
@@ -244,11 +253,11 @@ fn refuses_a_v1_info_that_does_not_add_up() {
     );
     let half = format!("d6:lengthi{}e4:pathl1:aee", i64::MAX);
     let huge = format!("5:filesl{half}{half}{half}e4:name1:a12:piece lengthi1e6:pieces0:");
-    refused(&v1(&huge), 7, "larger than 2^64");
+    refused(&v1(&huge), 7, "exceeds 2^64");
 }
 
 #[test]
-fn what_only_looks_odd_is_tracked_and_safe_to_show() {
+fn odd_names_are_accepted_and_made_printable() {
     let odd = |name: &[u8]| {
         let start = format!("d4:infod6:lengthi0e4:name{}:", name.len()).into_bytes();
         let bytes = [&start, name, b"12:piece lengthi1e6:pieces0:ee"].concat();
@@ -272,7 +281,7 @@ fn what_only_looks_odd_is_tracked_and_safe_to_show() {
 }
 
 #[test]
-fn refuses_a_v2_info_that_does_not_add_up() {
+fn refuses_inconsistent_v2_info() {
     let v2 = |from: &str, to: &str| {
         error(&altered("v2-small.torrent", from.as_bytes(), to.as_bytes())).reason
     };
@@ -305,7 +314,7 @@ fn refuses_a_v2_info_that_does_not_add_up() {
 }
 
 #[test]
-fn refuses_piece_layers_that_are_not_the_files() {
+fn refuses_piece_layers_of_other_files() {
     let name = "v2-disc.torrent";
     let bytes = sample(name);
     let key = b"12:piece layers";
@@ -348,41 +357,38 @@ fn refuses_piece_layers_that_are_not_the_files() {
     refused(
         &[&bytes[..layers], b"i1ee"].concat(),
         layers,
-        "a dictionary should stand here",
+        "expected a dictionary",
     );
     refused(
         &[&bytes[..layer], b"i1eee"].concat(),
         layer,
-        "a string should stand here",
+        "expected a string",
     );
 }
 
 #[test]
-fn both_halves_of_a_hybrid_must_agree() {
+fn both_parts_of_hybrid_must_list_same_files() {
     let differs = |from: &[u8], to: &[u8]| error(&altered("hybrid-discs.torrent", from, to)).reason;
     assert!(
         differs(b"4:pathl5:amd647:one.iso", b"4:pathl5:amd647:two.iso")
-            .contains("not those of the `file tree`")
+            .contains("differ from those")
     );
-    assert!(
-        differs(b"lengthi321e4:path", b"lengthi320e4:path")
-            .contains("not those of the `file tree`")
-    );
+    assert!(differs(b"lengthi321e4:path", b"lengthi320e4:path").contains("differ from those"));
     assert!(
         differs(b"lengthi16063e4:path", b"lengthi16062e4:path")
-            .contains("`one.iso` does not start at a piece")
+            .contains("`one.iso` does not start at a piece boundary")
     );
     let single = error(&altered(
         "hybrid-small.torrent",
         b"6:lengthi1000e12:meta",
         b"6:lengthi1001e12:meta",
     ));
-    assert!(single.reason.contains("not those"), "{single}");
+    assert!(single.reason.contains("differ"), "{single}");
 }
 
-/// Mutated samples end in an answer, never in a panic; what is taken nevertheless holds to the promises of [`Metainfo`].
+/// Parsing a mutated sample never panics, and a mutant that is accepted satisfies the guarantees of [`Metainfo`].
 #[test]
-fn mutations_are_survived() {
+fn mutated_samples_do_not_panic() {
     const SEED: u64 = 0x7462_7474;
     let mut state = SEED;
     let mut random = |below: usize| {
@@ -391,7 +397,7 @@ fn mutations_are_survived() {
             .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below
     };
-    let (mut taken, mut refused) = (0, 0);
+    let (mut accepted, mut refused) = (0, 0);
     for round in 0..30_000 {
         let mut bytes = SAMPLES[round % SAMPLES.len()].1.to_vec();
         for _ in 0..=random(3) {
@@ -410,12 +416,12 @@ fn mutations_are_survived() {
         }
         match Details::parse(&bytes) {
             Ok((metainfo, details)) => {
-                taken += 1;
+                accepted += 1;
                 let layout = details.layout(metainfo.piece_length);
                 let last = layout.pieces().saturating_sub(1);
-                let parts = layout.piece(0).chain(layout.piece(last));
+                let spans = layout.piece(0).chain(layout.piece(last));
                 assert!(
-                    parts.map(|part| part.length).max() <= Some(metainfo.piece_length),
+                    spans.map(|span| span.length).max() <= Some(metainfo.piece_length),
                     "seed {SEED}, round {round}"
                 );
                 assert!(
@@ -437,7 +443,7 @@ fn mutations_are_survived() {
         }
     }
     assert!(
-        taken > 1_000 && refused > 10_000,
-        "{taken} taken, {refused} refused"
+        accepted > 1_000 && refused > 10_000,
+        "{accepted} accepted, {refused} refused"
     );
 }

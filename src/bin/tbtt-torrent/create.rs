@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use glob::{MatchOptions, Pattern};
-use tbtt::metainfo::builder::{Around, Info, NewFile, NewInfo};
+use tbtt::metainfo::builder::{EncodedInfo, NewFile, NewInfo, OuterFields};
 use tbtt::metainfo::merkle::{BLOCK, layer_root};
 use tbtt::metainfo::pieces::{Layout, choose_length};
 use tbtt::tracker::InfoHash;
@@ -44,7 +44,7 @@ pub(crate) fn run(create: &Create) -> Result<(), Failed> {
     Ok(())
 }
 
-fn ids(info: &Info) -> String {
+fn ids(info: &EncodedInfo) -> String {
     let v1 = info.v1.map(|id| format!("  v1 {id}\n")).unwrap_or_default();
     let v2 = info.v2.map(|id| format!("  v2 {id}\n")).unwrap_or_default();
     v1 + &v2
@@ -124,7 +124,7 @@ struct Plan {
     layout: Layout,
     similar: Vec<InfoHash>,
     excluded: Vec<Pattern>,
-    around: Around,
+    around: OuterFields,
     target: Target,
 }
 
@@ -174,13 +174,13 @@ impl Plan {
         let seed = |given: &String| {
             url::web_seed(given, &name, is_single).map_err(|fault| failed(Exit::Usage, fault))
         };
-        let around = Around {
+        let around = OuterFields {
             trackers: Some(common.trackers.clone()),
             web_seeds: Some(create.web_seed.iter().map(seed).collect::<Result<_, _>>()?),
             nodes: Some(common.nodes.clone()),
             comment: create.comment.clone(),
             creation_date: Some(common.creation_date),
-            ..Around::default()
+            ..OuterFields::default()
         };
         Ok(Self {
             name,
@@ -199,7 +199,7 @@ impl Plan {
         self.found.iter().map(|file| file.stamp.size).sum()
     }
 
-    fn hash(&self, create: &Create) -> Result<Info, Failed> {
+    fn hash(&self, create: &Create) -> Result<EncodedInfo, Failed> {
         let (v1, v2) = (create.format != Format::V2, create.format != Format::V1);
         let files: Vec<_> = self
             .found

@@ -1,6 +1,6 @@
 //! What stands around the files, changed: trackers, web seeds, comment. `info` keeps its bytes, so the info-hashes stay.
 
-use tbtt::metainfo::builder::Around;
+use tbtt::metainfo::builder::OuterFields;
 use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Edit;
@@ -14,7 +14,7 @@ pub(crate) fn run(edit: &Edit) -> Result<(), Failed> {
         .iter()
         .map(|node| url::node(node))
         .collect::<Result<Vec<_>, _>>()?;
-    let common = Around {
+    let common = OuterFields {
         trackers: (edit.no_announce || !trackers.is_empty()).then_some(trackers),
         web_seeds: None,
         drop_http_seeds: edit.no_web_seeds,

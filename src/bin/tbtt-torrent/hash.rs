@@ -18,7 +18,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sha1::Sha1;
 use sha2::Sha256;
 use tbtt::metainfo::merkle::{self, BLOCK, Hash};
-use tbtt::metainfo::pieces::{Layout, Part};
+use tbtt::metainfo::pieces::{FileSpan, Layout};
 
 use crate::arguments::Work;
 
@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn part(&mut self, number: usize, part: Part, v1: &mut Sha1) -> io::Result<()> {
+    fn part(&mut self, number: usize, part: FileSpan, v1: &mut Sha1) -> io::Result<()> {
         self.open(number)?;
         let (_, file) = self.open.as_ref().expect("just opened");
         self.leaves.clear();

@@ -25,7 +25,7 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
 
 /// The URL and length that a web seed should have of each file.
 pub(crate) fn files(seed: &str, details: &Details<'_>) -> Vec<(String, u64)> {
-    let of_file = |file: &tbtt::metainfo::files::File| {
+    let of_file = |file: &tbtt::metainfo::files::FileEntry| {
         let below = file.path.iter().map(|part| part.as_slice());
         let below = below.filter(|_| !details.is_single);
         (url::of_file(seed, &details.name, below), file.length)

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use tbtt::metainfo::files::File;
+use tbtt::metainfo::files::FileEntry;
 use tbtt::metainfo::printable::shown;
 use tbtt::metainfo::{Details, Metainfo};
 
@@ -79,11 +79,11 @@ pub(crate) fn beside(torrent: &Path, name: &[u8]) -> Result<PathBuf, String> {
 
 /// Where each listed file should lie; refused, if a path leads elsewhere.
 pub(crate) fn paths(
-    listed: &[File],
+    listed: &[FileEntry],
     root: &Path,
     is_single: bool,
 ) -> Result<Vec<(PathBuf, u64)>, String> {
-    let path = |file: &File| {
+    let path = |file: &FileEntry| {
         let mut path = root.to_owned();
         for part in file.path.iter().filter(|_| !is_single) {
             path.push(safe(part)?);
@@ -124,7 +124,7 @@ struct Expected<'a> {
 }
 
 impl<'a> Expected<'a> {
-    fn new(metainfo: &Metainfo, details: &'a Details<'_>, listed: &[File]) -> Self {
+    fn new(metainfo: &Metainfo, details: &'a Details<'_>, listed: &[FileEntry]) -> Self {
         let mut of_files = details
             .v2
             .iter()
