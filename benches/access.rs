@@ -1,4 +1,4 @@
-//! Measures an access list of 100,000 networks: the time to parse it, to build it, and of one lookup.
+//! Measures the times to parse a list of 100,000 networks, to build an access list from it, and to look up an address.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

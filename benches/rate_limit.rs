@@ -1,4 +1,4 @@
-//! Measures the time of one rate limit check, with 1,000 and with a million prefixes.
+//! Measures the time of a rate limit check, with 1,000 and with a million prefixes.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -25,7 +25,7 @@ struct Scene {
     markers: u32,
 }
 
-/// Creates an empty directory for one test.
+/// Creates an empty directory for a test.
 fn directory(test: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("publish-{test}-{}", std::process::id()));
@@ -34,7 +34,8 @@ fn directory(test: &str) -> PathBuf {
     directory
 }
 
-/// Disables periodic rescans, so that a test sees only changes that were reported by inotify or found by a check of the roots.
+/// Disables periodic rescans, so that a test sees only changes that were reported by inotify or found by a check of the
+/// roots.
 fn settings(directories: &[&Path]) -> Settings {
     let directories = directories
         .iter()
@@ -83,7 +84,7 @@ impl Scene {
         fs::rename(&unpublished, self.at(name)).unwrap();
     }
 
-    /// Returns one line for an event: its kind, the file, and the name of the torrent.
+    /// Formats an event as a line: its kind, the file, and the name of the torrent.
     fn line(&self, event: &WatchEvent) -> String {
         let file = |path: &Path| {
             let torrents = self.directory.join("torrents");
@@ -138,7 +139,8 @@ impl Scene {
         assert_eq!(lines, expected);
     }
 
-    /// Returns the events of all changes before this call. Publishes a torrent and waits for its event, which comes after them.
+    /// Returns the events of all changes before this call. Publishes a torrent and waits for its event, which comes after
+    /// them.
     fn so_far(&mut self) -> Vec<String> {
         self.markers += 1;
         let name = format!("marker-{}.torrent", self.markers);
@@ -396,7 +398,7 @@ fn replaced_link_to_directory_is_followed() {
         symlink("..", torrents.join("loop")).unwrap();
         symlink("itself", torrents.join("itself")).unwrap();
     });
-    // The loop also leads to the releases. Each release is reported under one path only.
+    // The loop also leads to the releases. Each release is reported under a single path.
     assert_eq!(
         events,
         [

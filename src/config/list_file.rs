@@ -1,4 +1,4 @@
-//! The syntax of list files: one entry per line, `#` starts a comment, empty lines are ignored.
+//! The syntax of list files: an entry per line, `#` starts a comment, empty lines are ignored.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -58,7 +58,7 @@ pub(super) fn parse_hashes(text: &str) -> Result<Vec<InfoHash>, ListError> {
     parse_lines(text, parse_hash)
 }
 
-/// Parses one network or address.
+/// Parses a network or an address.
 ///
 /// # Errors
 /// The error is a message for the operator. Bits set beyond the prefix are an error, because such an entry can mean either

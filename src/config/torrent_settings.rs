@@ -4,8 +4,8 @@ use crate::torrents::{seed_monitor, sync, watcher};
 
 use super::{Config, Loaded};
 
-/// How often the torrent directories are rescanned. Rescans find changes that inotify does not report, such as those on a network
-/// file system.
+/// How often the torrent directories are rescanned. Rescans find changes that inotify does not report, such as those on a
+/// network file system.
 const RESCAN_SECS: u32 = 600;
 
 impl Loaded {

@@ -1,4 +1,5 @@
-//! Strict bencode (BEP 3): each value has exactly one valid encoding, the whole file is checked, and every error has its offset.
+//! Strict bencode (BEP 3): each value has exactly one valid encoding, the whole file is checked, and every error has its
+//! offset.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// Maximum nesting depth of lists and dictionaries, the same as the default of libtorrent.
 const MAX_DEPTH: usize = 100;
 
-/// An error in a `.torrent` file: its offset, and a message of one line for the publisher of the file.
+/// An error in a `.torrent` file: its offset, and a single-line message for the publisher of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetainfoError {
     /// Bytes from the start of the file.

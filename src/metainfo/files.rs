@@ -13,8 +13,8 @@ use super::printable::shown;
 /// A file of a torrent.
 #[derive(Debug)]
 pub struct FileEntry {
-    /// The path below the name of the torrent, or for a single file the name itself. Not checked: neither safe to open nor safe to
-    /// print.
+    /// The path below the name of the torrent, or for a single file the name itself. Not checked: neither safe to open nor
+    /// safe to print.
     pub path: Vec<ByteBuf>,
     /// Bytes.
     pub length: u64,

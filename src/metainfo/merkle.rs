@@ -12,8 +12,8 @@ pub fn leaf(block: &[u8]) -> Hash {
     Sha256::digest(block).into()
 }
 
-/// Returns the root over at least one leaf, filled up with leaves of zeros to `width`, a power of two. `leaves` is overwritten and
-/// emptied.
+/// Returns the root over at least one leaf, filled up with leaves of zeros to `width`, a power of two. `leaves` is
+/// overwritten and emptied.
 pub fn root(leaves: &mut Vec<Hash>, width: u64) -> Hash {
     let mut level = 1;
     let mut filler = [0; 32];
@@ -24,8 +24,8 @@ pub fn root(leaves: &mut Vec<Hash>, width: u64) -> Hash {
     leaves.pop().unwrap_or(filler)
 }
 
-/// Returns the root over a layer of piece hashes of 32 bytes each. The layer is filled up to a power of two with roots of trees over
-/// leaves of zeros.
+/// Returns the root over a layer of piece hashes of 32 bytes each. The layer is filled up to a power of two with roots of
+/// trees over leaves of zeros.
 pub fn layer_root(hashes: &[u8], piece_length: u64) -> Hash {
     let mut filler = [0; 32];
     for _ in 0..(piece_length / BLOCK).trailing_zeros() {

@@ -25,7 +25,8 @@ use files::{FileEntry, check_hybrid, read_v1, read_v2, total};
 use pieces::Layout;
 use printable::shown;
 
-/// The contents of a `.torrent` file. All text is safe to print on one line, but is neither a path to open nor escaped for HTML.
+/// The contents of a `.torrent` file. All text is safe to print on a single line, but is neither a path to open nor escaped
+/// for HTML.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metainfo {
     pub name: String,

@@ -1,7 +1,7 @@
 //! The mapping of pieces to bytes of files, and the choice of a piece length.
 
-/// Maximum number of pieces, except for the largest torrents: enough pieces for clients to share early, and few enough for a small
-/// `.torrent` file.
+/// Maximum number of pieces, except for the largest torrents: enough pieces for clients to share early, and few enough for a
+/// small `.torrent` file.
 const MAX_PIECES: u64 = 2048;
 
 const MIN_LENGTH: u64 = 16 * 1024;
@@ -9,8 +9,8 @@ const MIN_LENGTH: u64 = 16 * 1024;
 /// The maximum that some clients accept.
 const MAX_LENGTH: u64 = 16 * 1024 * 1024;
 
-/// Returns a piece length in bytes for `size` bytes of data: a power of two from 16 KiB to 16 MiB that results in about 1,000 to 2,000
-/// pieces.
+/// Returns a piece length in bytes for `size` bytes of data: a power of two from 16 KiB to 16 MiB that results in about
+/// 1,000 to 2,000 pieces.
 pub fn choose_length(size: u64) -> u64 {
     size.div_ceil(MAX_PIECES)
         .clamp(MIN_LENGTH, MAX_LENGTH)

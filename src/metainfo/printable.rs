@@ -3,8 +3,8 @@
 /// Longer text is cut to this number of characters.
 const MAX_CHARS: usize = 255;
 
-/// Makes untrusted text safe for a terminal, a log line and a table: on one line, without control characters, at most 255
-/// characters and an ellipsis. The result is not escaped for HTML.
+/// Makes untrusted text safe for a terminal, a log line and a table: on a single line, without control characters, at most
+/// 255 characters and an ellipsis. The result is not escaped for HTML.
 pub fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out = String::new();

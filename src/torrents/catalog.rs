@@ -1,7 +1,7 @@
 //! The catalog of torrents: an entry for each torrent that a `.torrent` file lists, and the operator's allow and deny lists.
 //!
-//! An announce does not read the catalog. Each method that changes the catalog returns the ids whose admission changed, and the
-//! caller applies these changes to the tracker, which decides on announces.
+//! An announce does not read the catalog. Each method that changes the catalog returns the ids whose admission changed, and
+//! the caller applies these changes to the tracker, which decides on announces.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::tracker::settings::Notice;
 use crate::tracker::types::{Admission, InfoHash, Time, Torrent};
 
-/// A torrent that a file lists, or listed until recently. A hybrid torrent is one entry, which is found under both its ids.
+/// A torrent that a file lists, or listed until recently. A hybrid torrent has a single entry, which is found under both
+/// its ids.
 #[derive(Clone, Debug)]
 pub struct CatalogEntry {
     pub torrent: Torrent,
@@ -43,8 +44,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// After its last file was removed, a torrent is tracked for another `removal_grace_secs`, because files are also replaced
-    /// and directories are also moved.
+    /// After its last file was removed, a torrent is tracked for another `removal_grace_secs`, because files are also
+    /// replaced and directories are also moved.
     pub fn new(removal_grace_secs: u32) -> Self {
         Self {
             removal_grace_secs,

@@ -27,9 +27,10 @@ pub struct SeederHistory {
 pub enum SeedEvent {
     /// The torrent has never had a seeder.
     NeverSeeded,
-    /// The torrent had seeders and has been without for the threshold. `times` counts such losses, this one included.
+    /// The torrent had seeders and has been without for the threshold. `times` counts these losses, including the present
+    /// loss.
     LostLastSeeder { times: u32 },
-    /// One of the two was reported, and now the torrent has a seeder.
+    /// The torrent was reported as seedless, and now has a seeder.
     Seeded,
 }
 
@@ -46,8 +47,8 @@ struct HealthRecord {
     history: SeederHistory,
     /// When the torrent was last listed. `None` if the record was restored and the torrent was not listed since.
     listed: Option<Time>,
-    /// Since when this process has seen the torrent listed without a seeder. Downtime does not count: a restart would otherwise
-    /// report losses.
+    /// Since when this process has seen the torrent listed without a seeder. Downtime does not count: a restart would
+    /// otherwise report losses.
     unseeded_since: Time,
 }
 
@@ -137,7 +138,7 @@ impl SeederHistory {
         }
     }
 
-    /// Removes one saved record from `bytes`.
+    /// Removes a saved record from `bytes`.
     fn read(bytes: &mut &[u8]) -> Option<(InfoHash, Self)> {
         let id = InfoHash(take(bytes)?);
         let mut time = || Some(UnixTime(u64::from_be_bytes(take(bytes)?)));

@@ -16,7 +16,8 @@ use crate::tracker::types::InfoHash;
 /// A check of 10,000 torrents takes a few milliseconds.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum number of torrents per check that get a log line of their own. If the only seeder of many torrents leaves, that is one event.
+/// Maximum number of torrents per check that get a log line of their own. If the only seeder of many torrents leaves,
+/// separate lines would repeat a single event.
 const MAX_LINES: usize = 10;
 
 /// The settings of a [`SeedMonitor`].

@@ -93,8 +93,8 @@ impl TorrentSync {
         self.apply(&changes);
     }
 
-    /// Returns each torrent that a file lists and that clients may announce: the first of its ids, and whether the torrent has
-    /// a seeder.
+    /// Returns each torrent that a file lists and that clients may announce: the first of its ids, and whether the torrent
+    /// has a seeder.
     pub fn seeded(&self) -> Vec<(InfoHash, bool)> {
         let catalog = self.catalog();
         let served = catalog.entries().filter_map(|entry| {
@@ -132,7 +132,7 @@ impl TorrentSync {
                 let torrent = metainfo.torrent();
                 let (name, ids) = (torrent.name.clone(), torrent.ids());
                 let changes = catalog.add_file(&path, torrent, now);
-                // The notice for a hybrid torrent is set under one id, and the file shows that it applies to the other as well.
+                // The notice for a hybrid torrent is set under a single id, and only the file shows the other id.
                 if catalog.has_notices() {
                     ids.for_each(|id| self.tracker.set_notice(id, catalog.notice(id).cloned()));
                 }

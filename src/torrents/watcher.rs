@@ -1,9 +1,10 @@
-//! Watches the torrent directories in a thread of its own: which `.torrent` files appear and disappear, and which are invalid.
+//! Watches the torrent directories in a thread of its own: which `.torrent` files appear and disappear, and which are
+//! invalid.
 //!
-//! inotify reports at once that a file was renamed into place or closed after writing. A rescan finds changes that inotify does
-//! not report: lost events, replaced or mounted directories, symbolic links whose target changes, and network file systems. A rescan
-//! visits every name but reads only files that changed. A half-written file is never accepted, because no prefix of a torrent is a
-//! valid torrent.
+//! inotify reports at once that a file was renamed into place or closed after writing. A rescan finds changes that inotify
+//! does not report: lost events, replaced or mounted directories, symbolic links whose target changes, and network file
+//! systems. A rescan visits every name but reads only files that changed. A half-written file is never accepted, because no
+//! prefix of a torrent is a valid torrent.
 //!
 //! Files and directories whose names start with a dot are ignored: rsync and other programs name unfinished files so.
 #![forbid(unsafe_code)]
@@ -42,15 +43,15 @@ const ROOTS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that are not valid yet are checked again until they settle.
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
-/// After a rescan, the next waits for at least this many times the duration of the last. However often directories change, rescans
-/// thus take less than a fifth of the thread's time.
+/// After a rescan, the next waits for at least this many times the duration of the last. However often directories change,
+/// rescans thus take less than a fifth of the thread's time.
 const RESCAN_PAUSE_FACTOR: u32 = 5;
 
 /// The settings of a [`TorrentWatcher`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// The directories to watch, together with all directories below them. Symbolic links are followed. The directories need not
-    /// exist yet.
+    /// The directories to watch, together with all directories below them. Symbolic links are followed. The directories need
+    /// not exist yet.
     pub directories: Vec<PathBuf>,
     /// Seconds between full rescans.
     pub rescan_secs: u32,
@@ -63,8 +64,8 @@ pub enum WatchEvent {
     Appeared { path: PathBuf, metainfo: Metainfo },
     /// A file that was reported as [`WatchEvent::Appeared`] or [`WatchEvent::Faulty`] was removed.
     Gone { path: PathBuf },
-    /// A file is not a valid torrent or cannot be read. Reported once until the reason changes. If the file was a valid torrent
-    /// before, that torrent stays in force.
+    /// A file is not a valid torrent or cannot be read. Reported once until the reason changes. If the file was a valid
+    /// torrent before, that torrent stays in force.
     Faulty { path: PathBuf, reason: String },
     /// A directory cannot be listed or watched. Reported once until the reason changes.
     DirectoryFaulty { path: PathBuf, reason: String },
@@ -314,7 +315,7 @@ impl WatchThread {
         }
     }
 
-    /// Handles a new name, which may belong to a new file or to an existing one.
+    /// Handles a new name, which may belong to a new or to an existing file.
     fn handle_created(&mut self, path: &Path) {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return;
@@ -376,8 +377,8 @@ impl WatchThread {
         self.file_faulty(path, format!("cannot be read: {error}"));
     }
 
-    /// Returns whether a file has been unchanged for the settle time: by its modification time, or, if that is in the future, by
-    /// the time since this version was first seen.
+    /// Returns whether a file has been unchanged for the settle time: by its modification time, or, if that is in the
+    /// future, by the time since this version was first seen.
     fn is_settled(&self, path: &Path, version: &FileVersion) -> bool {
         let unchanged = |unsettled: &Unsettled| {
             unsettled.version.as_ref() == Some(version) && unsettled.since.elapsed() >= SETTLE_TIME
@@ -558,8 +559,8 @@ impl WatchThread {
         }
     }
 
-    /// Returns the entries of a directory, sorted by name, or nothing if this scan has already visited the directory. The watch is
-    /// added before the directory is listed, so that no change is missed.
+    /// Returns the entries of a directory, sorted by name, or nothing if this scan has already visited the directory. The
+    /// watch is added before the directory is listed, so that no change is missed.
     fn list_directory(
         &mut self,
         directory: &Path,

@@ -1,7 +1,7 @@
 //! Access lists and sets of networks.
 //!
-//! The most specific network that contains an address decides. A network that is both allowed and denied is denied. An address
-//! in no network is admitted if the allow list is empty, and refused otherwise. An IPv4-mapped address or network
+//! The most specific network that contains an address decides. A network that is both allowed and denied is denied. An
+//! address in no network is admitted if the allow list is empty, and refused otherwise. An IPv4-mapped address or network
 //! (`::ffff:a.b.c.d`) counts as IPv4, and `::/0` contains IPv6 addresses only.
 
 use std::net::IpAddr;

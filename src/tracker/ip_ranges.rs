@@ -17,7 +17,7 @@ pub(super) struct IpRanges {
 
 impl IpRanges {
     /// Compiles networks, each with its verdict. The most specific network that contains an address decides; of two equal
-    /// networks the one with the verdict `false`. Addresses in no network get `otherwise`.
+    /// networks, the verdict `false` does. Addresses in no network get `otherwise`.
     pub(super) fn new(networks: impl Iterator<Item = (IpNet, bool)>, otherwise: bool) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (network, verdict) in networks {
@@ -179,7 +179,7 @@ struct NetworkRange {
 /// Visits the networks by ascending address. The networks that contain the current address are on a stack, the most specific
 /// on top.
 fn boundaries(mut networks: Vec<NetworkRange>, otherwise: bool, highest: u128) -> Vec<u128> {
-    // Wider networks come first. Of two equal networks the one with the verdict `false` comes last, so that it is on top.
+    // Wider networks come first. Of two equal networks, the verdict `false` comes last, so that it is on top.
     networks.sort_unstable_by_key(|range| (range.first, u128::MAX - range.last, !range.verdict));
     let mut open: Vec<NetworkRange> = Vec::new();
     let mut boundaries = Boundaries {

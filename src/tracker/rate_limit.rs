@@ -1,19 +1,20 @@
 //! Rate limits: token buckets by address prefix, in memory that no attack can grow.
 //!
-//! IPv4 is limited by address. IPv6 is limited by /64, the smallest prefix that a customer has, and by the enclosing /56 and /48,
-//! which a customer may have. A request must fit into all three buckets.
+//! IPv4 is limited by address. IPv6 is limited by /64, the smallest prefix that a customer has, and by the enclosing /56 and
+//! /48, which a customer may have. A request must fit into all three buckets.
 //!
-//! **Memory.** The buckets are in a table of fixed size, in sets of [`WAYS`] that are one cache line each. A keyed hash of the
-//! prefix chooses its set and its tag within the set, so that nobody can choose prefixes that collide. A page of sets is
-//! allocated when the first request falls into it. A new prefix in a full set replaces the bucket that is full again
-//! first: its prefix has taken the fewest tokens and has been idle for longest. A full bucket carries no information, so nothing is lost unless the table is too small
-//! for the prefixes that were active recently. A growing map would be exact, but anybody with an IPv6 /32 could fill memory.
+//! **Memory.** The buckets are in a table of fixed size, in sets of [`WAYS`] that fill a cache line each. A keyed hash of
+//! the prefix chooses its set and its tag within the set, so that nobody can choose prefixes that collide. A page of sets is
+//! allocated when the first request falls into it. A new prefix in a full set replaces the bucket that is full again first:
+//! its prefix has taken the fewest tokens and has been idle for longest. A full bucket carries no information, so nothing is
+//! lost unless the table is too small for the prefixes that were active recently. A growing map would be exact, but anybody
+//! with an IPv6 /32 could fill memory.
 //!
 //! **What an attacker can gain.** With more active prefixes than the table has buckets, each prefix starts with a new burst
 //! whenever its bucket was replaced. The attacker then has as many bursts as if every request came from a new prefix, but
-//! the most active prefixes stay limited, and others are served. The alternative, to give a new prefix the state of the bucket that
-//! it replaces, would refuse clients for requests of others. A prefix shares its tag, and thus its bucket, with another in its
-//! set with a probability of 1 in 130,000 (2^20 / [`WAYS`]), and nobody can predict with which.
+//! the most active prefixes stay limited, and others are served. The alternative, to give a new prefix the state of the
+//! bucket that it replaces, would refuse clients for requests of others. A prefix shares its tag, and thus its bucket, with
+//! another in its set with a probability of 1 in 130,000 (2^20 / [`WAYS`]), and nobody can predict with which.
 
 use std::hash::Hasher as _;
 use std::hint::black_box;
@@ -55,7 +56,7 @@ impl Rate {
     }
 }
 
-/// The limits for one kind of request.
+/// The limits for a kind of request.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub v4: Rate,
@@ -76,7 +77,7 @@ pub struct RateLimited {
     pub retry_secs: u32,
 }
 
-/// The buckets for one kind of request. Threads share it without a lock.
+/// The buckets for a kind of request. Threads share it without a lock.
 pub struct RateLimiter {
     v4: TokenRate,
     /// Prefix lengths and their rates, the longest prefix first.
@@ -220,8 +221,8 @@ impl PackedBucket {
     }
 }
 
-/// A cache line of [`PackedBucket`]s. Each is changed on its own. At worst, two threads at once give a new prefix two buckets, of
-/// which the second is then unused.
+/// A cache line of [`PackedBucket`]s. Each is changed on its own. At worst, two threads at once give a new prefix two
+/// buckets, of which the second is then unused.
 #[derive(Default)]
 #[repr(align(64))]
 struct BucketSet([AtomicU64; WAYS]);

@@ -19,15 +19,15 @@ pub struct Settings {
     pub interval: u32,
     /// Seconds that a client must wait at least before it announces again.
     pub min_interval: u32,
-    /// Seconds after its last announce until a peer is no longer returned, rounded up to minutes. At most 14,400, because ages
-    /// wrap at 256 minutes.
+    /// Seconds after its last announce until a peer is no longer returned, rounded up to minutes. At most 14,400, because
+    /// ages wrap at 256 minutes.
     pub peer_timeout: u32,
     /// Number of peers for a client that does not request a number.
     pub numwant: u32,
     /// Maximum number of peers in a response.
     pub max_numwant: u32,
-    /// Maximum number of peers of one IPv4 address or IPv6 /64 in a swarm. Further peers get responses, but are not returned to
-    /// others.
+    /// Maximum number of peers of one IPv4 address or IPv6 /64 in a swarm. Further peers get responses, but are not returned
+    /// to others.
     pub max_peers_per_network: usize,
     /// Maximum number of peers in all swarms together. Further peers get responses, but are not returned to others. The first
     /// peer of a torrent is always kept.
@@ -69,7 +69,7 @@ impl Default for Settings {
     }
 }
 
-/// Which addresses may send one kind of request, and how often.
+/// Which addresses may send a kind of request, and how often.
 #[derive(Clone, Default)]
 pub struct AccessPolicy {
     pub access: AccessList,
@@ -119,7 +119,7 @@ impl Settings {
     }
 }
 
-/// A text that an operator configured for the clients of one torrent.
+/// A text that an operator configured for the clients of a torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Notice {
     /// Sent as `warning message`, together with peers.
@@ -128,8 +128,8 @@ pub struct Notice {
     pub failure: Option<String>,
 }
 
-/// Keys the fingerprints of hosts, so that the trackers of a cluster recognize the same host. When the key of a tracker changes,
-/// dual-stack hosts count twice until they have announced again.
+/// Keys the fingerprints of hosts, so that the trackers of a cluster recognize the same host. When the key of a tracker
+/// changes, dual-stack hosts count twice until they have announced again.
 #[derive(Clone, Copy)]
 pub struct HostKey(pub(super) SipHasher13);
 
