@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use toml::Spanned;
 
+use super::list_file::parse_network;
 use super::toml_value::TomlValue;
 use super::value_types::{InvalidValue, ValueType, quoted, text_of};
-use crate::tracker::access::parse_network;
 
 /// An address to listen on for connections.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use crate::torrents::catalog::parse_hashes;
 use crate::tracker::InfoHash;
-use crate::tracker::access::{AccessList, LocalNetworks, Networks, parse_list};
-use crate::tracker::list::{ListFault, parse_lines};
+use crate::tracker::access::{AccessList, LocalNetworks, Networks};
 use crate::tracker::settings::Notice;
 use crate::tracker::types::parse_hash;
 
 use super::address_types::NetworkSource;
 use super::diagnostics::Diagnostic;
+use super::list_file::{ListError, parse_hashes, parse_lines, parse_networks};
 use super::schema::Config;
 
 /// Maximum length of a notice's text, in bytes. It is the same as for `warning` in `[tracker]`.
@@ -127,7 +126,7 @@ impl ListReader<'_> {
         for source in sources {
             match source {
                 NetworkSource::Network(network) => networks.push(*network),
-                NetworkSource::File(path) => networks.extend(self.file(path, parse_list)),
+                NetworkSource::File(path) => networks.extend(self.file(path, parse_networks)),
             }
         }
         networks
@@ -136,7 +135,7 @@ impl ListReader<'_> {
     fn files<T>(
         &mut self,
         paths: &[PathBuf],
-        parse: fn(&str) -> Result<Vec<T>, ListFault>,
+        parse: fn(&str) -> Result<Vec<T>, ListError>,
     ) -> Vec<T> {
         paths
             .iter()
@@ -144,7 +143,7 @@ impl ListReader<'_> {
             .collect()
     }
 
-    fn file<T>(&mut self, path: &Path, parse: fn(&str) -> Result<Vec<T>, ListFault>) -> Vec<T> {
+    fn file<T>(&mut self, path: &Path, parse: fn(&str) -> Result<Vec<T>, ListError>) -> Vec<T> {
         let (line, text) = match fs::read_to_string(path).map(|text| parse(&text)) {
             Ok(Ok(entries)) => return entries,
             Ok(Err(error)) => (Some(error.line), error.reason),
@@ -170,7 +169,7 @@ fn unreadable_list(error: &io::Error) -> String {
 }
 
 /// Parses a list of notices. Each line is `HASH warning TEXT` or `HASH failure TEXT`.
-fn parse_notices(text: &str) -> Result<Vec<(InfoHash, Notice)>, ListFault> {
+fn parse_notices(text: &str) -> Result<Vec<(InfoHash, Notice)>, ListError> {
     parse_lines(text, |entry| {
         let mut words = entry.splitn(3, char::is_whitespace);
         let info_hash = parse_hash(words.next().unwrap_or_default())?;

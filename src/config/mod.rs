@@ -4,16 +4,16 @@
 mod address_types;
 mod cluster_types;
 mod diagnostics;
-mod lists;
 pub mod list_file;
+mod lists;
 mod loader;
 mod sample;
 mod schema;
 mod settings;
 mod suggest;
 mod toml_value;
-mod validate;
 mod torrent_settings;
+mod validate;
 mod value_types;
 
 #[cfg(test)]

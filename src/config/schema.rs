@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::address_types::{Listen, ListenAddress, NetworkOrFile, NetworkSource, UdpAddress};
 use super::cluster_types::{ClusterName, ClusterUrl, PasswordLocation};
+use super::list_file::parse_network;
 use super::toml_value::TomlValue;
 use super::value_types::{
     AbsolutePath, AnnouncePath, Boolean, InvalidValue, ListOf, OrEmpty, PagePath, ValueType,
@@ -16,7 +17,6 @@ use crate::cluster::settings::PasswordFile;
 use crate::cluster::url::StoreUrl;
 use crate::log;
 use crate::protocol::udp::InvalidConnectionIds;
-use crate::tracker::access::parse_network;
 
 /// Generates a struct for each section of the table below, and [`Config`], which holds them all.
 ///

@@ -58,11 +58,11 @@ impl LoadedConfig {
                 .map(Into::into),
             announces: tracker::AccessPolicy {
                 access: self.lists.announce.clone(),
-                budget: rate_limiter(limits.announces, limits.announces_burst),
+                rate_limiter: rate_limiter(limits.announces, limits.announces_burst),
             },
             scrapes: tracker::AccessPolicy {
                 access: self.lists.scrape.clone(),
-                budget: rate_limiter(limits.scrapes, limits.scrapes_burst),
+                rate_limiter: rate_limiter(limits.scrapes, limits.scrapes_burst),
             },
             local_networks: self.lists.local_networks.clone(),
             // The catalog sets these, because it knows which info-hashes belong to one torrent.
@@ -142,7 +142,7 @@ impl LoadedConfig {
             v6_56: times(4),
             v6_48: times(16),
             exempt: self.lists.exempt.clone(),
-            places: self.config.limits.table_entries as usize,
+            table_entries: self.config.limits.table_entries as usize,
         };
         Some(Arc::new(RateLimiter::new(
             settings,
@@ -244,7 +244,7 @@ mod tests {
         assert!(!is_local(&default, "192.0.2.1") && is_local(&default, "fe80::1"));
         assert!(is_local(&custom, "192.0.2.1") && !is_local(&custom, "fe80::1"));
         let loopback = "127.0.0.1".parse().unwrap();
-        assert!(default.lists.exempt.hold(loopback) && !custom.lists.exempt.hold(loopback));
+        assert!(default.lists.exempt.contains(loopback) && !custom.lists.exempt.hold(loopback));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use crate::torrents::{seed_monitor, sync, watcher};
 
-use super::{Config, Loaded};
+use super::loader::LoadedConfig;
+use super::schema::Config;
 
 /// How often the torrent directories are rescanned. Rescans find changes that inotify does not report, such as those on a
 /// network file system.
 const RESCAN_SECS: u32 = 600;
 
-impl Loaded {
+impl LoadedConfig {
     pub fn torrent_sync_settings(&self) -> sync::Settings {
         sync::Settings {
             removal_grace_secs: self.config.torrents.removal_grace,
