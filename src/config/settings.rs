@@ -239,27 +239,27 @@ mod tests {
         .unwrap();
         let is_local = |loaded: &LoadedConfig, address: &str| {
             let networks = &loaded.lists.local_networks;
-            networks.of(address.parse().unwrap()).is_some()
+            networks.index_of(address.parse().unwrap()).is_some()
         };
         assert!(!is_local(&default, "192.0.2.1") && is_local(&default, "fe80::1"));
         assert!(is_local(&custom, "192.0.2.1") && !is_local(&custom, "fe80::1"));
         let loopback = "127.0.0.1".parse().unwrap();
-        assert!(default.lists.exempt.contains(loopback) && !custom.lists.exempt.hold(loopback));
+        assert!(default.lists.exempt.contains(loopback) && !custom.lists.exempt.contains(loopback));
     }
 
     #[test]
     fn zero_disables_rate_limit() {
         let text = "[limits]\nannounces = 0\nscrapes = 1\nscrapes_burst = 1\nexempt = []";
         let settings = load(&[("t", text)]).unwrap().tracker_settings(7);
-        assert!(settings.announces.budget.is_none());
-        assert!(settings.scrapes.budget.is_some());
+        assert!(settings.announces.rate_limiter.is_none());
+        assert!(settings.scrapes.rate_limiter.is_some());
     }
 
     #[test]
     fn wider_ipv6_networks_have_higher_limits() {
         let text = "[limits]\nscrapes = 1\nscrapes_burst = 1\nexempt = []";
         let settings = load(&[("t", text)]).unwrap().tracker_settings(7);
-        let scrapes = settings.scrapes.budget.unwrap();
+        let scrapes = settings.scrapes.rate_limiter.unwrap();
         let take = |address: &str| scrapes.take(Time(0), address.parse().unwrap()).is_ok();
         assert!(take("192.0.2.1") && !take("192.0.2.1") && take("192.0.2.2"));
         // A /56 has four times the limit of a /64.

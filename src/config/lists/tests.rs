@@ -40,7 +40,7 @@ fn reads_networks_from_configuration_and_files() {
         ("198.51.100.8", false),
     ] {
         assert_eq!(
-            trusted.hold(address.parse().unwrap()),
+            trusted.contains(address.parse().unwrap()),
             expected,
             "{address}"
         );
@@ -67,9 +67,9 @@ fn assigns_each_list_to_its_purpose() {
         [
             lists.announce.admits(address),
             lists.scrape.admits(address),
-            lists.trust_ip_params_from.hold(address),
-            lists.exempt.hold(address),
-            lists.trusted.hold(address),
+            lists.trust_ip_params_from.contains(address),
+            lists.exempt.contains(address),
+            lists.trusted.contains(address),
         ]
     };
     let operator = |last: u8| {
