@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
 use serde_bencode::value::Value;
-use tbtt::protocol::http::{Action, Outcome, Reply, Settings, respond};
+use tbtt::protocol::http::request::Action;
+use tbtt::protocol::http::{Outcome, Reply, Settings, respond};
 use tbtt::tracker::access::Networks;
 use tbtt::tracker::{Time, Tracker};
 

@@ -920,7 +920,7 @@ mod tests {
             &settings,
             NOW,
             V6.parse::<SocketAddr>().ok().map(|from| from.ip()),
-            http::Action::Announce,
+            http::request::Action::Announce,
             query,
             &mut http::Reply::default(),
         );

@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 
 use httparse::{Header, Status};
 
-use crate::protocol::http::{Action, Paths};
+use crate::protocol::http::request::{Action, Paths};
 use crate::server::http::handler::{
     HEADER_MAX, Settings, Worker, client_ip, handle_tracker_request,
 };

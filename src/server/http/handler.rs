@@ -13,7 +13,8 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::watch;
 
 use crate::lock::{read, write};
-use crate::protocol::http::{self as protocol, Action, Outcome, Paths, Reply, respond};
+use crate::protocol::http::request::{Action, Paths};
+use crate::protocol::http::{self as protocol, Outcome, Reply, respond};
 use crate::server::Shared;
 use crate::server::http::connection_limits::ConnectionLimits;
 use crate::server::http::forwarded::{self as proxy, client_address};
