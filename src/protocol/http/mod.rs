@@ -2,8 +2,6 @@
 
 pub mod request;
 mod response;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 
@@ -155,3 +153,6 @@ fn scrape(
     out.extend_from_slice(b"ee");
     Ok(Outcome::Scraped)
 }
+
+#[cfg(test)]
+mod tests;
