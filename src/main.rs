@@ -30,7 +30,7 @@ use tbtt::protocol::connection_id::Secret;
 use tbtt::protocol::udp::Responder;
 use tbtt::server::Shared;
 use tbtt::server::http::connection_limits::ConnectionLimits;
-use tbtt::server::http::handler::HttpServer;
+use tbtt::server::http::server::HttpServer;
 use tbtt::server::udp::UdpServer;
 use tbtt::snapshot::{SavePriority, Secrets};
 use tbtt::status::endpoint::StatusEndpoint;

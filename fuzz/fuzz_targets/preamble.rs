@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::server::http::forwarded::ProxyHeader;
+use tbtt::server::http::proxy_protocol::ProxyHeader;
 
 fuzz_target!(|input: &[u8]| {
     let whole = ProxyHeader::parse(input);

@@ -13,7 +13,7 @@ use crate::config::{Config, Listen};
 use crate::log;
 use crate::os::addresses;
 use crate::os::sockets::{self, BindError, Inherited, Kind, SocketName, TcpSettings, UdpSettings};
-use crate::server::http::handler::ListenerRole;
+use crate::server::http::settings::ListenerRole;
 use crate::server::http::{HttpListener, ListenSocket};
 
 use crate::app::{Exit, Failed, fail};

@@ -16,7 +16,7 @@ use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
 use crate::server::Shared;
 use crate::server::counters::Seen;
-use crate::server::http::handler::HttpServer;
+use crate::server::http::server::HttpServer;
 use crate::server::udp::UdpServer;
 use crate::snapshot::Secrets;
 use crate::torrents::watcher::TorrentWatcher;

@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::os::systemd;
-use crate::server::http::handler::HttpServer;
+use crate::server::http::server::HttpServer;
 use crate::server::http::{self, HttpListener};
 use crate::server::udp::{self, UdpServer};
 

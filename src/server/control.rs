@@ -28,7 +28,8 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::server::http::stream::{InFlight, RequestTimer, Stream, register};
+use crate::server::http::stream::{Stream, register};
+use crate::server::http::timeouts::{InFlight, RequestTimer};
 use crate::status::report::StatusReport;
 
 /// Nobody with a use for it needs more at once.

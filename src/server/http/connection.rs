@@ -15,8 +15,11 @@ use hyper::service::service_fn;
 
 use crate::server::http::connection_limits::ConnectionPermit;
 use crate::server::http::fast_path;
-use crate::server::http::handler::{HEADER_MAX, ListenerRole, Settings, Worker, answer, view};
-use crate::server::http::stream::{RequestTimer, Stream};
+use crate::server::http::handler::{answer, view};
+use crate::server::http::server::{HEADER_MAX, Worker};
+use crate::server::http::settings::{ListenerRole, Settings};
+use crate::server::http::stream::Stream;
+use crate::server::http::timeouts::RequestTimer;
 
 /// One connection from its accept to its end.
 pub(super) async fn connection<S>(

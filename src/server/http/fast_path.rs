@@ -15,9 +15,9 @@ use std::os::fd::AsRawFd;
 use httparse::{Header, Status};
 
 use crate::protocol::http::request::{Action, Paths};
-use crate::server::http::handler::{
-    HEADER_MAX, Settings, Worker, client_ip, handle_tracker_request,
-};
+use crate::server::http::handler::{client_ip, handle_tracker_request};
+use crate::server::http::server::{HEADER_MAX, Worker};
+use crate::server::http::settings::Settings;
 use crate::server::http::stream::Stream;
 
 /// More than clients and their proxies send.

@@ -1,109 +1,20 @@
 //! Handles one request: an announce, a scrape, or a view for the operator.
 
-use std::cell::{Ref, RefCell};
+use std::cell::Ref;
 use std::net::IpAddr;
-use std::rc::Rc;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::sync::watch;
 
-use crate::lock::{read, write};
-use crate::protocol::http::request::{Action, Paths};
-use crate::protocol::http::{self as protocol, Outcome, Reply, respond};
-use crate::server::Shared;
-use crate::server::http::connection_limits::ConnectionLimits;
+use crate::protocol::http::request::Action;
+use crate::protocol::http::{Outcome, Reply, respond};
 use crate::server::http::forwarded::{self as proxy, client_address};
-use crate::server::http::stream::InFlight;
-use crate::status::endpoint::{self as views, Resource, StatusEndpoint};
-use crate::tracker::rate_limit::RateLimiter;
-
-/// The longest header that is read; a query of the longest kind fits twice.
-pub(super) const HEADER_MAX: usize = 16 * 1024;
-
-/// What the operator decides about connections.
-#[derive(Clone)]
-pub struct Settings {
-    pub paths: Paths,
-    pub protocol: protocol::Settings,
-    /// From the first byte of a request, or from the connection's start, to the end of its header.
-    pub header_timeout: Duration,
-    /// From one answer to the first byte of the next request.
-    pub idle_timeout: Duration,
-    /// In all.
-    pub max_connections: usize,
-    /// From one IPv4 address, or one IPv6 /64.
-    pub max_connections_per_network: u32,
-    pub proxies: proxy::Settings,
-    /// How often a network may connect; `None` for as often as it likes.
-    pub connections: Option<Arc<RateLimiter>>,
-    pub views: Arc<views::Settings>,
-}
-
-/// What a listening socket is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ListenerRole {
-    /// Clients, and whoever may see the views.
-    Both,
-    /// Where the views have sockets of their own, they are nowhere else.
-    Clients,
-    Status,
-}
-
-/// The HTTP server: what its workers share.
-pub struct HttpServer {
-    pub shared: Arc<Shared>,
-    settings: RwLock<Arc<Settings>>,
-    pub connections: Arc<ConnectionLimits>,
-    status: StatusEndpoint,
-}
-
-impl HttpServer {
-    pub fn new(
-        shared: Arc<Shared>,
-        status: StatusEndpoint,
-        settings: Settings,
-        connections: Arc<ConnectionLimits>,
-    ) -> Self {
-        Self {
-            shared,
-            status,
-            connections,
-            settings: RwLock::new(Arc::new(settings)),
-        }
-    }
-
-    /// Takes new settings: connections that are there keep theirs to their end.
-    pub fn set(&self, settings: Settings) {
-        self.connections.set_limits(
-            settings.max_connections,
-            settings.max_connections_per_network,
-        );
-        *write(&self.settings) = Arc::new(settings);
-    }
-
-    pub(super) fn settings(&self) -> Arc<Settings> {
-        read(&self.settings).clone()
-    }
-}
-
-/// What the connections of one worker share.
-pub(super) struct Worker {
-    pub(super) server: Arc<HttpServer>,
-    pub(super) stop: watch::Receiver<bool>,
-    pub(super) in_flight: InFlight,
-    pub(super) reply: RefCell<Reply>,
-    /// What was received last, until the next await.
-    pub(super) input: Rc<RefCell<Box<[u8]>>>,
-    /// What is to be sent, head and body, until the next await.
-    pub(super) output: RefCell<Vec<u8>>,
-    /// As a header has it; of this second, or of the last if the worker is busy.
-    pub(super) date: RefCell<String>,
-}
+use crate::server::http::server::Worker;
+use crate::server::http::settings::{ListenerRole, Settings};
+use crate::status::endpoint::{Resource, StatusEndpoint};
 
 /// One announce or scrape: asks the tracker and counts what came of it. The reply is the worker's, for the next to use.
 pub(super) fn handle_tracker_request<'w>(

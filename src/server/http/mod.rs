@@ -8,8 +8,12 @@ mod connection;
 pub mod connection_limits;
 mod fast_path;
 pub mod forwarded;
-pub mod handler;
+mod handler;
+pub mod proxy_protocol;
+pub mod server;
+pub mod settings;
 pub(super) mod stream;
+pub(super) mod timeouts;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -29,8 +33,10 @@ use tokio::time::sleep;
 
 use crate::server::Shared;
 use crate::server::http::connection::connection;
-use crate::server::http::handler::{HEADER_MAX, HttpServer, ListenerRole, Worker};
-use crate::server::http::stream::{InFlight, register};
+use crate::server::http::server::{HEADER_MAX, HttpServer, Worker};
+use crate::server::http::settings::ListenerRole;
+use crate::server::http::stream::register;
+use crate::server::http::timeouts::InFlight;
 
 /// How long a stop waits for requests that have begun to come in.
 const DRAIN: Duration = Duration::from_secs(2);
