@@ -6,20 +6,20 @@
 //! A thread of its own waits for a worker's sockets with poll(2), which looks at a socket only while it waits. A reactor's epoll
 //! would be called back by the kernel for each packet that is sent, to learn that it does not care.
 
+mod packet_info;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl};
+use nix::sys::socket::sockopt::RxqOvfl;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
     recvmmsg, sendmmsg, setsockopt,
@@ -28,6 +28,9 @@ use nix::sys::socket::{
 use crate::lock::{read, write};
 use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, lookups_in};
 use crate::server::Shared;
+use crate::server::udp::packet_info::{
+    Local, RepliesFrom, Sent, info_v4, info_v6, with_socket_addr,
+};
 use crate::tracker::Lookup;
 
 /// How many packets one system call takes at most.
@@ -123,61 +126,6 @@ struct UdpListener {
     batch: RefCell<Batch>,
 }
 
-/// Which address answers leave from: with one that the client did not ask, he and his NAT would not know them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum RepliesFrom {
-    /// The one that the socket is bound to.
-    Bound,
-    /// The one that each request came to. An IPv6 wildcard tells it for IPv4 too, as mapped.
-    AskedV4,
-    AskedV6,
-}
-
-impl RepliesFrom {
-    fn of(bound: IpAddr) -> Self {
-        match bound {
-            _ if !bound.is_unspecified() => Self::Bound,
-            IpAddr::V4(_) => Self::AskedV4,
-            IpAddr::V6(_) => Self::AskedV6,
-        }
-    }
-
-    fn set_up(self, socket: &UdpSocket) -> nix::Result<()> {
-        match self {
-            Self::Bound => Ok(()),
-            Self::AskedV4 => setsockopt(socket, Ipv4PacketInfo, &true),
-            Self::AskedV6 => setsockopt(socket, Ipv6RecvPacketInfo, &true),
-        }
-    }
-
-    fn receive_headers(self) -> MultiHeaders<SockaddrStorage> {
-        let control = match self {
-            Self::Bound => cmsg_space!(u32),
-            Self::AskedV4 => cmsg_space!(u32, in_pktinfo),
-            Self::AskedV6 => cmsg_space!(u32, in6_pktinfo),
-        };
-        MultiHeaders::preallocate(BATCH, Some(control))
-    }
-}
-
-/// Headers to send with, by what they tell the kernel. An IPv4 address as such, even from an IPv6 socket, fits into what the
-/// kernel has at hand; for more it allocates memory for each packet.
-struct Sent {
-    plain: MultiHeaders<SockaddrStorage>,
-    from_v4: MultiHeaders<SockaddrStorage>,
-    from_v6: MultiHeaders<SockaddrStorage>,
-}
-
-impl Sent {
-    fn new() -> Self {
-        Self {
-            plain: MultiHeaders::preallocate(BATCH, None),
-            from_v4: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in_pktinfo))),
-            from_v6: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo))),
-        }
-    }
-}
-
 /// The buffers of one socket, kept from one batch to the next.
 struct Batch {
     received: MultiHeaders<SockaddrStorage>,
@@ -201,14 +149,6 @@ struct Reply {
     bytes: Range<usize>,
 }
 
-/// An address of this machine, as packet information has it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Local {
-    V4(Ipv4Addr),
-    /// With the interface: 0 leaves it to the routes; link-local addresses mean nothing without it.
-    V6(Ipv6Addr, u32),
-}
-
 impl UdpListener {
     fn new(server: Arc<UdpServer>, socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
@@ -216,12 +156,12 @@ impl UdpListener {
         replies_from.set_up(&socket)?;
         setsockopt(&socket, RxqOvfl, &1)?;
         let batch = Batch {
-            received: replies_from.receive_headers(),
+            received: replies_from.receive_headers(BATCH),
             input: Box::new([[0; SLOT]; BATCH]),
             sought: Vec::with_capacity(BATCH),
             replies: Vec::with_capacity(BATCH),
             output: Vec::new(),
-            sent: Sent::new(),
+            sent: Sent::new(BATCH),
             to: Vec::with_capacity(BATCH),
             drops: 0,
         };
@@ -327,7 +267,7 @@ impl UdpListener {
         }
         if control_cut {
             // The headers keep no more room than what the kernel last filled, and it counts drops only after the first.
-            batch.received = self.replies_from.receive_headers();
+            batch.received = self.replies_from.receive_headers(BATCH);
         }
         Ok(received)
     }
@@ -407,54 +347,10 @@ impl UdpListener {
     }
 }
 
-fn with_socket_addr(address: SockaddrStorage) -> Option<(SockaddrStorage, SocketAddr)> {
-    let v4 = address
-        .as_sockaddr_in()
-        .map(|v4| SocketAddr::V4((*v4).into()));
-    let v6 = || {
-        address
-            .as_sockaddr_in6()
-            .map(|v6| SocketAddr::V6((*v6).into()))
-    };
-    Some((address, v4.or_else(v6)?))
-}
-
-impl Local {
-    fn of_v4(info: &in_pktinfo) -> Self {
-        Self::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()))
-    }
-
-    fn of_v6(info: &in6_pktinfo) -> Self {
-        let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-        match address.to_ipv4_mapped() {
-            Some(v4) => Self::V4(v4),
-            None if address.is_unicast_link_local() => Self::V6(address, info.ipi6_ifindex),
-            None => Self::V6(address, 0),
-        }
-    }
-}
-
-fn info_v4(address: Ipv4Addr) -> in_pktinfo {
-    in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: in_addr {
-            s_addr: u32::from_ne_bytes(address.octets()),
-        },
-        ipi_addr: in_addr { s_addr: 0 },
-    }
-}
-
-fn info_v6(address: Ipv6Addr, interface: u32) -> in6_pktinfo {
-    in6_pktinfo {
-        ipi6_addr: in6_addr {
-            s6_addr: address.octets(),
-        },
-        ipi6_ifindex: interface,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
     use nix::sys::socket::sockopt::RcvBuf;
     use nix::unistd::pipe;
 
