@@ -1,4 +1,4 @@
-//! Bytes in, bytes out: each way in to the tracker is one file of parse and write.
+//! The HTTP and UDP tracker protocols: parses requests and writes responses. Uses no clock, no socket and no file.
 #![forbid(unsafe_code)]
 
 pub mod connection_id;
