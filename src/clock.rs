@@ -1,30 +1,30 @@
-//! The process's clock: turns monotonic time into the tracker's time.
+//! Converts the system's monotonic time to the tracker's time.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::tracker::{Time, UnixTime};
+use crate::tracker::types::{Time, UnixTime};
 
-/// Turns the process's monotonic clock into the core's time.
+/// Converts monotonic time to the tracker's [`Time`] and [`UnixTime`].
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    /// The time at the origin.
-    first: Time,
-    /// What the system's clock says at the origin.
+    /// The tracker's time at the origin.
+    origin_time: Time,
+    /// The system's wall clock at the origin.
     origin_unix: UnixTime,
 }
 
 impl Clock {
-    /// Time 0 is now.
+    /// Creates a clock whose time is 0 now.
     pub fn start() -> Self {
         Self::resume(Time(0))
     }
 
-    /// It is `now`, as a snapshot says that the time goes on from there.
+    /// Creates a clock whose time is `now`. After a restart, the time continues from the time in the snapshot.
     pub fn resume(now: Time) -> Self {
         Self {
             origin: Instant::now(),
-            first: now,
+            origin_time: now,
             origin_unix: UnixTime(
                 SystemTime::now()
                     .duration_since(UNIX_EPOCH)
@@ -37,11 +37,17 @@ impl Clock {
         self.at(Instant::now())
     }
 
+    /// Returns the tracker's time at this instant. An instant before the origin counts as the origin.
     pub fn at(self, instant: Instant) -> Time {
-        Time(self.first.0.saturating_add(self.elapsed_secs(instant)))
+        Time(
+            self.origin_time
+                .0
+                .saturating_add(self.elapsed_secs(instant)),
+        )
     }
 
-    /// Goes on from the start's without steps, whatever becomes of the system's clock.
+    /// Returns the Unix time at this instant. It advances with the monotonic clock, so later changes of the wall clock have no
+    /// effect.
     pub fn unix_at(self, instant: Instant) -> UnixTime {
         UnixTime(self.origin_unix.0 + u64::from(self.elapsed_secs(instant)))
     }
@@ -58,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_goes_on_from_where_another_left_off() {
+    fn resumed_clock_continues_from_given_time() {
         let (first, second) = (Clock::start(), Clock::resume(Time(500)));
         let later = |clock: Clock| clock.origin + Duration::from_millis(61_900);
         assert_eq!(first.at(later(first)), Time(61));
