@@ -1,15 +1,16 @@
-//! How many connections there may be, in all and from one network.
+//! Limits on the number of open connections, in total and from one network.
 
-use crate::lock::lock;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-/// Limits the connections of all workers.
+use crate::lock::lock;
+
+/// Counts and limits the open connections of all workers.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    open: Mutex<Counts>,
+    counts: Mutex<Counts>,
 }
 
 #[derive(Debug)]
@@ -20,7 +21,7 @@ struct Counts {
     by_network: HashMap<Network, u32>,
 }
 
-/// Those who share one of these share a limit.
+/// The addresses that share one limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Network {
     V4([u8; 4]),
@@ -39,7 +40,7 @@ impl Network {
     }
 }
 
-/// One connection's place among the others, given back when dropped.
+/// Permission for one connection. Dropping it frees its place.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     connections: Arc<ConnectionLimits>,
@@ -47,11 +48,11 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    /// At most `max` in all, and `max_per_network` from one IPv4 address or one IPv6 /64.
+    /// Allows `max` connections in total, and `max_per_network` from one IPv4 address or one IPv6 /64.
     pub fn new(max: usize, max_per_network: u32) -> Self {
         let (total, by_network) = (0, HashMap::new());
         Self {
-            open: Mutex::new(Counts {
+            counts: Mutex::new(Counts {
                 max,
                 max_per_network,
                 total,
@@ -60,45 +61,46 @@ impl ConnectionLimits {
         }
     }
 
-    /// Takes new limits: connections over them stay.
+    /// Replaces the limits. Connections over the new limits stay open.
     pub fn set_limits(&self, max: usize, max_per_network: u32) {
-        let mut open = lock(&self.open);
-        (open.max, open.max_per_network) = (max, max_per_network);
+        let mut counts = lock(&self.counts);
+        (counts.max, counts.max_per_network) = (max, max_per_network);
     }
 
-    /// `None` when all places, or all of the address's network, are taken. Who has no address, on a Unix socket, counts in
-    /// the total alone.
+    /// Returns a permit for a new connection, or `None` if the total or the network of the address has reached its limit. A
+    /// connection without an address, over a Unix socket, counts only in the total.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         let network = address.map(Network::of);
-        let mut open = lock(&self.open);
-        if open.total >= open.max {
+        let mut counts = lock(&self.counts);
+        if counts.total >= counts.max {
             return None;
         }
         if let Some(network) = network {
-            let count = open.by_network.get(&network).copied().unwrap_or(0);
-            if count >= open.max_per_network {
+            let count = counts.by_network.get(&network).copied().unwrap_or(0);
+            if count >= counts.max_per_network {
                 return None;
             }
-            open.by_network.insert(network, count + 1);
+            counts.by_network.insert(network, count + 1);
         }
-        open.total += 1;
+        counts.total += 1;
         Some(ConnectionPermit {
             connections: self.clone(),
             network,
         })
     }
 
+    /// Returns the number of open connections.
     pub fn total(&self) -> usize {
-        lock(&self.open).total
+        lock(&self.counts).total
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open = lock(&self.connections.open);
-        open.total -= 1;
+        let mut counts = lock(&self.connections.counts);
+        counts.total -= 1;
         let Some(network) = self.network else { return };
-        if let Entry::Occupied(mut count) = open.by_network.entry(network) {
+        if let Entry::Occupied(mut count) = counts.by_network.entry(network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_limited_and_gets_its_places_back() {
+    fn limits_one_address_and_frees_places() {
         let connections = Arc::new(ConnectionLimits::new(10, 2));
         let first = connections.admit(address("192.0.2.1"));
         let second = connections.admit(address("::ffff:192.0.2.1"));
@@ -124,14 +126,14 @@ mod tests {
         assert!(connections.admit(address("192.0.2.1")).is_none());
         assert!(
             connections.admit(address("192.0.2.2")).is_some(),
-            "another address has places of its own"
+            "another address has its own limit"
         );
         drop(first);
         assert!(connections.admit(address("192.0.2.1")).is_some());
     }
 
     #[test]
-    fn one_slash_64_is_one_network() {
+    fn ipv6_slash_64_is_one_network() {
         let connections = Arc::new(ConnectionLimits::new(10, 1));
         let _held = connections.admit(address("2001:db8:0:1::1")).unwrap();
         assert!(connections.admit(address("2001:db8:0:1:ffff::2")).is_none());
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn all_together_are_limited_and_nothing_is_kept_of_the_gone() {
+    fn limits_total_and_forgets_closed_connections() {
         let connections = Arc::new(ConnectionLimits::new(3, 3));
         let held: Vec<_> = (1..=4)
             .map(|i| connections.admit(address(&format!("192.0.2.{i}"))))
@@ -148,6 +150,6 @@ mod tests {
         assert_eq!(connections.total(), 3);
         drop(held);
         assert_eq!(connections.total(), 0);
-        assert!(connections.open.lock().unwrap().by_network.is_empty());
+        assert!(connections.counts.lock().unwrap().by_network.is_empty());
     }
 }
