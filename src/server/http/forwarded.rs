@@ -1,32 +1,32 @@
-//! Who a request is from when a proxy hands it on: from the headers it adds, or from the PROXY protocol before them.
+//! Finds the client's address in the headers that proxies add: `Forwarded` and `X-Forwarded-For`.
 //!
-//! Anyone can write such a header. It counts only as far as trusted proxies wrote it: each adds, on the right, whom it was route by.
-//! So the walk begins at the socket's own address and goes left for as long as it stands on a trusted proxy; what an untrusted
-//! sender wrote lies further left and is never read as an address. Only the one header that the operator's proxies write may be
-//! route for: the other is handed through by them as the client sent it.
+//! Any client can send such a header, so only the part that trusted proxies wrote counts. Each proxy appends, on the right,
+//! the address that it received the request from. The search starts at the socket's own address and moves left as long
+//! as the current address is a trusted proxy. So addresses that an untrusted sender wrote, further left, never count.
+//! Only the configured header may be read, because proxies pass the other header on as the client sent it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::tracker::access::Networks;
 
-/// Which proxies are believed, and how they name their clients.
+/// The operator's settings for proxies.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub trusted: Networks,
     pub header: ForwardingHeader,
 }
 
-/// Which header the trusted proxies write.
+/// The header that the trusted proxies write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardingHeader {
-    /// `X-Forwarded-For`: addresses with commas between, also in brackets or with ports.
+    /// `X-Forwarded-For`: addresses separated by commas, also in brackets or with ports.
     XForwardedFor,
-    /// `Forwarded` (RFC 7239): the `for` of each element.
+    /// `Forwarded` (RFC 7239): the `for` parameter of each element.
     Forwarded,
 }
 
 impl ForwardingHeader {
-    /// As HTTP has it, in lower case.
+    /// Returns the name of the header in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::XForwardedFor => "x-forwarded-for",
@@ -35,133 +35,137 @@ impl ForwardingHeader {
     }
 }
 
-/// Whom a request is from. `sender` is the socket's other end, `None` for a proxy on this host that came over a Unix socket;
-/// `lines` are the header's values in the order in which they came.
+/// Returns the address of the client that a request is from.
 ///
-/// `None`: a trusted proxy does not name its client by an address (`unknown`, `_hidden`, or nothing that can be read). Then
-/// there is none to hand out, and the proxy's own would be wrong. A trusted sender without any such header speaks for itself.
+/// `sender` is the peer address of the socket, or `None` for a proxy on this host that connects over a Unix socket. `lines`
+/// are the values of the header, in the order in which they were received.
+///
+/// Returns `None` if a trusted proxy does not name its client by an address: `unknown`, `_hidden`, or a malformed value. Then
+/// no address can be given to peers, and the proxy's own address would be wrong. If a trusted sender sends no such header,
+/// its own address is returned.
 pub fn client_address<'h>(
     header: ForwardingHeader,
     trusted: &Networks,
     sender: Option<IpAddr>,
     lines: impl DoubleEndedIterator<Item = &'h [u8]>,
 ) -> Option<IpAddr> {
-    let mut walk = Walk {
+    let mut search = ClientSearch {
         trusted,
         is_local: sender.is_none(),
         client: sender.map(|sender| sender.to_canonical()),
     };
     for line in lines.rev() {
-        if !walk.goes_on() {
+        if !search.continues() {
             break;
         }
         match header {
-            ForwardingHeader::XForwardedFor => walk.x_forwarded_for(line),
-            ForwardingHeader::Forwarded => walk.forwarded(line),
+            ForwardingHeader::XForwardedFor => search.x_forwarded_for(line),
+            ForwardingHeader::Forwarded => search.forwarded(line),
         }
     }
-    walk.client
+    search.client
 }
 
-/// Stands on the sender or on a hop that a trusted proxy named.
-struct Walk<'t> {
+/// The search for the client: the current address is the sender's, or one that a trusted proxy wrote.
+struct ClientSearch<'t> {
     trusted: &'t Networks,
-    /// Still on the proxy of this host, which has no address.
+    /// Whether the search is still at the proxy on this host, which has no address.
     is_local: bool,
     client: Option<IpAddr>,
 }
 
-impl Walk<'_> {
-    fn goes_on(&self) -> bool {
-        self.is_local
-            || self
-                .client
-                .is_some_and(|client| self.trusted.contains(client))
+impl ClientSearch<'_> {
+    fn continues(&self) -> bool {
+        self.is_local || self.client.is_some_and(|client| self.trusted.contains(client))
     }
 
-    fn step_to(&mut self, hop: Option<IpAddr>) {
+    fn move_to(&mut self, hop: Option<IpAddr>) {
         self.is_local = false;
         self.client = hop;
     }
 
     fn x_forwarded_for(&mut self, line: &[u8]) {
         for hop in line.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if !self.goes_on() {
+            if !self.continues() {
                 return;
             }
             if !hop.is_empty() {
-                self.step_to(parse_node(hop));
+                self.move_to(parse_node(hop));
             }
         }
     }
 
-    /// Quoted commas can only be told from others by reading from the left, so this keeps the last hop that is not a trusted
-    /// proxy, or else the first of all. A line that breaks the grammar names nobody: what stands where in it is a guess.
+    /// Searches one `Forwarded` line. The line is parsed from the left, because otherwise commas in quotes cannot be
+    /// recognized. So the search keeps the last address that is not a trusted proxy, or the first address if all are. A
+    /// malformed line names no client, because the position of its parts is uncertain.
     fn forwarded(&mut self, line: &[u8]) {
-        let mut rest = Forwarded(line);
+        let mut parser = ForwardedParser(line);
         let mut is_first = true;
         loop {
-            match rest.next_element() {
+            match parser.next_element() {
                 Ok(Some(element)) => {
                     let hop = element.node.and_then(parse_node);
                     if is_first || !hop.is_some_and(|hop| self.trusted.contains(hop)) {
-                        self.step_to(hop);
+                        self.move_to(hop);
                     }
                     is_first = false;
                 }
                 Ok(None) => return,
-                Err(InvalidProxyHeader) => {
-                    return self.step_to(None);
+                Err(InvalidForwarded) => {
+                    return self.move_to(None);
                 }
             }
         }
     }
 }
 
-/// What is left to read of a `Forwarded` line.
-struct Forwarded<'h>(&'h [u8]);
+/// A parser of a `Forwarded` line, with the bytes that are not parsed yet.
+struct ForwardedParser<'h>(&'h [u8]);
 
-struct Element<'h> {
-    /// What `for` is, without quotes.
+/// One element of a `Forwarded` line.
+struct ForwardedElement<'h> {
+    /// The value of `for`, without quotes.
     node: Option<&'h [u8]>,
 }
 
-struct InvalidProxyHeader;
+struct InvalidForwarded;
 
-impl<'h> Forwarded<'h> {
-    fn next_element(&mut self) -> Result<Option<Element<'h>>, InvalidProxyHeader> {
+impl<'h> ForwardedParser<'h> {
+    fn next_element(&mut self) -> Result<Option<ForwardedElement<'h>>, InvalidForwarded> {
         self.skip(|byte| byte == b',' || is_space(byte));
         if self.0.is_empty() {
             return Ok(None);
         }
-        let mut element = Element { node: None };
+        let mut element = ForwardedElement { node: None };
         loop {
             self.skip(|byte| byte == b';' || is_space(byte));
             if matches!(self.0.first(), None | Some(b',')) {
                 return Ok(Some(element));
             }
-            let name = self
-                .take(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+            let name = self.take_while(|byte| {
+                byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+            });
             if name.is_empty() || self.take_one() != Some(b'=') {
-                return Err(InvalidProxyHeader);
+                return Err(InvalidForwarded);
             }
             let value = self.value()?;
             if name.eq_ignore_ascii_case(b"for") && element.node.replace(value).is_some() {
-                return Err(InvalidProxyHeader);
+                return Err(InvalidForwarded);
             }
             self.skip(is_space);
             if !matches!(self.0.first(), None | Some(b',' | b';')) {
-                return Err(InvalidProxyHeader);
+                return Err(InvalidForwarded);
             }
         }
     }
 
-    /// Quoted, or, more than the grammar allows, any run without a separator: addresses with ports often lack their quotes.
-    fn value(&mut self) -> Result<&'h [u8], InvalidProxyHeader> {
+    /// Parses a value: a quoted string, or a run of characters without a separator. The grammar is stricter about the latter,
+    /// but addresses with ports often lack their quotes.
+    fn value(&mut self) -> Result<&'h [u8], InvalidForwarded> {
         if self.0.first() != Some(&b'"') {
-            let value = self.take(|byte| byte.is_ascii_graphic() && !b",;\"".contains(&byte));
+            let value = self.take_while(|byte| byte.is_ascii_graphic() && !b",;\"".contains(&byte));
             return if value.is_empty() {
-                Err(InvalidProxyHeader)
+                Err(InvalidForwarded)
             } else {
                 Ok(value)
             };
@@ -174,15 +178,15 @@ impl<'h> Forwarded<'h> {
                     self.0 = &quoted[at + 1..];
                     return Ok(&quoted[..at]);
                 }
-                // No address has an escape in it, so its value need not be undone: it names nobody.
+                // An address contains no escape. So the escape is kept, and the value is not an address.
                 b'\\' => at += 2,
                 _ => at += 1,
             }
         }
-        Err(InvalidProxyHeader)
+        Err(InvalidForwarded)
     }
 
-    fn take(&mut self, belongs: impl Fn(u8) -> bool) -> &'h [u8] {
+    fn take_while(&mut self, belongs: impl Fn(u8) -> bool) -> &'h [u8] {
         let count = self.0.iter().take_while(|byte| belongs(**byte)).count();
         let (taken, rest) = self.0.split_at(count);
         self.0 = rest;
@@ -190,7 +194,7 @@ impl<'h> Forwarded<'h> {
     }
 
     fn skip(&mut self, belongs: impl Fn(u8) -> bool) {
-        self.take(belongs);
+        self.take_while(belongs);
     }
 
     fn take_one(&mut self) -> Option<u8> {
@@ -204,15 +208,15 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// An address, alone or with brackets or a port. `unknown` and obfuscated names are none.
+/// Parses an address, which may have brackets or a port. Returns `None` for `unknown` and for obfuscated names.
 fn parse_node(node: &[u8]) -> Option<IpAddr> {
     let node = std::str::from_utf8(node).ok()?;
     let bare = match node.strip_prefix('[') {
         Some(bracketed) => {
             let (address, port) = bracketed.split_once(']')?;
-            let is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(is_node_port);
+            let is_valid = port.is_empty() || port.strip_prefix(':').is_some_and(is_node_port);
             let address: Option<Ipv6Addr> = address.parse().ok();
-            address.filter(|_| is_sound).map(IpAddr::V6)
+            address.filter(|_| is_valid).map(IpAddr::V6)
         }
         None => node.parse().ok(),
     };
@@ -224,7 +228,7 @@ fn parse_node(node: &[u8]) -> Option<IpAddr> {
     Some(bare.or_else(with_port)?.to_canonical())
 }
 
-/// A number, or a name that hides it (RFC 7239, 6.3).
+/// Returns whether the text is a port number, or an obfuscated one (RFC 7239, section 6.3).
 fn is_node_port(port: &str) -> bool {
     let hidden = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !port.is_empty() && port.bytes().all(hidden)
@@ -263,12 +267,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn names_nobody(header: ForwardingHeader, lines: &[&str]) {
+    fn names_no_client(header: ForwardingHeader, lines: &[&str]) {
         assert_eq!(client(header, PROXY, lines), None, "{lines:?}");
     }
 
     #[test]
-    fn an_untrusted_sender_speaks_for_himself_alone() {
+    fn ignores_header_of_untrusted_sender() {
         for lines in [
             &[][..],
             &[VICTIM],
@@ -295,35 +299,35 @@ mod tests {
             client(XForwardedFor, "::ffff:203.0.113.9", &[VICTIM]).as_deref(),
             Some(CLIENT)
         );
-        let nobody = Networks::default();
+        let no_networks = Networks::default();
         let lines = [VICTIM.as_bytes()].into_iter();
         let sender = Some(PROXY.parse().unwrap());
         assert_eq!(
-            client_address(XForwardedFor, &nobody, sender, lines),
+            client_address(XForwardedFor, &no_networks, sender, lines),
             sender
         );
     }
 
     #[test]
-    fn over_a_unix_socket_only_the_header_speaks() {
-        let ask = |lines: &[&str]| {
+    fn unix_socket_requires_header() {
+        let client = |lines: &[&str]| {
             let lines = lines.iter().map(|line| line.as_bytes());
             client_address(XForwardedFor, &trusted(), None, lines).map(|client| client.to_string())
         };
-        assert_eq!(ask(&[]), None);
-        assert_eq!(ask(&["garbage"]), None);
+        assert_eq!(client(&[]), None);
+        assert_eq!(client(&["garbage"]), None);
         assert_eq!(
-            ask(&[&format!("{VICTIM}, {CLIENT}")]).as_deref(),
+            client(&[&format!("{VICTIM}, {CLIENT}")]).as_deref(),
             Some(CLIENT)
         );
         assert_eq!(
-            ask(&[&format!("{CLIENT}, {PROXY}")]).as_deref(),
+            client(&[&format!("{CLIENT}, {PROXY}")]).as_deref(),
             Some(CLIENT)
         );
     }
 
     #[test]
-    fn a_trusted_sender_without_the_header_speaks_for_itself() {
+    fn trusted_sender_without_header_is_the_client() {
         names(XForwardedFor, &[], PROXY);
         names(Forwarded, &[], PROXY);
         names(XForwardedFor, &["", " , "], PROXY);
@@ -335,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_for_is_walked_from_the_right() {
+    fn searches_x_forwarded_for_from_the_right() {
         names(XForwardedFor, &["203.0.113.9"], CLIENT);
         names(XForwardedFor, &["198.51.100.66, 203.0.113.9"], CLIENT);
         names(
@@ -365,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_walked_from_the_right() {
+    fn searches_forwarded_from_the_right() {
         names(Forwarded, &["for=203.0.113.9"], CLIENT);
         names(
             Forwarded,
@@ -403,21 +407,21 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_without_an_address_ends_the_walk() {
-        names_nobody(XForwardedFor, &["unknown"]);
-        names_nobody(XForwardedFor, &["203.0.113.9, unknown"]);
-        names_nobody(XForwardedFor, &["203.0.113.9, unknown, 10.0.0.2"]);
-        names_nobody(XForwardedFor, &["203.0.113.9", "example.org"]);
-        names_nobody(Forwarded, &["for=unknown"]);
-        names_nobody(Forwarded, &["for=203.0.113.9, for=_hidden, for=10.0.0.2"]);
-        names_nobody(Forwarded, &["for=\"_SEVKISEK:4711\""]);
-        names_nobody(Forwarded, &["for=203.0.113.9, proto=https"]);
-        names_nobody(Forwarded, &["for=203.0.113.9", "for=unknown"]);
-        names_nobody(Forwarded, &["for=\"203.0.113\\.9\""]);
+    fn hop_without_address_ends_the_search() {
+        names_no_client(XForwardedFor, &["unknown"]);
+        names_no_client(XForwardedFor, &["203.0.113.9, unknown"]);
+        names_no_client(XForwardedFor, &["203.0.113.9, unknown, 10.0.0.2"]);
+        names_no_client(XForwardedFor, &["203.0.113.9", "example.org"]);
+        names_no_client(Forwarded, &["for=unknown"]);
+        names_no_client(Forwarded, &["for=203.0.113.9, for=_hidden, for=10.0.0.2"]);
+        names_no_client(Forwarded, &["for=\"_SEVKISEK:4711\""]);
+        names_no_client(Forwarded, &["for=203.0.113.9, proto=https"]);
+        names_no_client(Forwarded, &["for=203.0.113.9", "for=unknown"]);
+        names_no_client(Forwarded, &["for=\"203.0.113\\.9\""]);
     }
 
     #[test]
-    fn a_broken_line_names_nobody_rather_than_someone_else() {
+    fn malformed_line_names_no_client() {
         for line in [
             "for",
             "for=",
@@ -436,12 +440,12 @@ mod tests {
             "for=203.0.113.9, (",
             "f\u{f6}r=203.0.113.9",
         ] {
-            names_nobody(Forwarded, &[line]);
+            names_no_client(Forwarded, &[line]);
         }
     }
 
     #[test]
-    fn nodes_may_have_brackets_and_ports() {
+    fn accepts_brackets_and_ports() {
         for (node, address) in [
             ("192.0.2.1", "192.0.2.1"),
             ("192.0.2.1:80", "192.0.2.1"),
@@ -474,8 +478,8 @@ mod tests {
             "192.0.2.1 198.51.100.66",
             "\u{661}92.0.2.1",
         ] {
-            names_nobody(XForwardedFor, &[node]);
-            names_nobody(Forwarded, &[&format!("for=\"{node}\"")]);
+            names_no_client(XForwardedFor, &[node]);
+            names_no_client(Forwarded, &[&format!("for=\"{node}\"")]);
         }
         let lines = [&b"\xff"[..]].into_iter();
         assert_eq!(
@@ -489,9 +493,10 @@ mod tests {
         );
     }
 
-    /// Whatever a client sends, behind proxies that add whom they were route by he is himself or nobody.
+    /// Behind proxies that append the address of their client, a client with a spoofed header is found with its own address
+    /// or not at all.
     #[test]
-    fn spoofed_headers_never_name_another() {
+    fn spoofed_header_never_names_another_client() {
         const SEED: u64 = 11;
         let mut state = SEED;
         let mut random = |below: usize| {
