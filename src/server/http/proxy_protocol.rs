@@ -1,36 +1,36 @@
-//! The PROXY protocol, versions 1 and 2.
+//! Parses the PROXY protocol header at the start of a connection (haproxy's `proxy-protocol.txt`, versions 1 and 2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What the bytes at the beginning of a connection say, by the PROXY protocol (haproxy's `proxy-protocol.txt`, versions 1 and 2).
+/// The result of parsing the first bytes of a connection as a PROXY protocol header.
 ///
-/// To be route of a trusted sender only, on a listener where every connection begins so.
+/// Use it only for trusted proxies, and only on a listener where every connection starts with a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHeader {
-    /// More bytes are needed; never more than [`MAX_PREAMBLE`] in all.
+    /// The header needs more bytes. A header never needs more than [`MAX_HEADER_LEN`] bytes in total.
     Incomplete,
-    /// The connection is from `client`, and its own bytes admit_connection after `length`.
+    /// The connection is from `client`. The client's own bytes start after `length` bytes.
     Proxied { length: usize, client: SocketAddr },
-    /// The proxy speaks for itself or does not say for whom: the socket's own address counts.
+    /// The proxy connects on its own behalf or does not name the client. The address of the socket counts.
     Local { length: usize },
-    /// No such header, or one that breaks its rules: the connection is to be closed.
+    /// The bytes are not a valid header. The connection has to be closed.
     Invalid,
 }
 
-/// The longest header that is taken; haproxy's own, certificates' names among them, stay far below.
-pub const MAX_PREAMBLE: usize = 4096;
+/// Maximum length of a header in bytes. Headers from haproxy are far shorter, even with names of certificates.
+pub const MAX_HEADER_LEN: usize = 4096;
 
-/// The longest of version 1, its line's end included.
-const MAX_V1: usize = 107;
+/// Maximum length of a version 1 header in bytes, including the end of the line.
+const MAX_V1_LEN: usize = 107;
 
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 impl ProxyHeader {
-    /// Reads the bytes that came so far.
+    /// Parses the bytes that were received so far.
     pub fn parse(bytes: &[u8]) -> Self {
-        if starts_alike(bytes, V2_SIGNATURE) {
+        if matches_signature(bytes, V2_SIGNATURE) {
             parse_v2(bytes)
-        } else if starts_alike(bytes, b"PROXY ") {
+        } else if matches_signature(bytes, b"PROXY ") {
             parse_v1(bytes)
         } else {
             Self::Invalid
@@ -38,15 +38,15 @@ impl ProxyHeader {
     }
 }
 
-/// As far as both go.
-fn starts_alike(bytes: &[u8], signature: &[u8]) -> bool {
-    bytes.iter().zip(signature).all(|(one, other)| one == other)
+/// Returns whether the bytes and the signature are equal up to the length of the shorter one.
+fn matches_signature(bytes: &[u8], signature: &[u8]) -> bool {
+    bytes.iter().zip(signature).all(|(a, b)| a == b)
 }
 
 fn parse_v1(bytes: &[u8]) -> ProxyHeader {
-    let line = &bytes[..bytes.len().min(MAX_V1)];
+    let line = &bytes[..bytes.len().min(MAX_V1_LEN)];
     let Some(end) = line.windows(2).position(|window| window == b"\r\n") else {
-        return if line.len() < MAX_V1 {
+        return if line.len() < MAX_V1_LEN {
             ProxyHeader::Incomplete
         } else {
             ProxyHeader::Invalid
@@ -58,23 +58,23 @@ fn parse_v1(bytes: &[u8]) -> ProxyHeader {
     };
     let words: Vec<&str> = line.split(' ').collect();
     let client = match words[..] {
-        // Whatever follows is to be passed over.
+        // The protocol requires to ignore the rest of the line.
         ["PROXY", "UNKNOWN", ..] => return ProxyHeader::Local { length },
         ["PROXY", "TCP4", source, target, source_port, target_port] => {
-            let is_sound = target.parse::<Ipv4Addr>().is_ok() && parse_port(target_port).is_some();
+            let is_valid = target.parse::<Ipv4Addr>().is_ok() && parse_port(target_port).is_some();
             source
                 .parse::<Ipv4Addr>()
                 .ok()
-                .filter(|_| is_sound)
+                .filter(|_| is_valid)
                 .map(IpAddr::V4)
                 .zip(parse_port(source_port))
         }
         ["PROXY", "TCP6", source, target, source_port, target_port] => {
-            let is_sound = target.parse::<Ipv6Addr>().is_ok() && parse_port(target_port).is_some();
+            let is_valid = target.parse::<Ipv6Addr>().is_ok() && parse_port(target_port).is_some();
             source
                 .parse::<Ipv6Addr>()
                 .ok()
-                .filter(|_| is_sound)
+                .filter(|_| is_valid)
                 .map(IpAddr::V6)
                 .zip(parse_port(source_port))
         }
@@ -86,7 +86,7 @@ fn parse_v1(bytes: &[u8]) -> ProxyHeader {
     }
 }
 
-/// Digits alone: Rust's own parser would take a plus.
+/// Parses a port that consists of digits only, without leading zeros. Rust's own parser would also accept a plus.
 fn parse_port(port: &str) -> Option<u16> {
     let is_canonical = port.bytes().all(|byte| byte.is_ascii_digit())
         && (port.len() == 1 || !port.starts_with('0'));
@@ -99,7 +99,7 @@ fn parse_v2(bytes: &[u8]) -> ProxyHeader {
     };
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
     let is_known = matches!(family, 0x00 | 0x11 | 0x12 | 0x21 | 0x22 | 0x31 | 0x32);
-    if !matches!(version_and_command, 0x20 | 0x21) || !is_known || length > MAX_PREAMBLE {
+    if !matches!(version_and_command, 0x20 | 0x21) || !is_known || length > MAX_HEADER_LEN {
         return ProxyHeader::Invalid;
     }
     let Some(addresses) = bytes.get(16..length) else {
@@ -108,7 +108,7 @@ fn parse_v2(bytes: &[u8]) -> ProxyHeader {
     if version_and_command == 0x20 {
         return ProxyHeader::Local { length };
     }
-    // Source and target address, then both ports; what follows is of no interest here.
+    // Source address, target address, source port, target port. The rest is ignored.
     match family >> 4 {
         1 => match addresses.first_chunk::<12>() {
             Some([a, b, c, d, _, _, _, _, high, low, ..]) => proxied(
@@ -170,7 +170,7 @@ mod tests {
         )
     }
 
-    /// Parsed whole and with the client's own bytes behind; every beginning of it is incomplete.
+    /// Checks that a header is parsed with and without further bytes, and that every proper prefix is incomplete.
     #[track_caller]
     fn parses(header: &[u8], client: Option<&str>) {
         let length = header.len();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_protocol_version_1() {
+    fn parses_version_1() {
         parses(
             b"PROXY TCP4 203.0.113.9 10.0.0.1 4242 6969\r\n",
             Some("203.0.113.9:4242"),
@@ -213,7 +213,7 @@ mod tests {
         parses(b"PROXY UNKNOWN what ever \r\n", None);
         let longest = b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535";
         let mut line = longest.to_vec();
-        line.resize(MAX_V1 - 2, b'x');
+        line.resize(MAX_V1_LEN - 2, b'x');
         parses(&[&line[..], b"\r\n"].concat(), None);
         assert_eq!(
             ProxyHeader::parse(&[&line[..], b"x\r\n"].concat()),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_version_1_that_breaks_its_rules() {
+    fn rejects_malformed_version_1() {
         for line in [
             "PROXY TCP4 203.0.113.9 10.0.0.1 4242",
             "PROXY TCP4 203.0.113.9 10.0.0.1 4242 6969 1",
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_protocol_version_2() {
+    fn parses_version_2() {
         parses(&v2_tcp4(), Some("203.0.113.9:4242"));
         parses(&v2_tcp6(), Some("[2001:db8:1::9]:4242"));
         let with_more = v2(
@@ -284,17 +284,17 @@ mod tests {
         );
         parses(&with_more, Some("203.0.113.9:4242"));
         parses(&v2(0x21, 0x12, &v2_tcp4()[16..]), Some("203.0.113.9:4242"));
-        // The proxy's own checks, whatever the family; and families without an IP address.
+        // The proxy's own health checks, with any family; and families without an IP address.
         parses(&v2(0x20, 0x00, &[]), None);
         parses(&v2(0x20, 0x11, &v2_tcp4()[16..]), None);
         parses(&v2(0x20, 0x21, &[1]), None);
         parses(&v2(0x21, 0x00, &[1, 2, 3]), None);
         parses(&v2(0x21, 0x31, &[0; 216]), None);
-        parses(&v2(0x20, 0x00, &[0; MAX_PREAMBLE - 16]), None);
+        parses(&v2(0x20, 0x00, &[0; MAX_HEADER_LEN - 16]), None);
     }
 
     #[test]
-    fn refuses_a_version_2_that_breaks_its_rules() {
+    fn rejects_malformed_version_2() {
         for (version_and_command, family, rest) in [
             (0x11, 0x11, 12),
             (0x31, 0x11, 12),
@@ -307,7 +307,7 @@ mod tests {
             (0x21, 0x13, 12),
             (0x21, 0x41, 36),
             (0x21, 0xff, 36),
-            (0x20, 0x00, MAX_PREAMBLE - 15),
+            (0x20, 0x00, MAX_HEADER_LEN - 15),
             (0x21, 0x11, 65535),
         ] {
             let header = v2(version_and_command, family, &vec![0; rest]);
@@ -317,7 +317,7 @@ mod tests {
                 "{version_and_command:#x} {family:#x} {rest}"
             );
         }
-        // Nobody is kept waiting for what cannot become sound.
+        // A header that is too long is rejected before all of it is received.
         assert_eq!(
             ProxyHeader::parse(&v2(0x21, 0x11, &[0; 65535])[..16]),
             ProxyHeader::Invalid
