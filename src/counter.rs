@@ -1,9 +1,9 @@
-//! Counters and histograms that many threads add to.
+//! Counters and histograms that several threads update.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that only grows.
+/// A counter that only increases.
 #[derive(Default, Debug)]
 pub struct Counter(AtomicU64);
 
@@ -13,7 +13,7 @@ impl Counter {
     }
 
     pub fn add(&self, number: u64) {
-        // Most batches have nothing to add, and workers share the line.
+        // Most batches add 0. Skipping the write keeps the cache line shared between workers.
         if number > 0 {
             self.0.fetch_add(number, Ordering::Relaxed);
         }
@@ -24,16 +24,17 @@ impl Counter {
     }
 }
 
-/// How long things took.
+/// A histogram of durations.
 #[derive(Default, Debug)]
 pub struct Histogram {
-    /// How many took up to each of [`Histogram::BOUNDS`] and longer than the one before; the last: longer than all.
+    /// Number of durations in each bucket. A bucket holds durations up to its bound in [`Histogram::BOUNDS`] and above the
+    /// previous bound. The last bucket holds all durations above the last bound.
     counts: [Counter; Self::BOUNDS.len() + 1],
     nanoseconds: Counter,
 }
 
 impl Histogram {
-    /// In nanoseconds.
+    /// Upper bounds of the buckets, in nanoseconds.
     pub const BOUNDS: [u64; 12] = [
         500,
         1_000,
@@ -49,16 +50,18 @@ impl Histogram {
         100_000_000,
     ];
 
-    pub fn note(&self, took: Duration) {
-        let nanoseconds = took.as_nanos() as u64;
+    pub fn record(&self, duration: Duration) {
+        let nanoseconds = duration.as_nanos() as u64;
         self.counts[Self::BOUNDS.partition_point(|&bound| bound < nanoseconds)].add_one();
         self.nanoseconds.add(nanoseconds);
     }
 
+    /// Returns the number of durations in each bucket.
     pub fn counts(&self) -> Vec<u64> {
         self.counts.iter().map(Counter::get).collect()
     }
 
+    /// Returns the sum of all durations.
     pub fn total_seconds(&self) -> f64 {
         self.nanoseconds.get() as f64 / 1e9
     }
@@ -69,10 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_counted_with_those_up_to_the_same_bound() {
+    fn duration_is_counted_up_to_its_upper_bound() {
         let histogram = Histogram::default();
         for nanoseconds in [0, 500, 501, 1_000, 100_000_000, 100_000_001] {
-            histogram.note(Duration::from_nanos(nanoseconds));
+            histogram.record(Duration::from_nanos(nanoseconds));
         }
         assert_eq!(histogram.counts(), [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!(histogram.total_seconds(), 0.200_002_002);

@@ -17,9 +17,7 @@ use tbtt::app::control;
 use tbtt::app::sockets::{Sockets, open_sockets};
 use tbtt::app::state::{self, StateSaver};
 use tbtt::app::status_collector::StatusCollector;
-use tbtt::app::tasks::{
-    AppContext, ConfigSource, log_counted, open_access_log, warn_on_notify_error,
-};
+use tbtt::app::tasks::{AppContext, ConfigSource, log_counted, new_counters, warn_on_notify_error};
 use tbtt::app::workers::{Workers, runtime};
 use tbtt::app::{Exit, Failed, fail};
 use tbtt::config::{self, LoadedConfig};
@@ -139,7 +137,7 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     let shared = Arc::new(Shared {
         tracker: state.tracker.clone(),
         clock: state.clock,
-        counters: Arc::default(),
+        counters: Arc::new(new_counters(config)),
         updates: cluster_setup.as_ref().map(|setup| setup.updates.clone()),
     });
     let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
@@ -191,7 +189,6 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
         connections,
     ));
     let (stop, stopped) = watch::channel(false);
-    open_access_log(&shared, config);
     let workers = Workers::start(config, &http, &udp, &sockets, &stopped)?;
     tell_start(&loaded, &sockets);
 

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::log::{self, Level};
-use crate::server::control::{self, ControlAccess, LogLevel, Operator, Problem, Saved};
+use crate::server::control::{
+    self, ControlAccess, ControlCommands, LogLevel, Problem, SnapshotSummary,
+};
 use crate::snapshot::SavePriority;
 use crate::status::report::StatusReport;
 
@@ -47,9 +49,9 @@ pub fn start(
         .map_err(|error| fail(Exit::Internal, "cannot start the control thread", &error))
 }
 
-impl Operator for AppContext {
-    fn figures(&self) -> StatusReport {
-        self.status_collector.report()
+impl ControlCommands for AppContext {
+    fn status(&self) -> StatusReport {
+        self.status_collector.figures()
     }
 
     fn reload(&self) -> Result<(), Problem> {
@@ -58,9 +60,9 @@ impl Operator for AppContext {
         })
     }
 
-    fn snapshot(&self) -> Result<Saved, Problem> {
+    fn snapshot(&self) -> Result<SnapshotSummary, Problem> {
         match self.state_saver.save(SavePriority::Background) {
-            Ok(Some(saved)) => Ok(Saved {
+            Ok(Some(saved)) => Ok(SnapshotSummary {
                 torrents: saved.totals.torrents as u64,
                 peers: (saved.totals.peers_v4 + saved.totals.peers_v6) as u64,
                 bytes: saved.bytes,

@@ -15,7 +15,7 @@ use crate::os::systemd::{self, Watchdog};
 use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
 use crate::server::Shared;
-use crate::server::counters::Seen;
+use crate::server::counters::{AccessLogEntry, Counters};
 use crate::server::http::server::HttpServer;
 use crate::server::udp::UdpServer;
 use crate::snapshot::Secrets;
@@ -210,17 +210,18 @@ pub fn log_counted(counted: &[(&'static str, u64)]) {
     log::notice("counted since the start", &fields);
 }
 
-/// Has each announce warn_on_notify_error of from now on, if the configuration wants it.
-pub fn open_access_log(shared: &Shared, config: &Config) {
-    shared.counters.set_access_log(Box::new(log_announce));
-    shared.counters.log_access(config.log.announces);
+/// Creates the counters, with an access log if the configuration asks for one.
+pub fn new_counters(config: &Config) -> Counters {
+    let counters = Counters::new(Box::new(log_announce));
+    counters.log_access(config.log.announces);
+    counters
 }
 
-/// A line of the access log.
-fn log_announce(seen: &Seen<'_>) {
-    let client = log::client(seen.from);
-    let fields: log::Fields<'_> = &[("protocol", &seen.protocol), ("client", &client)];
-    match seen.announce {
+/// Writes one line of the access log.
+fn log_announce(entry: &AccessLogEntry<'_>) {
+    let client = log::client(entry.from);
+    let fields: log::Fields<'_> = &[("protocol", &entry.protocol), ("client", &client)];
+    match entry.announce {
         Ok(announce) => {
             let event = format!("{:?}", announce.event).to_lowercase();
             let own: log::Fields<'_> = &[

@@ -1,4 +1,7 @@
-//! UDP connect, announce and scrape: a packet in, at most one packet out (BEP 15, 41).
+//! UDP connects, announces and scrapes: takes a packet and writes at most one response (BEP 15).
+//!
+//! BEP 41's options, which follow an announce, are ignored: they hold the path of the announce URL, and all paths are
+//! served alike.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,85 +10,88 @@ use std::str::FromStr;
 
 use crate::protocol::connection_id::{ConnectionId, ConnectionIds, Proven, Secret};
 use crate::tracker::access::Networks;
-use crate::tracker::types::AnnounceEffect;
-use crate::tracker::{
-    Announce, Event, InfoHash, Key, Lookup, PeerId, Refusal, Time, Tracker, UnixTime,
+use crate::tracker::types::{
+    Announce, AnnounceEffect, Event, InfoHash, Key, PeerId, Refusal, Time, UnixTime,
 };
+use crate::tracker::{Lookup, Tracker};
 
-/// The longest packet that may be answered; a server reads one byte more to know the others.
-pub const PACKET_MAX: usize = 2048;
+/// Maximum length in bytes of a packet that gets a response. A server receives one byte more, so that it recognizes longer
+/// packets.
+pub const MAX_PACKET_LEN: usize = 2048;
 
-/// How every connect begins, for a tracker to know it from noise.
+/// The first eight bytes of every connect. They distinguish a connect from random packets.
 const MAGIC: u64 = 0x0417_2710_1980;
 
-/// Numbers of requests, and of the answers to them.
+// Actions of requests and of their responses.
 const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
 const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
 
-/// What stands before the peers, the counts, the text of an answer.
-const ANNOUNCED_HEADER: usize = 20;
-const SCRAPED_HEADER: usize = 8;
-const ERROR_HEADER: usize = 8;
+// Lengths in bytes of the part before the peers, the counts and the text of a response.
+const ANNOUNCE_HEADER_LEN: usize = 20;
+const SCRAPE_HEADER_LEN: usize = 8;
+const ERROR_HEADER_LEN: usize = 8;
 
-/// The longest error; an operator's own words may be cut.
-const ERROR_MAX: usize = 256;
+/// Maximum length of an error in bytes. A longer text from the operator is truncated.
+const MAX_ERROR_LEN: usize = 256;
 
-/// The most torrents that a scrape tells of: a request for more would be fragmented on its way. What comes after is
-/// passed over, as in a longer HTTP scrape.
-const SCRAPE_MAX: usize = 74;
+/// Maximum number of torrents in the response to a scrape. A request for more would be fragmented on its way. Further
+/// torrents are ignored, as in an HTTP scrape.
+const MAX_SCRAPE: usize = 74;
 
-/// What the operator decides about UDP.
+/// The operator's settings for UDP.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whose word is taken for where a peer is: the operator's own seeds.
-    pub believed: Networks,
-    /// Seconds for which a connection id is good, at most [`ConnectionIds::MAX_LIFETIME`].
+    /// Networks whose IP address field is honored: the operator's own seeders. Any other client could use the field to direct
+    /// the connections of all peers at a victim.
+    pub trust_ip_params_from: Networks,
+    /// Seconds for which a connection id is valid, at most [`ConnectionIds::MAX_LIFETIME`].
     pub connection_lifetime: u32,
-    pub bad_ids: InvalidConnectionIds,
-    /// The most bytes in an answer, without IP and UDP headers; at least what an error has, [`ERROR_MAX`].
+    pub invalid_connection_ids: InvalidConnectionIds,
+    /// Maximum length of a response in bytes, without IP and UDP headers. Should be at least [`MAX_ERROR_LEN`], because errors
+    /// are not limited by it.
     pub max_payload: usize,
 }
 
 impl Settings {
-    /// What IPv6 carries everywhere without fragments: 1,280 bytes less two headers.
+    /// The length that every IPv6 network carries without fragmentation: 1,280 bytes less the IPv6 and UDP headers.
     pub const DEFAULT_MAX_PAYLOAD: usize = 1232;
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            believed: Networks::default(),
+            trust_ip_params_from: Networks::default(),
             connection_lifetime: ConnectionIds::DEFAULT_LIFETIME,
-            bad_ids: InvalidConnectionIds::Silence,
+            invalid_connection_ids: InvalidConnectionIds::Silence,
             max_payload: Self::DEFAULT_MAX_PAYLOAD,
         }
     }
 }
 
-/// What becomes of a request whose connection id is forged or too old.
+/// The response to a request with a forged or expired connection id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InvalidConnectionIds {
-    /// As BEP 15 has it.
+    /// No response, as BEP 15 requires.
     Silence,
-    /// An error, shorter than any request: a client that still has an old id learns of it at once.
+    /// An error, which is shorter than any request. A client with an expired id can connect again at once.
     Error,
 }
 
 impl InvalidConnectionIds {
-    /// How the configuration spells them.
+    /// The values in the configuration.
     pub const WORDS: &[&str] = &["silence", "error"];
 }
 
 impl FromStr for InvalidConnectionIds {
-    type Err = UnknownWord;
+    type Err = ParseInvalidConnectionIdsError;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+    fn from_str(word: &str) -> Result<Self, ParseInvalidConnectionIdsError> {
         match word {
             "silence" => Ok(Self::Silence),
             "error" => Ok(Self::Error),
-            _ => Err(UnknownWord),
+            _ => Err(ParseInvalidConnectionIdsError),
         }
     }
 }
@@ -99,23 +105,23 @@ impl fmt::Display for InvalidConnectionIds {
     }
 }
 
-/// None of [`InvalidConnectionIds::WORDS`].
+/// The error of parsing an [`InvalidConnectionIds`]: the text is none of [`InvalidConnectionIds::WORDS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UnknownWord;
+pub struct ParseInvalidConnectionIdsError;
 
-/// What was made of a packet, for the server to count. All but [`Self::Silent`] have an answer.
+/// The result of a packet, for the server to count. Every outcome except [`Self::Silent`] has a response.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum UdpOutcome {
     Connected,
     Announced(Announce, AnnounceEffect),
     Scraped,
     Refused(Refusal),
     Invalid(InvalidPacket),
-    BadId,
+    InvalidConnectionId,
     Silent(Silence),
 }
 
-/// Why a request could not be read, from a client whose address is proven; so he is told.
+/// The reason why a request with a valid connection id is malformed. The client receives the reason as an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InvalidPacket {
     AnnounceTooShort,
@@ -125,32 +131,33 @@ pub enum InvalidPacket {
 }
 
 impl InvalidPacket {
-    /// What the client's user reads.
+    /// Returns the text that the client shows to its user.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::AnnounceTooShort => "an announce has 98 bytes at least",
-            Self::PortZero => "port 0 cannot be reached",
+            Self::AnnounceTooShort => "an announce needs at least 98 bytes",
+            Self::PortZero => "port is 0",
             Self::ScrapeEmpty => "a scrape needs an info_hash",
-            Self::ScrapeUneven => "an info_hash in a scrape has 20 bytes",
+            Self::ScrapeUneven => "each info_hash in a scrape must have 20 bytes",
         }
     }
 }
 
-/// Why a packet gets no answer.
+/// The reason why a packet gets no response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Silence {
-    /// Its source cannot be one client's socket.
+    /// The source cannot be the socket of one client.
     Source,
-    /// Longer than [`PACKET_MAX`] or shorter than any request.
+    /// The packet is longer than [`MAX_PACKET_LEN`] or shorter than any request.
     Length,
-    /// A connect without BEP 15's number at its head.
+    /// The packet is a connect that does not start with BEP 15's number.
     Magic,
-    /// Not one of BEP 15's requests.
+    /// The action is not one of BEP 15's requests.
     Action,
-    BadId,
+    /// The connection id is forged or expired, and [`InvalidConnectionIds::Silence`] is set.
+    InvalidConnectionId,
 }
 
-/// Answers packets, of any worker.
+/// Responds to packets. All workers can share one.
 #[derive(Clone)]
 pub struct Responder {
     ids: ConnectionIds,
@@ -165,10 +172,10 @@ impl Responder {
         }
     }
 
-    /// Answers one packet: the answer is appended to `out`, and nothing is if there is none.
+    /// Responds to one packet. Appends the response to `out`, or nothing if there is no response.
     ///
-    /// A sender who has not shown that he hears us gets no more bytes than he sent: a connect's 16 for 16 or more, and
-    /// an error that is shorter than the shortest request.
+    /// A sender that has not proven its address gets no more bytes than it sent: 16 bytes for a connect of 16 or more, or an
+    /// error that is shorter than the shortest request.
     pub fn respond(
         &self,
         tracker: &Tracker,
@@ -177,49 +184,56 @@ impl Responder {
         from: SocketAddr,
         packet: &[u8],
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> UdpOutcome {
         let address = from.ip().to_canonical();
         if from.port() == 0 || !is_one_host(address) {
-            return Outcome::Silent(Silence::Source);
+            return UdpOutcome::Silent(Silence::Source);
         }
-        let header = match Header::parse(packet) {
+        let header = match PacketHeader::parse(packet) {
             Ok(header) => header,
-            Err(silence) => return Outcome::Silent(silence),
+            Err(silence) => return UdpOutcome::Silent(silence),
         };
         if header.action == CONNECT {
             return self.connect(&header, unix, address, out);
         }
         let id = ConnectionId(header.id);
         let Some(proven) = self.ids.prove(id, unix, address) else {
-            return self.bad_id(&header, out);
+            return self.invalid_connection_id(&header, out);
         };
         let result = match header.action {
             ANNOUNCE => self.announce(tracker, now, proven, &header, packet, out),
             _ => self.scrape(tracker, now, proven, &header, packet, out),
         };
-        result.unwrap_or_else(|malformed| {
-            write_error(out, &header, malformed.reason());
-            Outcome::Invalid(malformed)
+        result.unwrap_or_else(|invalid| {
+            write_error(out, &header, invalid.reason());
+            UdpOutcome::Invalid(invalid)
         })
     }
 
-    fn connect(&self, header: &Header, unix: UnixTime, from: IpAddr, out: &mut Vec<u8>) -> Outcome {
+    fn connect(
+        &self,
+        header: &PacketHeader,
+        unix: UnixTime,
+        from: IpAddr,
+        out: &mut Vec<u8>,
+    ) -> UdpOutcome {
         if header.id != MAGIC {
-            return Outcome::Silent(Silence::Magic);
+            return UdpOutcome::Silent(Silence::Magic);
         }
-        write_head(out, CONNECT, header);
+        write_header(out, CONNECT, header);
         out.extend_from_slice(&self.ids.issue(unix, from).0.to_be_bytes());
-        Outcome::Connected
+        UdpOutcome::Connected
     }
 
-    fn bad_id(&self, header: &Header, out: &mut Vec<u8>) -> Outcome {
-        match self.settings.bad_ids {
-            InvalidConnectionIds::Silence => Outcome::Silent(Silence::BadId),
+    fn invalid_connection_id(&self, header: &PacketHeader, out: &mut Vec<u8>) -> UdpOutcome {
+        match self.settings.invalid_connection_ids {
+            InvalidConnectionIds::Silence => UdpOutcome::Silent(Silence::InvalidConnectionId),
             InvalidConnectionIds::Error => {
+                // At most eight bytes, or the error would be longer than the shortest request.
                 const REASON: &str = "bad id";
-                const { assert!(ERROR_HEADER + REASON.len() <= Header::LEN) };
+                const { assert!(ERROR_HEADER_LEN + REASON.len() <= PacketHeader::LEN) };
                 write_error(out, header, REASON);
-                Outcome::BadId
+                UdpOutcome::InvalidConnectionId
             }
         }
     }
@@ -229,24 +243,28 @@ impl Responder {
         tracker: &Tracker,
         now: Time,
         from: Proven,
-        header: &Header,
+        header: &PacketHeader,
         packet: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, InvalidPacket> {
+    ) -> Result<UdpOutcome, InvalidPacket> {
         let mut announce = parse_announce(packet, from.address())?;
-        // The field is IPv4's: an IPv6 packet is answered with IPv6 peers, whatever it says.
-        if from.address().is_ipv4() && self.settings.believed.contains(from.address()) {
-            announce.address = told_address(packet).unwrap_or(announce.address);
+        // The field holds an IPv4 address. The response to an IPv6 packet has IPv6 peers, so the field is ignored there.
+        if from.address().is_ipv4() && self.settings.trust_ip_params_from.contains(from.address()) {
+            announce.address = ip_field(packet).unwrap_or(announce.address);
         }
         let endpoint_len = if announce.address.is_ipv4() { 6 } else { 18 };
-        let room = self.settings.max_payload.saturating_sub(ANNOUNCED_HEADER) / endpoint_len;
+        let room = self
+            .settings
+            .max_payload
+            .saturating_sub(ANNOUNCE_HEADER_LEN)
+            / endpoint_len;
         announce.numwant = announce.numwant.map(|want| want.min(room as u32));
         let start = out.len();
-        out.extend_from_slice(&[0; ANNOUNCED_HEADER]);
+        out.extend_from_slice(&[0; ANNOUNCE_HEADER_LEN]);
         match tracker.announce(now, &announce, out) {
             Ok(answer) => {
-                // A client that leaves the number to the tracker may be given more than fit.
-                out.truncate(start + ANNOUNCED_HEADER + room * endpoint_len);
+                // If the client does not limit the number of peers, the tracker may return more than fit.
+                out.truncate(start + ANNOUNCE_HEADER_LEN + room * endpoint_len);
                 let fields = [
                     ANNOUNCE,
                     header.transaction,
@@ -257,43 +275,44 @@ impl Responder {
                 for (place, field) in out[start..].chunks_exact_mut(4).zip(fields) {
                     place.copy_from_slice(&field.to_be_bytes());
                 }
-                Ok(Outcome::Announced(announce, AnnounceEffect::of(&answer)))
+                Ok(UdpOutcome::Announced(announce, AnnounceEffect::of(&answer)))
             }
             Err(refusal) => {
                 out.truncate(start);
                 write_error(out, header, refusal.reason());
-                Ok(Outcome::Refused(refusal))
+                Ok(UdpOutcome::Refused(refusal))
             }
         }
     }
 
-    /// One entry for each hash, in their order, also where one is repeated; zeros for a torrent that is not tracked.
+    /// Writes one entry for each info-hash, in the order of the request and also for repeated ones. The entry of a torrent
+    /// that is not tracked has zeros.
     fn scrape(
         &self,
         tracker: &Tracker,
         now: Time,
         from: Proven,
-        header: &Header,
+        header: &PacketHeader,
         packet: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, InvalidPacket> {
+    ) -> Result<UdpOutcome, InvalidPacket> {
         let scrape = match tracker.admit_scrape(now, from.address()) {
             Ok(scrape) => scrape,
             Err(refusal) => {
                 write_error(out, header, refusal.reason());
-                return Ok(Outcome::Refused(refusal));
+                return Ok(UdpOutcome::Refused(refusal));
             }
         };
-        let mut hashes = &packet[Header::LEN..];
+        let mut hashes = &packet[PacketHeader::LEN..];
         if hashes.is_empty() {
             return Err(InvalidPacket::ScrapeEmpty);
         }
         if hashes.len() % 20 != 0 {
             return Err(InvalidPacket::ScrapeUneven);
         }
-        let room = self.settings.max_payload.saturating_sub(SCRAPED_HEADER) / 12;
-        hashes = &hashes[..hashes.len().min(20 * room.min(SCRAPE_MAX))];
-        write_head(out, SCRAPE, header);
+        let room = self.settings.max_payload.saturating_sub(SCRAPE_HEADER_LEN) / 12;
+        hashes = &hashes[..hashes.len().min(20 * room.min(MAX_SCRAPE))];
+        write_header(out, SCRAPE, header);
         while let Some((hash, rest)) = hashes.split_first_chunk() {
             let entry = scrape.counts(&InfoHash(*hash)).unwrap_or_default();
             for count in [entry.complete, entry.downloaded, entry.incomplete] {
@@ -301,31 +320,31 @@ impl Responder {
             }
             hashes = rest;
         }
-        Ok(Outcome::Scraped)
+        Ok(UdpOutcome::Scraped)
     }
 }
 
-/// What every request begins with.
-struct Header {
-    /// [`MAGIC`] in a connect, else a connection id.
+/// The first 16 bytes of every request.
+struct PacketHeader {
+    /// [`MAGIC`] in a connect, a connection id in other requests.
     id: u64,
     action: u32,
-    /// The client's own, sent back to it.
+    /// A number that the client chose. The response repeats it.
     transaction: u32,
 }
 
-impl Header {
+impl PacketHeader {
     const LEN: usize = 16;
 
     fn parse(packet: &[u8]) -> Result<Self, Silence> {
-        let head: &[u8; Self::LEN] = packet.first_chunk().ok_or(Silence::Length)?;
-        if packet.len() > PACKET_MAX {
+        let header: &[u8; Self::LEN] = packet.first_chunk().ok_or(Silence::Length)?;
+        if packet.len() > MAX_PACKET_LEN {
             return Err(Silence::Length);
         }
         let header = Self {
-            id: u64::from_be_bytes(field(head, 0)),
-            action: u32::from_be_bytes(field(head, 8)),
-            transaction: u32::from_be_bytes(field(head, 12)),
+            id: u64::from_be_bytes(field(header, 0)),
+            action: u32::from_be_bytes(field(header, 8)),
+            transaction: u32::from_be_bytes(field(header, 12)),
         };
         match header.action {
             CONNECT | ANNOUNCE | SCRAPE => Ok(header),
@@ -334,28 +353,26 @@ impl Header {
     }
 }
 
-/// The bytes from `at` on.
+/// Returns the `N` bytes that start at `at`.
 fn field<const N: usize, const LEN: usize>(packet: &[u8; LEN], at: usize) -> [u8; N] {
     std::array::from_fn(|i| packet[at + i])
 }
 
-/// Whether a packet from this address can be one client's, and an answer to it reach no one else.
+/// Returns whether the address is that of one host, so that a response reaches only that host.
 fn is_one_host(address: IpAddr) -> bool {
     !address.is_unspecified()
         && !address.is_multicast()
         && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// The address that an announce itself gives.
-fn told_address(packet: &[u8]) -> Option<IpAddr> {
+/// Returns the address in the announce's IP address field, or `None` if the field is 0 or no host can have the address.
+fn ip_field(packet: &[u8]) -> Option<IpAddr> {
     let address = packet.get(84..)?.first_chunk::<4>()?;
     Some(IpAddr::from(*address)).filter(|address| is_one_host(*address))
 }
 
-/// Reads an announce. The sender's own word about its address is not taken here: anyone could enlist a victim.
-///
-/// What follows the 98 bytes changes nothing: [`url_data`] tells the path that was announced to, and all are served
-/// alike.
+/// Parses an announce. Ignores its IP address field, because with it anyone could register a victim as a peer. Also ignores
+/// options after the 98 bytes.
 fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, InvalidPacket> {
     let packet: &[u8; 98] = packet
         .first_chunk()
@@ -381,63 +398,41 @@ fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, InvalidPacket
     })
 }
 
-/// Appends what a packet seems to ask about, for [`Tracker::prefetch`]: whether it may, and whether all of it is good,
-/// is not looked at yet.
-pub fn lookups_in(packet: &[u8], from: IpAddr, sought: &mut Vec<Lookup>) {
-    let Ok(header) = Header::parse(packet) else {
+/// Appends the torrents and peers that a packet asks for, as a hint for [`Tracker::prefetch`]. Does not check the connection
+/// id or the access rules.
+pub fn lookups_in(packet: &[u8], from: IpAddr, lookups: &mut Vec<Lookup>) {
+    let Ok(header) = PacketHeader::parse(packet) else {
         return;
     };
     match header.action {
         ANNOUNCE => {
             if let Ok(announce) = parse_announce(packet, from) {
-                sought.push(Lookup::Announce(announce));
+                lookups.push(Lookup::Announce(announce));
             }
         }
         SCRAPE => {
-            let hashes = packet[Header::LEN..].chunks_exact(20).take(SCRAPE_MAX);
+            let hashes = packet[PacketHeader::LEN..]
+                .chunks_exact(20)
+                .take(MAX_SCRAPE);
             let hashes = hashes.filter_map(|hash| hash.try_into().ok());
             let mut from = Some(from);
-            sought.extend(hashes.map(|hash| Lookup::Scrape(InfoHash(hash), from.take())));
+            lookups.extend(hashes.map(|hash| Lookup::Scrape(InfoHash(hash), from.take())));
         }
         _ => {}
     }
 }
 
-/// The pieces of the path and query that an announce was sent to, to be read as one (BEP 41). Options of other kinds
-/// are passed over; one that is cut off ends the list, as if it had not been there.
-pub fn url_data(announce: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const END: u8 = 0;
-    const NOP: u8 = 1;
-    const URL_DATA: u8 = 2;
-    let mut options = announce.get(98..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        loop {
-            match *options {
-                [] | [END, ..] | [_] => return None,
-                [NOP, ref rest @ ..] => options = rest,
-                [kind, len, ref rest @ ..] => {
-                    let (piece, rest) = rest.split_at_checked(len.into())?;
-                    options = rest;
-                    if kind == URL_DATA {
-                        return Some(piece);
-                    }
-                }
-            }
-        }
-    })
-}
-
-fn write_head(out: &mut Vec<u8>, action: u32, header: &Header) {
+fn write_header(out: &mut Vec<u8>, action: u32, header: &PacketHeader) {
     out.extend_from_slice(&action.to_be_bytes());
     out.extend_from_slice(&header.transaction.to_be_bytes());
 }
 
-fn write_error(out: &mut Vec<u8>, header: &Header, reason: &str) {
-    let mut end = reason.len().min(ERROR_MAX - ERROR_HEADER);
+fn write_error(out: &mut Vec<u8>, header: &PacketHeader, reason: &str) {
+    let mut end = reason.len().min(MAX_ERROR_LEN - ERROR_HEADER_LEN);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    write_head(out, ERROR, header);
+    write_header(out, ERROR, header);
     out.extend_from_slice(&reason.as_bytes()[..end]);
 }
 

@@ -1,4 +1,4 @@
-//! The operator's way in: HTTP/1 over a Unix socket, in a thread that serves nobody else.
+//! The control socket: HTTP/1 over a Unix socket for the operator, on a thread of its own.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -32,20 +32,22 @@ use crate::server::http::stream::{Stream, register};
 use crate::server::http::timeouts::{InFlight, RequestTimer};
 use crate::status::report::StatusReport;
 
-/// Nobody with a use for it needs more at once.
+/// Maximum number of open connections. Operators need no more.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a caller may take over a request, and over its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time for a caller to send a request, and to read its response.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long nothing is accepted after the system had no room for a connection.
+/// Pause after the system could not accept a connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// No request has a longer body.
-const MAX_BODY: usize = 1024;
+/// Maximum length of a request body in bytes.
+const MAX_BODY_LEN: usize = 1024;
 
-/// Who may use the socket: root, the daemon's own user, and whom the socket's file lets in by its group. The kernel holds
-/// everyone to the mode of the file; this holds on if that is opened to all later.
+/// The access rule of the control socket: root, the tracker's own user and the group of the socket's file may use it.
+///
+/// The kernel already enforces the mode of the file. This check still limits access if the file is later made accessible to
+/// everyone.
 #[derive(Clone, Debug)]
 pub struct ControlAccess {
     pub path: PathBuf,
@@ -56,43 +58,48 @@ impl ControlAccess {
         if caller.uid() == 0 || caller.uid() == geteuid().as_raw() {
             return true;
         }
-        // Only its first group is told, but the kernel has looked at all.
+        // The kernel reports only the caller's primary group, but has checked all groups against the mode. So unless the
+        // mode gives access to everyone, the caller is in the group.
         fs::metadata(&self.path)
             .is_ok_and(|file| file.gid() == caller.gid() || file.mode() & 0o007 == 0)
     }
 }
 
-/// What can be asked of the daemon. Each call may take its time.
-pub trait Operator: Send + Sync {
-    fn figures(&self) -> StatusReport;
+/// The commands of the control socket. A call may block.
+pub trait ControlCommands: Send + Sync {
+    fn status(&self) -> StatusReport;
 
+    /// Reloads the configuration.
+    ///
     /// # Errors
-    /// What is wrong with the configuration; nothing is changed then.
+    /// If the configuration has errors. It then stays unchanged.
     fn reload(&self) -> Result<(), Problem>;
 
+    /// Saves a snapshot.
+    ///
     /// # Errors
-    /// Why there is no new snapshot; the last one is still there.
-    fn snapshot(&self) -> Result<Saved, Problem>;
+    /// If the snapshot cannot be saved. The previous one is then kept.
+    fn snapshot(&self) -> Result<SnapshotSummary, Problem>;
 
     fn log_level(&self) -> LogLevel;
 
-    /// Until the next reload or restart.
+    /// Sets the log level until the next reload or restart.
     ///
     /// # Errors
-    /// When there is no such level.
+    /// If there is no such level.
     fn set_log_level(&self, level: &str) -> Result<LogLevel, Problem>;
 }
 
-/// Why a request was not done, in lines for the operator.
+/// The reasons why a command failed, one line each.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Problem {
     pub faults: Vec<String>,
 }
 
-/// What a snapshot holds.
+/// The contents of a snapshot that was saved.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct Saved {
-    /// With peers.
+pub struct SnapshotSummary {
+    /// Number of torrents with peers.
     pub torrents: u64,
     pub peers: u64,
     pub bytes: u64,
@@ -106,20 +113,20 @@ pub struct LogLevel {
 #[derive(Serialize)]
 struct Done {}
 
-/// Serves on the calling thread until `stop` says so.
+/// Serves on the calling thread until `stop` becomes true.
 ///
 /// # Errors
-/// When the system does not take the socket.
+/// If the socket cannot be registered with the reactor.
 pub async fn serve(
     listener: UnixListener,
     access: ControlAccess,
-    operator: Arc<dyn Operator>,
+    commands: Arc<dyn ControlCommands>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = register(mio::net::UnixListener::from_std(listener))?;
-    let accepting = spawn_local(accept(listener, access, operator));
-    // A sender that is gone means the same.
+    let accepting = spawn_local(accept(listener, access, commands));
+    // An error means that the sender was dropped, which also stops the server.
     let _ = stop.wait_for(|&stop| stop).await;
     accepting.abort();
     Ok(())
@@ -128,20 +135,20 @@ pub async fn serve(
 async fn accept(
     listener: AsyncFd<mio::net::UnixListener>,
     access: ControlAccess,
-    operator: Arc<dyn Operator>,
+    commands: Arc<dyn ControlCommands>,
 ) {
     let open = Rc::new(Cell::new(0));
-    // An error here is the runtime's end.
+    // An error means that the runtime shuts down.
     while let Ok(mut ready) = listener.readable().await {
         match listener.get_ref().accept() {
             Ok((caller, _)) if open.get() < MAX_CONNECTIONS => {
-                // Who they are cannot be told of a connection that is gone already.
+                // The credentials of a connection that was closed already are unknown, so it is not admitted.
                 let admitted =
                     getsockopt(&caller, PeerCredentials).is_ok_and(|caller| access.admits(&caller));
-                let (open, operator) = (open.clone(), operator.clone());
+                let (open, commands) = (open.clone(), commands.clone());
                 open.set(open.get() + 1);
                 spawn_local(async move {
-                    connection(caller, admitted.then_some(&*operator)).await;
+                    serve_connection(caller, admitted.then_some(&*commands)).await;
                     open.set(open.get() - 1);
                 });
             }
@@ -152,34 +159,34 @@ async fn accept(
     }
 }
 
-/// One connection from its accept to its end; `None` for a caller who may not ask.
-async fn connection(caller: mio::net::UnixStream, operator: Option<&dyn Operator>) {
-    let pace = Rc::new(RequestTimer::new(PATIENCE, PATIENCE, InFlight::default()));
+/// Serves one connection until it ends. `commands` is `None` if the caller may not use the socket.
+async fn serve_connection(caller: mio::net::UnixStream, commands: Option<&dyn ControlCommands>) {
+    let timer = Rc::new(RequestTimer::new(TIMEOUT, TIMEOUT, InFlight::default()));
     let input = Rc::new(RefCell::new(vec![0; 4096].into()));
-    let stream = Stream::new(caller, input, pace.clone());
+    let stream = Stream::new(caller, input, timer.clone());
     let service = service_fn(async |request| {
-        let response = answer(operator, request).await;
-        pace.answered();
+        let response = handle_request(commands, request).await;
+        timer.response_ready();
         Ok::<_, Infallible>(response)
     });
     let mut serving = pin!(http1::Builder::new().serve_connection(stream, service));
-    let mut timer = None;
+    let mut sleep = None;
     poll_fn(|cx| match serving.as_mut().poll(cx) {
-        // What ends a connection is the caller's affair.
+        // Errors of a connection are not reported: the caller causes them.
         Poll::Ready(_) => Poll::Ready(()),
-        Poll::Pending => pace.poll_overdue(&mut timer, cx),
+        Poll::Pending => timer.poll_overdue(&mut sleep, cx),
     })
     .await;
 }
 
-async fn answer(
-    operator: Option<&dyn Operator>,
+async fn handle_request(
+    commands: Option<&dyn ControlCommands>,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let Some(operator) = operator else {
+    let Some(commands) = commands else {
         return refused(
             StatusCode::FORBIDDEN,
-            "only root, the daemon's user and the socket's group may ask here",
+            "access denied: only root, the tracker's user and the socket's group may use this socket",
         );
     };
     let (head, body) = request.into_parts();
@@ -187,24 +194,27 @@ async fn answer(
         "/status.json" => "GET",
         "/reload" | "/snapshot" => "POST",
         "/log-level" => "GET, PUT",
-        _ => return refused(StatusCode::NOT_FOUND, "nothing is here"),
+        _ => return refused(StatusCode::NOT_FOUND, "not found"),
     };
     match (&head.method, head.uri.path()) {
-        (&Method::GET, "/status.json") => json(StatusCode::OK, &operator.figures()),
-        (&Method::POST, "/reload") => done(operator.reload().map(|()| Done {})),
-        (&Method::POST, "/snapshot") => done(operator.snapshot()),
-        (&Method::GET, "/log-level") => json(StatusCode::OK, &operator.log_level()),
-        (&Method::PUT, "/log-level") => match Limited::new(body, MAX_BODY).collect().await {
+        (&Method::GET, "/status.json") => json(StatusCode::OK, &commands.status()),
+        (&Method::POST, "/reload") => done(commands.reload().map(|()| Done {})),
+        (&Method::POST, "/snapshot") => done(commands.snapshot()),
+        (&Method::GET, "/log-level") => json(StatusCode::OK, &commands.log_level()),
+        (&Method::PUT, "/log-level") => match Limited::new(body, MAX_BODY_LEN).collect().await {
             Ok(body) => {
                 let level = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-                done(operator.set_log_level(level.trim()))
+                done(commands.set_log_level(level.trim()))
             }
-            Err(_) => refused(StatusCode::BAD_REQUEST, "the level did not come whole"),
+            Err(_) => refused(
+                StatusCode::BAD_REQUEST,
+                "request body incomplete or too large",
+            ),
         },
         _ => {
             let mut response = refused(
                 StatusCode::METHOD_NOT_ALLOWED,
-                &format!("use {allowed} here"),
+                &format!("method not allowed, use {allowed}"),
             );
             let allowed = HeaderValue::from_static(allowed);
             response.headers_mut().insert(ALLOW, allowed);
@@ -220,13 +230,13 @@ fn done(result: Result<impl Serialize, Problem>) -> Response<Full<Bytes>> {
     }
 }
 
-fn refused(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
-    let faults = vec![why.to_owned()];
+fn refused(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
+    let faults = vec![reason.to_owned()];
     json(status, &Problem { faults })
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    let body = serde_json::to_vec(value).expect("none of these can fail to be written");
+    let body = serde_json::to_vec(value).expect("serializing these types cannot fail");
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response

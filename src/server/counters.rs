@@ -1,30 +1,32 @@
-//! What has happened so far, in numbers: each thing counted once, in one place.
+//! Counters of events since the start of the process. Each event is counted once, in one place.
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::counter::{Counter, Histogram};
-use crate::protocol::{http, udp};
-use crate::tracker::{Announce, Refusal};
+use crate::protocol::http::HttpOutcome;
+use crate::protocol::udp::{Silence, UdpOutcome};
+use crate::tracker::types::{Announce, Refusal};
 
-/// Describes each counter once: its meaning and its name, under which the log knows it as well.
+/// Defines each counter once, with its help text. The name of the field is also the counter's name in the log, in the
+/// status report and in the metrics.
 macro_rules! counters {
-    ($($(#[doc = $meaning:literal])* $name:ident,)+) => {
-        /// Since the start of the process.
+    ($($(#[doc = $help:literal])+ $name:ident,)+) => {
+        /// Counters of events since the start of the process, and the access log.
         #[derive(Default)]
         pub struct Counters {
-            $($(#[doc = $meaning])* pub $name: Counter,)+
-            /// How long requests took over HTTP: one in [`TIMED_ONE_IN`].
+            $($(#[doc = $help])+ pub $name: Counter,)+
+            /// Durations of HTTP announces and scrapes, without the network. Only some requests are measured, see
+            /// [`Self::measures_next_http_request`].
             pub http_request_duration: Histogram,
-            /// And over UDP: each batch of packets is one, of its mean.
+            /// Durations of UDP packets, without the network. Each batch of packets adds one duration: its mean per packet.
             pub udp_request_duration: Histogram,
-            access_log: OnceLock<AccessLog>,
+            access_log: Option<AccessLog>,
             log_access: AtomicBool,
         }
 
         impl Counters {
-            /// Every counter by name, in order.
+            /// Returns the names and values of all counters, in the order of their definition.
             pub fn all(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get())),+]
             }
@@ -33,71 +35,95 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Announces and scrapes that were answered.
+    /// Accepted announces over HTTP.
     http_announces,
+    /// Accepted announces over UDP.
     udp_announces,
+    /// Accepted scrapes over HTTP.
     http_scrapes,
+    /// Accepted scrapes over UDP.
     udp_scrapes,
-    /// Announces that were refused, by reason.
+    /// Announces refused because the torrent is not tracked.
     unknown_torrents,
+    /// Announces refused because the torrent is on a deny list.
     denied_torrents,
+    /// Announces refused because the tracker has reached its torrent limit.
     too_many_torrents,
+    /// Announces refused because the operator withdrew the torrent.
     withdrawn_torrents,
+    /// Announces and scrapes refused because the client's address is not allowed.
     denied_addresses,
+    /// Announces and scrapes refused because the client's network exceeds its rate limit.
     rate_limited,
-    /// Requests of the tracker's protocol that could not be read.
+    /// Malformed announces and scrapes.
     malformed,
-    /// Requests for other paths, or by other methods.
+    /// HTTP requests with another path or method than the tracker handles.
     unhandled_requests,
+    /// Accepted connections over TCP and Unix sockets.
     connections,
-    /// Connections closed unheard: too many in all, or from one network.
+    /// Connections closed before a request was read, because of a limit: in total or for the client's network.
     connections_over_limit,
-    /// Connections closed unheard: from a network that connects too often.
+    /// Connections closed before a request was read, because the client's network exceeds its connection rate limit.
     connections_rate_limited,
-    /// Connections closed unheard where only trusted proxies may come.
+    /// Connections closed before a request was read, because only trusted proxies may use the listener.
     untrusted_proxies,
-    /// Connections closed because they did not admit_connection as the PROXY protocol has it.
+    /// Connections closed because they did not start with a valid PROXY protocol header.
     invalid_proxy_headers,
-    /// Connections cut because a request, or its successor, took too long to come.
+    /// Connections closed because a request, a response or the next request took too long.
     connections_timed_out,
-    /// Times that the system had no descriptor or memory for a connection.
+    /// Failures to accept a connection, for lack of file descriptors or memory, or because of a network error.
     accept_errors,
+    /// Accepted connects over UDP.
     udp_connects,
-    /// Requests with a forged or old connection id, whether they were told or not.
+    /// Requests over UDP with a forged or expired connection id.
     udp_invalid_connection_ids,
-    /// Other packets that got silence: no request at all, or from no client's address.
+    /// Other UDP packets that got no response: not a request, or from an address that no client can have.
     udp_ignored,
-    /// Packets that came faster than they were read, by the kernel's count.
+    /// UDP packets dropped by the kernel because its receive buffer was full.
     udp_dropped_by_kernel,
-    /// Answers dropped since there was no room to send.
+    /// UDP responses dropped because the kernel's send buffer was full.
     udp_unsent,
-    /// Packets whose answer had no way back.
+    /// UDP packets whose response could not be sent to the client's address.
     udp_unanswerable,
-    /// Times that the system failed to receive.
+    /// Failures to receive UDP packets.
     udp_receive_errors,
 }
 
-/// Of so many announces over HTTP one is timed.
-const TIMED_ONE_IN: u64 = 16;
+/// One HTTP announce in this many is measured.
+const HTTP_MEASURE_INTERVAL: u64 = 16;
 
-/// Writes a line for an announce somewhere; called by the workers, so it must not wait.
-pub type AccessLog = Box<dyn Fn(&Seen<'_>) + Send + Sync>;
+/// Writes one entry of the access log. Workers call it, so it must not block.
+pub type AccessLog = Box<dyn Fn(&AccessLogEntry<'_>) + Send + Sync>;
 
-/// One announce, answered or refused, as an access log has it.
-pub struct Seen<'a> {
+/// One announce, accepted or refused, or one refused scrape.
+pub struct AccessLogEntry<'a> {
+    /// `http` or `udp`.
     pub protocol: &'static str,
     pub from: IpAddr,
-    /// What was announced, or why it was refused.
+    /// The announce, or the reason why the request was refused.
     pub announce: Result<&'a Announce, &'a Refusal>,
 }
 
 impl Counters {
-    /// Answered announces, whatever they came over.
+    /// Creates counters with an access log, which is off until [`Self::log_access`] turns it on.
+    pub fn new(access_log: AccessLog) -> Self {
+        Self {
+            access_log: Some(access_log),
+            ..Self::default()
+        }
+    }
+
+    /// Turns the access log on or off.
+    pub fn log_access(&self, on: bool) {
+        self.log_access.store(on, Ordering::Relaxed);
+    }
+
+    /// Returns the number of accepted announces over both protocols.
     pub fn announces(&self) -> u64 {
         self.http_announces.get() + self.udp_announces.get()
     }
 
-    /// Announces and scrapes that were refused or could not be read.
+    /// Returns the number of announces and scrapes that were refused or malformed.
     pub fn refusals(&self) -> u64 {
         let refusals = [
             &self.unknown_torrents,
@@ -111,53 +137,44 @@ impl Counters {
         refusals.into_iter().map(Counter::get).sum()
     }
 
-    /// Whether the next announce over HTTP is to be timed: to read the clock costs something too.
-    pub fn times_http(&self) -> bool {
-        self.http_announces.get() % TIMED_ONE_IN == 0
+    /// Returns whether to measure the duration of the next HTTP announce or scrape. Measuring all would be too costly, because
+    /// it reads the clock.
+    pub fn measures_next_http_request(&self) -> bool {
+        self.http_announces.get() % HTTP_MEASURE_INTERVAL == 0
     }
 
-    /// Where announces are told of, once they are: said once, at the start.
-    pub fn set_access_log(&self, log: AccessLog) {
-        // A second one would be a fault of the caller, and changes nothing.
-        let _ = self.access_log.set(log);
-    }
-
-    /// Whether each announce is told of.
-    pub fn log_access(&self, whether: bool) {
-        self.log_access.store(whether, Ordering::Relaxed);
-    }
-
-    /// `from` is `None` where a proxy did not tell whom it asks for.
-    pub fn count_http(&self, from: Option<IpAddr>, outcome: &http::Outcome) {
+    /// Counts and logs an HTTP announce or scrape. `from` is `None` if a proxy did not report the client's address.
+    pub fn count_http(&self, from: Option<IpAddr>, outcome: &HttpOutcome) {
         match outcome {
-            http::Outcome::Announced(announce, _) => {
+            HttpOutcome::Announced(announce, _) => {
                 self.http_announces.add_one();
-                self.tell("http", from, Ok(announce));
+                self.write_access_log("http", from, Ok(announce));
             }
-            http::Outcome::Scraped => self.http_scrapes.add_one(),
-            http::Outcome::Refused(refusal) => self.refused("http", from, refusal),
-            http::Outcome::Invalid(_) => self.malformed.add_one(),
+            HttpOutcome::Scraped => self.http_scrapes.add_one(),
+            HttpOutcome::Refused(refusal) => self.count_refusal("http", from, refusal),
+            HttpOutcome::Invalid(_) => self.malformed.add_one(),
         }
     }
 
-    pub fn count_udp(&self, from: IpAddr, outcome: &udp::Outcome) {
+    /// Counts and logs a UDP packet.
+    pub fn count_udp(&self, from: IpAddr, outcome: &UdpOutcome) {
         match outcome {
-            udp::Outcome::Connected => self.udp_connects.add_one(),
-            udp::Outcome::Announced(announce, _) => {
+            UdpOutcome::Connected => self.udp_connects.add_one(),
+            UdpOutcome::Announced(announce, _) => {
                 self.udp_announces.add_one();
-                self.tell("udp", Some(from), Ok(announce));
+                self.write_access_log("udp", Some(from), Ok(announce));
             }
-            udp::Outcome::Scraped => self.udp_scrapes.add_one(),
-            udp::Outcome::Refused(refusal) => self.refused("udp", Some(from), refusal),
-            udp::Outcome::Invalid(_) => self.malformed.add_one(),
-            udp::Outcome::BadId | udp::Outcome::Silent(udp::Silence::BadId) => {
+            UdpOutcome::Scraped => self.udp_scrapes.add_one(),
+            UdpOutcome::Refused(refusal) => self.count_refusal("udp", Some(from), refusal),
+            UdpOutcome::Invalid(_) => self.malformed.add_one(),
+            UdpOutcome::InvalidConnectionId | UdpOutcome::Silent(Silence::InvalidConnectionId) => {
                 self.udp_invalid_connection_ids.add_one();
             }
-            udp::Outcome::Silent(_) => self.udp_ignored.add_one(),
+            UdpOutcome::Silent(_) => self.udp_ignored.add_one(),
         }
     }
 
-    fn refused(&self, protocol: &'static str, from: Option<IpAddr>, refusal: &Refusal) {
+    fn count_refusal(&self, protocol: &'static str, from: Option<IpAddr>, refusal: &Refusal) {
         let counter = match refusal {
             Refusal::UnknownTorrent => &self.unknown_torrents,
             Refusal::DeniedTorrent => &self.denied_torrents,
@@ -167,10 +184,10 @@ impl Counters {
             Refusal::TooOften { .. } => &self.rate_limited,
         };
         counter.add_one();
-        self.tell(protocol, from, Err(refusal));
+        self.write_access_log(protocol, from, Err(refusal));
     }
 
-    fn tell(
+    fn write_access_log(
         &self,
         protocol: &'static str,
         from: Option<IpAddr>,
@@ -179,8 +196,8 @@ impl Counters {
         if !self.log_access.load(Ordering::Relaxed) {
             return;
         }
-        if let (Some(log), Some(from)) = (self.access_log.get(), from) {
-            log(&Seen {
+        if let (Some(write), Some(from)) = (&self.access_log, from) {
+            write(&AccessLogEntry {
                 protocol,
                 from,
                 announce,

@@ -1,4 +1,4 @@
-//! Sockets: read, respond, write, count.
+//! Network servers for HTTP, UDP and the control socket: receive requests, respond and count.
 #![forbid(unsafe_code)]
 
 pub mod control;
@@ -13,11 +13,11 @@ use crate::cluster::queue::UpdateQueue;
 use crate::server::counters::Counters;
 use crate::tracker::Tracker;
 
-/// What the HTTP and UDP servers share. Built before either of them, and never changed.
+/// State that the HTTP and UDP servers share. It is created before both and never replaced.
 pub struct Shared {
     pub tracker: Arc<Tracker>,
     pub clock: Clock,
     pub counters: Arc<Counters>,
-    /// Receives what announces change, for the other trackers of a cluster; `None` without a cluster.
+    /// Receives the changes of announces, for the other trackers of the cluster. `None` without a cluster.
     pub updates: Option<Arc<UpdateQueue>>,
 }

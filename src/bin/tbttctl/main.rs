@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{FromArgMatches, ValueEnum};
-use tbtt::server::control::{LogLevel, Saved};
+use tbtt::server::control::{LogLevel, SnapshotSummary};
 use tbtt::status::report::StatusReport;
 
 use arguments::{Arguments, Command, Level};
@@ -103,8 +103,8 @@ fn run(socket: &Path, command: &Command) -> Result<Exit, Error> {
             print("reloaded\n");
         }
         Command::Snapshot => {
-            let saved: Saved =
-                client::parse_json(&client::send(socket, ControlRequest::Post("/snapshot"))?)?;
+            let saved: SnapshotSummary =
+                client::read(&client::ask(socket, Ask::Post("/snapshot"))?)?;
             let (torrents, peers) = (count(saved.torrents, "torrent"), count(saved.peers, "peer"));
             let size = text::size(saved.bytes);
             print(&format!("saved {peers} of {torrents}, {size}\n"));

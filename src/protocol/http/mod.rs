@@ -1,4 +1,4 @@
-//! HTTP announce and scrape: a query string in, bencode out (BEP 3, 7, 21, 23, 24, 31, 48).
+//! HTTP announces and scrapes: takes a query string and writes a bencoded response (BEP 3, 7, 21, 23, 24, 31, 48).
 
 pub mod request;
 mod response;
@@ -8,48 +8,50 @@ use std::net::IpAddr;
 use crate::protocol::http::request::{
     Action, AnnounceRequest, InvalidRequest, pairs, twenty_bytes,
 };
-use crate::protocol::http::response::{write_answer, write_failure, write_scraped};
+use crate::protocol::http::response::{write_answer, write_failure, write_scrape_entry};
 use crate::tracker::Tracker;
 use crate::tracker::access::Networks;
 use crate::tracker::types::{Announce, AnnounceEffect, InfoHash, Refusal, Time};
 
-/// The longest query that is read; a scrape of the 74 torrents that fit one UDP packet has 5,400 bytes.
-const QUERY_MAX: usize = 8192;
+/// Maximum length of a query in bytes. A scrape of 74 torrents, the number that fits one UDP packet, has 5,400 bytes.
+const MAX_QUERY_LEN: usize = 8192;
 
-/// What the operator decides about requests.
+/// The operator's settings for announces and scrapes over HTTP.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whose word is taken for where a peer is (`ip`, `ipv4`, `ipv6`): the operator's own seeds. Anyone else could have the
-    /// world connect to a victim.
-    pub believed: Networks,
-    /// The most torrents that one scrape tells of; what comes after is passed over.
+    /// Networks whose `ip`, `ipv4` and `ipv6` parameters are honored: the operator's own seeders. Any other client could
+    /// use the parameters to direct the connections of all peers at a victim.
+    pub trust_ip_params_from: Networks,
+    /// Maximum number of torrents in the response to one scrape. Further torrents of the request are ignored.
     pub max_scrape: usize,
-    /// Answer a scrape that names no torrent with all of them.
+    /// Whether a scrape without an info-hash returns all torrents. If not, such a scrape fails.
     pub full_scrape: bool,
 }
 
-/// What was made of a request, for the server to count.
+/// The result of a request, for the server to count.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum HttpOutcome {
     Announced(Announce, AnnounceEffect),
     Scraped,
     Refused(Refusal),
     Invalid(InvalidRequest),
 }
 
-/// Where the answer is written. Kept from one request to the next, so that answering allocates nothing.
+/// Buffers for a response. A worker keeps them from one request to the next, so that a response needs no allocation.
 #[derive(Default)]
-pub struct Reply {
-    /// One bencoded dictionary.
+pub struct ResponseBuffer {
+    /// The response: one bencoded dictionary.
     pub body: Vec<u8>,
-    /// Compact endpoints, before they are written.
+    /// Compact endpoints from the tracker, before they are written to the body.
     peers: Vec<u8>,
-    /// What a scrape asks for.
+    /// Info-hashes of a scrape.
     hashes: Vec<InfoHash>,
 }
 
-/// Answers one request from `from`, `None` where a proxy did not say: `reply.body` is what goes back, with HTTP status 200
-/// whatever the outcome, as clients read no other's body.
+/// Responds to one request from `from`, which is `None` if a proxy did not report the client's address.
+///
+/// Writes the response to `buffer.body`. The HTTP status is 200 for every outcome, because clients ignore the body of a
+/// response with another status.
 pub fn respond(
     tracker: &Tracker,
     settings: &Settings,
@@ -57,22 +59,22 @@ pub fn respond(
     from: Option<IpAddr>,
     action: Action,
     query: &[u8],
-    reply: &mut Reply,
-) -> Outcome {
-    reply.body.clear();
+    buffer: &mut ResponseBuffer,
+) -> HttpOutcome {
+    buffer.body.clear();
     let result = match (from, action) {
-        _ if query.len() > QUERY_MAX => Err(InvalidRequest::QueryTooLong),
+        _ if query.len() > MAX_QUERY_LEN => Err(InvalidRequest::QueryTooLong),
         (None, _) => Err(InvalidRequest::AddressUnknown),
         (Some(from), Action::Announce) => {
-            announce(tracker, settings, now, from.to_canonical(), query, reply)
+            announce(tracker, settings, now, from.to_canonical(), query, buffer)
         }
         (Some(from), Action::Scrape) => {
-            scrape(tracker, settings, now, from.to_canonical(), query, reply)
+            scrape(tracker, settings, now, from.to_canonical(), query, buffer)
         }
     };
-    result.unwrap_or_else(|malformed| {
-        write_failure(&mut reply.body, malformed.reason(), None);
-        Outcome::Invalid(malformed)
+    result.unwrap_or_else(|invalid| {
+        write_failure(&mut buffer.body, invalid.reason(), None);
+        HttpOutcome::Invalid(invalid)
     })
 }
 
@@ -82,25 +84,26 @@ fn announce(
     now: Time,
     from: IpAddr,
     query: &[u8],
-    reply: &mut Reply,
-) -> Result<Outcome, InvalidRequest> {
-    let request = AnnounceRequest::parse(query, from, settings.believed.contains(from))?;
-    reply.peers.clear();
+    buffer: &mut ResponseBuffer,
+) -> Result<HttpOutcome, InvalidRequest> {
+    let trust_ip_params = settings.trust_ip_params_from.contains(from);
+    let request = AnnounceRequest::parse(query, from, trust_ip_params)?;
+    buffer.peers.clear();
     Ok(
-        match tracker.announce(now, &request.announce, &mut reply.peers) {
+        match tracker.announce(now, &request.announce, &mut buffer.peers) {
             Ok(answer) => {
                 write_answer(
-                    &mut reply.body,
+                    &mut buffer.body,
                     request.announce.address,
                     &answer,
-                    &reply.peers,
+                    &buffer.peers,
                     request.compact,
                 );
-                Outcome::Announced(request.announce, AnnounceEffect::of(&answer))
+                HttpOutcome::Announced(request.announce, AnnounceEffect::of(&answer))
             }
             Err(refusal) => {
-                write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
-                Outcome::Refused(refusal)
+                write_failure(&mut buffer.body, refusal.reason(), Some(&refusal));
+                HttpOutcome::Refused(refusal)
             }
         },
     )
@@ -112,32 +115,32 @@ fn scrape(
     now: Time,
     from: IpAddr,
     query: &[u8],
-    reply: &mut Reply,
-) -> Result<Outcome, InvalidRequest> {
+    buffer: &mut ResponseBuffer,
+) -> Result<HttpOutcome, InvalidRequest> {
     let scrape = match tracker.admit_scrape(now, from) {
         Ok(scrape) => scrape,
         Err(refusal) => {
-            write_failure(&mut reply.body, refusal.reason(), Some(&refusal));
-            return Ok(Outcome::Refused(refusal));
+            write_failure(&mut buffer.body, refusal.reason(), Some(&refusal));
+            return Ok(HttpOutcome::Refused(refusal));
         }
     };
-    reply.hashes.clear();
+    buffer.hashes.clear();
     for (_, value) in pairs(query)
         .filter(|(key, _)| *key == b"info_hash")
         .take(settings.max_scrape)
     {
-        reply.hashes.push(InfoHash(
+        buffer.hashes.push(InfoHash(
             twenty_bytes(value).ok_or(InvalidRequest::InfoHashWrong)?,
         ));
     }
-    let out = &mut reply.body;
+    let out = &mut buffer.body;
     out.extend_from_slice(b"d5:filesd");
-    if !reply.hashes.is_empty() {
-        reply.hashes.sort_unstable();
-        reply.hashes.dedup();
-        for info_hash in &reply.hashes {
+    if !buffer.hashes.is_empty() {
+        buffer.hashes.sort_unstable();
+        buffer.hashes.dedup();
+        for info_hash in &buffer.hashes {
             if let Some(entry) = scrape.counts(info_hash) {
-                write_scraped(out, info_hash, &entry);
+                write_scrape_entry(out, info_hash, &entry);
             }
         }
     } else if settings.full_scrape {
@@ -145,13 +148,13 @@ fn scrape(
         tracker.for_each_torrent(|info_hash, entry| all.push((*info_hash, entry)));
         all.sort_unstable_by_key(|(info_hash, _)| *info_hash);
         all.iter()
-            .for_each(|(info_hash, entry)| write_scraped(out, info_hash, entry));
+            .for_each(|(info_hash, entry)| write_scrape_entry(out, info_hash, entry));
     } else {
         out.clear();
-        return Err(InvalidRequest::FullScrape);
+        return Err(InvalidRequest::ScrapeWithoutInfoHash);
     }
     out.extend_from_slice(b"ee");
-    Ok(Outcome::Scraped)
+    Ok(HttpOutcome::Scraped)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! HTTP requests: which path is asked for, and the query of an announce.
+//! HTTP requests: parses the path, and the query of an announce.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -6,14 +6,14 @@ use std::num::NonZeroU16;
 use crate::bytes::hex_digit;
 use crate::tracker::types::{Announce, Event, InfoHash, Key, PeerId};
 
-/// What a request's path asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     Announce,
     Scrape,
 }
 
-/// Which paths are served: announce's, and scrape's as derived from it (BEP 48).
+/// The paths of announces and scrapes. The scrape path is derived from the announce path (BEP 48).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Paths {
     announce: String,
@@ -21,7 +21,8 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// `None` unless the path starts with `/` and its last segment with `announce`.
+    /// Derives the scrape path by replacing `announce` in the last segment. Returns `None` unless the path starts with `/`
+    /// and its last segment starts with `announce`.
     pub fn new(announce: &str) -> Option<Self> {
         let (folder, name) = announce.rsplit_once('/')?;
         let suffix = name.strip_prefix("announce")?;
@@ -32,7 +33,7 @@ impl Paths {
         })
     }
 
-    /// A slash at the end changes nothing.
+    /// Returns the kind of request for a path, or `None` for any other path. One slash at the end is ignored.
     pub fn action(&self, path: &str) -> Option<Action> {
         let path = path.strip_suffix('/').unwrap_or(path);
         if path == self.announce {
@@ -49,7 +50,7 @@ impl Paths {
     }
 }
 
-/// Why a request could not be read. The client is told, as an answer of its protocol.
+/// The reason why a request is not valid. The client receives the reason as a failure in HTTP status 200.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InvalidRequest {
     QueryTooLong,
@@ -58,12 +59,12 @@ pub enum InvalidRequest {
     PeerIdMissing,
     PeerIdWrong,
     PortWrong,
-    FullScrape,
+    ScrapeWithoutInfoHash,
     AddressUnknown,
 }
 
 impl InvalidRequest {
-    /// What the client's user reads.
+    /// Returns the text that the client shows to its user.
     pub fn reason(self) -> &'static str {
         match self {
             Self::QueryTooLong => "the query is longer than 8192 bytes",
@@ -72,27 +73,32 @@ impl InvalidRequest {
             Self::PeerIdMissing => "peer_id is missing",
             Self::PeerIdWrong => "peer_id is not 20 percent-encoded bytes",
             Self::PortWrong => "port is missing or not a number from 1 to 65535",
-            Self::AddressUnknown => "the proxy in front of the tracker did not tell your address",
-            Self::FullScrape => "a scrape needs an info_hash",
+            Self::AddressUnknown => "the proxy in front of the tracker did not report your address",
+            Self::ScrapeWithoutInfoHash => "a scrape needs an info_hash",
         }
     }
 }
 
-/// An announce and how its answer is to look.
+/// An announce, and the format of its response.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct AnnounceRequest {
     pub(super) announce: Announce,
-    /// Peers as one string (BEP 23); if not, as a list of dictionaries.
+    /// Whether peers are written as one string (BEP 23) or as a list of dictionaries (BEP 3).
     pub(super) compact: bool,
 }
 
 impl AnnounceRequest {
-    /// Takes the first of each key. What a client may leave out and what it garbles counts as not sent; but for these
-    /// three, without which there is nothing to track. The client's word for its address is taken if it is `believed`.
+    /// Parses the query of an announce from `from`. If a key is repeated, the first value is used.
+    ///
+    /// An optional key with a malformed value counts as missing. The address parameters are read only if
+    /// `trust_ip_params` is true.
+    ///
+    /// # Errors
+    /// If `info_hash`, `peer_id` or `port` is missing or malformed.
     pub(super) fn parse(
         query: &[u8],
         from: IpAddr,
-        believed: bool,
+        trust_ip_params: bool,
     ) -> Result<Self, InvalidRequest> {
         let [
             mut info_hash,
@@ -115,9 +121,9 @@ impl AnnounceRequest {
                 b"numwant" => &mut numwant,
                 b"key" => &mut key,
                 b"compact" => &mut compact,
-                b"ip" if believed => &mut ip,
-                b"ipv4" if believed => &mut ipv4,
-                b"ipv6" if believed => &mut ipv6,
+                b"ip" if trust_ip_params => &mut ip,
+                b"ipv4" if trust_ip_params => &mut ipv4,
+                b"ipv6" if trust_ip_params => &mut ipv6,
                 _ => continue,
             };
             field.get_or_insert(value);
@@ -130,13 +136,14 @@ impl AnnounceRequest {
             .and_then(decimal)
             .and_then(|port| u16::try_from(port).ok())
             .and_then(NonZeroU16::new);
-        // Clients add their address of the other family to each announce (BEP 7), and announce over that as well.
-        let told = ip.or(if from.is_ipv4() { ipv4 } else { ipv6 });
+        // Clients add their address of the other family to each announce (BEP 7), but also announce over that family. So
+        // of `ipv4` and `ipv6` only the parameter of the connection's own family counts.
+        let given = ip.or(if from.is_ipv4() { ipv4 } else { ipv6 });
         let announce = Announce {
             info_hash: InfoHash(info_hash),
             peer_id: PeerId(peer_id),
             key: key.and_then(parse_key),
-            address: told.and_then(parse_address).unwrap_or(from),
+            address: given.and_then(parse_address).unwrap_or(from),
             port: port.ok_or(InvalidRequest::PortWrong)?,
             event: event.map_or(Event::None, parse_event),
             complete: left.and_then(decimal) == Some(0),
@@ -149,7 +156,7 @@ impl AnnounceRequest {
     }
 }
 
-/// The `name=value` pairs of a query; a name alone has an empty value.
+/// Returns the `name=value` pairs of a query. A name without `=` has an empty value.
 pub(super) fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query
         .split(|&byte| byte == b'&')
@@ -159,7 +166,7 @@ pub(super) fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
-/// Exactly 20 bytes after one percent-decoding. A `+` is a `+`: in these keys no client means a space by it.
+/// Percent-decodes exactly 20 bytes. A `+` stays a `+`: no client means a space by it in these keys.
 pub(super) fn twenty_bytes(value: &[u8]) -> Option<[u8; 20]> {
     let mut bytes = [0; 20];
     let mut rest = value;
@@ -173,7 +180,7 @@ pub(super) fn twenty_bytes(value: &[u8]) -> Option<[u8; 20]> {
     rest.is_empty().then_some(bytes)
 }
 
-/// An address, or an endpoint of which the address is taken (BEP 7).
+/// Parses an address, or an endpoint and returns its address (BEP 7). Returns `None` if no peer can have the address.
 fn parse_address(value: &[u8]) -> Option<IpAddr> {
     let mut text = Vec::with_capacity(value.len());
     let mut rest = value;
@@ -195,7 +202,7 @@ fn parse_address(value: &[u8]) -> Option<IpAddr> {
         .filter(|address| !address.is_unspecified() && !address.is_multicast())
 }
 
-/// Digits alone, of at most a `u64`.
+/// Parses a `u64` that consists of digits only.
 fn decimal(value: &[u8]) -> Option<u64> {
     let digits = (!value.is_empty()).then_some(value)?;
     digits.iter().try_fold(0_u64, |number, digit| {
@@ -204,7 +211,8 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Digits alone, however many: more than there is to give is all there is. Negative numbers leave it to the tracker.
+/// Parses a number of peers that consists of digits only. A number over `u32::MAX` counts as `u32::MAX`, which is more than
+/// any response holds. A negative number counts as missing: the tracker chooses.
 fn parse_numwant(value: &[u8]) -> Option<u32> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -226,7 +234,8 @@ fn parse_event(value: &[u8]) -> Event {
     }
 }
 
-/// Clients write the key that they send over UDP as 32 bits in up to 8 hex digits here; any other text is folded to 32 bits.
+/// Parses a client's key. Over UDP a key is a 32-bit number, which clients write as up to 8 hex digits over HTTP. Other text
+/// is hashed to 32 bits.
 fn parse_key(value: &[u8]) -> Option<Key> {
     let hex = (value.len() <= 8)
         .then(|| {
@@ -235,12 +244,12 @@ fn parse_key(value: &[u8]) -> Option<Key> {
             })
         })
         .flatten();
-    // FNV-1a: the key is hashed with a secret before it is used.
-    let folded = || {
+    // FNV-1a is enough, because the tracker hashes the key with a secret before use.
+    let hashed = || {
         value.iter().fold(0x811c_9dc5, |key: u32, &byte| {
             (key ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         })
     };
-    let key = hex.unwrap_or_else(folded);
+    let key = hex.unwrap_or_else(hashed);
     (key != 0 && !value.is_empty()).then_some(Key(key))
 }

@@ -1,10 +1,11 @@
-//! HTTP responses: one bencoded dictionary each.
+//! HTTP responses: writes each as one bencoded dictionary.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::tracker::types::{Answer, InfoHash, Refusal, Retry, ScrapeEntry};
 
-/// Keys in bencode's order; `peers` always, as some clients fail without it.
+/// Writes the response to an announce. The keys are sorted, as bencode requires. `peers` is always present, because some
+/// clients fail without it.
 pub(super) fn write_answer(
     out: &mut Vec<u8>,
     from: IpAddr,
@@ -43,7 +44,7 @@ pub(super) fn write_answer(
     out.push(b'e');
 }
 
-/// The peers as BEP 3 has them, without ids, which a tracker need not know.
+/// Writes the peers as a list of dictionaries (BEP 3). The dictionaries have no peer ids, because the tracker stores none.
 fn write_dictionaries(out: &mut Vec<u8>, from: IpAddr, peers: &[u8]) {
     out.push(b'l');
     let address_len = if from.is_ipv4() { 4 } else { 16 };
@@ -65,7 +66,8 @@ fn write_dictionaries(out: &mut Vec<u8>, from: IpAddr, peers: &[u8]) {
     out.push(b'e');
 }
 
-pub(super) fn write_scraped(out: &mut Vec<u8>, info_hash: &InfoHash, entry: &ScrapeEntry) {
+/// Writes the info-hash and the counts of one torrent in a scrape.
+pub(super) fn write_scrape_entry(out: &mut Vec<u8>, info_hash: &InfoHash, entry: &ScrapeEntry) {
     write_bytes(out, &info_hash.0);
     out.extend_from_slice(b"d8:completei");
     write_decimal(out, entry.complete);
@@ -78,7 +80,8 @@ pub(super) fn write_scraped(out: &mut Vec<u8>, info_hash: &InfoHash, entry: &Scr
     out.extend_from_slice(b"ee");
 }
 
-/// A refusal tells when to come again twice: few clients know `retry in` (BEP 31), more of them honour `interval`.
+/// Writes a failure. A refusal has the time until the next attempt twice: few clients know `retry in` (BEP 31), more of them
+/// honor `interval`.
 pub(super) fn write_failure(out: &mut Vec<u8>, reason: &str, refusal: Option<&Refusal>) {
     out.extend_from_slice(b"d14:failure reason");
     write_bytes(out, reason.as_bytes());

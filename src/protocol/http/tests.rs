@@ -25,40 +25,40 @@ fn tracker(open: bool) -> Tracker {
     Tracker::new(settings, 1)
 }
 
-/// Asks, and holds the answer against what serde_bencode makes of it: equal bytes mean sorted keys, each there once, and
-/// nothing behind.
-fn ask(
+/// Sends a request, and checks that serde_bencode encodes the parsed response to the same bytes. So the keys are sorted,
+/// none is repeated, and nothing follows the dictionary.
+fn request(
     tracker: &Tracker,
     from: impl Into<Option<IpAddr>>,
     action: Action,
     query: &[u8],
-) -> (Outcome, HashMap<Vec<u8>, Value>) {
+) -> (HttpOutcome, HashMap<Vec<u8>, Value>) {
     let settings = Settings {
-        believed: Networks::default(),
+        trust_ip_params_from: Networks::default(),
         max_scrape: 74,
         full_scrape: false,
     };
-    ask_with(tracker, &settings, from.into(), action, query)
+    request_with(tracker, &settings, from.into(), action, query)
 }
 
-fn ask_with(
+fn request_with(
     tracker: &Tracker,
     settings: &Settings,
     from: Option<IpAddr>,
     action: Action,
     query: &[u8],
-) -> (Outcome, HashMap<Vec<u8>, Value>) {
-    // What was there before must not matter.
-    let mut reply = Reply {
+) -> (HttpOutcome, HashMap<Vec<u8>, Value>) {
+    // Contents of an earlier response must not matter.
+    let mut buffer = ResponseBuffer {
         body: b"stale".to_vec(),
         peers: b"stale".to_vec(),
         hashes: vec![InfoHash([0; 20])],
     };
-    let outcome = respond(tracker, settings, Time(0), from, action, query, &mut reply);
-    (outcome, read(&reply.body))
+    let outcome = respond(tracker, settings, Time(0), from, action, query, &mut buffer);
+    (outcome, parse_dictionary(&buffer.body))
 }
 
-fn read(body: &[u8]) -> HashMap<Vec<u8>, Value> {
+fn parse_dictionary(body: &[u8]) -> HashMap<Vec<u8>, Value> {
     let shown = body.escape_ascii();
     match serde_bencode::from_bytes(body) {
         Ok(Value::Dict(dictionary)) => {
@@ -87,13 +87,13 @@ fn parse(query: &str) -> Result<AnnounceRequest, InvalidRequest> {
     AnnounceRequest::parse(query.as_bytes(), V4, false)
 }
 
-/// What is read from a query that has all that it needs, and this.
+/// Parses a query with all required keys and `extra`.
 fn parsed(extra: &str) -> AnnounceRequest {
     parse(&format!("{HASH_AND_ID}&port=6881&{extra}")).unwrap()
 }
 
 #[test]
-fn paths_are_announces_and_the_scrape_derived_from_it() {
+fn derives_scrape_path_from_announce_path() {
     for (announce, scrape) in [
         ("/announce", "/scrape"),
         ("/announce.php", "/scrape.php"),
@@ -128,7 +128,7 @@ fn paths_are_announces_and_the_scrape_derived_from_it() {
 }
 
 #[test]
-fn an_announce_as_clients_send_it() {
+fn parses_announce_of_a_typical_client() {
     let query = "info_hash=%61bcdefghijklmnopqr%73%74&peer_id=-XX0001-%00%fF%2b+%7e~-_.!*(&port=51413&uploaded=1\
                      &downloaded=2&left=0&event=completed&numwant=80&key=DEADbeef&compact=1&supportcrypto=1";
     let expected = Announce {
@@ -151,7 +151,7 @@ fn an_announce_as_clients_send_it() {
 }
 
 #[test]
-fn an_announce_that_says_no_more_than_it_must() {
+fn parses_announce_without_optional_keys() {
     let AnnounceRequest { announce, compact } = parse(&format!("{HASH_AND_ID}&port=1")).unwrap();
     assert!(compact);
     assert_eq!(announce.event, Event::None);
@@ -160,7 +160,7 @@ fn an_announce_that_says_no_more_than_it_must() {
 }
 
 #[test]
-fn binary_keys_are_20_bytes_after_one_decoding() {
+fn decodes_exactly_20_bytes_once() {
     assert_eq!(twenty_bytes(HASH), Some(*HASH));
     assert_eq!(twenty_bytes(&b"%aB".repeat(20)), Some([0xab; 20]));
     assert_eq!(twenty_bytes(&b"%00".repeat(20)), Some([0; 20]));
@@ -189,7 +189,7 @@ fn binary_keys_are_20_bytes_after_one_decoding() {
 }
 
 #[test]
-fn what_an_announce_cannot_do_without() {
+fn rejects_announce_without_required_keys() {
     let query =
         |info_hash, peer_id, port| parse(&format!("{info_hash}&{peer_id}&{port}")).map(|_| ());
     let (hash, id, port) = (
@@ -238,12 +238,12 @@ fn what_an_announce_cannot_do_without() {
     assert_eq!(
         parse(&format!("port=0&{hash}&{id}&port=1&info_hash=x")),
         Err(InvalidRequest::PortWrong),
-        "the first of each key"
+        "the first value of each key counts"
     );
 }
 
 #[test]
-fn only_a_left_of_0_makes_a_seeder() {
+fn left_of_0_makes_a_seeder() {
     for seeder in ["left=0", "left=000", "left=0&left=1"] {
         assert!(parsed(seeder).announce.complete, "{seeder}");
     }
@@ -271,8 +271,8 @@ fn only_a_left_of_0_makes_a_seeder() {
 }
 
 #[test]
-fn events() {
-    for (event, meant) in [
+fn parses_events() {
+    for (event, expected) in [
         ("event=started", Event::Started),
         ("event=completed", Event::Completed),
         ("event=stopped", Event::Stopped),
@@ -286,13 +286,13 @@ fn events() {
         ("event=stoppe", Event::None),
         ("event=stoppedd", Event::None),
     ] {
-        assert_eq!(parsed(event).announce.event, meant, "{event}");
+        assert_eq!(parsed(event).announce.event, expected, "{event}");
     }
 }
 
 #[test]
-fn numwant() {
-    for (numwant, meant) in [
+fn parses_numwant() {
+    for (numwant, expected) in [
         ("", None),
         ("numwant=", None),
         ("numwant=-1", None),
@@ -308,28 +308,28 @@ fn numwant() {
         ("numwant=99999999999999999999999999", Some(u32::MAX)),
         ("numwant=1&numwant=2", Some(1)),
     ] {
-        assert_eq!(parsed(numwant).announce.numwant, meant, "{numwant}");
+        assert_eq!(parsed(numwant).announce.numwant, expected, "{numwant}");
     }
 }
 
 #[test]
-fn a_key_is_32_bits_however_it_is_written() {
+fn parses_any_key_to_32_bits() {
     let key = |key: &str| parsed(&format!("key={key}")).announce.key;
     assert_eq!(key("deadBEEF"), Some(Key(0xdead_beef)));
     assert_eq!(key("1"), Some(Key(1)));
     assert_eq!(key("00000001"), Some(Key(1)));
     assert_eq!(key("ffffffff"), Some(Key(u32::MAX)));
     assert_eq!(key(""), None);
-    assert_eq!(key("0"), None, "0 over UDP stands for none");
+    assert_eq!(key("0"), None, "over UDP, 0 stands for no key");
     assert_eq!(key("00000000"), None);
-    let folded = ["0deadbeef", "deadbeeg", "-1", "%61", "secret", "+"].map(key);
-    for (i, key) in folded.iter().enumerate() {
-        assert!(key.is_some() && !folded[..i].contains(key), "{folded:?}");
+    let hashed = ["0deadbeef", "deadbeeg", "-1", "%61", "secret", "+"].map(key);
+    for (i, key) in hashed.iter().enumerate() {
+        assert!(key.is_some() && !hashed[..i].contains(key), "{hashed:?}");
     }
 }
 
 #[test]
-fn only_compact_0_is_not_compact() {
+fn compact_is_default_unless_0() {
     for compact in [
         "",
         "compact",
@@ -347,7 +347,7 @@ fn only_compact_0_is_not_compact() {
 }
 
 #[test]
-fn a_query_is_read_in_any_order_and_with_anything_between() {
+fn accepts_keys_in_any_order_and_unknown_keys() {
     let plain = parse(&format!("{HASH_AND_ID}&port=1&left=0")).unwrap();
     for query in [
         format!("left=0&port=1&{HASH_AND_ID}"),
@@ -361,19 +361,19 @@ fn a_query_is_read_in_any_order_and_with_anything_between() {
 }
 
 #[test]
-fn a_query_of_8192_bytes_is_the_longest() {
+fn rejects_query_over_8192_bytes() {
     let tracker = tracker(true);
     for action in [Action::Announce, Action::Scrape] {
         let mut query = format!("{HASH_AND_ID}&port=1&pad=");
         query += &"x".repeat(8192 - query.len());
-        let (outcome, _) = ask(&tracker, V4, action, query.as_bytes());
+        let (outcome, _) = request(&tracker, V4, action, query.as_bytes());
         assert!(
-            matches!(outcome, Outcome::Announced(..) | Outcome::Scraped),
+            matches!(outcome, HttpOutcome::Announced(..) | HttpOutcome::Scraped),
             "{outcome:?}"
         );
         query += "x";
-        let (outcome, failure) = ask(&tracker, V4, action, query.as_bytes());
-        assert_eq!(outcome, Outcome::Invalid(InvalidRequest::QueryTooLong));
+        let (outcome, failure) = request(&tracker, V4, action, query.as_bytes());
+        assert_eq!(outcome, HttpOutcome::Invalid(InvalidRequest::QueryTooLong));
         let reason = bytes("the query is longer than 8192 bytes");
         assert_eq!(
             dictionary_of(&failure),
@@ -383,11 +383,11 @@ fn a_query_of_8192_bytes_is_the_longest() {
 }
 
 #[test]
-fn an_answer_to_the_letter() {
+fn writes_exact_announce_responses() {
     let tracker = tracker(true);
-    let mut reply = Reply::default();
+    let mut buffer = ResponseBuffer::default();
     let settings = Settings {
-        believed: Networks::default(),
+        trust_ip_params_from: Networks::default(),
         max_scrape: 74,
         full_scrape: false,
     };
@@ -400,9 +400,9 @@ fn an_answer_to_the_letter() {
             Some(from),
             Action::Announce,
             query.as_bytes(),
-            &mut reply,
+            &mut buffer,
         );
-        reply.body.escape_ascii().to_string()
+        buffer.body.escape_ascii().to_string()
     };
     assert_eq!(
         body(V4, "port=258&left=0&event=completed"),
@@ -423,7 +423,7 @@ fn an_answer_to_the_letter() {
     assert_eq!(
         body(mapped, "port=259"),
         body(V4, "port=259"),
-        "mapped IPv4 is IPv4"
+        "an IPv4-mapped address counts as IPv4"
     );
     body(V6, "port=258");
     let external = "11:external ip16: \\x01\\r\\xb8\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01";
@@ -444,25 +444,28 @@ fn an_answer_to_the_letter() {
 }
 
 #[test]
-fn who_has_no_address_is_told_so() {
+fn fails_without_client_address() {
     let tracker = tracker(true);
     let query = format!("{HASH_AND_ID}&port=1");
     for action in [Action::Announce, Action::Scrape] {
-        let (outcome, failure) = ask(&tracker, None, action, query.as_bytes());
-        assert_eq!(outcome, Outcome::Invalid(InvalidRequest::AddressUnknown));
+        let (outcome, failure) = request(&tracker, None, action, query.as_bytes());
+        assert_eq!(
+            outcome,
+            HttpOutcome::Invalid(InvalidRequest::AddressUnknown)
+        );
         assert_eq!(failure.len(), 1);
     }
 }
 
 #[test]
-fn an_address_is_believed_from_those_alone_whose_word_is_taken() {
-    let address = |query: &str, believed| {
+fn honors_ip_parameters_of_trusted_clients_only() {
+    let address = |query: &str, trusted| {
         let from = if query.starts_with("ipv6") { V6 } else { V4 };
         let query = format!("{HASH_AND_ID}&port=1&{query}");
-        let request = AnnounceRequest::parse(query.as_bytes(), from, believed);
+        let request = AnnounceRequest::parse(query.as_bytes(), from, trusted);
         request.unwrap().announce.address
     };
-    for (query, meant) in [
+    for (query, expected) in [
         ("ip=198.51.100.7", "198.51.100.7"),
         ("ipv4=198.51.100.7", "198.51.100.7"),
         ("ipv4=198.51.100.7:6881", "198.51.100.7"),
@@ -475,7 +478,7 @@ fn an_address_is_believed_from_those_alone_whose_word_is_taken() {
         ("ip=198.51.100.7&ip=198.51.100.8&ipv6=::8", "198.51.100.7"),
         ("port=2&ipv6=2001:db8::7", "192.0.2.1"),
     ] {
-        assert_eq!(address(query, true).to_string(), meant, "{query}");
+        assert_eq!(address(query, true).to_string(), expected, "{query}");
         let own = if query.starts_with("ipv6") { V6 } else { V4 };
         assert_eq!(address(query, false), own, "{query}");
     }
@@ -499,30 +502,30 @@ fn an_address_is_believed_from_those_alone_whose_word_is_taken() {
 }
 
 #[test]
-fn an_answer_is_of_the_family_that_is_believed() {
+fn response_has_the_family_of_the_ip_parameter() {
     let tracker = tracker(true);
     let settings = Settings {
-        believed: Networks::new(vec![V4.into()]),
+        trust_ip_params_from: Networks::new(vec![V4.into()]),
         max_scrape: 74,
         full_scrape: false,
     };
     let announce = |query: &str| {
         let query = format!("{HASH_AND_ID}&{query}");
         let action = Action::Announce;
-        ask_with(&tracker, &settings, Some(V4), action, query.as_bytes()).1
+        request_with(&tracker, &settings, Some(V4), action, query.as_bytes()).1
     };
     announce("port=258&ip=2001:db8::7");
-    let answer = announce("port=259&ip=2001:db8::8");
+    let response = announce("port=259&ip=2001:db8::8");
     let peer = b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07\x01\x02";
-    assert_eq!(answer[&b"peers6"[..]], bytes(peer));
-    assert_eq!(answer[&b"peers"[..]], bytes(""));
+    assert_eq!(response[&b"peers6"[..]], bytes(peer));
+    assert_eq!(response[&b"peers"[..]], bytes(""));
     assert_eq!(
-        answer[&b"external ip"[..]],
+        response[&b"external ip"[..]],
         bytes(b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x08")
     );
 }
 
-/// As a reader of the BEPs would build it, without a writer of his own.
+/// Builds the response from the BEPs' description, without our own writer.
 fn reference_answer(from: IpAddr, answer: &Answer, peers: &[u8], compact: bool) -> Value {
     let number = |number: u32| Value::Int(number.into());
     let mut expected = HashMap::new();
@@ -565,11 +568,11 @@ fn random_bytes(random: &mut Rng, len: u32) -> Vec<u8> {
 }
 
 #[test]
-fn answers_are_what_serde_bencode_writes() {
+fn responses_match_serde_bencode() {
     let mut random = Rng::new(3);
     let mut number = {
         let mut random = Rng::new(4);
-        // Of any length in digits.
+        // The numbers have from 1 to 10 digits.
         move || random.next_u32() >> random.below(32)
     };
     for _ in 0..2000 {
@@ -606,7 +609,7 @@ fn answers_are_what_serde_bencode_writes() {
 }
 
 #[test]
-fn a_refusal_says_twice_when_to_come_again() {
+fn refusal_has_retry_and_interval() {
     let tracker = tracker(false);
     tracker.admit(&InfoHash([b'd'; 20]), Admission::Denied);
     for (hash, refusal, retry, seconds) in [
@@ -618,8 +621,8 @@ fn a_refusal_says_twice_when_to_come_again() {
             hash.repeat(20),
             "p".repeat(20)
         );
-        let (outcome, failure) = ask(&tracker, V4, Action::Announce, query.as_bytes());
-        assert_eq!(outcome, Outcome::Refused(refusal.clone()));
+        let (outcome, failure) = request(&tracker, V4, Action::Announce, query.as_bytes());
+        assert_eq!(outcome, HttpOutcome::Refused(refusal.clone()));
         assert_eq!(
             dictionary_of(&failure),
             dictionary([
@@ -632,11 +635,11 @@ fn a_refusal_says_twice_when_to_come_again() {
     }
 }
 
-/// The torrents of a scrape's answer, sorted.
-fn scraped(answer: &HashMap<Vec<u8>, Value>) -> Vec<(Vec<u8>, Value)> {
-    assert_eq!(answer.len(), 1);
-    let Some(Value::Dict(files)) = answer.get(&b"files"[..]) else {
-        panic!("no files in {answer:?}");
+/// Returns the torrents of a scrape response, sorted.
+fn scraped(response: &HashMap<Vec<u8>, Value>) -> Vec<(Vec<u8>, Value)> {
+    assert_eq!(response.len(), 1);
+    let Some(Value::Dict(files)) = response.get(&b"files"[..]) else {
+        panic!("no files in {response:?}");
     };
     let mut files: Vec<_> = files.clone().into_iter().collect();
     files.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -650,7 +653,7 @@ fn zeros() -> Value {
 }
 
 #[test]
-fn a_scrape_is_sorted_and_tells_of_each_torrent_once() {
+fn scrape_is_sorted_and_without_duplicates() {
     let tracker = tracker(true);
     for (port, extra) in [
         (1, "left=0&event=completed"),
@@ -658,12 +661,12 @@ fn a_scrape_is_sorted_and_tells_of_each_torrent_once() {
         (3, "left=1&event=paused"),
     ] {
         let query = format!("{HASH_AND_ID}&port={port}&{extra}");
-        ask(&tracker, V4, Action::Announce, query.as_bytes());
+        request(&tracker, V4, Action::Announce, query.as_bytes());
     }
     let other = [b'0'; 20];
     let query = "info_hash=abcdefghijklmnopqrst&x=y&info_hash=00000000000000000000&&info_hash=%61bcdefghijklmnopqrst";
-    let (outcome, answer) = ask(&tracker, V4, Action::Scrape, query.as_bytes());
-    assert_eq!(outcome, Outcome::Scraped);
+    let (outcome, response) = request(&tracker, V4, Action::Scrape, query.as_bytes());
+    assert_eq!(outcome, HttpOutcome::Scraped);
     let counts = dictionary([
         ("complete", Value::Int(1)),
         ("downloaded", Value::Int(1)),
@@ -671,13 +674,13 @@ fn a_scrape_is_sorted_and_tells_of_each_torrent_once() {
         ("incomplete", Value::Int(2)),
     ]);
     assert_eq!(
-        scraped(&answer),
+        scraped(&response),
         [(other.to_vec(), zeros()), (HASH.to_vec(), counts)]
     );
 }
 
 #[test]
-fn a_closed_tracker_scrapes_what_it_lists() {
+fn closed_tracker_scrapes_listed_torrents_only() {
     let tracker = tracker(false);
     let (listed, denied) = (InfoHash([b'l'; 20]), InfoHash([b'd'; 20]));
     tracker.admit(&listed, Admission::Listed);
@@ -685,35 +688,43 @@ fn a_closed_tracker_scrapes_what_it_lists() {
     let query = ["l", "d", "u"]
         .map(|hash| format!("info_hash={}&", hash.repeat(20)))
         .concat();
-    let files = || scraped(&ask(&tracker, V4, Action::Scrape, query.as_bytes()).1);
+    let files = || scraped(&request(&tracker, V4, Action::Scrape, query.as_bytes()).1);
     assert_eq!(files(), [(listed.0.to_vec(), zeros())]);
     tracker.admit(&listed, Admission::Unlisted);
-    assert_eq!(files(), [], "no longer listed, no longer told of");
+    assert_eq!(
+        files(),
+        [],
+        "a torrent that is no longer listed is left out"
+    );
 }
 
 #[test]
-fn a_scrape_tells_of_so_many_and_no_more() {
+fn scrape_is_limited_to_max_scrape() {
     let tracker = tracker(true);
     let query = |hashes: u8| -> String {
         let hash = |i| format!("info_hash=%{:02x}bcdefghijklmnopqrst&", 255 - i);
         (0..hashes).map(hash).collect()
     };
-    for (asked, told) in [(1, 1), (73, 73), (74, 74), (75, 74), (100, 74)] {
-        let (_, answer) = ask(&tracker, V4, Action::Scrape, query(asked).as_bytes());
-        let files = scraped(&answer);
-        assert_eq!(files.len(), told, "of {asked}");
+    for (requested, expected) in [(1, 1), (73, 73), (74, 74), (75, 74), (100, 74)] {
+        let (_, response) = request(&tracker, V4, Action::Scrape, query(requested).as_bytes());
+        let files = scraped(&response);
+        assert_eq!(files.len(), expected, "of {requested}");
         assert_eq!(
             files.last().unwrap().0[0],
             255,
-            "the first that are asked for"
+            "the first torrents of the request"
         );
     }
     let wrong = query(74) + "info_hash=x";
-    let (outcome, _) = ask(&tracker, V4, Action::Scrape, wrong.as_bytes());
-    assert_eq!(outcome, Outcome::Scraped, "what is passed over is not read");
+    let (outcome, _) = request(&tracker, V4, Action::Scrape, wrong.as_bytes());
+    assert_eq!(
+        outcome,
+        HttpOutcome::Scraped,
+        "torrents over the limit are not parsed"
+    );
     let wrong = query(73) + "info_hash=x";
-    let (outcome, failure) = ask(&tracker, V4, Action::Scrape, wrong.as_bytes());
-    assert_eq!(outcome, Outcome::Invalid(InvalidRequest::InfoHashWrong));
+    let (outcome, failure) = request(&tracker, V4, Action::Scrape, wrong.as_bytes());
+    assert_eq!(outcome, HttpOutcome::Invalid(InvalidRequest::InfoHashWrong));
     assert_eq!(
         dictionary_of(&failure),
         dictionary([(
@@ -724,7 +735,7 @@ fn a_scrape_tells_of_so_many_and_no_more() {
 }
 
 #[test]
-fn a_full_scrape_is_sorted_over_all_shards() {
+fn full_scrape_is_sorted_over_all_shards() {
     let tracker = tracker(false);
     let mut random = Rng::new(5);
     let mut listed: Vec<[u8; 20]> = (0..3000)
@@ -736,15 +747,15 @@ fn a_full_scrape_is_sorted_over_all_shards() {
     tracker.admit(&InfoHash([0; 20]), Admission::Denied);
     listed.sort_unstable();
     let full = Settings {
-        believed: Networks::default(),
+        trust_ip_params_from: Networks::default(),
         max_scrape: 74,
         full_scrape: true,
     };
     for query in [&b""[..], b"&", b"info_hashes=x"] {
-        // Held against serde_bencode, which sorts.
-        let (outcome, answer) = ask_with(&tracker, &full, Some(V4), Action::Scrape, query);
-        assert_eq!(outcome, Outcome::Scraped);
-        let files = scraped(&answer);
+        // `request_with` compares the response with serde_bencode, which sorts.
+        let (outcome, response) = request_with(&tracker, &full, Some(V4), Action::Scrape, query);
+        assert_eq!(outcome, HttpOutcome::Scraped);
+        let files = scraped(&response);
         assert!(
             files
                 .iter()
@@ -752,8 +763,11 @@ fn a_full_scrape_is_sorted_over_all_shards() {
                 .eq(listed.iter().map(|hash| &hash[..]))
         );
 
-        let (outcome, failure) = ask(&tracker, V4, Action::Scrape, query);
-        assert_eq!(outcome, Outcome::Invalid(InvalidRequest::FullScrape));
+        let (outcome, failure) = request(&tracker, V4, Action::Scrape, query);
+        assert_eq!(
+            outcome,
+            HttpOutcome::Invalid(InvalidRequest::ScrapeWithoutInfoHash)
+        );
         let reason = bytes("a scrape needs an info_hash");
         assert_eq!(
             dictionary_of(&failure),
@@ -762,7 +776,7 @@ fn a_full_scrape_is_sorted_over_all_shards() {
     }
 }
 
-/// A query that is nearly right, so that each part of the reader is met.
+/// Returns a nearly valid query, so that every part of the parser is reached.
 fn mutated(random: &mut Rng) -> Vec<u8> {
     const PARTS: [&[u8]; 14] = [
         b"info_hash=",
@@ -796,7 +810,7 @@ fn mutated(random: &mut Rng) -> Vec<u8> {
 }
 
 #[test]
-fn any_bytes_get_one_valid_dictionary() {
+fn any_query_gets_one_valid_dictionary() {
     for open in [true, false] {
         let tracker = tracker(open);
         tracker.admit(&InfoHash(*HASH), Admission::Listed);
@@ -812,24 +826,24 @@ fn any_bytes_get_one_valid_dictionary() {
             };
             let action = [Action::Announce, Action::Scrape][random.below(2) as usize];
             let from = [V4, V6][random.below(2) as usize];
-            let (outcome, answer) = ask(&tracker, from, action, &query);
+            let (outcome, response) = request(&tracker, from, action, &query);
             let key: &[u8] = match &outcome {
-                Outcome::Announced(..) => b"peers",
-                Outcome::Scraped => b"files",
-                Outcome::Refused(_) | Outcome::Invalid(_) => b"failure reason",
+                HttpOutcome::Announced(..) => b"peers",
+                HttpOutcome::Scraped => b"files",
+                HttpOutcome::Refused(_) | HttpOutcome::Invalid(_) => b"failure reason",
             };
             assert!(
-                answer.contains_key(key),
+                response.contains_key(key),
                 "{} {outcome:?}",
                 query.escape_ascii()
             );
             let kind = match outcome {
-                Outcome::Announced(..) => "Announced".to_owned(),
+                HttpOutcome::Announced(..) => "Announced".to_owned(),
                 other => format!("{other:?}"),
             };
             *seen.entry(kind).or_default() += 1;
         }
-        // Or else nothing much was tried.
+        // If an outcome is missing, the queries were not varied enough.
         let refused = if open { 0 } else { 1 };
         assert_eq!(seen.len(), 8 + refused, "{seen:?}");
     }

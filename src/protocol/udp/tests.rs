@@ -12,8 +12,8 @@ const V4: &str = "192.0.2.1:1001";
 const V6: &str = "[2001:db8::1]:1001";
 const MAPPED: &str = "[::ffff:192.0.2.1]:1001";
 
-/// What was announced is seen in what the tracker does: the tests' outcomes all carry this.
-const ANNOUNCED: Outcome = Outcome::Announced(ANY, NOTHING);
+/// The outcome of every accepted announce in these tests. The tests check the tracker's counts instead of its contents.
+const ANNOUNCED: UdpOutcome = UdpOutcome::Announced(ANY, NOTHING);
 const NOTHING: AnnounceEffect = AnnounceEffect {
     change: None,
     counted: false,
@@ -29,13 +29,13 @@ const ANY: Announce = Announce {
     numwant: None,
 };
 
-/// A tracker with two listed torrents, and what answers for it.
-struct Site {
+/// A tracker with two listed torrents, and its responder.
+struct TestTracker {
     tracker: Tracker,
     responder: Responder,
 }
 
-impl Site {
+impl TestTracker {
     fn new() -> Self {
         Self::with(Settings::default(), tracker::Settings::default())
     }
@@ -49,36 +49,39 @@ impl Site {
         Self { tracker, responder }
     }
 
-    fn respond(&self, from: &str, packet: &[u8]) -> (Outcome, Vec<u8>) {
+    fn respond(&self, from: &str, packet: &[u8]) -> (UdpOutcome, Vec<u8>) {
         self.respond_at(UNIX, from.parse().expect("an endpoint"), packet)
     }
 
-    fn respond_at(&self, unix: UnixTime, from: SocketAddr, packet: &[u8]) -> (Outcome, Vec<u8>) {
+    fn respond_at(&self, unix: UnixTime, from: SocketAddr, packet: &[u8]) -> (UdpOutcome, Vec<u8>) {
         let mut out = b"earlier".to_vec();
         let outcome = self
             .responder
             .respond(&self.tracker, NOW, unix, from, packet, &mut out);
-        let answer = out
+        let response = out
             .strip_prefix(b"earlier")
             .expect("only appended")
             .to_vec();
-        assert_eq!(answer.is_empty(), matches!(outcome, Outcome::Silent(_)));
+        assert_eq!(
+            response.is_empty(),
+            matches!(outcome, UdpOutcome::Silent(_))
+        );
         let outcome = match outcome {
-            Outcome::Announced(..) => ANNOUNCED,
+            UdpOutcome::Announced(..) => ANNOUNCED,
             same => same,
         };
-        (outcome, answer)
+        (outcome, response)
     }
 
-    /// What a client does: ask for an id, and use it.
-    fn ask(&self, from: &str, request: impl Fn(u64) -> Vec<u8>) -> (Outcome, Vec<u8>) {
+    /// Connects, then sends a request with the connection id.
+    fn request(&self, from: &str, request: impl Fn(u64) -> Vec<u8>) -> (UdpOutcome, Vec<u8>) {
         self.respond(from, &request(self.id(from)))
     }
 
     fn id(&self, from: &str) -> u64 {
-        let (outcome, answer) = self.respond(from, &connect());
-        assert_eq!((outcome, answer.len()), (Outcome::Connected, 16));
-        u64::from_be_bytes(field(answer.first_chunk::<16>().unwrap(), 8))
+        let (outcome, response) = self.respond(from, &connect());
+        assert_eq!((outcome, response.len()), (UdpOutcome::Connected, 16));
+        u64::from_be_bytes(field(response.first_chunk::<16>().unwrap(), 8))
     }
 
     /// Complete, downloaded, incomplete.
@@ -92,7 +95,7 @@ fn connect() -> Vec<u8> {
     b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00tran".to_vec()
 }
 
-/// A seeder's announce, by BEP 15's offsets.
+/// Returns a seeder's announce.
 fn announce(id: u64) -> Vec<u8> {
     let mut packet = vec![0; 98];
     packet[..8].copy_from_slice(&id.to_be_bytes());
@@ -123,57 +126,61 @@ fn error(reason: &str) -> Vec<u8> {
     [b"\x00\x00\x00\x03tran", reason.as_bytes()].concat()
 }
 
-/// An announce's answer as BEP 15 draws it.
+/// Returns the response to an announce, as BEP 15 describes it.
 fn announced(leechers: u32, seeders: u32, peers: &[u8]) -> Vec<u8> {
-    let mut answer = b"\x00\x00\x00\x01tran\x00\x00\x07\x08".to_vec();
-    answer.extend(leechers.to_be_bytes());
-    answer.extend(seeders.to_be_bytes());
-    answer.extend(peers);
-    answer
+    let mut response = b"\x00\x00\x00\x01tran\x00\x00\x07\x08".to_vec();
+    response.extend(leechers.to_be_bytes());
+    response.extend(seeders.to_be_bytes());
+    response.extend(peers);
+    response
 }
 
 #[test]
-fn connect_is_answered_whatever_follows_it() {
-    let site = Site::new();
-    for len in [16, 17, 98, PACKET_MAX] {
+fn connect_ignores_trailing_bytes() {
+    let tracker = TestTracker::new();
+    for len in [16, 17, 98, MAX_PACKET_LEN] {
         let mut packet = connect();
         packet.resize(len, 0xff);
-        let (outcome, answer) = site.respond(V4, &packet);
-        assert_eq!((outcome, answer.len()), (Outcome::Connected, 16), "{len}");
-        assert_eq!(answer[..8], *b"\x00\x00\x00\x00tran");
+        let (outcome, response) = tracker.respond(V4, &packet);
+        assert_eq!(
+            (outcome, response.len()),
+            (UdpOutcome::Connected, 16),
+            "{len}"
+        );
+        assert_eq!(response[..8], *b"\x00\x00\x00\x00tran");
     }
 }
 
 #[test]
-fn what_is_no_request_gets_silence() {
-    let site = Site::new();
-    let silent = |packet: &[u8]| match site.respond(V4, packet).0 {
-        Outcome::Silent(silence) => silence,
+fn other_packets_get_no_response() {
+    let tracker = TestTracker::new();
+    let silence = |packet: &[u8]| match tracker.respond(V4, packet).0 {
+        UdpOutcome::Silent(reason) => reason,
         answered => panic!("{answered:?}"),
     };
     for len in 0..16 {
-        assert_eq!(silent(&connect()[..len]), Silence::Length, "{len}");
+        assert_eq!(silence(&connect()[..len]), Silence::Length, "{len}");
     }
     let mut long = connect();
-    long.resize(PACKET_MAX + 1, 0);
-    assert_eq!(silent(&long), Silence::Length);
+    long.resize(MAX_PACKET_LEN + 1, 0);
+    assert_eq!(silence(&long), Silence::Length);
     for bit in 0..64 {
         let mut packet = connect();
         packet[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(silent(&packet), Silence::Magic, "{bit}");
+        assert_eq!(silence(&packet), Silence::Magic, "{bit}");
     }
-    let id = site.id(V4);
+    let id = tracker.id(V4);
     for action in [3u32, 4, 5, 255, 256, 0x0100_0000, u32::MAX] {
         let packet = with(announce(id), 8, action.to_be_bytes());
-        assert_eq!(silent(&packet), Silence::Action, "{action}");
+        assert_eq!(silence(&packet), Silence::Action, "{action}");
         let packet = with(connect(), 8, action.to_be_bytes());
-        assert_eq!(silent(&packet), Silence::Action, "{action}");
+        assert_eq!(silence(&packet), Silence::Action, "{action}");
     }
 }
 
 #[test]
-fn sources_that_are_no_client_get_silence() {
-    let site = Site::new();
+fn impossible_sources_get_no_response() {
+    let tracker = TestTracker::new();
     for from in [
         "192.0.2.1:0",
         "[2001:db8::1]:0",
@@ -187,20 +194,20 @@ fn sources_that_are_no_client_get_silence() {
         "[::ffff:255.255.255.255]:1",
         "[::ffff:224.0.0.1]:1",
     ] {
-        let outcome = site.respond(from, &connect()).0;
-        assert_eq!(outcome, Outcome::Silent(Silence::Source), "{from}");
+        let outcome = tracker.respond(from, &connect()).0;
+        assert_eq!(outcome, UdpOutcome::Silent(Silence::Source), "{from}");
     }
     for from in [V4, V6, MAPPED, "127.0.0.1:1", "[::1]:1", "[fe80::1]:65535"] {
         assert_eq!(
-            site.respond(from, &connect()).0,
-            Outcome::Connected,
+            tracker.respond(from, &connect()).0,
+            UdpOutcome::Connected,
             "{from}"
         );
     }
 }
 
 #[test]
-fn announce_gives_peers_by_the_packets_family() {
+fn announce_returns_peers_of_the_packets_family() {
     for (from, other, peer) in [
         (V4, "192.0.2.9:1", &b"\xc0\x00\x02\x09\x1a\xe1"[..]),
         (MAPPED, "192.0.2.9:1", b"\xc0\x00\x02\x09\x1a\xe1"),
@@ -211,22 +218,22 @@ fn announce_gives_peers_by_the_packets_family() {
             b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x09\x1a\xe1",
         ),
     ] {
-        let site = Site::new();
-        let first = site.ask(other, announce);
+        let tracker = TestTracker::new();
+        let first = tracker.request(other, announce);
         assert_eq!(first, (ANNOUNCED, announced(0, 1, b"")));
-        let second = site.ask(from, leecher);
+        let second = tracker.request(from, leecher);
         assert_eq!(second, (ANNOUNCED, announced(1, 1, peer)), "{from}");
-        // The other family is told of both, and given neither.
+        // A client of the other family gets both in the counts, but neither as a peer.
         let third_from = if from == V6 { V4 } else { V6 };
-        let third = site.ask(third_from, leecher);
+        let third = tracker.request(third_from, leecher);
         assert_eq!(third, (ANNOUNCED, announced(2, 1, b"")));
     }
 }
 
 #[test]
-fn each_field_is_read_from_its_place() {
+fn reads_left_and_ignores_downloaded_and_uploaded() {
     for (at, bytes, counts) in [
-        // Downloaded and uploaded decide nothing.
+        // The fields `downloaded` and `uploaded`.
         (56, [0xff; 8], [1, 0, 0]),
         (72, [0xff; 8], [1, 0, 0]),
         (64, 0u64.to_be_bytes(), [1, 0, 0]),
@@ -236,10 +243,10 @@ fn each_field_is_read_from_its_place() {
         (64, (1u64 << 63).to_be_bytes(), [0, 0, 1]),
         (64, u64::MAX.to_be_bytes(), [0, 0, 1]),
     ] {
-        let site = Site::new();
-        let outcome = site.ask(V4, |id| with(announce(id), at, bytes)).0;
+        let tracker = TestTracker::new();
+        let outcome = tracker.request(V4, |id| with(announce(id), at, bytes)).0;
         assert_eq!(
-            (outcome, site.counts()),
+            (outcome, tracker.counts()),
             (ANNOUNCED, counts),
             "{at} {bytes:?}"
         );
@@ -247,9 +254,9 @@ fn each_field_is_read_from_its_place() {
 }
 
 #[test]
-fn events_count_downloads_and_departures() {
-    let site = Site::new();
-    let say = |event: u32, left: u64| {
+fn events_change_counts() {
+    let tracker = TestTracker::new();
+    let after = |event: u32, left: u64| {
         let request = |id| {
             with(
                 with(announce(id), 80, event.to_be_bytes()),
@@ -257,44 +264,44 @@ fn events_count_downloads_and_departures() {
                 left.to_be_bytes(),
             )
         };
-        assert_eq!(site.ask(V4, request).0, ANNOUNCED);
-        let partial = site.tracker.scrape(&InfoHash(TORRENT)).unwrap().partial;
-        (site.counts(), partial)
+        assert_eq!(tracker.request(V4, request).0, ANNOUNCED);
+        let partial = tracker.tracker.scrape(&InfoHash(TORRENT)).unwrap().partial;
+        (tracker.counts(), partial)
     };
-    assert_eq!(say(2, 9), ([0, 0, 1], 0));
-    assert_eq!(say(4, 9), ([0, 0, 1], 1));
-    assert_eq!(say(5, 9), ([0, 0, 1], 0));
-    assert_eq!(say(u32::MAX, 9), ([0, 0, 1], 0));
-    assert_eq!(say(1, 0), ([1, 1, 0], 0));
-    assert_eq!(say(1, 0), ([1, 1, 0], 0));
-    assert_eq!(say(3, 0), ([0, 1, 0], 0));
-    assert_eq!(say(3, 0), ([0, 1, 0], 0));
+    assert_eq!(after(2, 9), ([0, 0, 1], 0));
+    assert_eq!(after(4, 9), ([0, 0, 1], 1));
+    assert_eq!(after(5, 9), ([0, 0, 1], 0));
+    assert_eq!(after(u32::MAX, 9), ([0, 0, 1], 0));
+    assert_eq!(after(1, 0), ([1, 1, 0], 0));
+    assert_eq!(after(1, 0), ([1, 1, 0], 0));
+    assert_eq!(after(3, 0), ([0, 1, 0], 0));
+    assert_eq!(after(3, 0), ([0, 1, 0], 0));
 }
 
 #[test]
-fn the_senders_word_for_its_address_is_not_taken() {
-    let site = Site::new();
-    site.ask("192.0.2.9:1", |id| {
+fn ignores_ip_field_of_untrusted_client() {
+    let tracker = TestTracker::new();
+    tracker.request("192.0.2.9:1", |id| {
         with(announce(id), 84, [198, 51, 100, 7])
     });
-    let (_, answer) = site.ask(V4, leecher);
-    assert_eq!(answer, announced(1, 1, b"\xc0\x00\x02\x09\x1a\xe1"));
+    let (_, response) = tracker.request(V4, leecher);
+    assert_eq!(response, announced(1, 1, b"\xc0\x00\x02\x09\x1a\xe1"));
 }
 
 #[test]
-fn the_word_of_those_believed_is_taken_for_ipv4() {
-    let believed = ["192.0.2.0/24", "2001:db8::/32"].map(|network| network.parse().unwrap());
+fn honors_ip_field_of_trusted_ipv4_client() {
+    let trusted = ["192.0.2.0/24", "2001:db8::/32"].map(|network| network.parse().unwrap());
     let settings = Settings {
-        believed: Networks::new(believed.into()),
+        trust_ip_params_from: Networks::new(trusted.into()),
         ..Settings::default()
     };
-    let site = Site::with(settings, tracker::Settings::default());
-    let told = |id| with(announce(id), 84, [198, 51, 100, 7]);
-    site.ask("192.0.2.9:1", told);
-    site.ask("203.0.113.9:1", |id| with(told(id), 96, [0, 1]));
-    site.ask("192.0.2.9:1", |id| with(announce(id), 84, [224, 0, 0, 1]));
-    let (_, answer) = site.ask(V4, leecher);
-    let mut peers: Vec<_> = answer[20..].chunks(6).collect();
+    let tracker = TestTracker::with(settings, tracker::Settings::default());
+    let with_ip = |id| with(announce(id), 84, [198, 51, 100, 7]);
+    tracker.request("192.0.2.9:1", with_ip);
+    tracker.request("203.0.113.9:1", |id| with(with_ip(id), 96, [0, 1]));
+    tracker.request("192.0.2.9:1", |id| with(announce(id), 84, [224, 0, 0, 1]));
+    let (_, response) = tracker.request(V4, leecher);
+    let mut peers: Vec<_> = response[20..].chunks(6).collect();
     peers.sort_unstable();
     let expected = [
         b"\xc0\x00\x02\x09\x1a\xe1",
@@ -302,31 +309,31 @@ fn the_word_of_those_believed_is_taken_for_ipv4() {
         b"\xcb\x00\x71\x09\x00\x01",
     ];
     assert_eq!(peers, expected);
-    site.ask("[2001:db8::9]:1", announce);
-    let (_, answer) = site.ask(V6, |id| with(leecher(id), 84, [198, 51, 100, 8]));
-    assert_eq!(answer.len(), 20 + 18);
+    tracker.request("[2001:db8::9]:1", announce);
+    let (_, response) = tracker.request(V6, |id| with(leecher(id), 84, [198, 51, 100, 8]));
+    assert_eq!(response.len(), 20 + 18);
 }
 
-/// A site whose torrent has `leechers` of each family, and which gives as many as fit.
-fn crowded(settings: Settings, leechers: u16, numwant: u32) -> Site {
+/// Returns a tracker whose torrent has `leechers` of each family.
+fn crowded(settings: Settings, leechers: u16, numwant: u32) -> TestTracker {
     let tracking = tracker::Settings {
         numwant,
         max_numwant: 1000,
         max_peers_per_network: 1000,
         ..tracker::Settings::default()
     };
-    let site = Site::with(settings, tracking);
+    let tracker = TestTracker::with(settings, tracking);
     for port in 1..=leechers {
         for from in ["192.0.2.200:1", "[2001:db8::200]:1"] {
-            site.ask(from, |id| with(leecher(id), 96, port.to_be_bytes()));
+            tracker.request(from, |id| with(leecher(id), 96, port.to_be_bytes()));
         }
     }
-    site
+    tracker
 }
 
 #[test]
 fn num_want_is_signed_and_capped() {
-    let site = crowded(Settings::default(), 100, 50);
+    let tracker = crowded(Settings::default(), 100, 50);
     for (num_want, peers) in [
         (-1, 50),
         (i32::MIN, 50),
@@ -336,28 +343,33 @@ fn num_want_is_signed_and_capped() {
         (200, 100),
         (i32::MAX, 100),
     ] {
-        let (_, answer) = site.ask(V4, |id| with(announce(id), 92, num_want.to_be_bytes()));
-        assert_eq!(answer.len(), 20 + 6 * peers, "{num_want}");
+        let (_, response) =
+            tracker.request(V4, |id| with(announce(id), 92, num_want.to_be_bytes()));
+        assert_eq!(response.len(), 20 + 6 * peers, "{num_want}");
     }
 }
 
 #[test]
-fn answers_fit_the_payload() {
+fn responses_fit_max_payload() {
     for (max_payload, v4, v6) in [(1232, 202, 67), (128, 18, 6), (1231, 201, 67), (0, 0, 0)] {
         let settings = Settings {
             max_payload,
             ..Settings::default()
         };
-        let site = crowded(settings, 300, 1000);
+        let tracker = crowded(settings, 300, 1000);
         for num_want in [-1, 203, 1000] {
             for (from, peers, endpoint) in [(V4, v4, 6), (V6, v6, 18), (MAPPED, v4, 6)] {
                 let request = |id| with(announce(id), 92, i32::to_be_bytes(num_want));
-                let (_, answer) = site.ask(from, request);
-                assert_eq!(answer.len(), 20 + endpoint * peers, "{max_payload} {from}");
-                let mut given: Vec<_> = answer[20..].chunks_exact(endpoint).collect();
-                given.sort_unstable();
-                given.dedup();
-                assert_eq!(given.len(), peers);
+                let (_, response) = tracker.request(from, request);
+                assert_eq!(
+                    response.len(),
+                    20 + endpoint * peers,
+                    "{max_payload} {from}"
+                );
+                let mut peers_given: Vec<_> = response[20..].chunks_exact(endpoint).collect();
+                peers_given.sort_unstable();
+                peers_given.dedup();
+                assert_eq!(peers_given.len(), peers);
             }
         }
     }
@@ -365,22 +377,22 @@ fn answers_fit_the_payload() {
 
 #[test]
 fn refused_torrents_get_an_error() {
-    let site = Site::new();
-    site.tracker.admit(&InfoHash(OTHER), Admission::Denied);
+    let tracker = TestTracker::new();
+    tracker.tracker.admit(&InfoHash(OTHER), Admission::Denied);
     for (hash, refusal) in [
         ([9; 20], Refusal::UnknownTorrent),
         (OTHER, Refusal::DeniedTorrent),
     ] {
-        let (outcome, answer) = site.ask(V4, |id| with(announce(id), 16, hash));
-        assert_eq!(outcome, Outcome::Refused(refusal.clone()));
-        assert_eq!(answer, error(refusal.reason()));
+        let (outcome, response) = tracker.request(V4, |id| with(announce(id), 16, hash));
+        assert_eq!(outcome, UdpOutcome::Refused(refusal.clone()));
+        assert_eq!(response, error(refusal.reason()));
     }
 }
 
 #[test]
-fn the_operators_words_are_cut_to_fit() {
-    let header = Header::parse(&connect()).unwrap();
-    for (reason, told) in [
+fn truncates_long_reasons() {
+    let header = PacketHeader::parse(&connect()).unwrap();
+    for (reason, len) in [
         ("x".repeat(248), 248),
         ("x".repeat(249), 248),
         ("é".repeat(200), 248),
@@ -388,18 +400,18 @@ fn the_operators_words_are_cut_to_fit() {
     ] {
         let mut out = Vec::new();
         write_error(&mut out, &header, &reason);
-        assert_eq!(out, error(&reason[..told]));
+        assert_eq!(out, error(&reason[..len]));
     }
 }
 
 #[test]
-fn malformed_requests_of_proven_senders_get_an_error() {
-    let site = Site::new();
+fn malformed_requests_with_valid_id_get_an_error() {
+    let tracker = TestTracker::new();
     let expect = |malformed: InvalidPacket, request: &dyn Fn(u64) -> Vec<u8>| {
-        let answer = site.ask(V4, request);
+        let response = tracker.request(V4, request);
         assert_eq!(
-            answer,
-            (Outcome::Invalid(malformed), error(malformed.reason()))
+            response,
+            (UdpOutcome::Invalid(malformed), error(malformed.reason()))
         );
     };
     for len in 16..98 {
@@ -411,87 +423,91 @@ fn malformed_requests_of_proven_senders_get_an_error() {
         with(announce(id), 96, [0, 0])
     });
     expect(InvalidPacket::ScrapeEmpty, &|id| scrape(id, &[]));
-    for len in (17..PACKET_MAX).filter(|len| (len - 16) % 20 != 0) {
+    for len in (17..MAX_PACKET_LEN).filter(|len| (len - 16) % 20 != 0) {
         expect(InvalidPacket::ScrapeUneven, &|id| {
             scrape(id, &[TORRENT; 102])[..len].to_vec()
         });
     }
-    assert_eq!(site.counts(), [0, 0, 0]);
+    assert_eq!(tracker.counts(), [0, 0, 0]);
 }
 
 #[test]
-fn scrape_answers_each_hash_in_its_place() {
+fn scrape_keeps_order_and_duplicates() {
     for from in [V4, V6] {
-        let site = Site::new();
-        site.ask(V4, |id| with(announce(id), 80, 1u32.to_be_bytes()));
-        site.ask(V6, leecher);
-        site.tracker.admit(&InfoHash(OTHER), Admission::Denied);
+        let tracker = TestTracker::new();
+        tracker.request(V4, |id| with(announce(id), 80, 1u32.to_be_bytes()));
+        tracker.request(V6, leecher);
+        tracker.tracker.admit(&InfoHash(OTHER), Admission::Denied);
         let hashes = [[0xff; 20], TORRENT, OTHER, TORRENT, [0; 20]];
-        let (outcome, answer) = site.ask(from, |id| scrape(id, &hashes));
+        let (outcome, response) = tracker.request(from, |id| scrape(id, &hashes));
         let tracked = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
         let expected = [[0; 12], tracked, [0; 12], tracked, [0; 12]].concat();
-        assert_eq!(outcome, Outcome::Scraped);
-        assert_eq!(answer, [b"\x00\x00\x00\x02tran", &expected[..]].concat());
+        assert_eq!(outcome, UdpOutcome::Scraped);
+        assert_eq!(response, [b"\x00\x00\x00\x02tran", &expected[..]].concat());
     }
 }
 
 #[test]
-fn scrape_tells_of_74_at_most() {
-    let site = Site::new();
-    site.ask(V4, announce);
-    for (asked, told) in [(1, 1), (2, 2), (73, 73), (74, 74), (75, 74), (101, 74)] {
-        let (outcome, answer) = site.ask(V4, |id| scrape(id, &vec![TORRENT; asked]));
+fn scrape_is_limited_to_74_torrents() {
+    let tracker = TestTracker::new();
+    tracker.request(V4, announce);
+    for (requested, expected) in [(1, 1), (2, 2), (73, 73), (74, 74), (75, 74), (101, 74)] {
+        let (outcome, response) = tracker.request(V4, |id| scrape(id, &vec![TORRENT; requested]));
         assert_eq!(
-            (outcome, answer.len()),
-            (Outcome::Scraped, 8 + 12 * told),
-            "{asked}"
+            (outcome, response.len()),
+            (UdpOutcome::Scraped, 8 + 12 * expected),
+            "{requested}"
         );
-        assert!(answer[8..].chunks(12).all(|entry| entry == &answer[8..20]));
+        assert!(
+            response[8..]
+                .chunks(12)
+                .all(|entry| entry == &response[8..20])
+        );
     }
     let settings = Settings {
         max_payload: 128,
         ..Settings::default()
     };
-    let site = Site::with(settings, tracker::Settings::default());
-    let (_, answer) = site.ask(V4, |id| scrape(id, &[TORRENT; 74]));
-    assert_eq!(answer.len(), 8 + 12 * 10);
+    let tracker = TestTracker::with(settings, tracker::Settings::default());
+    let (_, response) = tracker.request(V4, |id| scrape(id, &[TORRENT; 74]));
+    assert_eq!(response.len(), 8 + 12 * 10);
 }
 
 #[test]
-fn a_host_on_two_families_and_two_protocols_counts_once() {
-    let site = Site::new();
+fn host_on_two_families_and_protocols_counts_once() {
+    let tracker = TestTracker::new();
     let settings = http::Settings {
-        believed: Networks::default(),
+        trust_ip_params_from: Networks::default(),
         max_scrape: 1,
         full_scrape: false,
     };
     let query = b"info_hash=a%20torrent%27s%2020%20bytes&peer_id=-XX0001-abcdefghijkl\
             &port=6881&left=0&key=00ABCDEF";
     let outcome = http::respond(
-        &site.tracker,
+        &tracker.tracker,
         &settings,
         NOW,
         V6.parse::<SocketAddr>().ok().map(|from| from.ip()),
         http::request::Action::Announce,
         query,
-        &mut http::Reply::default(),
+        &mut http::ResponseBuffer::default(),
     );
-    assert!(matches!(outcome, http::Outcome::Announced(..)));
-    let keyed = |id| with(announce(id), 88, 0x00ab_cdef_u32.to_be_bytes());
-    let (_, answer) = site.ask(V4, keyed);
-    assert_eq!(answer, announced(0, 1, b""));
-    // Without a key, or with another, it may be anyone.
-    site.ask("192.0.2.2:1", |id| with(announce(id), 88, [0; 4]));
-    site.ask("192.0.2.3:1", |id| with(announce(id), 88, [1; 4]));
-    assert_eq!(site.counts(), [3, 0, 0]);
+    assert!(matches!(outcome, http::HttpOutcome::Announced(..)));
+    let with_key = |id| with(announce(id), 88, 0x00ab_cdef_u32.to_be_bytes());
+    let (_, response) = tracker.request(V4, with_key);
+    assert_eq!(response, announced(0, 1, b""));
+    // Without the key, or with another one, it counts as another host.
+    tracker.request("192.0.2.2:1", |id| with(announce(id), 88, [0; 4]));
+    tracker.request("192.0.2.3:1", |id| with(announce(id), 88, [1; 4]));
+    assert_eq!(tracker.counts(), [3, 0, 0]);
 }
 
 #[test]
-fn bad_ids_get_silence_or_less_than_they_sent() {
-    let silent = Site::new();
-    let telling = Site::with(
+fn invalid_ids_get_no_response_or_a_short_error() {
+    let silent = TestTracker::new();
+    let with_errors = TestTracker::with(
         Settings {
-            bad_ids: InvalidConnectionIds::Error,
+            invalid_connection_ids: InvalidConnectionIds::Error,
             ..Settings::default()
         },
         tracker::Settings::default(),
@@ -504,15 +520,18 @@ fn bad_ids_get_silence_or_less_than_they_sent() {
         silent.id("192.0.2.2:1001"),
         silent.id(V6),
     ] {
-        for len in 16..=PACKET_MAX {
+        for len in 16..=MAX_PACKET_LEN {
             for action in [1u32, 2] {
                 let mut packet = with(announce(bad), 8, action.to_be_bytes());
                 packet.resize(len, 0);
                 let outcome = silent.respond(V4, &packet).0;
-                assert_eq!(outcome, Outcome::Silent(Silence::BadId));
-                let (outcome, answer) = telling.respond(V4, &packet);
-                assert_eq!((outcome, &answer), (Outcome::BadId, &error("bad id")));
-                assert!(answer.len() <= len);
+                assert_eq!(outcome, UdpOutcome::Silent(Silence::InvalidConnectionId));
+                let (outcome, response) = with_errors.respond(V4, &packet);
+                assert_eq!(
+                    (outcome, &response),
+                    (UdpOutcome::InvalidConnectionId, &error("bad id"))
+                );
+                assert!(response.len() <= len);
             }
         }
     }
@@ -520,20 +539,20 @@ fn bad_ids_get_silence_or_less_than_they_sent() {
 }
 
 #[test]
-fn an_id_is_good_for_the_lifetime_from_any_port() {
-    let site = Site::new();
-    let id = site.id(V4);
+fn id_is_valid_for_its_lifetime_from_any_port() {
+    let tracker = TestTracker::new();
+    let id = tracker.id(V4);
     for (seconds, port, outcome) in [
         (0, 1, ANNOUNCED),
         (60, 2, ANNOUNCED),
         (119, 65535, ANNOUNCED),
         (120, 1001, ANNOUNCED),
-        (121, 1001, Outcome::Silent(Silence::BadId)),
+        (121, 1001, UdpOutcome::Silent(Silence::InvalidConnectionId)),
     ] {
         let from = (Ipv4Addr::new(192, 0, 2, 1), port).into();
         let later = UnixTime(UNIX.0 + seconds);
         assert_eq!(
-            site.respond_at(later, from, &announce(id)).0,
+            tracker.respond_at(later, from, &announce(id)).0,
             outcome,
             "{seconds}"
         );
@@ -541,10 +560,10 @@ fn an_id_is_good_for_the_lifetime_from_any_port() {
 }
 
 #[test]
-fn options_change_nothing() {
-    let site = Site::new();
-    site.ask("192.0.2.9:1", announce);
-    let plain = site.ask(V4, leecher);
+fn options_are_ignored() {
+    let tracker = TestTracker::new();
+    tracker.request("192.0.2.9:1", announce);
+    let plain = tracker.request(V4, leecher);
     for options in [
         &b"\x00"[..],
         b"\x01\x01\x00",
@@ -554,68 +573,41 @@ fn options_change_nothing() {
         b"\x02\x05/anno\x02\x04unce\x00",
         b"\x02\xff/cut",
         b"\x03\x00\xff\x01\x00",
-        &[0xff; PACKET_MAX - 98],
+        &[0xff; MAX_PACKET_LEN - 98],
     ] {
-        let answer = site.ask(V4, |id| [&leecher(id), options].concat());
-        assert_eq!(answer, plain, "{options:?}");
+        let response = tracker.request(V4, |id| [&leecher(id), options].concat());
+        assert_eq!(response, plain, "{options:?}");
     }
 }
 
 #[test]
-fn url_data_is_joined_across_pieces() {
-    for (options, url) in [
-        (&b""[..], &b""[..]),
-        (b"\x00\x02\x01x", b""),
-        (b"\x02\x00", b""),
-        (b"\x02\x09/announce", b"/announce"),
-        (b"\x02\x05/anno\x02\x04unce\x00\x02\x01x", b"/announce"),
-        (
-            b"\x01\x02\x01/\x01\x01\x03\x02zz\xff\x00\x02\x01a\x01",
-            b"/a",
-        ),
-        (b"\x02\x01/\x02", b"/"),
-        (b"\x02\x01/\x02\x05cut", b"/"),
-        (b"\x02\x01/\x09\x05cut", b"/"),
-    ] {
-        let packet = [announce(0), options.to_vec()].concat();
-        let read: Vec<u8> = url_data(&packet).flatten().copied().collect();
-        assert_eq!(read, url, "{options:?}");
-    }
-    for len in 0..98 {
-        assert_eq!(url_data(&announce(0)[..len]).count(), 0);
-    }
-    let longest = [announce(0), b"\x02\xff".to_vec(), vec![b'a'; 255]].concat();
-    assert_eq!(url_data(&longest).flatten().count(), 255);
-}
-
-#[test]
-fn no_packet_of_any_length_gets_more_than_it_may() {
+fn responses_never_exceed_their_limits() {
     let open = tracker::Settings {
         open: true,
         max_numwant: 1000,
         ..tracker::Settings::default()
     };
-    for bad_ids in [InvalidConnectionIds::Silence, InvalidConnectionIds::Error] {
+    for invalid_connection_ids in [InvalidConnectionIds::Silence, InvalidConnectionIds::Error] {
         let settings = Settings {
-            bad_ids,
+            invalid_connection_ids,
             ..Settings::default()
         };
-        let site = Site::with(settings, open.clone());
+        let tracker = TestTracker::with(settings, open.clone());
         let mut random = Rng::new(15);
         let mut answered = [0; 2];
         for round in 0..60_000 {
-            let len = round % (PACKET_MAX + 2);
+            let len = round % (MAX_PACKET_LEN + 2);
             let mut packet: Vec<u8> = (0..len.div_ceil(8))
                 .flat_map(|_| random.next_u64().to_be_bytes())
                 .take(len)
                 .collect();
             let from = if random.below(2) == 0 { V4 } else { V6 };
-            // Most of random's own heads would be thrown away at once.
+            // Packets with random headers would nearly all be dropped at once.
             let proven = random.below(2) == 0;
             let id = match random.below(3) {
-                _ if proven => site.id(from),
+                _ if proven => tracker.id(from),
                 0 => MAGIC,
-                1 => site.id(if from == V4 { V6 } else { V4 }),
+                1 => tracker.id(if from == V4 { V6 } else { V4 }),
                 _ => random.next_u64(),
             };
             if random.below(8) != 0 && len >= 16 {
@@ -623,10 +615,13 @@ fn no_packet_of_any_length_gets_more_than_it_may() {
                 packet = with(packet, 8, random.below(5).to_be_bytes());
             }
             let proven = proven && packet.first_chunk() == Some(&id.to_be_bytes());
-            let (outcome, answer) = site.respond(from, &packet);
-            let most = if proven { 1232 } else { packet.len() };
-            assert!(answer.len() <= most, "{round}: {outcome:?} to {packet:?}");
-            answered[usize::from(proven)] += usize::from(!answer.is_empty());
+            let (outcome, response) = tracker.respond(from, &packet);
+            let limit = if proven { 1232 } else { packet.len() };
+            assert!(
+                response.len() <= limit,
+                "{round}: {outcome:?} to {packet:?}"
+            );
+            answered[usize::from(proven)] += usize::from(!response.is_empty());
         }
         assert!(answered.iter().all(|&n| n > 1000), "{answered:?}");
     }

@@ -1,4 +1,4 @@
-//! One connection, from its accept to its end: simple requests in [`fast_path`], the rest by hyper.
+//! One connection from its accept to its end: the fast path serves simple requests, hyper serves all others.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -14,83 +14,74 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 
 use crate::server::http::connection_limits::ConnectionPermit;
-use crate::server::http::fast_path;
-use crate::server::http::handler::{answer, view};
-use crate::server::http::server::{HEADER_MAX, Worker};
+use crate::server::http::fast_path::{self, Handoff};
+use crate::server::http::handler::{handle_request, status_resource};
+use crate::server::http::server::{MAX_HEAD_LEN, Worker};
 use crate::server::http::settings::{ListenerRole, Settings};
 use crate::server::http::stream::Stream;
 use crate::server::http::timeouts::RequestTimer;
 
-/// One connection from its accept to its end.
-pub(super) async fn connection<S>(
+/// Serves one connection until it ends or a timeout expires.
+pub(super) async fn serve_connection<S>(
     worker: Rc<Worker>,
     settings: Arc<Settings>,
     client: S,
     peer: Option<IpAddr>,
     proxy_header: bool,
-    serves: ListenerRole,
-    _place: ConnectionPermit,
+    role: ListenerRole,
+    _permit: ConnectionPermit,
 ) where
     S: Read + Write + AsRawFd + Unpin + 'static,
 {
-    let pace = Rc::new(RequestTimer::new(
+    let timer = Rc::new(RequestTimer::new(
         settings.header_timeout,
         settings.idle_timeout,
         worker.in_flight.clone(),
     ));
-    let mut stream = Stream::new(client, worker.input.clone(), pace.clone());
+    let counters = &worker.server.shared.counters;
+    let mut stream = Stream::new(client, worker.input.clone(), timer.clone());
     let serving = async {
         let sender = match proxy_header {
             false => peer,
-            true => match stream.proxy_header(peer).await {
+            true => match stream.read_proxy_header(peer).await {
                 Ok(sender) => sender,
-                Err(_) => {
-                    return worker
-                        .server
-                        .shared
-                        .counters
-                        .invalid_proxy_headers
-                        .add_one();
-                }
+                Err(_) => return counters.invalid_proxy_headers.add_one(),
             },
         };
-        // What ends a connection is the client's affair, here and below.
-        if serves != ListenerRole::Status {
-            let next = fast_path::serve(&worker, &settings, sender, &mut stream).await;
-            if !matches!(next, Ok(fast_path::Handoff::Hyper)) {
+        // Errors of a connection are not reported, here and below: the client causes them.
+        if role != ListenerRole::Status {
+            let handoff = fast_path::serve(&worker, &settings, sender, &mut stream).await;
+            if !matches!(handoff, Ok(Handoff::Hyper)) {
                 return;
             }
         }
-        let (worker, settings, pace) = (&worker, &settings, &pace);
+        let (worker, settings, timer) = (&worker, &settings, &timer);
         let service = service_fn(|request| async move {
-            let response = match view(worker, settings, sender, serves, &request) {
-                Some((views, route)) => {
-                    pace.heard();
-                    views.respond(&settings.views, route).await
+            let response = match status_resource(settings, sender, role, &request) {
+                Some(resource) => {
+                    timer.response_started();
+                    let status = &worker.server.status;
+                    status.answer(&settings.status, resource).await
                 }
-                None => answer(worker, settings, sender, serves, &request),
+                None => handle_request(worker, settings, sender, role, &request),
             };
-            pace.answered();
+            timer.response_ready();
             Ok::<_, Infallible>(response)
         });
         let mut http = http1::Builder::new();
-        // Without half_close, hyper looks for an end of input after each request: a system call, and a registration.
-        http.half_close(true).max_buf_size(HEADER_MAX);
-        // In a box, for what it keeps is large and few connections come to it.
+        // Without half_close, hyper checks for the end of input after each request, which costs a system call and a
+        // registration.
+        http.half_close(true).max_buf_size(MAX_HEAD_LEN);
+        // Boxed, because hyper's state is large and few connections need it.
         let _ = Box::pin(http.serve_connection(stream, service)).await;
     };
     let mut serving = pin!(serving);
-    let mut timer = None;
+    let mut sleep = None;
     let in_time = poll_fn(|cx| match serving.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => pace.poll_overdue(&mut timer, cx).map(|()| false),
+        Poll::Pending => timer.poll_overdue(&mut sleep, cx).map(|()| false),
     });
     if !in_time.await {
-        worker
-            .server
-            .shared
-            .counters
-            .connections_timed_out
-            .add_one();
+        counters.connections_timed_out.add_one();
     }
 }

@@ -1,11 +1,14 @@
-//! A plain GET that came whole, as nearly every announce and scrape does, answered with one send and without hyper.
+//! The fast path: serves simple announces and scrapes without hyper, and sends each response with one system call.
 //!
-//! Through hyper it takes an eighth more CPU time (benches/README.md). So each connection begins here, and stays as long as
-//! it brings one request at a time, each with nothing about it that needs a second look: another method or path, a body, an
-//! upgrade, an odd `Connection`, more headers than any client sends. A head that comes in pieces is waited for here, as that
-//! takes less memory. The first that is not so is handed to hyper unread, and all that follows with it: what must be
-//! rejected, and how, is decided there alone. The head is read by httparse, which is hyper's parser too, and is written as
-//! hyper writes it.
+//! Nearly all announces and scrapes are simple: one GET request that is received completely. With hyper they take an eighth
+//! more CPU time (benches/README.md). So each connection starts on the fast path, and stays there as long as it sends one
+//! simple request at a time. A request is not simple if it has another method or path, a body, an upgrade, an unusual
+//! `Connection` header, or more headers than any client sends. The fast path waits for the rest of an incomplete head,
+//! because that takes less memory than in hyper.
+//!
+//! The first request that is not simple, and all later ones of the connection, are passed to hyper. So only hyper decides
+//! which requests to reject, and how. The fast path parses heads with httparse, as hyper does, and writes the same heads as
+//! hyper.
 
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
@@ -16,29 +19,29 @@ use httparse::{Header, Status};
 
 use crate::protocol::http::request::{Action, Paths};
 use crate::server::http::handler::{client_ip, handle_tracker_request};
-use crate::server::http::server::{HEADER_MAX, Worker};
+use crate::server::http::server::{MAX_HEAD_LEN, Worker};
 use crate::server::http::settings::Settings;
 use crate::server::http::stream::Stream;
 
-/// More than clients and their proxies send.
-const HEADERS_MAX: usize = 32;
+/// Maximum number of headers in a simple request. Clients and their proxies send fewer.
+const MAX_HEADERS: usize = 32;
 
-/// Where headers are read to.
-type Lines<'i> = [MaybeUninit<Header<'i>>; HEADERS_MAX];
+/// The buffer that headers are parsed to.
+type HeaderBuffer<'i> = [MaybeUninit<Header<'i>>; MAX_HEADERS];
 
-/// How a connection goes on.
+/// The next step for a connection after the fast path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Handoff {
-    /// What has come in, and what follows, is for hyper.
+    /// Hyper serves the request that was received, and all later requests.
     Hyper,
-    /// It is at its end.
+    /// The connection has ended.
     Close,
 }
 
-/// Answers a connection's requests until there is one that is not plain.
+/// Serves the requests of a connection until one is not simple.
 ///
 /// # Errors
-/// When the connection fails.
+/// If the connection fails.
 pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
     worker: &Worker,
     settings: &Settings,
@@ -50,34 +53,35 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
         if received == 0 {
             return Ok(Handoff::Close);
         }
-        let answered = {
+        let result = {
             let input = &worker.input.borrow()[..received];
             let output = &mut *worker.output.borrow_mut();
-            let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+            let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
             match SimpleRequest::parse(input, &mut lines, &settings.paths) {
                 Some(request) => {
-                    let is_last = answer(worker, settings, sender, &request, output);
-                    stream.answered();
+                    let is_last = write_response(worker, settings, sender, &request, output);
+                    stream.response_ready();
                     let sent = stream.try_send(output, is_last)?;
                     Some((is_last, output[sent..].to_vec()))
                 }
                 None => {
-                    stream.refund(input);
-                    if received == HEADER_MAX || !is_begun(input) {
+                    stream.unread(input);
+                    if received == MAX_HEAD_LEN || !is_incomplete_head(input) {
                         return Ok(Handoff::Hyper);
                     }
                     None
                 }
             }
         };
-        let Some((is_last, unsent)) = answered else {
-            // Waiting here costs what has come; in hyper it would cost 16 KiB, of each of those who send a byte a second.
+        let Some((is_last, unsent)) = result else {
+            // Waiting here takes as much memory as was received. In hyper, each client that sends one byte a second would
+            // take 16 KiB.
             if !stream.receive_head().await? {
                 return Ok(Handoff::Close);
             }
             continue;
         };
-        // Only a client that does not read leaves something here.
+        // Some bytes are unsent only if the client does not read.
         stream.send_all(&unsent).await?;
         if is_last {
             return Ok(Handoff::Close);
@@ -85,8 +89,8 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
     }
 }
 
-/// Writes head and body to `output`; tells whether the connection ends with them.
-fn answer(
+/// Writes the head and the body of the response to `output`. Returns whether the connection ends after this response.
+fn write_response(
     worker: &Worker,
     settings: &Settings,
     sender: Option<IpAddr>,
@@ -97,7 +101,7 @@ fn answer(
     let lines = request.headers.iter();
     let lines = lines.filter(|header| header.name.eq_ignore_ascii_case(name));
     let from = client_ip(settings, sender, lines.map(|header| header.value));
-    let reply = handle_tracker_request(worker, settings, from, request.action, request.query);
+    let response = handle_tracker_request(worker, settings, from, request.action, request.query);
     let is_stopped = *worker.stop.borrow();
     let is_last = is_stopped || !request.keep_alive;
     let connection = match (request.version, request.keep_alive) {
@@ -107,7 +111,7 @@ fn answer(
         _ => "",
     };
     output.clear();
-    // By hand: formatting would take a tenth of all instructions outside the kernel.
+    // Written without `format!`, which would take a tenth of all instructions outside the kernel.
     for part in [
         if request.version == 0 {
             "HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\n"
@@ -116,31 +120,31 @@ fn answer(
         },
         connection,
         "content-length: ",
-        itoa::Buffer::new().format(reply.body.len()),
+        itoa::Buffer::new().format(response.body.len()),
         "\r\ndate: ",
         &worker.date.borrow(),
         "\r\n\r\n",
     ] {
         output.extend_from_slice(part.as_bytes());
     }
-    output.extend_from_slice(&reply.body);
+    output.extend_from_slice(&response.body);
     is_last
 }
 
-/// A request of which all that matters is here.
+/// A simple request.
 #[derive(Debug)]
 struct SimpleRequest<'h, 'i> {
     action: Action,
     query: &'i [u8],
-    /// Of HTTP, after "1.": 0 or 1.
+    /// The minor version of HTTP/1: 0 or 1.
     version: u8,
     keep_alive: bool,
     headers: &'h [Header<'i>],
 }
 
 impl<'h, 'i> SimpleRequest<'h, 'i> {
-    /// `None` unless `input` is one such request and nothing else.
-    fn parse(input: &'i [u8], lines: &'h mut Lines<'i>, paths: &Paths) -> Option<Self> {
+    /// Parses a request. Returns `None` unless `input` is exactly one simple request.
+    fn parse(input: &'i [u8], lines: &'h mut HeaderBuffer<'i>, paths: &Paths) -> Option<Self> {
         let mut request = httparse::Request::new(&mut []);
         let status = request.parse_with_uninit_headers(input, lines).ok()?;
         if status != Status::Complete(input.len()) || request.method? != "GET" {
@@ -149,13 +153,16 @@ impl<'h, 'i> SimpleRequest<'h, 'i> {
         let target = request.path?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let action = paths.action(path)?;
-        if !target.bytes().fold(true, |all, byte| all & is_clear(byte)) {
+        if !target
+            .bytes()
+            .fold(true, |all, byte| all & is_unambiguous(byte))
+        {
             return None;
         }
         let (mut close, mut keep) = (false, false);
         let headers: &'h [Header<'i>] = request.headers;
         for Header { name, value } in headers {
-            let is = |one: &str| name.eq_ignore_ascii_case(one);
+            let is = |other: &str| name.eq_ignore_ascii_case(other);
             if is("connection") {
                 if value.eq_ignore_ascii_case(b"close") {
                     close = true;
@@ -183,15 +190,16 @@ impl<'h, 'i> SimpleRequest<'h, 'i> {
     }
 }
 
-/// Whether this is the beginning of a request's head, with more to come and nothing wrong so far.
-fn is_begun(input: &[u8]) -> bool {
-    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+/// Returns whether the input is the valid start of a request head, but not a complete head.
+fn is_incomplete_head(input: &[u8]) -> bool {
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     request.parse_with_uninit_headers(input, &mut lines) == Ok(Status::Partial)
 }
 
-/// Has one meaning for everyone in a target: `#` begins what is no part of it, and of some bytes opinions differ.
-fn is_clear(byte: u8) -> bool {
+/// Returns whether all HTTP parsers agree on a byte in a request target. `#` starts a fragment, which is not part of the
+/// target. Parsers differ on some other bytes.
+fn is_unambiguous(byte: u8) -> bool {
     matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
 }
 
@@ -201,36 +209,36 @@ mod tests {
 
     const HEAD: &str = "GET /announce?info_hash=%aB&port=1 HTTP/1.1\r\nHost: t\r\n";
 
-    /// What the answer depends on, if the request is plain.
-    fn parsed(request: &str) -> Option<(Action, String, u8, bool)> {
+    /// Parses a request, and returns the values that the response depends on. Returns `None` if the request is not simple.
+    fn parse(request: &str) -> Option<(Action, String, u8, bool)> {
         let paths = Paths::new("/announce").unwrap();
-        let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-        let plain = SimpleRequest::parse(request.as_bytes(), &mut lines, &paths)?;
-        let query = String::from_utf8(plain.query.to_vec()).unwrap();
-        Some((plain.action, query, plain.version, plain.keep_alive))
+        let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let request = SimpleRequest::parse(request.as_bytes(), &mut lines, &paths)?;
+        let query = String::from_utf8(request.query.to_vec()).unwrap();
+        Some((request.action, query, request.version, request.keep_alive))
     }
 
     fn with(headers: &str) -> Option<(Action, String, u8, bool)> {
-        parsed(&format!("{HEAD}{headers}\r\n"))
+        parse(&format!("{HEAD}{headers}\r\n"))
     }
 
     #[test]
-    fn what_clients_send_is_plain() {
+    fn accepts_requests_of_typical_clients() {
         let query = "info_hash=%aB&port=1".to_owned();
         assert_eq!(with(""), Some((Action::Announce, query, 1, true)));
-        let scrape = parsed("GET /scrape/?a=b?c&(!$'*+,;:@[]~_) HTTP/1.0\r\nAccept: */*\r\n\r\n");
+        let scrape = parse("GET /scrape/?a=b?c&(!$'*+,;:@[]~_) HTTP/1.0\r\nAccept: */*\r\n\r\n");
         let query = "a=b?c&(!$'*+,;:@[]~_)".to_owned();
         assert_eq!(scrape, Some((Action::Scrape, query, 0, false)));
-        let bare = parsed("GET /announce HTTP/1.1\n\n");
+        let bare = parse("GET /announce HTTP/1.1\n\n");
         assert_eq!(bare, Some((Action::Announce, String::new(), 1, true)));
-        assert!(with(&"X-A: b\r\n".repeat(HEADERS_MAX - 1)).is_some());
+        assert!(with(&"X-A: b\r\n".repeat(MAX_HEADERS - 1)).is_some());
     }
 
     #[test]
-    fn a_connection_is_kept_as_its_version_and_the_client_say() {
+    fn keep_alive_depends_on_version_and_header() {
         let kept = |version: u8, headers: &str| {
             let request = format!("GET /announce HTTP/1.{version}\r\n{headers}\r\n");
-            parsed(&request).map(|(.., keep_alive)| keep_alive)
+            parse(&request).map(|(.., keep_alive)| keep_alive)
         };
         for (headers, old, new) in [
             ("", Some(false), Some(true)),
@@ -261,8 +269,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_already_is_not_waited_for() {
-        for begun in [
+    fn recognizes_incomplete_heads() {
+        for head in [
             "",
             "G",
             "GET /announce",
@@ -270,21 +278,21 @@ mod tests {
             "\r\n\r\nGET /",
             "PUT / HTTP/1.1\r\nA: b",
         ] {
-            assert!(is_begun(begun.as_bytes()), "{begun}");
+            assert!(is_incomplete_head(head.as_bytes()), "{head}");
         }
-        let whole = format!("{HEAD}\r\n");
+        let complete = format!("{HEAD}\r\n");
         for other in [
-            &whole,
+            &complete,
             "\x16\x03\x01",
             "GET / HTTP/2.0\r\n",
             "GET / HTTP/1.1\r\n: b",
         ] {
-            assert!(!is_begun(other.as_bytes()), "{other}");
+            assert!(!is_incomplete_head(other.as_bytes()), "{other}");
         }
     }
 
     #[test]
-    fn what_needs_a_second_look_is_not_plain() {
+    fn rejects_requests_that_are_not_simple() {
         for headers in [
             "Content-Length: 0\r\n",
             "content-length: 5\r\n",
@@ -294,12 +302,16 @@ mod tests {
             "A b: c\r\n",
             " folded\r\n",
             "A : b\r\n",
-            &"X-A: b\r\n".repeat(HEADERS_MAX),
+            &"X-A: b\r\n".repeat(MAX_HEADERS),
         ] {
             assert_eq!(with(headers), None, "{headers}");
         }
-        assert_eq!(parsed(&format!("{HEAD}\r\nGET")), None, "one more begins");
-        assert_eq!(parsed(&format!("{HEAD}\r")), None, "not all is there");
+        assert_eq!(
+            parse(&format!("{HEAD}\r\nGET")),
+            None,
+            "another request follows"
+        );
+        assert_eq!(parse(&format!("{HEAD}\r")), None, "the head is incomplete");
         for line in [
             "HEAD /announce HTTP/1.1",
             "get /announce HTTP/1.1",
@@ -323,11 +335,7 @@ mod tests {
             "GET /announce?a\tb HTTP/1.1",
             "GET /announce?a\0b HTTP/1.1",
         ] {
-            assert_eq!(
-                parsed(&format!("{line}\r\nHost: t\r\n\r\n")),
-                None,
-                "{line}"
-            );
+            assert_eq!(parse(&format!("{line}\r\nHost: t\r\n\r\n")), None, "{line}");
         }
     }
 }

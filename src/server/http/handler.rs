@@ -1,4 +1,4 @@
-//! Handles one request: an announce, a scrape, or a view for the operator.
+//! Handles one request: an announce, a scrape, or any other request of a client.
 
 use std::cell::Ref;
 use std::net::IpAddr;
@@ -10,112 +10,118 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::protocol::http::request::Action;
-use crate::protocol::http::{Outcome, Reply, respond};
-use crate::server::http::forwarded::{self as proxy, client_address};
+use crate::protocol::http::{HttpOutcome, ResponseBuffer, respond};
+use crate::server::http::forwarded::client_address;
 use crate::server::http::server::Worker;
 use crate::server::http::settings::{ListenerRole, Settings};
-use crate::status::endpoint::{Resource, StatusEndpoint};
+use crate::status::endpoint::Resource;
 
-/// One announce or scrape: asks the tracker and counts what came of it. The reply is the worker's, for the next to use.
+/// Passes one announce or scrape to the tracker and counts the outcome. Returns the worker's response buffer, which the
+/// next request reuses.
 pub(super) fn handle_tracker_request<'w>(
     worker: &'w Worker,
     settings: &Settings,
     from: Option<IpAddr>,
     action: Action,
     query: &[u8],
-) -> Ref<'w, Reply> {
+) -> Ref<'w, ResponseBuffer> {
     let shared = &*worker.server.shared;
-    let begun = Instant::now();
-    let timed = shared.counters.times_http();
+    let start = Instant::now();
+    let is_measured = shared.counters.measures_next_http_request();
     let outcome = respond(
         &shared.tracker,
         &settings.protocol,
-        shared.clock.at(begun),
+        shared.clock.at(start),
         from,
         action,
         query,
-        &mut worker.reply.borrow_mut(),
+        &mut worker.response.borrow_mut(),
     );
-    if timed {
-        shared.counters.http_request_duration.note(begun.elapsed());
+    if is_measured {
+        let duration = start.elapsed();
+        shared.counters.http_request_duration.record(duration);
     }
     shared.counters.count_http(from, &outcome);
-    if let (Some(updates), Outcome::Announced(_, news)) = (&shared.updates, &outcome) {
-        updates.push_effect(news, shared.clock.at(begun));
+    if let (Some(updates), HttpOutcome::Announced(_, effect)) = (&shared.updates, &outcome) {
+        updates.push_effect(effect, shared.clock.at(start));
     }
-    worker.reply.borrow()
+    worker.response.borrow()
 }
 
-/// Whom a request is from: the sender, or whom a trusted proxy names in the lines of the header that is route for.
+/// Returns the client's address: the sender's, or the one that trusted proxies report in the lines of the configured header.
 pub(super) fn client_ip<'h>(
     settings: &Settings,
     sender: Option<IpAddr>,
     lines: impl DoubleEndedIterator<Item = &'h [u8]>,
 ) -> Option<IpAddr> {
-    let proxy::Settings { trusted, header } = &settings.proxies;
-    client_address(*header, trusted, sender, lines)
+    let proxies = &settings.proxies;
+    client_address(proxies.header, &proxies.trusted, sender, lines)
 }
 
-fn client_in(settings: &Settings, sender: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+/// Returns the client's address from hyper's headers. See [`client_ip`].
+fn client_ip_in(
+    settings: &Settings,
+    sender: Option<IpAddr>,
+    headers: &HeaderMap,
+) -> Option<IpAddr> {
     let lines = headers.get_all(settings.proxies.header.name());
     client_ip(settings, sender, lines.iter().map(HeaderValue::as_bytes))
 }
 
-/// The view that is route for, if that is one and its sender may see it.
-pub(super) fn view<'a>(
-    worker: &'a Worker,
+/// Returns the status resource that a request is for. Returns `None` if the request is for no status resource, or for one
+/// that the client may not see.
+pub(super) fn status_resource(
     settings: &Settings,
     sender: Option<IpAddr>,
-    serves: ListenerRole,
+    role: ListenerRole,
     request: &Request<Incoming>,
-) -> Option<(&'a StatusEndpoint, Resource)> {
-    if serves == ListenerRole::Clients || !matches!(*request.method(), Method::GET | Method::HEAD) {
+) -> Option<Resource> {
+    if role == ListenerRole::Clients || !is_get_or_head(request) {
         return None;
     }
-    let views = &worker.server.status;
-    let proxy::Settings { trusted, header } = &settings.proxies;
     let from = || {
-        // Behind a proxy that is not known for one, everyone would come from where it is.
-        let proxied = request.headers().contains_key(header.name());
-        let unknown = proxied && sender.is_some_and(|sender| !trusted.contains(sender));
-        client_in(settings, sender, request.headers()).filter(|_| !unknown)
+        // Behind a proxy that is not configured as trusted, all clients would seem to have the proxy's address. So a
+        // request with a forwarding header from an untrusted sender counts as one without a known address.
+        let proxies = &settings.proxies;
+        let is_proxied = request.headers().contains_key(proxies.header.name());
+        let is_unknown = is_proxied && sender.is_some_and(|sender| !proxies.trusted.contains(sender));
+        client_ip_in(settings, sender, request.headers()).filter(|_| !is_unknown)
     };
     let uri = request.uri();
-    let route = settings
-        .views
-        .route(uri.path(), uri.query().unwrap_or_default(), from);
-    Some((views, route?))
+    let query = uri.query().unwrap_or_default();
+    settings.status.route(uri.path(), query, from)
 }
 
-pub(super) fn answer(
+/// Responds to any request that is not for a status resource.
+pub(super) fn handle_request(
     worker: &Worker,
     settings: &Settings,
     sender: Option<IpAddr>,
-    serves: ListenerRole,
+    role: ListenerRole,
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let shared = &*worker.server.shared;
+    let counters = &worker.server.shared.counters;
     let paths = &settings.paths;
     let uri = request.uri();
     let mut response = match paths.action(uri.path()) {
-        _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-            shared.counters.unhandled_requests.add_one();
+        _ if !is_get_or_head(request) => {
+            counters.unhandled_requests.add_one();
             let mut response = text(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET and HEAD are served here\n".into(),
+                "method not allowed, use GET or HEAD\n".into(),
             );
             response
                 .headers_mut()
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Some(action) if serves != ListenerRole::Status => {
+        Some(action) if role != ListenerRole::Status => {
             let query = uri.query().unwrap_or_default().as_bytes();
-            let from = client_in(settings, sender, request.headers());
-            let reply = handle_tracker_request(worker, settings, from, action, query);
-            text(StatusCode::OK, Bytes::copy_from_slice(&reply.body))
+            let from = client_ip_in(settings, sender, request.headers());
+            let buffer = handle_tracker_request(worker, settings, from, action, query);
+            text(StatusCode::OK, Bytes::copy_from_slice(&buffer.body))
         }
-        _ if uri.path() == "/" && serves != ListenerRole::Status => {
+        _ if uri.path() == "/" && role != ListenerRole::Status => {
             let version = env!("CARGO_PKG_VERSION");
             let announce = paths.announce();
             text(
@@ -125,8 +131,8 @@ pub(super) fn answer(
             )
         }
         _ => {
-            shared.counters.unhandled_requests.add_one();
-            text(StatusCode::NOT_FOUND, "nothing is here\n".into())
+            counters.unhandled_requests.add_one();
+            text(StatusCode::NOT_FOUND, "not found\n".into())
         }
     };
     if *worker.stop.borrow() {
@@ -135,6 +141,10 @@ pub(super) fn answer(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+fn is_get_or_head(request: &Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {

@@ -1,8 +1,11 @@
-//! HTTP/1 over TCP: accepts, times out and limits connections. What is plain is answered in [`plain`], the rest by hyper.
+//! HTTP/1 server: listeners, and accepting and limiting connections.
 //!
-//! Each worker has one thread for this, with a runtime of its own, and a connection stays where it was accepted. Most clients bring
-//! one request and go: such a connection costs four system calls, accept4, recv, send, close, since it meets the reactor
-//! only if it must wait.
+//! A connection is accepted here and served in [`connection`]. Simple requests take the [`fast_path`], hyper serves all
+//! others, and both call the [`handler`].
+//!
+//! Each worker has one thread with its own runtime, and a connection stays on the thread that accepted it. Most clients
+//! send one request per connection. Such a connection takes four system calls: accept4, recv, send and close. It is
+//! registered with the reactor only if it has to wait.
 
 mod connection;
 pub mod connection_limits;
@@ -32,34 +35,33 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
 use crate::server::Shared;
-use crate::server::http::connection::connection;
-use crate::server::http::server::{HEADER_MAX, HttpServer, Worker};
+use crate::server::http::connection::serve_connection;
+use crate::server::http::server::{HttpServer, MAX_HEAD_LEN, Worker};
 use crate::server::http::settings::ListenerRole;
 use crate::server::http::stream::register;
 use crate::server::http::timeouts::InFlight;
 
-/// How long a stop waits for requests that have begun to come in.
-const DRAIN: Duration = Duration::from_secs(2);
+/// Maximum time for which shutdown waits for requests in flight.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many connections are accepted in a row: then those that are there have their turn, or a flood of new ones would
-/// keep it from them.
+/// Number of connections that are accepted in a row before open connections are served. Without this limit, a flood of new
+/// connections would block the open ones.
 const ACCEPT_BURST: usize = 32;
 
-/// How long nothing is accepted after the system had no room for a connection: others end meanwhile.
+/// Pause after the system could not accept a connection. Other connections may end in that time.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
-/// A listening socket to serve.
+/// A listening socket and its options.
 #[derive(Debug)]
 pub struct HttpListener {
     pub listener: ListenSocket,
-    /// Each connection begins by saying for whom it is (PROXY protocol), and only trusted proxies may make one.
+    /// Whether each connection starts with a PROXY protocol header. If so, only trusted proxies may connect.
     pub proxy_header: bool,
-    /// What is served there.
     pub serves: ListenerRole,
 }
 
 impl HttpListener {
-    /// For another worker: one queue of connections, several to take from it.
+    /// Duplicates the listener for another worker. All duplicates accept from the same queue of connections.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             listener: self.listener.try_clone()?,
@@ -69,7 +71,7 @@ impl HttpListener {
     }
 }
 
-/// For TCP clients, or for proxies on this host.
+/// A TCP socket for clients and proxies, or a Unix socket for proxies on this host.
 #[derive(Debug)]
 pub enum ListenSocket {
     Tcp(TcpListener),
@@ -85,11 +87,11 @@ impl ListenSocket {
     }
 }
 
-/// ListenerRole on the calling thread until `stop` says so: then requests that have begun to come in are answered, and idle
-/// connections are closed. Calls `alive` each second from the loop that serves.
+/// Serves on the calling thread until `stop` becomes true. Then responds to requests in flight and closes idle connections.
+/// Calls `alive` each second from the serving thread.
 pub async fn serve(
     server: Arc<HttpServer>,
-    doors: Vec<HttpListener>,
+    listeners: Vec<HttpListener>,
     mut stop: watch::Receiver<bool>,
     alive: impl Fn() + 'static,
 ) -> io::Result<()> {
@@ -97,8 +99,8 @@ pub async fn serve(
         server,
         stop: stop.clone(),
         in_flight: InFlight::default(),
-        reply: RefCell::default(),
-        input: Rc::new(RefCell::new(vec![0; HEADER_MAX].into())),
+        response: RefCell::default(),
+        input: Rc::new(RefCell::new(vec![0; MAX_HEAD_LEN].into())),
         output: RefCell::default(),
         date: RefCell::new(date()),
     });
@@ -107,7 +109,7 @@ pub async fn serve(
         listener,
         proxy_header,
         serves,
-    } in doors
+    } in listeners
     {
         tasks.push(match listener {
             ListenSocket::Tcp(listener) => {
@@ -132,19 +134,20 @@ pub async fn serve(
             }
         }
     }));
-    // A sender that is gone means the same.
+    // An error means that the sender was dropped, which also stops the server.
     let _ = stop.wait_for(|&stop| stop).await;
     tasks.iter().for_each(|task| task.abort());
     drain(&worker).await;
     Ok(())
 }
 
-/// A last look at what has come in, then at most [`DRAIN`] for requests in flight.
+/// Reads what was received already, then waits up to [`DRAIN_TIMEOUT`] for requests in flight.
 async fn drain(worker: &Worker) {
-    let end = Instant::now() + DRAIN;
+    let end = Instant::now() + DRAIN_TIMEOUT;
     loop {
         sleep(Duration::from_millis(5)).await;
-        // On a busy machine what came in meanwhile wakes together with this, and must be read before it is counted.
+        // On a busy machine, connections with new bytes wake up together with this task. They must read the bytes before the
+        // requests in flight are counted.
         yield_now().await;
         if worker.in_flight.get() == 0 || Instant::now() >= end {
             return;
@@ -156,11 +159,11 @@ fn date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
 }
 
-/// What connections are accepted from.
+/// A socket that accepts connections.
 trait Accept: AsRawFd {
     type Client: Read + Write + AsRawFd + Unpin + 'static;
 
-    /// A connection, and the address at its other end if it has one.
+    /// Accepts a connection. Returns it with its peer address, which a Unix socket does not have.
     fn accept(&self) -> io::Result<(Self::Client, Option<IpAddr>)>;
 }
 
@@ -191,7 +194,7 @@ async fn accept<L: Accept>(
         if turn % ACCEPT_BURST == 0 {
             yield_now().await;
         }
-        // An error here is the runtime's end.
+        // An error means that the runtime shuts down.
         let Ok(mut ready) = listener.readable().await else {
             return;
         };
@@ -203,7 +206,7 @@ async fn accept<L: Accept>(
                     error.kind(),
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                 ) => {}
-            // No descriptor, no memory, or the network's own trouble: none of it is the end of a listener.
+            // A lack of file descriptors or memory, or a network error. The listener stays usable.
             Err(_) => {
                 worker.server.shared.counters.accept_errors.add_one();
                 sleep(ACCEPT_BACKOFF).await;
@@ -228,29 +231,30 @@ fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
         clock, counters, ..
     } = &**shared;
     let settings = worker.server.settings();
-    // A proxy brings everyone's connections: what limits one network does not fit it.
-    let own = peer.filter(|&peer| !settings.proxies.trusted.contains(peer));
-    if proxy_header && own.is_some() {
+    // A proxy carries the connections of many clients, so the limits per network do not apply to it.
+    let limited = peer.filter(|&peer| !settings.proxies.trusted.contains(peer));
+    if proxy_header && limited.is_some() {
         return counters.untrusted_proxies.add_one();
     }
-    if let (Some(budget), Some(own)) = (&settings.connections, own) {
-        if budget.take(clock.now(), own).is_err() {
+    if let (Some(rate), Some(address)) = (&settings.connection_rate, limited) {
+        if rate.take(clock.now(), address).is_err() {
             return counters.connections_rate_limited.add_one();
         }
     }
-    match connections.admit(own) {
-        Some(place) => {
+    match connections.admit(limited) {
+        Some(permit) => {
             counters.connections.add_one();
-            let mut connection = Box::pin(connection(
+            let mut connection = Box::pin(serve_connection(
                 worker.clone(),
                 settings,
                 client,
                 peer,
                 proxy_header,
                 serves,
-                place,
+                permit,
             ));
-            // With deferred accept most have all they need, and are done before they would wait: they are no task.
+            // With TCP_DEFER_ACCEPT, most connections have received their request already and are served without waiting. So
+            // they are polled once before a task is spawned.
             let mut cx = Context::from_waker(Waker::noop());
             if connection.as_mut().poll(&mut cx).is_pending() {
                 spawn_local(connection);

@@ -1,4 +1,4 @@
-//! State of the HTTP server: of all workers, and of one.
+//! State of the HTTP server: [`HttpServer`] is shared by all workers, [`Worker`] belongs to one of them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,17 +7,18 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::watch;
 
 use crate::lock::{read, write};
-use crate::protocol::http::Reply;
+use crate::protocol::http::ResponseBuffer;
 use crate::server::Shared;
 use crate::server::http::connection_limits::ConnectionLimits;
 use crate::server::http::settings::Settings;
 use crate::server::http::timeouts::InFlight;
 use crate::status::endpoint::StatusEndpoint;
 
-/// The longest header that is read; a query of the longest kind fits twice.
-pub(super) const HEADER_MAX: usize = 16 * 1024;
+/// Maximum length in bytes of a request's head: the request line and the headers. It has room for two queries of maximum
+/// length.
+pub(super) const MAX_HEAD_LEN: usize = 16 * 1024;
 
-/// The HTTP server: what its workers share.
+/// State that all HTTP workers share.
 pub struct HttpServer {
     pub shared: Arc<Shared>,
     settings: RwLock<Arc<Settings>>,
@@ -40,7 +41,7 @@ impl HttpServer {
         }
     }
 
-    /// Takes new settings: connections that are there keep theirs to their end.
+    /// Replaces the settings. Open connections keep the settings that they started with.
     pub fn set(&self, settings: Settings) {
         self.connections.set_limits(
             settings.max_connections,
@@ -54,16 +55,16 @@ impl HttpServer {
     }
 }
 
-/// What the connections of one worker share.
+/// State that the connections of one worker share. Its buffers are reused for every request.
 pub(super) struct Worker {
     pub(super) server: Arc<HttpServer>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) in_flight: InFlight,
-    pub(super) reply: RefCell<Reply>,
-    /// What was received last, until the next await.
+    pub(super) response: RefCell<ResponseBuffer>,
+    /// Bytes received last. Valid until the next await.
     pub(super) input: Rc<RefCell<Box<[u8]>>>,
-    /// What is to be sent, head and body, until the next await.
+    /// Head and body of the response to send. Valid until the next await.
     pub(super) output: RefCell<Vec<u8>>,
-    /// As a header has it; of this second, or of the last if the worker is busy.
+    /// The current time as a `Date` header. Updated each second, or later if the worker is busy.
     pub(super) date: RefCell<String>,
 }

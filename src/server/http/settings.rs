@@ -1,39 +1,40 @@
-//! What the operator decides about HTTP.
+//! The operator's settings for HTTP, and the role of each listener.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::http as protocol;
 use crate::protocol::http::request::Paths;
-use crate::server::http::forwarded as proxy;
-use crate::status::endpoint as views;
+use crate::server::http::forwarded;
+use crate::status::endpoint;
 use crate::tracker::rate_limit::RateLimiter;
 
-/// What the operator decides about connections.
+/// The operator's settings for HTTP.
 #[derive(Clone)]
 pub struct Settings {
     pub paths: Paths,
     pub protocol: protocol::Settings,
-    /// From the first byte of a request, or from the connection's start, to the end of its header.
+    /// Maximum time from the first byte of a request, or from the start of the connection, to the end of the header.
     pub header_timeout: Duration,
-    /// From one answer to the first byte of the next request.
+    /// Maximum time from a response to the first byte of the next request.
     pub idle_timeout: Duration,
-    /// In all.
+    /// Maximum number of connections in total.
     pub max_connections: usize,
-    /// From one IPv4 address, or one IPv6 /64.
+    /// Maximum number of connections from one IPv4 address or one IPv6 /64.
     pub max_connections_per_network: u32,
-    pub proxies: proxy::Settings,
-    /// How often a network may connect; `None` for as often as it likes.
-    pub connections: Option<Arc<RateLimiter>>,
-    pub views: Arc<views::Settings>,
+    pub proxies: forwarded::Settings,
+    /// Limits the rate at which a network may connect. `None` for no limit.
+    pub connection_rate: Option<Arc<RateLimiter>>,
+    pub status: Arc<endpoint::Settings>,
 }
 
-/// What a listening socket is for.
+/// The resources that a listener serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListenerRole {
-    /// Clients, and whoever may see the views.
+    /// The tracker for clients, and the status resources for operators.
     Both,
-    /// Where the views have sockets of their own, they are nowhere else.
+    /// The tracker only. If status listeners are configured, the status resources are available only there.
     Clients,
+    /// The status resources only.
     Status,
 }

@@ -1,4 +1,4 @@
-//! A client's socket as hyper reads and writes it, and how long the client may take.
+//! A client's socket, with the interface that hyper reads and writes.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,21 +18,21 @@ use tokio::io::unix::AsyncFd;
 use crate::server::http::proxy_protocol::ProxyHeader;
 use crate::server::http::timeouts::RequestTimer;
 
-/// A client's socket.
+/// A client's socket, with the bytes that were received but not consumed.
 pub(in crate::server) struct Stream<S: AsRawFd> {
     socket: Socket<S>,
-    /// Received already, and still to be given to hyper.
+    /// Bytes that were received and pushed back. They are returned by the next read.
     pending: Vec<u8>,
-    /// What the kernel has to give goes through here to hyper's own buffers; all of a worker's connections share it.
+    /// Receive buffer, shared by all connections of a worker. Hyper's own buffers are filled from it.
     input: Rc<RefCell<Box<[u8]>>>,
-    pace: Rc<RequestTimer>,
+    timer: Rc<RequestTimer>,
 }
 
 impl<S: AsRawFd> Stream<S> {
     pub(in crate::server) fn new(
         socket: S,
         input: Rc<RefCell<Box<[u8]>>>,
-        pace: Rc<RequestTimer>,
+        timer: Rc<RequestTimer>,
     ) -> Self {
         Self {
             socket: Socket::Unregistered {
@@ -41,17 +41,18 @@ impl<S: AsRawFd> Stream<S> {
             },
             pending: Vec::new(),
             input,
-            pace,
+            timer,
         }
     }
 }
 
 impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
-    /// Takes what a connection begins with by the PROXY protocol, and tells for whom it is: `None` is `peer`'s own.
+    /// Reads the PROXY protocol header at the start of a connection. Returns the client's address, or `peer` if the proxy
+    /// connects on its own behalf.
     ///
     /// # Errors
-    /// When the connection ends before, or begins with anything else.
-    pub(in crate::server) async fn proxy_header(
+    /// If the connection ends before the end of the header, or does not start with a valid header.
+    pub(in crate::server) async fn read_proxy_header(
         &mut self,
         peer: Option<IpAddr>,
     ) -> io::Result<Option<IpAddr>> {
@@ -75,26 +76,27 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
         }
     }
 
-    /// The next bytes, as many as have come and fit, at the beginning of the shared input; 0 at the connection's end.
+    /// Receives the next bytes to the start of the shared input buffer, as many as are available and fit. Returns their
+    /// number, or 0 at the end of the connection.
     ///
     /// # Errors
-    /// When the connection fails.
+    /// If the connection fails.
     pub(in crate::server) async fn receive(&mut self) -> io::Result<usize> {
         if self.pending.is_empty() {
             return poll_fn(|cx| self.poll_receive(cx, usize::MAX)).await;
         }
         let input = &mut **self.input.borrow_mut();
-        let most = self.pending.len().min(input.len());
-        input[..most].copy_from_slice(&self.pending[..most]);
-        self.pending.drain(..most);
-        Ok(most)
+        let len = self.pending.len().min(input.len());
+        input[..len].copy_from_slice(&self.pending[..len]);
+        self.pending.drain(..len);
+        Ok(len)
     }
 
-    /// Adds to what was given back until a request's head may be whole in it, or it is as long as [`Self::receive`] gives at
-    /// once; `false` at the connection's end.
+    /// Receives more bytes after those that were pushed back, until they may hold a complete request head or fill the
+    /// shared input buffer. Returns `false` at the end of the connection.
     ///
     /// # Errors
-    /// When the connection fails.
+    /// If the connection fails.
     pub(in crate::server) async fn receive_head(&mut self) -> io::Result<bool> {
         loop {
             let seen = self.pending.len();
@@ -108,28 +110,29 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
             }
             self.pending
                 .extend_from_slice(&self.input.borrow()[..received]);
-            // Each byte is looked at once, or whoever sends them one by one would have all looked at each time.
+            // Only the new bytes are searched. Otherwise a client that sends single bytes would cause a search of the whole
+            // head for each byte.
             if has_empty_line(&self.pending[seen.saturating_sub(2)..]) {
                 return Ok(true);
             }
         }
     }
 
-    /// Undoes a [`Self::receive`]: these bytes come again, for hyper.
-    pub(in crate::server) fn refund(&mut self, input: &[u8]) {
+    /// Pushes back bytes from [`Self::receive`]. The next read, here or by hyper, returns them again.
+    pub(in crate::server) fn unread(&mut self, input: &[u8]) {
         self.pending.splice(..0, input.iter().copied());
     }
 
-    /// A request has come in whole, and its answer is about to be written.
-    pub(in crate::server) fn answered(&self) {
-        self.pace.answered();
+    /// A complete request was received, and its response is about to be written.
+    pub(in crate::server) fn response_ready(&self) {
+        self.timer.response_ready();
     }
 
-    /// Sends what there is room for at once, and tells how much that was. With the last bytes of all, the connection's
-    /// end travels in the same packet.
+    /// Sends as many bytes as possible without waiting, and returns their number. If `is_last` is true, the end of the
+    /// connection is sent in the same packet as the last bytes.
     ///
     /// # Errors
-    /// When the connection fails.
+    /// If the connection fails.
     pub(in crate::server) fn try_send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize> {
         let socket = match &self.socket {
             Socket::Unregistered { socket, .. } => socket.as_raw_fd(),
@@ -146,10 +149,10 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
         }
     }
 
-    /// Sends the rest.
+    /// Sends all bytes, and waits if necessary.
     ///
     /// # Errors
-    /// When the connection fails.
+    /// If the connection fails.
     pub(in crate::server) async fn send_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent = poll_fn(|cx| self.socket.poll_write(cx, bytes)).await?;
@@ -158,13 +161,13 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
         Ok(())
     }
 
-    /// Reads up to `most` bytes to the beginning of the shared input; tells how many came.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+    /// Receives up to `len` bytes to the start of the shared input buffer. Returns their number.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<usize>> {
         let input = &mut **self.input.borrow_mut();
-        let most = most.min(input.len());
-        let received = ready!(self.socket.poll_read(cx, &mut input[..most]))?;
+        let len = len.min(input.len());
+        let received = ready!(self.socket.poll_read(cx, &mut input[..len]))?;
         if received > 0 {
-            self.pace.received();
+            self.timer.bytes_received();
         }
         Poll::Ready(Ok(received))
     }
@@ -178,9 +181,9 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Read for Stream<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.pending.is_empty() {
-            let most = buf.remaining().min(this.pending.len());
-            buf.put_slice(&this.pending[..most]);
-            this.pending.drain(..most);
+            let len = buf.remaining().min(this.pending.len());
+            buf.put_slice(&this.pending[..len]);
+            this.pending.drain(..len);
             return Poll::Ready(Ok(()));
         }
         let received = ready!(this.poll_receive(cx, buf.remaining()))?;
@@ -202,27 +205,27 @@ impl<S: Read + Write + AsRawFd + Unpin> hyper::rt::Write for Stream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// The close that follows says the same.
+    /// Does nothing, because the socket is closed next.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
-/// Ends a head; its line ends may lack their carriage return.
+/// Returns whether the bytes hold an empty line, which ends a head. Line ends may lack their carriage return.
 fn has_empty_line(bytes: &[u8]) -> bool {
     let line_ends = bytes.windows(2).any(|pair| pair == b"\n\n");
     line_ends || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
-/// Known to the reactor only from the first time that it must wait.
+/// A socket that is registered with the reactor only when it first has to wait.
 enum Socket<S: AsRawFd> {
     Unregistered {
         socket: S,
-        /// All that had come has been read, so the next read is one that waits.
+        /// Whether all available bytes were read, so that the next read has to wait.
         is_drained: bool,
     },
     Registered(AsyncFd<S>),
-    /// The reactor did not take it.
+    /// The registration failed.
     Failed,
 }
 
@@ -250,8 +253,8 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
         wanted: usize,
         mut attempt: impl FnMut(&mut S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        // The kernel gives or takes all that it can. After less than was wanted there is no need to be told once more that
-        // now there is nothing: the reactor learns of every change.
+        // The kernel transfers as many bytes as it can. After a short transfer, another attempt would only return
+        // `WouldBlock`, so it is skipped: the reactor reports every later change.
         let is_short = |done: usize| (1..wanted).contains(&done);
         if let Self::Unregistered { socket, is_drained } = self {
             let is_read = direction == Direction::In;
@@ -294,10 +297,10 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
     }
 }
 
-/// Makes a socket known to the calling worker's reactor.
+/// Registers a socket with the reactor of the calling worker.
 #[allow(
     deprecated,
-    reason = "what replaces it is younger than Debian's tokio, and unsafe"
+    reason = "the replacement is unsafe, and is not in Debian's tokio"
 )]
 pub(in crate::server) fn register<S: AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
     AsyncFd::new(socket)
@@ -315,9 +318,9 @@ mod tests {
     use super::*;
     use crate::server::http::timeouts::InFlight;
 
-    const SOON: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// A stream with its client, on a runtime of their own.
+    /// Runs a test with a stream and its client.
     fn run<F: Future<Output = ()>>(
         test: impl FnOnce(Stream<UnixStream>, std::os::unix::net::UnixStream) -> F,
     ) {
@@ -325,10 +328,10 @@ mod tests {
         served.set_nonblocking(true).unwrap();
         SockRef::from(&served).set_send_buffer_size(4096).unwrap();
         let input = Rc::new(RefCell::new(vec![0; 8].into()));
-        let pace = Rc::new(RequestTimer::new(SOON, SOON, InFlight::default()));
+        let timer = Rc::new(RequestTimer::new(TIMEOUT, TIMEOUT, InFlight::default()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let stream = Stream::new(UnixStream::from_std(served), input, pace);
+            let stream = Stream::new(UnixStream::from_std(served), input, timer);
             test(stream, client).await;
         });
     }
@@ -339,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_comes_is_received_however_it_comes() {
+    fn receives_all_bytes_in_any_portions() {
         run(async |mut stream, mut client| {
             client.write_all(b"12345678short").unwrap();
             assert_eq!(next(&mut stream).await, b"12345678");
@@ -348,46 +351,49 @@ mod tests {
                 client.write_all(b"later").unwrap();
                 client
             });
-            assert_eq!(next(&mut stream).await, b"later", "it waits");
+            assert_eq!(next(&mut stream).await, b"later", "waits for bytes");
             let mut client = later.join().unwrap();
             client.write_all(b"last").unwrap();
             drop(client);
             assert_eq!(next(&mut stream).await, b"last");
-            assert_eq!(next(&mut stream).await, b"", "the end is seen, too");
+            assert_eq!(next(&mut stream).await, b"", "the end of the connection");
         });
     }
 
     #[test]
-    fn a_head_in_pieces_is_waited_for_to_its_end_and_no_further() {
+    fn receive_head_waits_for_the_end_of_the_head_only() {
         run(async |mut stream, mut client| {
             stream.input.replace(vec![0; 12].into());
-            for (begun, more) in [
+            for (first, more) in [
                 (&b"a\n"[..], &b"b\n\r\n"[..]),
                 (b"a\r\n", b"\r\n"),
                 (b"a\n\r", b"\n"),
             ] {
-                stream.refund(begun);
+                stream.unread(first);
                 client.write_all(more).unwrap();
                 assert!(stream.receive_head().await.unwrap());
-                assert_eq!(next(&mut stream).await, [begun, more].concat());
+                assert_eq!(next(&mut stream).await, [first, more].concat());
             }
-            stream.refund(b"a\r\n");
+            stream.unread(b"a\r\n");
             client.write_all(b"far too long").unwrap();
-            assert!(stream.receive_head().await.unwrap(), "no room for more");
+            assert!(stream.receive_head().await.unwrap(), "the buffer is full");
             assert_eq!(next(&mut stream).await, b"a\r\nfar too l");
-            stream.refund(b"a\r\n");
+            stream.unread(b"a\r\n");
             drop(client);
-            assert!(!stream.receive_head().await.unwrap(), "the end");
+            assert!(
+                !stream.receive_head().await.unwrap(),
+                "the connection has ended"
+            );
         });
     }
 
     #[test]
-    fn what_is_given_back_comes_first() {
+    fn unread_bytes_are_returned_first() {
         run(async |mut stream, mut client| {
             stream.pending = b"pending".to_vec();
             assert_eq!(next(&mut stream).await, b"pending");
             stream.pending = b"!".to_vec();
-            stream.refund(b"again");
+            stream.unread(b"again");
             client.write_all(b"new").unwrap();
             assert_eq!(next(&mut stream).await, b"again!");
             assert_eq!(next(&mut stream).await, b"new");
@@ -395,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_at_once_is_sent_as_there_is() {
+    fn send_all_waits_until_everything_is_sent() {
         run(async |mut stream, mut client| {
             let bytes: Vec<_> = (0..300_000_u32).map(|i| i as u8).collect();
             let sent = stream.try_send(&bytes, true).unwrap();

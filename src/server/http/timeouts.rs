@@ -1,4 +1,4 @@
-//! How long a client may take.
+//! Time limits for one connection: how long a client may take to send a request and to read its response.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
-/// How long a view may take: 100,000 releases on a machine that has other things to do.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+/// Maximum time to create a response for an operator. Enough for 100,000 releases on a busy machine.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many requests a worker has begun to receive and not answered yet.
+/// Number of requests that a worker has begun to receive and not responded to yet.
 pub(in crate::server) type InFlight = Rc<Cell<usize>>;
 
-/// By when a connection must have come on, or be cut.
+/// The deadline of a connection's current step: receiving a request, creating a response, or waiting for the next request.
 pub(in crate::server) struct RequestTimer {
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -39,51 +39,54 @@ impl RequestTimer {
         }
     }
 
-    pub(super) fn received(&self) {
+    /// Bytes were received. The first bytes of a request start its header timeout.
+    pub(super) fn bytes_received(&self) {
         if !self.in_request.replace(true) {
             self.in_flight.set(self.in_flight.get() + 1);
             self.deadline.set(Instant::now() + self.header_timeout);
         }
     }
 
-    /// A request has come in whole, and its answer takes time that is not the client's.
-    pub(in crate::server) fn heard(&self) {
-        self.deadline.set(Instant::now() + ANSWERED_WITHIN);
+    /// A complete request was received, and creating its response takes time that does not count for the client.
+    pub(in crate::server) fn response_started(&self) {
+        self.deadline.set(Instant::now() + RESPONSE_TIMEOUT);
     }
 
-    /// A request has come in whole, and its answer is about to be written.
-    pub(in crate::server) fn answered(&self) {
+    /// A complete request was received, and its response is about to be written.
+    pub(in crate::server) fn response_ready(&self) {
         if self.in_request.replace(false) {
             self.in_flight.set(self.in_flight.get() - 1);
         }
         self.deadline.set(Instant::now() + self.idle_timeout);
     }
 
-    /// Ready once the deadline has passed. The timer is made when a connection first has to wait: most never do. It is
-    /// moved only when it must ring earlier, or has rung too early: else each request would move it twice.
+    /// Returns `Ready` after the deadline.
+    ///
+    /// The sleep is created when a connection first has to wait, because most connections never wait. It is reset only if
+    /// the deadline moved earlier or the sleep ended early; otherwise every request would reset it twice.
     pub(in crate::server) fn poll_overdue(
         &self,
-        timer: &mut Option<Pin<Box<Sleep>>>,
+        sleep: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let deadline = self.deadline.get().into();
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+        let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= deadline {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            sleep.as_mut().reset(deadline);
         }
     }
 }
 
 impl Drop for RequestTimer {
     fn drop(&mut self) {
-        self.answered();
+        self.response_ready();
     }
 }
 
@@ -96,18 +99,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_an_answer_is_not_the_clients() {
-        let overdue = |pace: &RequestTimer| {
-            let pace = poll_fn(|cx| Poll::Ready(pace.poll_overdue(&mut None, cx).is_ready()));
+    fn time_to_create_a_response_does_not_count_for_the_client() {
+        let overdue = |timer: &RequestTimer| {
+            let poll = poll_fn(|cx| Poll::Ready(timer.poll_overdue(&mut None, cx).is_ready()));
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(pace)
+            runtime.block_on(poll)
         };
-        let pace = RequestTimer::new(Duration::ZERO, Duration::ZERO, InFlight::default());
-        pace.received();
-        assert!(overdue(&pace), "for the rest of the request");
-        pace.heard();
-        assert!(!overdue(&pace), "while it is answered");
-        pace.answered();
-        assert!(overdue(&pace), "for the next request");
+        let timer = RequestTimer::new(Duration::ZERO, Duration::ZERO, InFlight::default());
+        timer.bytes_received();
+        assert!(overdue(&timer), "while the request is incomplete");
+        timer.response_started();
+        assert!(!overdue(&timer), "while the response is created");
+        timer.response_ready();
+        assert!(overdue(&timer), "while waiting for the next request");
     }
 }

@@ -1,10 +1,10 @@
-//! UDP: receives and sends up to 64 packets with one system call each, and never waits for room to send.
+//! UDP server: receives and sends up to 64 packets with one system call each, and never waits until it can send.
 //!
-//! One socket is read by one worker. Several workers share the load of an address through a socket each, bound to it
-//! with SO_REUSEPORT: the kernel deals the clients out, and none is woken for another's packet.
+//! Each socket belongs to one worker. The workers of an address have one socket each, bound with SO_REUSEPORT. The kernel
+//! distributes the clients over the sockets, so a packet wakes only the worker that serves it.
 //!
-//! A thread of its own waits for a worker's sockets with poll(2), which looks at a socket only while it waits. A reactor's epoll
-//! would be called back by the kernel for each packet that is sent, to learn that it does not care.
+//! Each worker has a thread that waits for its sockets with poll(2), which is registered at a socket only while it waits. With
+//! a reactor's epoll, the kernel would call back for each packet that is sent, although no caller waits for that event.
 
 mod packet_info;
 
@@ -21,37 +21,38 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::sockopt::RxqOvfl;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
-    recvmmsg, sendmmsg, setsockopt,
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
 };
 
 use crate::lock::{read, write};
-use crate::protocol::udp::{Outcome, PACKET_MAX, Responder, lookups_in};
+use crate::protocol::udp::{MAX_PACKET_LEN, Responder, UdpOutcome, lookups_in};
 use crate::server::Shared;
 use crate::server::udp::packet_info::{
-    Local, RepliesFrom, Sent, info_v4, info_v6, with_socket_addr,
+    LocalAddress, Message, PacketInfo, ResponseSource, SendHeaders, info_v4, info_v6,
+    with_socket_addr,
 };
 use crate::tracker::Lookup;
+use crate::tracker::types::{Time, UnixTime};
 
-/// How many packets one system call takes at most.
+/// Maximum number of packets per system call.
 const BATCH: usize = 64;
 
-/// For how many packets memory is looked at ahead: what they need has to stay in the nearest cache until they are answered.
-const AHEAD: usize = 16;
+/// Number of packets whose data is prefetched together. The data has to stay in the nearest cache until the packets are handled.
+const PREFETCH: usize = 16;
 
-/// One byte more than is answered, so that a longer packet is seen to be too long.
-const SLOT: usize = PACKET_MAX + 1;
+/// Length of a receive buffer. It is one byte more than the maximum packet length, so that longer packets are recognized.
+const SLOT: usize = MAX_PACKET_LEN + 1;
 
-/// How many batches are still answered when the stop comes: more than a socket's usual buffer holds.
-const LAST_BATCHES: usize = 64;
+/// Maximum number of batches per socket that are handled at shutdown: more than the usual receive buffer holds.
+const MAX_SHUTDOWN_BATCHES: usize = 64;
 
-/// How long a thread waits for packets before it shows that it is alive.
+/// Maximum time in milliseconds for which a thread waits for packets before it reports that it is alive.
 const ALIVE_MS: u16 = 1000;
 
-/// How long nothing is received after the system had no memory for it.
+/// Pause after the system failed to receive for lack of memory.
 const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
 
-/// The UDP server: what its workers share.
+/// State that all UDP workers share.
 pub struct UdpServer {
     shared: Arc<Shared>,
     responder: RwLock<Arc<Responder>>,
@@ -65,27 +66,27 @@ impl UdpServer {
         }
     }
 
-    /// Takes another, from the next batch on.
+    /// Replaces the responder, from the next batch on.
     pub fn set(&self, responder: Responder) {
         *write(&self.responder) = Arc::new(responder);
     }
 }
 
-/// Serves on the calling thread until the other end of `stop` is closed; then what has come in already is answered. Calls
-/// `alive` at least once a second, unless a batch takes longer.
+/// Serves on the calling thread until the other end of `stop` is closed. Then handles the packets that were received already.
+/// Calls `alive` at least once a second, unless a batch takes longer.
 pub fn serve(
     server: &Arc<UdpServer>,
     sockets: Vec<UdpSocket>,
     stop: &OwnedFd,
     alive: impl Fn(),
 ) -> io::Result<()> {
-    let doors = sockets
+    let listeners = sockets
         .into_iter()
         .map(|socket| UdpListener::new(server.clone(), socket))
         .collect::<io::Result<Vec<_>>>()?;
-    let fds = doors
+    let fds = listeners
         .iter()
-        .map(|door| door.socket.as_fd())
+        .map(|listener| listener.socket.as_fd())
         .chain([stop.as_fd()]);
     let mut waiting: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
@@ -96,19 +97,19 @@ pub fn serve(
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        // One batch each: there may be more, but other sockets have waited.
-        for (door, fd) in doors.iter().zip(&waiting) {
+        // One batch per socket: more packets may be waiting, but other sockets come first.
+        for (listener, fd) in listeners.iter().zip(&waiting) {
             if is_ready(fd) {
-                door.answer_ready();
+                listener.handle_ready();
             }
         }
         if waiting.last().is_none_or(is_ready) {
             break;
         }
     }
-    for door in &doors {
-        for _ in 0..LAST_BATCHES {
-            if door.answer_batch() != Ok(BATCH) {
+    for listener in &listeners {
+        for _ in 0..MAX_SHUTDOWN_BATCHES {
+            if listener.handle_batch() != Ok(BATCH) {
                 break;
             }
         }
@@ -116,65 +117,77 @@ pub fn serve(
     Ok(())
 }
 
-type Message<'a, 's> = RecvMsg<'a, 's, SockaddrStorage>;
-
-/// One socket, and what its packets need on their way.
+/// One socket and its buffers.
 struct UdpListener {
     server: Arc<UdpServer>,
     socket: UdpSocket,
-    replies_from: RepliesFrom,
-    batch: RefCell<Batch>,
+    response_source: ResponseSource,
+    batch: RefCell<PacketBatch>,
 }
 
-/// The buffers of one socket, kept from one batch to the next.
-struct Batch {
-    received: MultiHeaders<SockaddrStorage>,
+/// The buffers of one socket, reused for each batch.
+struct PacketBatch {
+    receive_headers: MultiHeaders<SockaddrStorage>,
     input: Box<[[u8; SLOT]; BATCH]>,
-    sought: Vec<Lookup>,
-    replies: Vec<Reply>,
-    output: Vec<u8>,
-    sent: Sent,
-    /// Where a run of replies goes.
-    to: Vec<Option<SockaddrStorage>>,
-    /// How many packets the kernel has dropped here, by its count.
-    drops: u32,
+    lookups: Vec<Lookup>,
+    responses: ResponseBatch,
+    send_headers: SendHeaders,
+    /// Destinations of the responses that are sent together.
+    destinations: Vec<Option<SockaddrStorage>>,
+    /// The kernel's count of packets that it dropped at this socket.
+    kernel_drops: u32,
 }
 
-/// One answer, waiting for the end of its batch.
-struct Reply {
+/// The responses to the packets of one batch.
+struct ResponseBatch {
+    responses: Vec<PendingResponse>,
+    output: Vec<u8>,
+}
+
+/// A response that is sent at the end of its batch.
+struct PendingResponse {
     to: SockaddrStorage,
-    /// `None` where the socket's own address will do.
-    from: Option<Local>,
-    /// In [`Batch::output`].
+    /// `None` for the address that the socket is bound to.
+    from: Option<LocalAddress>,
+    /// The part of [`ResponseBatch::output`] that holds the response.
     bytes: Range<usize>,
+}
+
+/// The state that all packets of a batch are handled with.
+struct BatchContext {
+    responder: Arc<Responder>,
+    now: Time,
+    unix: UnixTime,
 }
 
 impl UdpListener {
     fn new(server: Arc<UdpServer>, socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let replies_from = RepliesFrom::of(socket.local_addr()?.ip());
-        replies_from.set_up(&socket)?;
+        let response_source = ResponseSource::of(socket.local_addr()?.ip());
+        response_source.set_up(&socket)?;
         setsockopt(&socket, RxqOvfl, &1)?;
-        let batch = Batch {
-            received: replies_from.receive_headers(BATCH),
+        let batch = PacketBatch {
+            receive_headers: response_source.receive_headers(BATCH),
             input: Box::new([[0; SLOT]; BATCH]),
-            sought: Vec::with_capacity(BATCH),
-            replies: Vec::with_capacity(BATCH),
-            output: Vec::new(),
-            sent: Sent::new(BATCH),
-            to: Vec::with_capacity(BATCH),
-            drops: 0,
+            lookups: Vec::with_capacity(BATCH),
+            responses: ResponseBatch {
+                responses: Vec::with_capacity(BATCH),
+                output: Vec::new(),
+            },
+            send_headers: SendHeaders::new(BATCH),
+            destinations: Vec::with_capacity(BATCH),
+            kernel_drops: 0,
         };
         Ok(Self {
             server,
             socket,
-            replies_from,
+            response_source,
             batch: RefCell::new(batch),
         })
     }
 
-    fn answer_ready(&self) {
-        match self.answer_batch() {
+    fn handle_ready(&self) {
+        match self.handle_batch() {
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => {
                 self.server.shared.counters.udp_receive_errors.add_one();
@@ -183,162 +196,171 @@ impl UdpListener {
         }
     }
 
-    /// Answers what has come in, up to a batch, and tells how many packets that was.
-    fn answer_batch(&self) -> nix::Result<usize> {
+    /// Receives up to one batch of packets and sends the responses. Returns the number of packets.
+    fn handle_batch(&self) -> nix::Result<usize> {
         let batch = &mut *self.batch.borrow_mut();
         let received = self.receive(batch)?;
         self.send(batch);
         Ok(received)
     }
 
-    fn receive(&self, batch: &mut Batch) -> nix::Result<usize> {
-        let counters = &self.server.shared.counters;
+    /// Receives up to one batch of packets and writes the responses to the batch. Returns the number of packets.
+    fn receive(&self, batch: &mut PacketBatch) -> nix::Result<usize> {
+        let Shared {
+            clock, counters, ..
+        } = &*self.server.shared;
         let mut slots = batch.input.each_mut().map(|slot| [IoSliceMut::new(slot)]);
         let messages = recvmmsg(
             self.socket.as_raw_fd(),
-            &mut batch.received,
+            &mut batch.receive_headers,
             &mut slots,
             MsgFlags::MSG_DONTWAIT,
             None,
         )?;
-        let instant = Instant::now();
-        let responder = read(&self.server.responder).clone();
-        let (now, unix) = (
-            self.server.shared.clock.at(instant),
-            self.server.shared.clock.unix_at(instant),
-        );
-        batch.replies.clear();
-        batch.output.clear();
+        let start = Instant::now();
+        let context = BatchContext {
+            responder: read(&self.server.responder).clone(),
+            now: clock.at(start),
+            unix: clock.unix_at(start),
+        };
+        batch.responses.responses.clear();
+        batch.responses.output.clear();
         let messages: Vec<_> = messages.collect();
-        let mut control_cut = false;
+        let mut is_control_truncated = false;
         for (nth, message) in messages.iter().enumerate() {
-            if nth % AHEAD == 0 {
-                self.prefetch(&messages[nth..], &mut batch.sought);
+            if nth % PREFETCH == 0 {
+                self.prefetch(&messages[nth..], &mut batch.lookups);
             }
-            let Ok(control) = message.cmsgs() else {
-                control_cut = true;
+            let Ok(info) = PacketInfo::of(message) else {
+                is_control_truncated = true;
                 counters.udp_unanswerable.add_one();
                 continue;
             };
-            let mut from = None;
-            for control in control {
-                match control {
-                    ControlMessageOwned::Ipv4PacketInfo(info) => from = Some(Local::of_v4(&info)),
-                    ControlMessageOwned::Ipv6PacketInfo(info) => from = Some(Local::of_v6(&info)),
-                    ControlMessageOwned::RxqOvfl(drops) => {
-                        counters
-                            .udp_dropped_by_kernel
-                            .add(drops.wrapping_sub(batch.drops).into());
-                        batch.drops = drops;
-                    }
-                    _ => {}
-                }
+            if let Some(drops) = info.kernel_drops {
+                let new_drops = drops.wrapping_sub(batch.kernel_drops);
+                counters.udp_dropped_by_kernel.add(new_drops.into());
+                batch.kernel_drops = drops;
             }
-            let Some((to, client)) = message.address.and_then(with_socket_addr) else {
-                counters.udp_unanswerable.add_one();
-                continue;
-            };
-            let packet = message.iovs().next().unwrap_or_default();
-            let start = batch.output.len();
-            let outcome = responder.respond(
-                &self.server.shared.tracker,
-                now,
-                unix,
-                client,
-                packet,
-                &mut batch.output,
-            );
-            counters.count_udp(client.ip(), &outcome);
-            if let (Some(updates), Outcome::Announced(_, news)) =
-                (&self.server.shared.updates, &outcome)
-            {
-                updates.push_effect(news, now);
-            }
-            let bytes = start..batch.output.len();
-            if !bytes.is_empty() {
-                batch.replies.push(Reply { to, from, bytes });
-            }
+            self.respond(&context, message, info.local, &mut batch.responses);
         }
         let received = messages.len();
         if received > 0 {
-            // For the whole batch once, as reading the clock for each would show.
-            let each = instant.elapsed() / received as u32;
-            counters.udp_request_duration.note(each);
+            // Measured once per batch, because the cost of reading the clock for each packet would be noticeable.
+            let mean = start.elapsed() / received as u32;
+            counters.udp_request_duration.record(mean);
         }
-        if control_cut {
-            // The headers keep no more room than what the kernel last filled, and it counts drops only after the first.
-            batch.received = self.replies_from.receive_headers(BATCH);
+        if is_control_truncated {
+            // The headers keep the control length that the kernel wrote last. The kernel reports drops only after the first
+            // drop, and then the report does not fit. New headers have the full length.
+            batch.receive_headers = self.response_source.receive_headers(BATCH);
         }
         Ok(received)
     }
 
-    /// Has the processor fetch what the next few of these will need.
-    fn prefetch(&self, next: &[Message<'_, '_>], sought: &mut Vec<Lookup>) {
-        sought.clear();
-        for message in next.iter().take(AHEAD) {
-            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
-                let packet = message.iovs().next().unwrap_or_default();
-                lookups_in(packet, client.ip().to_canonical(), sought);
-            }
+    /// Responds to one packet and counts the outcome. `from` is the address that the response has to leave from.
+    fn respond(
+        &self,
+        context: &BatchContext,
+        message: &Message<'_, '_>,
+        from: Option<LocalAddress>,
+        batch: &mut ResponseBatch,
+    ) {
+        let Shared {
+            tracker,
+            counters,
+            updates,
+            ..
+        } = &*self.server.shared;
+        let Some((to, client)) = message.address.and_then(with_socket_addr) else {
+            return counters.udp_unanswerable.add_one();
+        };
+        let packet = message.iovs().next().unwrap_or_default();
+        let BatchContext {
+            responder,
+            now,
+            unix,
+        } = context;
+        let start = batch.output.len();
+        let outcome = responder.respond(tracker, *now, *unix, client, packet, &mut batch.output);
+        counters.count_udp(client.ip(), &outcome);
+        if let (Some(updates), UdpOutcome::Announced(_, effect)) = (updates, &outcome) {
+            updates.push_effect(effect, *now);
         }
-        // One alone has no other to share its waits with.
-        if sought.len() > 1 {
-            self.server.shared.tracker.prefetch(sought);
+        let bytes = start..batch.output.len();
+        if !bytes.is_empty() {
+            batch.responses.push(PendingResponse { to, from, bytes });
         }
     }
 
-    /// Sends each answer or drops it. One system call sends from one address, so they go by that.
-    fn send(&self, batch: &mut Batch) {
-        batch.replies.sort_unstable_by_key(|reply| reply.from);
-        for run in batch.replies.chunk_by(|a, b| a.from == b.from) {
+    /// Prefetches the tracker's data for the next packets.
+    fn prefetch(&self, next: &[Message<'_, '_>], lookups: &mut Vec<Lookup>) {
+        lookups.clear();
+        for message in next.iter().take(PREFETCH) {
+            if let Some((_, client)) = message.address.and_then(with_socket_addr) {
+                let packet = message.iovs().next().unwrap_or_default();
+                lookups_in(packet, client.ip().to_canonical(), lookups);
+            }
+        }
+        // For a single lookup, no other memory access could overlap with its own.
+        if lookups.len() > 1 {
+            self.server.shared.tracker.prefetch(lookups);
+        }
+    }
+
+    /// Sends the responses of a batch, or drops those that cannot be sent. One system call sends from one source address, so
+    /// the responses are sorted by it.
+    fn send(&self, batch: &mut PacketBatch) {
+        let ResponseBatch { responses, output } = &mut batch.responses;
+        responses.sort_unstable_by_key(|response| response.from);
+        for run in responses.chunk_by(|a, b| a.from == b.from) {
             let mut unsent = run;
             while !unsent.is_empty() {
-                match self.send_run(unsent, &batch.output, &mut batch.sent, &mut batch.to) {
-                    ControlFlow::Continue(sent) => unsent = &unsent[sent..],
+                let headers = &mut batch.send_headers;
+                match self.send_run(unsent, output, headers, &mut batch.destinations) {
+                    ControlFlow::Continue(done) => unsent = &unsent[done..],
                     ControlFlow::Break(()) => break,
                 }
             }
-            self.server
-                .shared
-                .counters
-                .udp_unsent
-                .add(unsent.len() as u64);
+            let dropped = unsent.len() as u64;
+            self.server.shared.counters.udp_unsent.add(dropped);
         }
     }
 
-    /// Tells how many are done with, sent or hopeless; or that there is no room for the rest.
+    /// Sends responses that have the same source address. Returns the number of responses that were sent or cannot be sent at
+    /// all, or `Break` if the send buffer is full.
     fn send_run(
         &self,
-        run: &[Reply],
+        run: &[PendingResponse],
         output: &[u8],
-        sent: &mut Sent,
-        to: &mut Vec<Option<SockaddrStorage>>,
+        headers: &mut SendHeaders,
+        destinations: &mut Vec<Option<SockaddrStorage>>,
     ) -> ControlFlow<(), usize> {
-        to.clear();
-        to.extend(run.iter().map(|reply| Some(reply.to)));
+        destinations.clear();
+        destinations.extend(run.iter().map(|response| Some(response.to)));
         let slices: [_; BATCH] = std::array::from_fn(|i| {
-            let bytes = run.get(i).map(|reply| &output[reply.bytes.clone()]);
+            let bytes = run.get(i).map(|response| &output[response.bytes.clone()]);
             [IoSlice::new(bytes.unwrap_or_default())]
         });
         let (v4, v6);
         let (headers, control): (_, &[_]) = match run[0].from {
-            None => (&mut sent.plain, &[]),
-            Some(Local::V4(address)) => {
+            None => (&mut headers.without_source, &[]),
+            Some(LocalAddress::V4(address)) => {
                 v4 = info_v4(address);
-                (&mut sent.from_v4, &[ControlMessage::Ipv4PacketInfo(&v4)])
+                (&mut headers.from_v4, &[ControlMessage::Ipv4PacketInfo(&v4)])
             }
-            Some(Local::V6(address, interface)) => {
+            Some(LocalAddress::V6(address, interface)) => {
                 v6 = info_v6(address, interface);
-                (&mut sent.from_v6, &[ControlMessage::Ipv6PacketInfo(&v6)])
+                (&mut headers.from_v6, &[ControlMessage::Ipv6PacketInfo(&v6)])
             }
         };
         let flags = MsgFlags::MSG_DONTWAIT;
         let fd = self.socket.as_raw_fd();
-        match sendmmsg(fd, headers, &slices[..run.len()], &to[..], control, flags) {
+        let slices = &slices[..run.len()];
+        match sendmmsg(fd, headers, slices, &destinations[..], control, flags) {
             Ok(sent) => ControlFlow::Continue(sent.count()),
             Err(Errno::EINTR) => ControlFlow::Continue(0),
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => ControlFlow::Break(()),
-            // The first cannot be sent at all: no route back, or a filter.
+            // The first response cannot be sent at all: there is no route to the client, or a packet filter rejects it.
             Err(_) => {
                 self.server.shared.counters.udp_unanswerable.add_one();
                 ControlFlow::Continue(1)
@@ -363,8 +385,8 @@ mod tests {
 
     const CONNECT: &[u8; 16] = b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00tran";
 
-    /// A socket that is served from now on, or once asked to, and what has happened on it.
-    struct Served {
+    /// A UDP server with one socket, and its counters.
+    struct TestServer {
         socket: Option<UdpSocket>,
         at: SocketAddr,
         counters: Arc<Counters>,
@@ -373,7 +395,7 @@ mod tests {
         thread: Option<thread::JoinHandle<io::Result<()>>>,
     }
 
-    impl Served {
+    impl TestServer {
         fn bound(address: &str) -> Self {
             let socket = UdpSocket::bind(address).unwrap();
             let (stopped, stop) = pipe().unwrap();
@@ -409,7 +431,7 @@ mod tests {
             self.thread.unwrap().join().unwrap().unwrap();
         }
 
-        /// A client that takes answers from `address` alone, at the served port.
+        /// Returns a client that sends to `address`, and receives only from there.
         fn client(&self, address: &str) -> UdpSocket {
             let address: IpAddr = address.parse().unwrap();
             let own: IpAddr = match address {
@@ -425,40 +447,40 @@ mod tests {
         }
     }
 
-    fn answer(client: &UdpSocket) -> Vec<u8> {
-        let mut answer = [0; 2048];
-        let len = client.recv(&mut answer).expect("an answer in time");
-        answer[..len].to_vec()
+    fn receive(client: &UdpSocket) -> Vec<u8> {
+        let mut response = [0; 2048];
+        let len = client.recv(&mut response).expect("a response in time");
+        response[..len].to_vec()
     }
 
     fn is_served(client: &UdpSocket) -> bool {
         client.send(CONNECT).unwrap();
-        answer(client).len() == 16
+        receive(client).len() == 16
     }
 
     #[test]
-    fn answers_leave_from_the_address_that_was_asked() {
+    fn responses_leave_from_the_requested_address() {
         let (v4, v6) = (
-            Served::bound("0.0.0.0:0").start(),
-            Served::bound("[::]:0").start(),
+            TestServer::bound("0.0.0.0:0").start(),
+            TestServer::bound("[::]:0").start(),
         );
-        for served in [&v4, &v6] {
+        for server in [&v4, &v6] {
             let clients: Vec<_> = (1..100)
-                .map(|host| served.client(&format!("127.0.{host}.{host}")))
+                .map(|host| server.client(&format!("127.0.{host}.{host}")))
                 .collect();
-            // Together, for them to come in batches of many addresses.
+            // All requests are sent before the first response is read, so that batches hold many addresses.
             clients
                 .iter()
                 .for_each(|client| assert_eq!(client.send(CONNECT).unwrap(), 16));
             clients
                 .iter()
-                .for_each(|client| assert_eq!(answer(client).len(), 16));
+                .for_each(|client| assert_eq!(receive(client).len(), 16));
         }
         assert!(is_served(&v6.client("::1")));
         for (bound, address) in [("127.0.0.9:0", "127.0.0.9"), ("[::1]:0", "::1")] {
-            let served = Served::bound(bound).start();
-            assert!(is_served(&served.client(address)));
-            served.stop();
+            let server = TestServer::bound(bound).start();
+            assert!(is_served(&server.client(address)));
+            server.stop();
         }
         assert_eq!(v4.counters.udp_connects.get(), 99);
         assert_eq!(v6.counters.udp_connects.get(), 100);
@@ -468,62 +490,62 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_answers_what_has_come_in() {
-        let mut served = Served::bound("127.0.0.1:0");
-        let client = served.client("127.0.0.1");
+    fn shutdown_handles_received_packets() {
+        let mut server = TestServer::bound("127.0.0.1:0");
+        let client = server.client("127.0.0.1");
         for _ in 0..3 * BATCH + 1 {
             client.send(CONNECT).unwrap();
         }
-        served.stop = None;
-        let counters = served.counters.clone();
-        served.start().stop();
+        server.stop = None;
+        let counters = server.counters.clone();
+        server.start().stop();
         assert_eq!(counters.udp_connects.get(), 3 * BATCH as u64 + 1);
-        assert_eq!(answer(&client).len(), 16);
+        assert_eq!(receive(&client).len(), 16);
     }
 
     #[test]
-    fn packets_of_any_length_leave_the_socket_served() {
-        let served = Served::bound("[::]:0").start();
-        let client = served.client("127.0.0.1");
-        let mut answers = 0;
-        for len in (0..=PACKET_MAX + 2).chain([9000, 65_507]) {
+    fn socket_stays_usable_after_packets_of_any_length() {
+        let server = TestServer::bound("[::]:0").start();
+        let client = server.client("127.0.0.1");
+        let mut responses = 0;
+        for len in (0..=MAX_PACKET_LEN + 2).chain([9000, 65_507]) {
             let mut packet = CONNECT.to_vec();
             packet.resize(len, 0);
             client.send(&packet).unwrap();
-            if (16..=PACKET_MAX).contains(&len) {
-                assert_eq!(answer(&client).len(), 16, "{len}");
-                answers += 1;
+            if (16..=MAX_PACKET_LEN).contains(&len) {
+                assert_eq!(receive(&client).len(), 16, "{len}");
+                responses += 1;
             }
         }
         assert!(is_served(&client));
-        assert_eq!(served.counters.udp_connects.get(), answers + 1);
-        assert_eq!(served.counters.udp_ignored.get(), 16 + 2 + 2);
-        served.stop();
+        assert_eq!(server.counters.udp_connects.get(), responses + 1);
+        assert_eq!(server.counters.udp_ignored.get(), 16 + 2 + 2);
+        server.stop();
     }
 
     #[test]
-    fn what_the_kernel_drops_is_counted_and_the_rest_still_answered() {
+    fn counts_packets_dropped_by_the_kernel_and_handles_the_rest() {
         for (bound, address) in [
             ("0.0.0.0:0", "127.0.0.5"),
             ("[::]:0", "127.0.0.5"),
             ("[::]:0", "::1"),
             ("127.0.0.5:0", "127.0.0.5"),
         ] {
-            let served = Served::bound(bound);
-            setsockopt(served.socket.as_ref().unwrap(), RcvBuf, &20_000).unwrap();
-            let served = served.start();
-            let client = served.client(address);
+            let server = TestServer::bound(bound);
+            setsockopt(server.socket.as_ref().unwrap(), RcvBuf, &20_000).unwrap();
+            let server = server.start();
+            let client = server.client(address);
             assert!(is_served(&client));
-            // Until there are drops: it cannot be told when the worker reads.
-            let flood = served.client(address);
-            let dropped = &served.counters.udp_dropped_by_kernel;
+            // Sent until the kernel drops a packet, because the speed of the worker is unknown.
+            let flood = server.client(address);
+            let dropped = &server.counters.udp_dropped_by_kernel;
             let mut sent = 1;
             while dropped.get() == 0 && sent < 1_000_000 {
                 flood.send(CONNECT).unwrap();
                 sent += 1;
             }
             assert!(dropped.get() > 0, "{bound} {address}");
-            // One that comes just as the first drop shows is lost, as packets are.
+            // A packet that is received together with the first report of a drop is lost. So the request is repeated.
             let mut tries = 0;
             client
                 .set_read_timeout(Some(Duration::from_millis(200)))
@@ -532,7 +554,7 @@ mod tests {
                 tries += 1;
             }
             assert!(tries < 50, "{bound} {address}");
-            served.stop();
+            server.stop();
         }
     }
 }
