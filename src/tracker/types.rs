@@ -180,10 +180,10 @@ impl Refusal {
     pub fn reason(&self) -> &str {
         match self {
             Self::UnknownTorrent => "this torrent is not tracked here",
-            Self::DeniedTorrent => "this torrent is not welcome here",
-            Self::TooManyTorrents => "no room for one more torrent here",
+            Self::DeniedTorrent => "this torrent is on this tracker's deny list",
+            Self::TooManyTorrents => "this tracker has reached its torrent limit",
             Self::Withdrawn(text) => text,
-            Self::Address => "your address is not welcome here",
+            Self::Address => "your address is not allowed on this tracker",
             Self::TooOften { .. } => "too many requests from your network",
         }
     }
