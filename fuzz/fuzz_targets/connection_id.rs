@@ -1,4 +1,4 @@
-//! UDP connection ids: good for their address and lifetime, and no other bits are.
+//! UDP connection ids: an id is valid for its address and its lifetime, and no other id is valid.
 #![no_main]
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,13 +20,13 @@ fuzz_target!(|input: ([u8; 16], [u8; 16], u32, u32, u64)| {
     if later < LIFETIME {
         assert!(ids.prove(id, then, address).is_some());
     } else if later > LIFETIME {
-        assert!(ids.prove(id, then, address).is_none(), "too old");
+        assert!(ids.prove(id, then, address).is_none(), "expired");
     }
     for bit in 0..64 {
         let flipped = ConnectionId(id.0 ^ 1 << bit);
         assert!(ids.prove(flipped, now, address).is_none(), "bit {bit}");
     }
-    // The fuzzer watches comparisons, and does find good ones: each is what was issued in some second.
+    // The fuzzer observes comparisons and does find valid ids. Each of them is the id that was issued in some second.
     if ids.prove(ConnectionId(other), now, address).is_some() {
         let oldest = now.0.saturating_sub(LIFETIME.into());
         let mut seconds = oldest..=now.0 + u64::from(ConnectionIds::MAX_AHEAD);

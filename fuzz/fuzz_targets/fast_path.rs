@@ -1,4 +1,4 @@
-//! Requests over one connection, whole: what is answered without hyper is answered as hyper has it, byte for byte.
+//! Requests over one connection: the responses of the fast path equal those of hyper, byte by byte.
 #![no_main]
 
 use std::io::{ErrorKind, Read, Write};
@@ -22,16 +22,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
-/// Begins a piece that is written only when what came before is answered, as far as it can be.
-const NEXT: u8 = 0x1e;
+/// Separates pieces of the input. A piece is sent only after the responses to earlier pieces were received.
+const SEPARATOR: u8 = 0x1e;
 
-/// As many looks at what has come let a worker on the same thread do all that it can.
-const TURNS: usize = 6;
+/// Number of attempts to receive a response. After these, a worker on the same thread has done all that it can.
+const ATTEMPTS: usize = 6;
 
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let loaded = Config::load_if_present(Path::new("/nonexistent")).expect("the defaults");
     Settings {
-        connections: None,
+        connection_rate: None,
         ..loaded.http_settings(1)
     }
 });
@@ -39,7 +39,7 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_all().build().unwrap());
 
-/// Never asked: by default only loopback addresses may see the status page, and a Unix socket has no address.
+/// Never used: by default only loopback addresses may see the status page, and a Unix socket has no address.
 static STATUS: LazyLock<StatusEndpoint> = LazyLock::new(|| {
     StatusEndpoint::start(Box::new(|| {
         unreachable!("the status page needs an address")
@@ -47,7 +47,7 @@ static STATUS: LazyLock<StatusEndpoint> = LazyLock::new(|| {
     .unwrap()
 });
 
-/// A listening socket without a name in the file system, by its number.
+/// Two listening sockets with abstract names, which are not in the file system.
 static LISTENERS: LazyLock<[UnixListener; 2]> = LazyLock::new(|| [0, 1].map(listener));
 
 fn name(number: usize) -> SocketAddr {
@@ -60,26 +60,27 @@ fn listener(number: usize) -> UnixListener {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let pieces: Vec<_> = input.split(|&byte| byte == NEXT).collect();
+    let pieces: Vec<_> = input.split(|&byte| byte == SEPARATOR).collect();
     let Some((&first, _)) = pieces[0].split_first() else {
         return;
     };
-    // What begins with one byte alone is handed to hyper from there on.
-    let mut split = vec![std::slice::from_ref(&first), &pieces[0][1..]];
-    split.extend_from_slice(&pieces[1..]);
-    let [plain, hyper] = [answers(0, &pieces), answers(1, &split)];
-    let (plain, hyper) = (taken(&plain), taken(&hyper));
+    // The second connection sends the first byte on its own. This passes it to hyper only if the byte cannot start a
+    // request, because the fast path waits for the rest of an incomplete head.
+    let mut for_hyper = vec![std::slice::from_ref(&first), &pieces[0][1..]];
+    for_hyper.extend_from_slice(&pieces[1..]);
+    let [fast, hyper] = [responses(0, &pieces), responses(1, &for_hyper)];
+    let (fast, hyper) = (without_rejection(&fast), without_rejection(&hyper));
     assert!(
-        plain == hyper,
-        "plain: {}\nhyper: {}",
-        plain.escape_ascii(),
+        fast == hyper,
+        "fast path: {}\nhyper: {}",
+        fast.escape_ascii(),
         hyper.escape_ascii()
     );
-    assert!(plain.is_empty() || plain.starts_with(b"HTTP/1."));
+    assert!(fast.is_empty() || fast.starts_with(b"HTTP/1."));
 });
 
-/// What a new tracker sends for these pieces, with every date made the same.
-fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
+/// Returns the responses of a new tracker to these pieces, without dates.
+fn responses(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     let open = tracker::Settings {
         open: true,
         ..Default::default()
@@ -98,7 +99,7 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     );
     let server = HttpServer::new(shared, STATUS.clone(), SETTINGS.clone(), Arc::new(limits));
     let server = Arc::new(server);
-    let door = HttpListener {
+    let listener = HttpListener {
         listener: ListenSocket::Unix(LISTENERS[number].try_clone().unwrap()),
         proxy_header: false,
         serves: ListenerRole::Both,
@@ -106,12 +107,12 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     let local = LocalSet::new();
     let received = RUNTIME.block_on(local.run_until(async {
         let (_running, stop) = watch::channel(false);
-        spawn_local(serve(server, vec![door], stop, || {}));
+        spawn_local(serve(server, vec![listener], stop, || {}));
         let mut client = UnixStream::connect_addr(&name(number)).unwrap();
         client.set_nonblocking(true).unwrap();
         let mut received = Vec::new();
         for piece in pieces {
-            // The other end may be closed.
+            // The tracker may have closed the connection.
             let _ = client.write_all(piece);
             receive(&mut client, &mut received).await;
         }
@@ -119,11 +120,11 @@ fn answers(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
         receive(&mut client, &mut received).await;
         received
     }));
-    undated(&received)
+    without_dates(&received)
 }
 
 async fn receive(client: &mut UnixStream, received: &mut Vec<u8>) {
-    for _ in 0..TURNS {
+    for _ in 0..ATTEMPTS {
         yield_now().await;
         match client.read_to_end(received) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -132,18 +133,18 @@ async fn receive(client: &mut UnixStream, received: &mut Vec<u8>) {
     }
 }
 
-/// All answers but a last one that rejects what came: hyper rejects the beginning of a head at once if it comes in one
-/// piece, and otherwise when the head is whole.
-fn taken(answers: &[u8]) -> &[u8] {
+/// Removes a last response that rejects the request: hyper rejects an incomplete head at once if it is received in one piece,
+/// and otherwise when the head is complete.
+fn without_rejection(responses: &[u8]) -> &[u8] {
     const REJECTED: &[u8] = b"HTTP/1.1 400";
-    let mut places = answers.windows(REJECTED.len());
-    &answers[..places
+    let mut windows = responses.windows(REJECTED.len());
+    &responses[..windows
         .rposition(|bytes| bytes == REJECTED)
-        .unwrap_or(answers.len())]
+        .unwrap_or(responses.len())]
 }
 
-/// The answers may have been begun in different seconds.
-fn undated(bytes: &[u8]) -> Vec<u8> {
+/// Removes the dates, because the responses may have been written in different seconds.
+fn without_dates(bytes: &[u8]) -> Vec<u8> {
     const DATE: &[u8] = b"\r\ndate: ";
     let mut left = Vec::new();
     let mut rest = bytes;

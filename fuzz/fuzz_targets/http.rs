@@ -1,4 +1,4 @@
-//! HTTP queries, one to a line, to a living tracker: every answer is one canonical bencoded dictionary.
+//! HTTP queries to a tracker, one per line: every response is one canonical bencoded dictionary.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libfuzzer_sys::fuzz_target;
 use serde_bencode::value::Value;
 use tbtt::protocol::http::request::Action;
-use tbtt::protocol::http::{Outcome, Reply, Settings, respond};
+use tbtt::protocol::http::{HttpOutcome, ResponseBuffer, Settings, respond};
 use tbtt::tracker::access::Networks;
 use tbtt::tracker::{Time, Tracker};
 
-/// A dictionary with an answer of the most peers, and then some.
-const LONGEST_ANSWER: usize = 16 * 1024;
+/// Maximum length of a response. A response with the maximum number of peers is shorter.
+const MAX_RESPONSE_LEN: usize = 16 * 1024;
 
 fuzz_target!(|input: &[u8]| {
     let tracker = Tracker::new(
@@ -22,14 +22,14 @@ fuzz_target!(|input: &[u8]| {
         1,
     );
     let settings = Settings {
-        believed: Networks::new(vec!["10.0.0.0/8".parse().unwrap()]),
+        trust_ip_params_from: Networks::new(vec!["10.0.0.0/8".parse().unwrap()]),
         max_scrape: 100,
         full_scrape: true,
     };
-    let mut reply = Reply::default();
+    let mut buffer = ResponseBuffer::default();
     let mut now = Time(10_000);
     for line in input.split(|&byte| byte == b'\n') {
-        // The first byte says who asks, how much later, and for what.
+        // The first byte selects the client, the time since the last request, and the action.
         let Some((&first, query)) = line.split_first() else {
             continue;
         };
@@ -45,19 +45,19 @@ fuzz_target!(|input: &[u8]| {
             0 => Action::Announce,
             _ => Action::Scrape,
         };
-        let outcome = respond(&tracker, &settings, now, from, action, query, &mut reply);
-        assert!(reply.body.len() <= LONGEST_ANSWER);
-        let value: Value = serde_bencode::from_bytes(&reply.body).expect("bencode");
-        let Value::Dict(answer) = &value else {
+        let outcome = respond(&tracker, &settings, now, from, action, query, &mut buffer);
+        assert!(buffer.body.len() <= MAX_RESPONSE_LEN);
+        let value: Value = serde_bencode::from_bytes(&buffer.body).expect("bencode");
+        let Value::Dict(response) = &value else {
             panic!("not a dictionary");
         };
-        // Written anew its keys are sorted, and the same key is there once.
-        assert_eq!(serde_bencode::to_bytes(&value).unwrap(), reply.body);
-        let failed = matches!(outcome, Outcome::Refused(_) | Outcome::Invalid(_));
-        assert_eq!(failed, answer.contains_key(&b"failure reason"[..]));
-        if let Outcome::Announced(..) = outcome {
-            assert!(answer.contains_key(&b"interval"[..]));
-            assert!(answer.contains_key(&b"peers"[..]));
+        // Encoding the value again sorts its keys and removes duplicates, so equal bytes mean a canonical dictionary.
+        assert_eq!(serde_bencode::to_bytes(&value).unwrap(), buffer.body);
+        let failed = matches!(outcome, HttpOutcome::Refused(_) | HttpOutcome::Invalid(_));
+        assert_eq!(failed, response.contains_key(&b"failure reason"[..]));
+        if let HttpOutcome::Announced(..) = outcome {
+            assert!(response.contains_key(&b"interval"[..]));
+            assert!(response.contains_key(&b"peers"[..]));
         }
         tracker.expire(now, usize::from(first));
     }

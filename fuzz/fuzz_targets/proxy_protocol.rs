@@ -1,4 +1,4 @@
-//! The PROXY protocol's beginning of a connection: the same whether it comes at once or byte by byte.
+//! PROXY protocol headers: parsing gives the same result whether the bytes are received at once or one by one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
