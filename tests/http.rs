@@ -1,8 +1,9 @@
-//! The built daemon over HTTP, byte by byte: what the BEPs ask, what clients in the wild send, what other trackers get wrong.
+//! The built tracker over HTTP: requirements of the BEPs, requests of real clients, and defects of other trackers.
 //!
-//! A case's name starts with what it stands for. H1: info_hash. H2: peer_id, port. H3: left. H4: event. H5: the answer. H6: compact.
-//! H7: whose address. H8: numwant. H9: how a request may look. H10: how a body comes. H11: scrape. H12: when to come again.
-//! H13: external ip. H14: failures. Row, ask, defect: seen in other trackers, or asked for by those who run them.
+//! The name of a case starts with its subject. H1: info_hash. H2: peer_id, port. H3: left. H4: event. H5: announce response.
+//! H6: compact. H7: client address. H8: numwant. H9: form of a request. H10: form of a response. H11: scrape. H12: retry times.
+//! H13: external ip. H14: failures. "row", "ask" and "defect" mark cases that were seen in other trackers or requested by
+//! their operators.
 
 mod harness;
 
@@ -23,7 +24,7 @@ use harness::{Daemon, Directory, PATIENCE, TBTT, run};
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// A tracker of any torrent on both families.
+/// An open tracker on both address families.
 struct Tracker {
     daemon: Daemon,
     port: u16,
@@ -34,7 +35,7 @@ impl Tracker {
         Self::start_with("", "")
     }
 
-    /// With more lines for `[http]` and `[tracker]`.
+    /// Starts with further lines for `[http]` and `[tracker]`.
     fn start_with(http: &str, tracker: &str) -> Self {
         let daemon = Daemon::start(&format!(
             "[http]\nlisten = [\"[::]:0\"]\n{http}\n[tracker]\n{tracker}\n[torrents]\nopen = true\n\
@@ -62,7 +63,7 @@ impl Tracker {
             .dictionary("files")
     }
 
-    /// A torrent that no other case uses.
+    /// Returns a torrent that no other case uses.
     fn swarm(&self) -> Swarm<'_> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +76,7 @@ impl Tracker {
 
 struct Swarm<'a> {
     tracker: &'a Tracker,
-    /// 20 bytes that need no percent-encoding.
+    /// Has 20 bytes that need no percent-encoding.
     info_hash: String,
 }
 
@@ -97,7 +98,7 @@ impl Swarm<'_> {
         get(self.tracker.at(family), &self.target(query)).dictionary()
     }
 
-    /// Peers on ports 1 to `peers`, on one connection.
+    /// Announces peers on ports 1 to `peers`, over one connection.
     fn fill(&self, peers: u16) {
         let mut connection = self.tracker.connect();
         for port in 1..=peers {
@@ -105,7 +106,7 @@ impl Swarm<'_> {
         }
     }
 
-    /// Seeders, leechers and downloads, as a scrape tells them.
+    /// Returns the numbers of seeders, leechers and downloads from a scrape.
     fn counts(&self) -> [i64; 3] {
         counts(
             &self
@@ -120,7 +121,7 @@ fn counts(from: &Dictionary) -> [i64; 3] {
     ["complete", "incomplete", "downloaded"].map(|key| from.number(key))
 }
 
-/// Runs them all, then fails with the names of those that failed.
+/// Runs all cases, then panics with the names of those that failed.
 fn each_case<C>(cases: &[(&str, C)], check: impl Fn(&C)) {
     let failed: Vec<_> = cases
         .iter()
@@ -134,7 +135,7 @@ const SEEDER: [i64; 3] = [1, 0, 0];
 const LEECHER: [i64; 3] = [0, 1, 0];
 const NOBODY: [i64; 3] = [0, 0, 0];
 
-/// What one announce counts as.
+/// Queries of an announce, and the counts afterwards.
 const COUNTED: &[(&str, (&str, [i64; 3]))] = &[
     ("H2 port=1", ("port=1&left=5", LEECHER)),
     ("H2 port=65535", ("port=65535&left=5", LEECHER)),
@@ -197,7 +198,7 @@ const COUNTED: &[(&str, (&str, [i64; 3]))] = &[
         ("port=1&event=completed", LEECHER),
     ),
     (
-        "H4 stopped by a peer never seen is no error",
+        "H4 stopped by an unknown peer is no error",
         ("port=1&left=0&event=stopped", NOBODY),
     ),
     ("H4 row event= is none", ("port=1&left=5&event=", LEECHER)),
@@ -224,7 +225,7 @@ const COUNTED: &[(&str, (&str, [i64; 3]))] = &[
     ),
     ("H6 row compact missing", ("port=1&left=5", LEECHER)),
     (
-        "H7 ip, ipv4 and ipv6 are no reason to fail",
+        "H7 ip, ipv4 and ipv6 are accepted",
         (
             "port=1&left=5&ip=192.0.2.7&ipv4=192.0.2.7:5&ipv6=%5B2001:db8::7%5D:5",
             LEECHER,
@@ -239,7 +240,7 @@ const COUNTED: &[(&str, (&str, [i64; 3]))] = &[
         ("info_hash=another-torrent-0000&port=1&left=0", SEEDER),
     ),
     (
-        "H9 unknown keys are passed over",
+        "H9 unknown keys are ignored",
         (
             "corrupt=0&supportcrypto=1&requirecrypto=1&cryptoport=7&trackerid=x&redundant=0&azudp=1&%00=%zz&port=1&left=0",
             SEEDER,
@@ -247,7 +248,7 @@ const COUNTED: &[(&str, (&str, [i64; 3]))] = &[
     ),
     ("H9 empty pairs", ("&&port=1&&&left=0&&", SEEDER)),
     (
-        "H9 a pair of = alone, and a key that is empty",
+        "H9 a pair with = only, and an empty key",
         ("=&=5&port=1&left=0", SEEDER),
     ),
     (
@@ -256,26 +257,30 @@ const COUNTED: &[(&str, (&str, [i64; 3]))] = &[
     ),
     ("H9 names are in lower case", ("port=1&LEFT=0", LEECHER)),
     (
-        "ask 1 crypto_flags do not shape an answer",
+        "ask 1 crypto_flags do not change the response",
         ("port=1&left=5&supportcrypto=0&crypto_flags=", LEECHER),
     ),
 ];
 
 #[test]
-fn an_announce_is_counted() {
+fn announce_is_counted() {
     let tracker = Tracker::start();
     each_case(COUNTED, |(query, expected)| {
         let swarm = tracker.swarm();
-        assert_eq!(counts(&swarm.announce(query)), *expected, "as answered");
-        assert_eq!(swarm.counts(), *expected, "as scraped");
+        assert_eq!(
+            counts(&swarm.announce(query)),
+            *expected,
+            "in the announce response"
+        );
+        assert_eq!(swarm.counts(), *expected, "in a scrape");
     });
 }
 
 const H: &str = "info_hash=abcdefghijklmnopqrst";
 
-/// The query of an announce, and a part of the reason why it fails.
-const REFUSED: &[(&str, (&str, &str))] = &[
-    ("H1 nothing asked", ("", "info_hash is missing")),
+/// Invalid queries of an announce, and a part of the failure reason.
+const INVALID: &[(&str, (&str, &str))] = &[
+    ("H1 empty query", ("", "info_hash is missing")),
     (
         "H1 info_hash missing",
         ("peer_id={P}&port=1", "info_hash is missing"),
@@ -400,9 +405,9 @@ const REFUSED: &[(&str, (&str, &str))] = &[
 ];
 
 #[test]
-fn a_malformed_announce_fails_with_a_reason() {
+fn invalid_announce_fails_with_a_reason() {
     let tracker = Tracker::start();
-    each_case(REFUSED, |(query, reason)| {
+    each_case(INVALID, |(query, reason)| {
         let query = query.replace("{H}", H).replace("{P}", PEER_ID);
         let failure = tracker.get(&format!("/announce?{query}")).dictionary();
         assert_eq!(failure.keys(), [b"failure reason"]);
@@ -414,16 +419,16 @@ fn a_malformed_announce_fails_with_a_reason() {
     assert_eq!(
         counts(&tracker.scrape(H).dictionary("abcdefghijklmnopqrst")),
         NOBODY,
-        "nothing of it is stored"
+        "no peer is stored"
     );
 }
 
 type Check = fn(&Tracker);
 
-/// One connection or more, whatever it takes to see it.
-const SEEN: &[(&str, Check)] = &[
+/// Cases that need several requests or connections.
+const CASES: &[(&str, Check)] = &[
     (
-        "H1 percent-encoded or raw, hex digits of any case: one torrent",
+        "H1 percent-encoded in any case and raw are the same torrent",
         |t| {
             let raw = t.swarm();
             raw.announce("port=1");
@@ -447,7 +452,7 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(raw.counts(), [0, 4, 0]);
         },
     ),
-    ("H1 every byte, percent-encoded, is itself", |t| {
+    ("H1 every byte can be percent-encoded", |t| {
         for byte in 0..=255_u8 {
             let files = t.scrape(&format!("info_hash=every-byte-torrent-%{byte:02X}"));
             assert_eq!(
@@ -456,7 +461,7 @@ const SEEN: &[(&str, Check)] = &[
             );
         }
     }),
-    ("H1 what a URI may hold may be raw", |t| {
+    ("H1 bytes that a URI may hold need no encoding", |t| {
         for byte in *b"azAZ09-._~!$'()*+,;=:@/?" {
             let files = t.scrape(&format!(
                 "info_hash=raw-bytes-torrents-{}",
@@ -468,46 +473,43 @@ const SEEN: &[(&str, Check)] = &[
             );
         }
     }),
-    ("H1 + is no space", |t| {
+    ("H1 + is not a space", |t| {
         let files = t.scrape("info_hash=a+torrent+with+signs&info_hash=a%2Btorrent%2bwith+signs");
         assert_eq!(files.keys(), [b"a+torrent+with+signs"]);
     }),
-    ("H2 row + in peer_id is no space", |t| {
+    ("H2 row + in peer_id is not a space", |t| {
         let swarm = t.swarm();
         let peer = "left=0&port=1&key=1&peer_id=";
         swarm.announce_over(V4, &format!("{peer}-XX0001-++++++++++++"));
         swarm.announce_over(V6, &format!("{peer}-XX0001-%2B%2b++++++++++"));
-        assert_eq!(swarm.counts(), [1, 0, 0], "one host");
+        assert_eq!(swarm.counts(), [1, 0, 0], "the same host");
         swarm.announce_over(V6, &format!("{peer}-XX0001-%20%20++++++++++"));
-        assert_eq!(swarm.counts(), [2, 0, 0], "another");
+        assert_eq!(swarm.counts(), [2, 0, 0], "another host");
+    }),
+    ("H4 repeated completed events are one download", |t| {
+        let swarm = t.swarm();
+        swarm.announce("port=1&left=5&event=started");
+        assert_eq!(
+            counts(&swarm.announce("port=1&left=0&event=completed")),
+            [1, 0, 1]
+        );
+        assert_eq!(
+            counts(&swarm.announce("port=1&left=0&event=completed")),
+            [1, 0, 1]
+        );
+        assert_eq!(counts(&swarm.announce("port=1&left=0")), [1, 0, 1]);
+        assert_eq!(
+            counts(&swarm.announce("port=1&left=0&event=completed")),
+            [1, 0, 1]
+        );
+        assert_eq!(
+            counts(&swarm.announce("port=2&left=0&event=completed")),
+            [2, 0, 2],
+            "another peer"
+        );
     }),
     (
-        "H4 a leecher that completes is a seeder, and one download however often it says so",
-        |t| {
-            let swarm = t.swarm();
-            swarm.announce("port=1&left=5&event=started");
-            assert_eq!(
-                counts(&swarm.announce("port=1&left=0&event=completed")),
-                [1, 0, 1]
-            );
-            assert_eq!(
-                counts(&swarm.announce("port=1&left=0&event=completed")),
-                [1, 0, 1]
-            );
-            assert_eq!(counts(&swarm.announce("port=1&left=0")), [1, 0, 1]);
-            assert_eq!(
-                counts(&swarm.announce("port=1&left=0&event=completed")),
-                [1, 0, 1]
-            );
-            assert_eq!(
-                counts(&swarm.announce("port=2&left=0&event=completed")),
-                [2, 0, 2],
-                "another peer"
-            );
-        },
-    ),
-    (
-        "H4 row stopped is answered without peers, and gone at once",
+        "H4 row stopped gets no peers and removes the peer at once",
         |t| {
             let swarm = t.swarm();
             swarm.fill(2);
@@ -520,13 +522,17 @@ const SEEN: &[(&str, Check)] = &[
                 (stopped.bytes("peers"), stopped.bytes("peers6")),
                 (&b""[..], &b""[..])
             );
-            assert_eq!(swarm.counts(), LEECHER, "whoever else stops");
+            assert_eq!(
+                swarm.counts(),
+                LEECHER,
+                "unchanged when an unknown peer stops"
+            );
         },
     ),
-    ("H5 the keys, sorted, and what they say", |t| {
-        let answer = t.swarm().announce("port=1&left=0");
+    ("H5 the keys are sorted and complete", |t| {
+        let response = t.swarm().announce("port=1&left=0");
         assert_eq!(
-            answer.keys(),
+            response.keys(),
             [
                 &b"complete"[..],
                 b"downloaded",
@@ -538,36 +544,36 @@ const SEEN: &[(&str, Check)] = &[
             ]
         );
         assert_eq!(
-            (answer.number("interval"), answer.number("min interval")),
+            (response.number("interval"), response.number("min interval")),
             (1800, 300)
         );
     }),
-    ("H5 peers is there even if there are none", |t| {
+    ("H5 peers is present even if empty", |t| {
         let swarm = t.swarm();
         assert_eq!(swarm.announce("port=1").bytes("peers"), b"");
         assert_eq!(swarm.announce("port=1&compact=0").dictionaries("peers"), []);
         assert_eq!(swarm.announce_over(V6, "port=1").bytes("peers"), b"");
         assert_eq!(swarm.announce_over(V6, "port=1").bytes("peers6"), b"");
     }),
-    ("H5 never the asker itself", |t| {
+    ("H5 a client never gets itself", |t| {
         let swarm = t.swarm();
         swarm.announce("port=1");
         assert_eq!(swarm.announce("port=1").ports(), [0; 0]);
         assert_eq!(swarm.announce("port=2").ports(), [1]);
     }),
-    ("H5 row port=0 is never handed out", |t| {
+    ("H5 row port=0 is never given to others", |t| {
         let swarm = t.swarm();
         assert!(swarm.announce("port=0").has("failure reason"));
         assert_eq!(swarm.announce("port=2").ports(), [0; 0]);
     }),
-    ("H5 a seeder is given leechers, a leecher both", |t| {
+    ("H5 a seeder gets leechers, a leecher gets both", |t| {
         let swarm = t.swarm();
         swarm.announce("port=1&left=0");
         swarm.announce("port=2&left=5");
         assert_eq!(swarm.announce("port=3&left=0").ports(), [2]);
         assert_eq!(swarm.announce("port=4&left=5").ports(), [1, 2, 3]);
     }),
-    ("H6 compact is 6 bytes a peer, in network order", |t| {
+    ("H6 compact has 6 bytes per peer, in network order", |t| {
         for compact in ["", "&compact=1", "&compact=", "&compact=2", "&compact"] {
             let swarm = t.swarm();
             swarm.announce("port=258");
@@ -577,13 +583,13 @@ const SEEN: &[(&str, Check)] = &[
             );
         }
     }),
-    ("H6 peers6 is 18 bytes a peer", |t| {
+    ("H6 peers6 has 18 bytes per peer", |t| {
         let swarm = t.swarm();
         swarm.announce_over(V6, "port=258");
-        let answer = swarm.announce_over(V6, "port=1");
+        let response = swarm.announce_over(V6, "port=1");
         let expected = [&Ipv6Addr::LOCALHOST.octets()[..], &[1, 2]].concat();
         assert_eq!(
-            (answer.bytes("peers6"), answer.bytes("peers")),
+            (response.bytes("peers6"), response.bytes("peers")),
             (&expected[..], &b""[..])
         );
     }),
@@ -594,10 +600,10 @@ const SEEN: &[(&str, Check)] = &[
                 for (family, ip) in [(V4, "127.0.0.1"), (V6, "::1")] {
                     let swarm = t.swarm();
                     swarm.announce_over(family, "port=258");
-                    let answer =
+                    let response =
                         swarm.announce_over(family, &format!("port=1&compact=0{no_peer_id}"));
-                    let [peer] = &answer.dictionaries("peers")[..] else {
-                        panic!("{answer:?}");
+                    let [peer] = &response.dictionaries("peers")[..] else {
+                        panic!("{response:?}");
                     };
                     assert_eq!(peer.keys(), [&b"ip"[..], b"port"]);
                     assert_eq!((peer.text("ip"), peer.number("port")), (ip, 258));
@@ -605,38 +611,32 @@ const SEEN: &[(&str, Check)] = &[
             }
         },
     ),
-    (
-        "H7 the address is the sender's, whatever the query says",
-        |t| {
-            let swarm = t.swarm();
-            swarm.announce("port=1&ip=192.0.2.7&ipv4=192.0.2.7&ipv6=2001:db8::7");
-            assert_eq!(
-                swarm.announce("port=2").bytes("peers"),
-                [127, 0, 0, 1, 0, 1]
-            );
-            assert_eq!(swarm.announce_over(V6, "port=3").ports(), [0; 0]);
-        },
-    ),
-    (
-        "H7 defect 7 the address is the sender's, whatever the header says",
-        |t| {
-            let swarm = t.swarm();
-            let mut connection = t.connect();
-            connection.send(format!(
+    ("H7 address parameters are ignored", |t| {
+        let swarm = t.swarm();
+        swarm.announce("port=1&ip=192.0.2.7&ipv4=192.0.2.7&ipv6=2001:db8::7");
+        assert_eq!(
+            swarm.announce("port=2").bytes("peers"),
+            [127, 0, 0, 1, 0, 1]
+        );
+        assert_eq!(swarm.announce_over(V6, "port=3").ports(), [0; 0]);
+    }),
+    ("H7 defect 7 forwarding headers are ignored", |t| {
+        let swarm = t.swarm();
+        let mut connection = t.connect();
+        connection.send(format!(
             "GET {} HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\n\
              X-Real-IP: 192.0.2.7\r\n\r\n",
             swarm.target("port=1")
         ));
-            assert_eq!(
-                connection.response().dictionary().bytes("external ip"),
-                [127, 0, 0, 1]
-            );
-            assert_eq!(
-                swarm.announce("port=2").bytes("peers"),
-                [127, 0, 0, 1, 0, 1]
-            );
-        },
-    ),
+        assert_eq!(
+            connection.response().dictionary().bytes("external ip"),
+            [127, 0, 0, 1]
+        );
+        assert_eq!(
+            swarm.announce("port=2").bytes("peers"),
+            [127, 0, 0, 1, 0, 1]
+        );
+    }),
     ("H7 row ask 11 a host on both families counts once", |t| {
         let swarm = t.swarm();
         swarm.announce_over(V4, "port=1&left=0&key=deadbeef");
@@ -646,20 +646,20 @@ const SEEN: &[(&str, Check)] = &[
         );
         assert_eq!(swarm.counts(), SEEDER);
         swarm.announce_over(V4, "port=1&left=0&key=deadbeef");
-        assert_eq!(swarm.counts(), SEEDER, "after it came again");
+        assert_eq!(swarm.counts(), SEEDER, "after another announce");
         assert_eq!(
             swarm.announce_over(V4, "port=2").ports(),
             [1],
-            "and is handed out over IPv4"
+            "given to others over IPv4"
         );
         assert_eq!(
             swarm.announce_over(V6, "port=2").ports(),
             [1],
-            "and over IPv6"
+            "given to others over IPv6"
         );
     }),
     (
-        "H7 a host that leaves one family is still there on the other",
+        "H7 a host that stops on one family stays on the other",
         |t| {
             let swarm = t.swarm();
             for family in [V4, V6] {
@@ -671,13 +671,13 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(swarm.counts(), NOBODY);
         },
     ),
-    ("H7 with another key it is another host", |t| {
+    ("H7 another key is another host", |t| {
         let swarm = t.swarm();
         swarm.announce_over(V4, "port=1&left=0&key=deadbeef");
         swarm.announce_over(V6, "port=1&left=0&key=deadbeee");
         assert_eq!(swarm.counts(), [2, 0, 0]);
     }),
-    ("H7 with another peer_id it is another host", |t| {
+    ("H7 another peer_id is another host", |t| {
         let swarm = t.swarm();
         swarm.announce_over(V4, "port=1&left=0&key=deadbeef");
         swarm.announce_over(
@@ -686,7 +686,7 @@ const SEEN: &[(&str, Check)] = &[
         );
         assert_eq!(swarm.counts(), [2, 0, 0]);
     }),
-    ("H7 without a key it is another host", |t| {
+    ("H7 without a key, each family is another host", |t| {
         let swarm = t.swarm();
         for family in [V4, V6] {
             swarm.announce_over(family, "port=1&left=0");
@@ -705,7 +705,7 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(swarm.counts(), [1, 0, 1]);
         },
     ),
-    ("H7 key is never shown", |t| {
+    ("H7 key is never sent to others", |t| {
         let swarm = t.swarm();
         swarm.announce("port=1&key=secret-of-mine");
         for query in ["port=2&compact=0", "port=2"] {
@@ -716,7 +716,7 @@ const SEEN: &[(&str, Check)] = &[
     ("H8 numwant", |t| {
         let swarm = t.swarm();
         swarm.fill(210);
-        for (numwant, given) in [
+        for (numwant, expected) in [
             ("", 50),
             ("&numwant=-1", 50), // row
             ("&numwant=-99999999999999999999", 50),
@@ -735,10 +735,10 @@ const SEEN: &[(&str, Check)] = &[
         ] {
             let mut ports = swarm.announce(&format!("port=1{numwant}")).ports();
             ports.dedup();
-            assert_eq!(ports.len(), given, "numwant{numwant}");
+            assert_eq!(ports.len(), expected, "numwant{numwant}");
         }
     }),
-    ("H9 the keys in another order", |t| {
+    ("H9 keys in another order", |t| {
         let swarm = t.swarm();
         let target = format!(
             "/announce?left=0&port=1&peer_id={PEER_ID}&info_hash={}",
@@ -746,43 +746,49 @@ const SEEN: &[(&str, Check)] = &[
         );
         assert_eq!(counts(&t.get(&target).dictionary()), SEEDER);
     }),
-    ("H9 a query of 8192 bytes, and of one more", |t| {
-        let swarm = t.swarm();
-        let query = |length: usize| {
-            let target = swarm.target("port=1&pad=");
-            let missing = length - target.len() + "/announce?".len();
-            target.replace("pad=", &format!("pad={}", "x".repeat(missing)))
-        };
-        assert_eq!(counts(&t.get(&query(8192)).dictionary()), LEECHER);
-        let failure = t.get(&query(8193)).dictionary();
-        assert!(
-            failure.text("failure reason").contains("8192"),
-            "{failure:?}"
-        );
-    }),
-    ("H9 a header of 16 KiB, and of one byte more", |t| {
-        let request = |length: usize| {
-            let start = format!(
-                "GET {} HTTP/1.1\r\nHost: t\r\nX-Pad: ",
-                t.swarm().target("port=1")
+    (
+        "H9 a query of 8192 bytes is accepted, of 8193 refused",
+        |t| {
+            let swarm = t.swarm();
+            let query = |length: usize| {
+                let target = swarm.target("port=1&pad=");
+                let missing = length - target.len() + "/announce?".len();
+                target.replace("pad=", &format!("pad={}", "x".repeat(missing)))
+            };
+            assert_eq!(counts(&t.get(&query(8192)).dictionary()), LEECHER);
+            let failure = t.get(&query(8193)).dictionary();
+            assert!(
+                failure.text("failure reason").contains("8192"),
+                "{failure:?}"
             );
-            start.clone() + &"x".repeat(length - start.len() - 4) + "\r\n\r\n"
-        };
-        let mut connection = t.connect();
-        connection.send(request(16 * 1024));
-        assert_eq!(counts(&connection.response().dictionary()), LEECHER);
-        connection.send(request(16 * 1024 + 1));
-        assert_eq!(connection.response().status, 431);
-        connection.rest();
-    }),
+        },
+    ),
+    (
+        "H9 a header of 16 KiB is accepted, of one byte more refused",
+        |t| {
+            let request = |length: usize| {
+                let start = format!(
+                    "GET {} HTTP/1.1\r\nHost: t\r\nX-Pad: ",
+                    t.swarm().target("port=1")
+                );
+                start.clone() + &"x".repeat(length - start.len() - 4) + "\r\n\r\n"
+            };
+            let mut connection = t.connect();
+            connection.send(request(16 * 1024));
+            assert_eq!(counts(&connection.response().dictionary()), LEECHER);
+            connection.send(request(16 * 1024 + 1));
+            assert_eq!(connection.response().status, 431);
+            connection.rest();
+        },
+    ),
     ("H9 a header that never ends", |t| {
         let mut connection = t.connect();
         connection.send("GET / HTTP/1.1\r\nX-Pad: ");
-        // The tracker may have closed before all is sent.
+        // The tracker may close the connection before all bytes are sent.
         let _ = connection.stream().write_all(&[b'x'; 32 * 1024]);
         match connection.try_response() {
             Ok(response) => assert_eq!(response.status, 431),
-            // It closed with something unread, which may overtake what it said.
+            // The tracker closed the connection with unread bytes. Then the reset may overtake the response.
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
     }),
@@ -797,7 +803,7 @@ const SEEN: &[(&str, Check)] = &[
         }
         assert_eq!(counts(&connection.response().dictionary()), LEECHER);
     }),
-    ("H9 alike whoever reads it", |t| {
+    ("H9 the fast path and hyper respond alike", |t| {
         let announce = t.swarm().target("port=1");
         let requests = ["1.0", "1.1"].into_iter().flat_map(|version| {
             let targets = [&announce, "/scrape?info_hash=a", "/announce", "/nothing"];
@@ -821,26 +827,26 @@ const SEEN: &[(&str, Check)] = &[
             targets.map(one).concat()
         });
         for request in requests {
-            // What follows the first request that is not plain is no more either.
-            let answers = ["", "GET / HTTP/1.1\r\n\r\n"].map(|before| {
+            // A request after one that is not simple is served by hyper.
+            let responses = ["", "GET / HTTP/1.1\r\n\r\n"].map(|before| {
                 let mut connection = t.connect();
                 connection.send(before);
                 assert!(before.is_empty() || connection.response().status == 200);
                 connection.send(&request);
                 let end = connection.stream().shutdown(std::net::Shutdown::Write);
                 end.unwrap();
-                let answer = String::from_utf8_lossy(&connection.rest()).into_owned();
-                let undated = |line: &&str| !(line.starts_with("date: ") && line.len() == 37);
-                let lines: Vec<_> = answer.split_inclusive("\r\n").collect();
-                let left: String = lines.iter().copied().filter(undated).collect();
-                assert!(left.len() <= answer.len() - 37, "no date in {answer}");
+                let response = String::from_utf8_lossy(&connection.rest()).into_owned();
+                let is_no_date = |line: &&str| !(line.starts_with("date: ") && line.len() == 37);
+                let lines: Vec<_> = response.split_inclusive("\r\n").collect();
+                let left: String = lines.iter().copied().filter(is_no_date).collect();
+                assert!(left.len() <= response.len() - 37, "no date in {response}");
                 left
             });
-            assert_eq!(answers[0], answers[1], "{request}");
-            assert!(answers[0].starts_with("HTTP/1."), "{request}");
+            assert_eq!(responses[0], responses[1], "{request}");
+            assert!(responses[0].starts_with("HTTP/1."), "{request}");
         }
     }),
-    ("H9 pipelined, answered in order", |t| {
+    ("H9 pipelined requests get responses in order", |t| {
         let (first, second) = (t.swarm(), t.swarm());
         let mut connection = t.connect();
         let requests = [
@@ -863,16 +869,19 @@ const SEEN: &[(&str, Check)] = &[
         let files = connection.response().dictionary().dictionary("files");
         assert_eq!(counts(&files.dictionary(&second.info_hash)), LEECHER);
     }),
-    ("H9 HTTP/1.0 without Host is answered and closed", |t| {
-        let mut connection = t.connect();
-        connection.send(format!(
-            "GET {} HTTP/1.0\r\n\r\n",
-            t.swarm().target("port=1")
-        ));
-        assert_eq!(counts(&connection.response().dictionary()), LEECHER);
-        assert_eq!(connection.rest(), b"");
-    }),
-    ("H9 HTTP/1.0 with keep-alive is kept", |t| {
+    (
+        "H9 HTTP/1.0 without Host gets a response and is closed",
+        |t| {
+            let mut connection = t.connect();
+            connection.send(format!(
+                "GET {} HTTP/1.0\r\n\r\n",
+                t.swarm().target("port=1")
+            ));
+            assert_eq!(counts(&connection.response().dictionary()), LEECHER);
+            assert_eq!(connection.rest(), b"");
+        },
+    ),
+    ("H9 HTTP/1.0 with keep-alive stays open", |t| {
         let mut connection = t.connect();
         for _ in 0..2 {
             connection.send(format!(
@@ -884,35 +893,41 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(counts(&response.dictionary()), LEECHER);
         }
     }),
-    ("H9 HTTP/1.1 is kept until it asks to close", |t| {
-        let mut connection = t.connect();
-        for _ in 0..3 {
-            assert_eq!(
-                counts(&connection.get(&t.swarm().target("port=1")).dictionary()),
-                LEECHER
-            );
-        }
-        connection.send(format!(
-            "GET {} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
-            t.swarm().target("port=1")
-        ));
-        let response = connection.response();
-        assert_eq!(response.headers["connection"], "close");
-        assert_eq!(connection.rest(), b"");
-    }),
-    ("H9 a client that shuts its side down is answered", |t| {
-        let mut connection = t.connect();
-        connection.send(format!(
-            "GET {} HTTP/1.1\r\nHost: t\r\n\r\n",
-            t.swarm().target("port=1")
-        ));
-        connection
-            .stream()
-            .shutdown(std::net::Shutdown::Write)
-            .unwrap();
-        assert_eq!(counts(&connection.response().dictionary()), LEECHER);
-        assert_eq!(connection.rest(), b"");
-    }),
+    (
+        "H9 HTTP/1.1 stays open until the client asks to close it",
+        |t| {
+            let mut connection = t.connect();
+            for _ in 0..3 {
+                assert_eq!(
+                    counts(&connection.get(&t.swarm().target("port=1")).dictionary()),
+                    LEECHER
+                );
+            }
+            connection.send(format!(
+                "GET {} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+                t.swarm().target("port=1")
+            ));
+            let response = connection.response();
+            assert_eq!(response.headers["connection"], "close");
+            assert_eq!(connection.rest(), b"");
+        },
+    ),
+    (
+        "H9 a client that shuts down its side gets a response",
+        |t| {
+            let mut connection = t.connect();
+            connection.send(format!(
+                "GET {} HTTP/1.1\r\nHost: t\r\n\r\n",
+                t.swarm().target("port=1")
+            ));
+            connection
+                .stream()
+                .shutdown(std::net::Shutdown::Write)
+                .unwrap();
+            assert_eq!(counts(&connection.response().dictionary()), LEECHER);
+            assert_eq!(connection.rest(), b"");
+        },
+    ),
     ("H9 row HEAD is GET without the body", |t| {
         let swarm = t.swarm();
         let body = t.get(&swarm.target("port=1")).body;
@@ -928,7 +943,11 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(head.status, whole.status);
             assert_eq!(head.headers["content-length"], whole.body.len().to_string());
         }
-        assert_eq!(t.get(&swarm.target("port=1")).body, body, "no stray peer");
+        assert_eq!(
+            t.get(&swarm.target("port=1")).body,
+            body,
+            "HEAD stored no further peer"
+        );
     }),
     ("H9 absolute-form", |t| {
         let mut connection = t.connect();
@@ -947,7 +966,7 @@ const SEEN: &[(&str, Check)] = &[
         connection.send("GET http://tracker.example HTTP/1.1\r\nHost: tracker.example\r\n\r\n");
         assert!(connection.response().text().contains("tbtt"));
     }),
-    ("H9 the paths", |t| {
+    ("H9 paths", |t| {
         let status = |path: &str| t.get(path).status;
         for path in [
             "/announce",
@@ -997,7 +1016,7 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(swarm.counts(), NOBODY);
         }
     }),
-    ("H9 what is no HTTP is not served", |t| {
+    ("H9 requests that are not HTTP are rejected", |t| {
         for garbage in [
             &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
             b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0",
@@ -1009,52 +1028,55 @@ const SEEN: &[(&str, Check)] = &[
         ] {
             let mut connection = t.connect();
             connection.send(garbage);
-            let answer = connection.rest();
+            let response = connection.rest();
             assert!(
-                answer.is_empty()
-                    || answer.starts_with(b"HTTP/1.1 400 ")
-                    || answer.starts_with(b"HTTP/1.1 505 "),
+                response.is_empty()
+                    || response.starts_with(b"HTTP/1.1 400 ")
+                    || response.starts_with(b"HTTP/1.1 505 "),
                 "{} got {}",
                 garbage.escape_ascii(),
-                answer.escape_ascii()
+                response.escape_ascii()
             );
         }
     }),
-    ("H10 no encoding, whatever the client accepts", |t| {
-        let swarm = t.swarm();
-        swarm.fill(100);
-        for target in [
-            swarm.target("port=1"),
-            format!("/scrape?info_hash={}", swarm.info_hash),
-        ] {
-            let mut connection = t.connect();
-            connection.send(format!(
+    (
+        "H10 no content encoding, even if the client accepts it",
+        |t| {
+            let swarm = t.swarm();
+            swarm.fill(100);
+            for target in [
+                swarm.target("port=1"),
+                format!("/scrape?info_hash={}", swarm.info_hash),
+            ] {
+                let mut connection = t.connect();
+                connection.send(format!(
                 "GET {target} HTTP/1.1\r\nHost: t\r\nAccept-Encoding: gzip, deflate, br\r\nTE: chunked\r\n\r\n"
             ));
-            connection.response().dictionary();
-        }
-    }),
-    ("H10 row the body is exact, the longest too", |t| {
+                connection.response().dictionary();
+            }
+        },
+    ),
+    ("H10 row the longest body has the exact length", |t| {
         let swarm = t.swarm();
         swarm.fill(201);
         for (query, peers) in [
             ("port=201&numwant=200", 200),
             ("port=201&numwant=200&compact=0", 200),
         ] {
-            // Held to its length and to the connection's end.
+            // `get` checks the length, and that nothing follows.
             let response = t.get(&swarm.target(query));
-            let answer = response.dictionary();
-            let given = if query.contains("compact=0") {
-                answer.dictionaries("peers").len()
+            let dictionary = response.dictionary();
+            let count = if query.contains("compact=0") {
+                dictionary.dictionaries("peers").len()
             } else {
-                answer.ports().len()
+                dictionary.ports().len()
             };
-            assert_eq!(given, peers);
+            assert_eq!(count, peers);
             assert_eq!(response.headers["content-type"], "text/plain");
         }
     }),
     (
-        "H11 scrape tells the counts, downloaders without the partial seeds",
+        "H11 scrape has the counts, downloaders without partial seeds",
         |t| {
             let swarm = t.swarm();
             swarm.announce("port=1&left=0&event=completed");
@@ -1080,26 +1102,26 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(
                 files.dictionary(&swarm.info_hash).number("downloaders"),
                 2,
-                "paused no more"
+                "no longer paused"
             );
         },
     ),
-    ("H11 row the same hash twice is one key", |t| {
+    ("H11 row a repeated hash is one key", |t| {
         let files = t.scrape(&format!("{H}&{H}&info_hash=%61bcdefghijklmnopqrst"));
         assert_eq!(files.keys(), [b"abcdefghijklmnopqrst"]);
     }),
-    ("H11 row hashes in any order are sorted", |t| {
+    ("H11 row hashes are sorted", |t| {
         let files = t.scrape("info_hash=z0000000000000000000&info_hash=a0000000000000000000&info_hash=%ff0000000000000000000");
         assert_eq!(files.keys().len(), 3);
     }),
     (
-        "H11 an open tracker has zeros for a torrent never seen",
+        "H11 an open tracker returns zeros for an unknown torrent",
         |t| {
             let swarm = t.swarm();
             assert_eq!(swarm.counts(), NOBODY);
         },
     ),
-    ("H11 74 hashes at once, of more the first 74", |t| {
+    ("H11 at most the first 74 hashes", |t| {
         let query = |hashes: u32| {
             (0..hashes)
                 .map(|i| format!("info_hash=%{:02x}0000000000000000000&", 255 - i))
@@ -1109,7 +1131,7 @@ const SEEN: &[(&str, Check)] = &[
         let files = t.scrape(&query(75));
         assert_eq!((files.keys().len(), files.keys()[0][0]), (74, 255 - 73));
     }),
-    ("H11 without a hash it fails", |t| {
+    ("H11 fails without a hash", |t| {
         for query in ["", "?", "?info_hashes=abcdefghijklmnopqrst", "?&"] {
             let failure = t.get(&format!("/scrape{query}")).dictionary();
             assert_eq!(
@@ -1118,19 +1140,19 @@ const SEEN: &[(&str, Check)] = &[
             );
         }
     }),
-    ("H11 with a wrong hash it fails", |t| {
+    ("H11 fails with a malformed hash", |t| {
         for hash in ["", "abc", "abcdefghijklmnopqrstu", "%zzbcdefghijklmnopqrst"] {
             let failure = t.get(&format!("/scrape?{H}&info_hash={hash}")).dictionary();
             assert!(failure.text("failure reason").contains("info_hash"));
         }
     }),
-    ("H11 a scrape is no announce", |t| {
+    ("H11 a scrape does not announce", |t| {
         let swarm = t.swarm();
         t.get(&swarm.target("port=1").replace("announce", "scrape"));
         assert_eq!(swarm.counts(), NOBODY);
     }),
     (
-        "H13 external ip over IPv4 through the socket of both families",
+        "H13 external ip over IPv4, on a socket for both families",
         |t| {
             assert_eq!(
                 t.swarm().announce("port=1").bytes("external ip"),
@@ -1139,17 +1161,17 @@ const SEEN: &[(&str, Check)] = &[
         },
     ),
     ("H13 external ip over IPv6", |t| {
-        let answer = t.swarm().announce_over(V6, "port=1");
-        assert_eq!(answer.bytes("external ip"), Ipv6Addr::LOCALHOST.octets());
+        let response = t.swarm().announce_over(V6, "port=1");
+        assert_eq!(response.bytes("external ip"), Ipv6Addr::LOCALHOST.octets());
     }),
-    ("H14 a failure is a short text in HTTP 200", |t| {
+    ("H14 a failure is a short text with HTTP status 200", |t| {
         for target in ["/announce", "/scrape", "/announce?info_hash=%"] {
             let failure = t.get(target).dictionary();
             let reason = failure.text("failure reason");
             assert!((1..=80).contains(&reason.len()), "{reason}");
         }
     }),
-    ("row GET / says what this is", |t| {
+    ("row GET / describes the tracker", |t| {
         let response = t.get("/");
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(response.status, 200);
@@ -1158,15 +1180,12 @@ const SEEN: &[(&str, Check)] = &[
             format!("tbtt {version}, a BitTorrent tracker. Clients announce to /announce\n")
         );
     }),
-    ("row unknown paths are answered with 404", |t| {
+    ("row unknown paths get 404", |t| {
         let response = t.get("/unknown?info_hash=abcdefghijklmnopqrst");
-        assert_eq!(
-            (response.status, response.text()),
-            (404, "nothing is here\n")
-        );
+        assert_eq!((response.status, response.text()), (404, "not found\n"));
     }),
     (
-        "ask 1 IPv4 alone, IPv6 alone and both find each other",
+        "ask 1 IPv4-only, IPv6-only and dual-stack hosts find each other",
         |t| {
             let swarm = t.swarm();
             swarm.announce_over(V4, "port=4");
@@ -1181,22 +1200,25 @@ const SEEN: &[(&str, Check)] = &[
             assert_eq!(swarm.counts(), [0, 3, 0]);
         },
     ),
-    ("ask 10 a partial seed is given peers and handed out", |t| {
-        let swarm = t.swarm();
-        swarm.announce("port=1");
-        assert_eq!(swarm.announce("port=2&left=5&event=paused").ports(), [1]);
-        assert_eq!(swarm.announce("port=1").ports(), [2]);
-    }),
+    (
+        "ask 10 a partial seed gets peers and is given to others",
+        |t| {
+            let swarm = t.swarm();
+            swarm.announce("port=1");
+            assert_eq!(swarm.announce("port=2&left=5&event=paused").ports(), [1]);
+            assert_eq!(swarm.announce("port=1").ports(), [2]);
+        },
+    ),
 ];
 
 #[test]
-fn a_tracker_as_clients_meet_it() {
+fn tracker_serves_clients() {
     let tracker = Tracker::start();
-    each_case(SEEN, |check| check(&tracker));
+    each_case(CASES, |check| check(&tracker));
 }
 
 #[test]
-fn each_family_on_a_socket_of_its_own() {
+fn separate_sockets_for_each_family() {
     let daemon =
         Daemon::start("[http]\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]\n[torrents]\nopen = true\n");
     daemon.wait_for_line("address=[::1]:");
@@ -1206,18 +1228,18 @@ fn each_family_on_a_socket_of_its_own() {
         .iter()
         .zip([&[127, 0, 0, 1][..], &Ipv6Addr::LOCALHOST.octets()])
     {
-        let answer = get(
+        let response = get(
             *address,
             &format!("/announce?{H}&peer_id={PEER_ID}&port=1&left=0&key=7"),
         )
         .dictionary();
-        assert_eq!(answer.bytes("external ip"), external, "H13");
-        assert_eq!(counts(&answer), SEEDER, "H7 one host, on whichever socket");
+        assert_eq!(response.bytes("external ip"), external, "H13");
+        assert_eq!(counts(&response), SEEDER, "H7 one host on both sockets");
     }
 }
 
 #[test]
-fn a_closed_tracker_refuses_and_tells_when_to_come_again() {
+fn closed_tracker_refuses_with_retry_times() {
     let daemon = Daemon::start("[http]\nlisten = [\"127.0.0.1:0\"]\n");
     let address = daemon.addresses("http")[0];
     for query in [
@@ -1240,7 +1262,11 @@ fn a_closed_tracker_refuses_and_tells_when_to_come_again() {
             refusal.text("failure reason"),
             "this torrent is not tracked here"
         );
-        assert_eq!(refusal.text("retry in"), "5", "ask 4: published soon");
+        assert_eq!(
+            refusal.text("retry in"),
+            "5",
+            "ask 4: the torrent may be published soon"
+        );
         assert_eq!(
             (refusal.number("interval"), refusal.number("min interval")),
             (300, 300)
@@ -1250,12 +1276,12 @@ fn a_closed_tracker_refuses_and_tells_when_to_come_again() {
     assert_eq!(
         scraped.dictionary("files").keys(),
         [b""; 0],
-        "H11: not tracked, not told of"
+        "H11: torrents that are not tracked are left out"
     );
 }
 
 #[test]
-fn lists_decide_and_are_read_again_at_a_reload() {
+fn lists_apply_and_are_reloaded() {
     let hex = |hash: &str| hash.bytes().map(|b| format!("{b:02x}")).collect::<String>();
     let [ours, denied, foreign] = ["o", "d", "f"].map(|name| name.repeat(20));
     let lists = Directory::new();
@@ -1292,7 +1318,11 @@ fn lists_decide_and_are_read_again_at_a_reload() {
         fault.contains(&format!("{}:2:", allow.display())),
         "{fault}"
     );
-    assert_eq!(scrape().keys(), [ours.as_bytes()], "nothing is changed");
+    assert_eq!(
+        scrape().keys(),
+        [ours.as_bytes()],
+        "unchanged after a failed reload"
+    );
 
     lists.write("allow", hex(&foreign));
     daemon.signal(Signal::SIGHUP);
@@ -1316,7 +1346,7 @@ fn lists_decide_and_are_read_again_at_a_reload() {
 }
 
 #[test]
-fn what_the_operator_sets_is_what_clients_get() {
+fn settings_take_effect() {
     let tracker = Tracker::start_with(
         "announce_path = \"/pub/announce.php\"",
         "interval = 1200\nmin_interval = 120\nnumwant = 2\nmax_numwant = 3\nmax_scrape = 2\nfull_scrape = true\n\
@@ -1327,15 +1357,15 @@ fn what_the_operator_sets_is_what_clients_get() {
     for port in 1..=5 {
         tracker.get(&target(&format!("port={port}")));
     }
-    let answer = tracker.get(&target("port=1")).dictionary();
+    let response = tracker.get(&target("port=1")).dictionary();
     assert_eq!(
-        (answer.number("interval"), answer.number("min interval")),
+        (response.number("interval"), response.number("min interval")),
         (1200, 120)
     );
-    assert_eq!(answer.text("warning message"), "moving soon");
-    assert_eq!(answer.ports().len(), 2);
-    let most = tracker.get(&target("port=1&numwant=9")).dictionary();
-    assert_eq!(most.ports().len(), 3);
+    assert_eq!(response.text("warning message"), "moving soon");
+    assert_eq!(response.ports().len(), 2);
+    let limited = tracker.get(&target("port=1&numwant=9")).dictionary();
+    assert_eq!(limited.ports().len(), 3);
 
     let other = target("port=1").replace("abc", "%00bc");
     tracker.get(&other);
@@ -1351,16 +1381,16 @@ fn what_the_operator_sets_is_what_clients_get() {
     assert!(tracker.get("/").text().contains("/pub/announce.php"));
 }
 
-/// Announces on a connection of its own, which the tracker answers.
+/// Announces over a new connection and checks that the tracker responds.
 fn announce_works(to: SocketAddr) {
-    let answer = get(to, &format!("/announce?{H}&peer_id={PEER_ID}&port=1")).dictionary();
-    assert!(answer.has("peers"), "{answer:?}");
+    let response = get(to, &format!("/announce?{H}&peer_id={PEER_ID}&port=1")).dictionary();
+    assert!(response.has("peers"), "{response:?}");
 }
 
 #[test]
-fn slow_clients_are_cut_and_others_served() {
+fn slow_clients_are_disconnected_and_others_served() {
     let tracker = Tracker::start_with("header_timeout = 1", "");
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut silent: Vec<_> = (0..100).map(|_| tracker.connect()).collect();
     let mut stuck: Vec<_> = (0..100).map(|_| tracker.connect()).collect();
     for connection in &mut stuck {
@@ -1375,9 +1405,9 @@ fn slow_clients_are_cut_and_others_served() {
         .iter()
         .chain([b'x'; 8000].iter());
     loop {
-        assert!(begun.elapsed() < PATIENCE, "not cut");
-        // One byte each time that there is nothing to read, until it is closed.
-        // Once it is closed, the read tells.
+        assert!(start.elapsed() < PATIENCE, "not disconnected");
+        // Sends one byte each time that there is nothing to read. A write to a closed connection may fail, but the read below
+        // detects the close.
         let _ = dripping.stream().write(&[*bytes.next().unwrap()]);
         announce_works(tracker.at(V4));
         match dripping.stream().read(&mut [0; 1]) {
@@ -1387,20 +1417,20 @@ fn slow_clients_are_cut_and_others_served() {
                 ErrorKind::WouldBlock | ErrorKind::Interrupted => {}
                 _ => panic!("{error}"),
             },
-            Ok(_) => panic!("an answer to half a request"),
+            Ok(_) => panic!("a response to an incomplete request"),
         }
     }
     for connection in silent.iter_mut().chain(&mut stuck) {
         assert_eq!(connection.rest(), b"");
     }
-    let took = begun.elapsed();
+    let took = start.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
     assert!(took < Duration::from_secs(6), "{took:?}");
     announce_works(tracker.at(V4));
 }
 
 #[test]
-fn clients_that_do_not_read_are_cut() {
+fn clients_that_do_not_read_are_disconnected() {
     let tracker = Tracker::start_with("idle_timeout = 1", "");
     let swarm = tracker.swarm();
     swarm.fill(200);
@@ -1414,7 +1444,7 @@ fn clients_that_do_not_read_are_cut() {
         swarm.target("port=1&numwant=200")
     )
     .repeat(500);
-    let begun = Instant::now();
+    let start = Instant::now();
     loop {
         match connection.stream().write(requests.as_bytes()) {
             Ok(_) => {}
@@ -1424,7 +1454,7 @@ fn clients_that_do_not_read_are_cut() {
                 _ => break,
             },
         }
-        assert!(begun.elapsed() < PATIENCE, "not cut");
+        assert!(start.elapsed() < PATIENCE, "not disconnected");
     }
     announce_works(tracker.at(V4));
 }
@@ -1433,15 +1463,16 @@ fn clients_that_do_not_read_are_cut() {
 fn idle_connections_are_closed() {
     let tracker = Tracker::start_with("idle_timeout = 1", "");
     let mut connection = tracker.connect();
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(connection.get("/").status, 200);
     assert_eq!(connection.rest(), b"");
-    let took = begun.elapsed();
+    let took = start.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
-/// Connects until it is served: the tracker learns of a closed connection a little later than the client.
+/// Connects until the tracker serves the connection. The tracker notices that another connection was closed a little later
+/// than the client.
 fn connect_in_time(connect: impl Fn() -> Connection) -> Connection {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -1464,14 +1495,14 @@ fn is_served(connection: &mut Connection) -> bool {
 }
 
 #[test]
-fn one_network_holds_only_so_many_connections() {
+fn connections_per_network_are_limited() {
     let tracker = Tracker::start_with("max_connections_per_network = 3", "");
-    for (one, another) in [(V4, V6), (V6, V4)] {
-        let connect = || Connection::open(tracker.at(one));
+    for (limited, other) in [(V4, V6), (V6, V4)] {
+        let connect = || Connection::open(tracker.at(limited));
         let mut held: Vec<_> = (0..3).map(|_| connect_in_time(connect)).collect();
-        assert!(!is_served(&mut connect()), "a fourth");
-        announce_works(tracker.at(another));
-        assert!(held.iter_mut().all(is_served), "those that were there");
+        assert!(!is_served(&mut connect()), "a fourth connection");
+        announce_works(tracker.at(other));
+        assert!(held.iter_mut().all(is_served), "open connections");
         held.pop();
         held.push(connect_in_time(connect));
     }
@@ -1479,33 +1510,33 @@ fn one_network_holds_only_so_many_connections() {
     let connect = |last| Connection::open_from(address(last), tracker.at(V4));
     let _held: Vec<_> = (0..3).map(|_| connect_in_time(|| connect(9))).collect();
     assert!(!is_served(&mut connect(9)));
-    assert!(is_served(&mut connect(10)), "another address of IPv4");
+    assert!(is_served(&mut connect(10)), "another IPv4 address");
 }
 
 #[test]
-fn all_together_hold_only_so_many_connections() {
+fn connections_in_total_are_limited() {
     let tracker = Tracker::start_with("max_connections = 4\nmax_connections_per_network = 3", "");
     let connect = |last| Connection::open_from([127, 0, 0, last].into(), tracker.at(V4));
     let mut held: Vec<_> = (1..=4)
         .map(|last| connect_in_time(|| connect(last)))
         .collect();
-    assert!(!is_served(&mut connect(5)), "a fifth");
-    assert!(held.iter_mut().all(is_served), "those that were there");
+    assert!(!is_served(&mut connect(5)), "a fifth connection");
+    assert!(held.iter_mut().all(is_served), "open connections");
     held.remove(0);
     connect_in_time(|| connect(5));
 }
 
 #[test]
-fn it_survives_having_no_descriptors() {
+fn survives_lack_of_file_descriptors() {
     let daemon = Daemon::start(
         "[http]\nlisten = [\"127.0.0.1:0\"]\nheader_timeout = 60\nidle_timeout = 60\n\
          [tracker]\nworkers = 1\n[torrents]\nopen = true\n",
     );
-    // Later than the daemon reckons with: else it would keep some from clients.
+    // The limit is set after the start. Otherwise the tracker would reserve some descriptors and accept fewer connections.
     let mut limit = Command::new("prlimit");
     limit.args(["--nofile=64:64", &format!("--pid={}", daemon.pid())]);
     if geteuid().is_root() {
-        // Some containers leave root no right to limit others; anyone may limit his own.
+        // In some containers root may not limit other users' processes. A user may always limit their own.
         let nobody = User::from_name("nobody").unwrap().unwrap();
         limit.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
     }
@@ -1525,19 +1556,19 @@ fn it_survives_having_no_descriptors() {
         assert!(held.len() < 64);
     };
     assert!(held.len() > 32, "{} were served", held.len());
-    assert!(held.iter_mut().all(is_served), "those that were there");
+    assert!(held.iter_mut().all(is_served), "open connections");
     drop(held);
     waiting.stream().set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(
         waiting.response().status,
         200,
-        "the one that waited is served"
+        "the waiting connection is served"
     );
     announce_works(address);
 }
 
 #[test]
-fn connections_leave_descriptors_for_the_rest() {
+fn connections_leave_descriptors_for_other_uses() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -n 68; exec \"$0\" \"$@\"", TBTT]);
     let daemon = Daemon::spawn(
@@ -1550,17 +1581,20 @@ fn connections_leave_descriptors_for_the_rest() {
     let address = daemon.addresses("http")[0];
     let mut held: Vec<_> = (0..4).map(|_| Connection::open(address)).collect();
     assert!(held.iter_mut().all(is_served));
-    assert!(!is_served(&mut Connection::open(address)), "a fifth");
+    assert!(
+        !is_served(&mut Connection::open(address)),
+        "a fifth connection"
+    );
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line("reloaded");
-    assert!(!is_served(&mut Connection::open(address)), "still");
-    assert!(held.iter_mut().all(is_served), "those that were there");
+    assert!(!is_served(&mut Connection::open(address)), "after a reload");
+    assert!(held.iter_mut().all(is_served), "open connections");
 }
 
 #[test]
-fn signals_end_it_and_requests_in_flight_are_answered() {
+fn signals_stop_it_after_requests_in_flight() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        // With one worker, an answer here says that what was sent before has been read.
+        // With one worker, this response shows that all bytes sent before were read.
         let mut tracker = Tracker::start_with("", "workers = 1");
         let target = tracker.swarm().target("port=1");
         let mut idle = tracker.connect();
@@ -1573,14 +1607,14 @@ fn signals_end_it_and_requests_in_flight_are_answered() {
         tracker.daemon.signal(signal);
         tracker.daemon.wait_for_line("stopping");
         half.send("1\r\nHost: t\r\n\r\n");
-        let begun = Instant::now();
+        let start = Instant::now();
         let response = half.response();
         assert_eq!(response.headers["connection"], "close");
         assert_eq!(counts(&response.dictionary()), LEECHER);
         assert_eq!(half.rest(), b"");
         assert_eq!(idle.rest(), b"");
         assert_eq!(tracker.daemon.wait().code(), Some(0), "{signal}");
-        let took = begun.elapsed();
+        let took = start.elapsed();
         assert!(took < Duration::from_secs(2), "{took:?}");
         let log = tracker.daemon.log();
         assert!(
@@ -1591,19 +1625,19 @@ fn signals_end_it_and_requests_in_flight_are_answered() {
 }
 
 #[test]
-fn a_request_that_never_ends_does_not_hold_the_stop() {
+fn incomplete_request_does_not_delay_shutdown() {
     let mut tracker = Tracker::start_with("header_timeout = 60", "workers = 1");
     let mut half = tracker.connect();
     half.send("GET /announce?");
     announce_works(tracker.at(V4));
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(tracker.daemon.stop().code(), Some(0));
-    let took = begun.elapsed();
+    let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
-fn it_ends_at_once_however_soon_it_is_asked() {
+fn stops_at_once_right_after_the_start() {
     for _ in 0..10 {
         let mut tracker = Tracker::start();
         assert_eq!(tracker.daemon.stop().code(), Some(0));
@@ -1611,7 +1645,7 @@ fn it_ends_at_once_however_soon_it_is_asked() {
 }
 
 #[test]
-fn the_log_tells_of_no_client() {
+fn log_names_no_client() {
     let mut tracker = Tracker::start();
     let connect = || Connection::open_from([127, 77, 0, 9].into(), tracker.at(V4));
     connect().get(&tracker.swarm().target("port=1"));
@@ -1624,8 +1658,8 @@ fn the_log_tells_of_no_client() {
     tracker.daemon.stop();
     let log = tracker.daemon.log();
     assert!(!log.contains("127.77"), "{log}");
-    // The start's lines and the stop's, in whatever order the publisher's thread comes in.
-    let own = [
+    // The lines of start and shutdown. The thread that watches torrents writes its line at any time between them.
+    let expected = [
         "gave up root",
         "sandboxed",
         "started",
@@ -1638,12 +1672,12 @@ fn the_log_tells_of_no_client() {
         "stopped",
     ];
     for line in log.lines() {
-        assert!(own.iter().any(|own| line.contains(own)), "{line}");
+        assert!(expected.iter().any(|text| line.contains(text)), "{line}");
     }
 }
 
 #[test]
-fn open_on_the_command_line_opens_it() {
+fn open_option_opens_the_tracker() {
     let mut program = Command::new(TBTT);
     program.arg("--open");
     let daemon = Daemon::spawn(program, "[http]\nlisten = [\"[::]:0\"]\n");
@@ -1657,7 +1691,7 @@ fn open_on_the_command_line_opens_it() {
 }
 
 #[test]
-fn exit_statuses_say_what_is_wrong() {
+fn exit_status_shows_the_kind_of_error() {
     let directory = Directory::new();
     let good = directory.write("good.toml", "[http]\nlisten = [\"127.0.0.1:0\"]\n");
     let bad = directory.write(
@@ -1695,7 +1729,7 @@ fn exit_statuses_say_what_is_wrong() {
 }
 
 #[test]
-fn an_address_in_use_is_told() {
+fn address_in_use_is_reported() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let mut daemon = Daemon::spawn(
@@ -1707,11 +1741,11 @@ fn an_address_in_use_is_told() {
 }
 
 #[test]
-fn the_default_configuration_reads_back() {
+fn default_configuration_is_valid() {
     let printed = run(&["--print-default-config"]);
     assert_eq!(printed.status.code(), Some(0));
     let sample = String::from_utf8(printed.stdout).unwrap();
-    // What is no prose has no space after its #, or, where a list goes on, four.
+    // A commented-out setting has no space after the #. A further line of a list has four spaces.
     let uncommented: String = sample
         .lines()
         .map(|line| {

@@ -1,5 +1,5 @@
-//! Nothing that an operator sees names a client: not the log at its most talkative, not the page, its JSON or the metrics, not
-//! what tbttctl prints. The peer lists are public, and the snapshot needs them; these are not looked at here.
+//! No output for operators names a client: not the log at its most detailed level, the status page, its JSON, the metrics or
+//! the output of tbttctl. Responses to announces and the snapshot hold peers by design, and are not checked here.
 
 mod harness;
 
@@ -16,7 +16,7 @@ use harness::{Daemon, Directory};
 
 const NAME: &str = "a-release.iso";
 
-/// Clients' addresses, as they come or as somebody says that they are.
+/// Addresses of clients: source addresses, and addresses in parameters and headers.
 const V4: [[u8; 4]; 9] = [
     [127, 201, 3, 44],
     [127, 201, 3, 45],
@@ -29,13 +29,13 @@ const V4: [[u8; 4]; 9] = [
     [198, 51, 100, 98],
 ];
 const V6: [&str; 3] = ["2001:db8:77::77", "2001:db8:78::78", "2001:db8:79::79"];
-const PEER_ID: &str = "-XX0001-whoever'sown";
+const PEER_ID: &str = "-XX0001-private-mark";
 const KEY: &str = "deadbea7";
 
 struct Scene {
     directory: Directory,
     daemon: Daemon,
-    /// The torrent's id, as a query has it.
+    /// The info-hash, percent-encoded for a query.
     info_hash: String,
     id: [u8; 20],
 }
@@ -79,7 +79,7 @@ impl Scene {
         )
     }
 
-    /// What an announce has after its path.
+    /// Returns the target of an announce.
     fn query(&self, info_hash: &str, more: &str) -> String {
         format!("/announce?info_hash={info_hash}&peer_id={PEER_ID}&key={KEY}&left=1{more}")
     }
@@ -97,18 +97,18 @@ impl Scene {
     }
 
     fn tbttctl(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_tbttctl"))
+        let result = Command::new(env!("CARGO_BIN_EXE_tbttctl"))
             .arg("--socket")
             .arg(self.directory.path().join("control"))
             .args(arguments)
             .output()
             .unwrap();
-        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+        String::from_utf8([result.stdout, result.stderr].concat()).unwrap()
     }
 
-    /// All that an operator is shown, each with its name; ends the daemon.
-    fn shown(mut self) -> Vec<(String, String)> {
-        let mut shown = Vec::new();
+    /// Stops the tracker, and returns all output for operators with a name for each.
+    fn output(mut self) -> Vec<(String, String)> {
+        let mut output = Vec::new();
         for arguments in [
             &["reload"][..],
             &["snapshot"],
@@ -120,19 +120,19 @@ impl Scene {
             &["torrent", "--json", NAME],
             &["check"],
         ] {
-            shown.push((format!("{arguments:?}"), self.tbttctl(arguments)));
+            output.push((format!("{arguments:?}"), self.tbttctl(arguments)));
         }
         for path in ["/", "/status", "/status.json", "/metrics", "/nowhere"] {
             let text = self.http([127, 0, 0, 1]).get(path).text().to_owned();
-            shown.push((path.to_owned(), text));
+            output.push((path.to_owned(), text));
         }
         assert!(self.daemon.stop().success());
-        shown.push(("log".to_owned(), self.daemon.log()));
-        shown
+        output.push(("log".to_owned(), self.daemon.log()));
+        output
     }
 }
 
-/// Every way to write down who a client is.
+/// Returns all forms in which a client's address, peer_id or key could be written.
 fn forbidden() -> Vec<String> {
     let mut forbidden = vec![PEER_ID.to_owned(), KEY.to_owned()];
     for address in V4.map(Ipv4Addr::from) {
@@ -149,27 +149,27 @@ fn forbidden() -> Vec<String> {
     forbidden
 }
 
-fn check(shown: &[(String, String)], peers: usize) {
-    // They do know of what the clients did.
-    let text = |name: &str| &shown.iter().find(|(shown, _)| shown == name).unwrap().1;
+fn check(output: &[(String, String)], peers: usize) {
+    // The output does report the clients' activity.
+    let text = |name: &str| &output.iter().find(|(found, _)| found == name).unwrap().1;
     assert!(text("/status").contains(NAME));
     assert!(text("/status.json").contains(&format!("\"peers_ipv4\":{peers}")));
     assert!(text("log").contains("counted since the start"));
-    for (name, text) in shown {
+    for (name, text) in output {
         assert!(!text.is_empty(), "{name}");
-        for one in forbidden() {
+        for secret in forbidden() {
             assert!(
-                !text.to_lowercase().contains(&one.to_lowercase()),
-                "{name} has {one}: {text}"
+                !text.to_lowercase().contains(&secret.to_lowercase()),
+                "{name} has {secret}: {text}"
             );
         }
     }
 }
 
 #[test]
-fn who_comes_by_himself_is_not_named() {
+fn direct_clients_are_not_named() {
     let scene = Scene::start("");
-    // Well, and with words that are not to be believed.
+    // Valid announces, also with address parameters and headers that are ignored.
     assert!(scene.announce(V4[0], "").contains("8:interval"));
     let claims = format!("&port=6881&ip={}&ipv6={}", Ipv4Addr::from(V4[5]), V6[0]);
     let target = scene.query(&scene.info_hash, &claims);
@@ -178,14 +178,14 @@ fn who_comes_by_himself_is_not_named() {
     scene.announce(V4[1], &header);
     let scrape = format!("/scrape?info_hash={}", scene.info_hash);
     scene.http(V4[0]).get(&scrape).dictionary();
-    // Too often.
-    let answers: Vec<_> = (0..6).map(|_| scene.announce(V4[2], "")).collect();
-    assert!(answers[5].contains("too many requests"), "{answers:?}");
-    // Wrong.
+    // Over the rate limit.
+    let responses: Vec<_> = (0..6).map(|_| scene.announce(V4[2], "")).collect();
+    assert!(responses[5].contains("too many requests"), "{responses:?}");
+    // Invalid requests.
     let unknown = scene.query(&"%aa".repeat(20), "&port=6881");
     for target in [&unknown, &scene.query(&scene.info_hash, ""), "/announce"] {
-        let answer = scene.http(V4[0]).get(target).dictionary();
-        assert!(answer.has("failure reason"));
+        let response = scene.http(V4[0]).get(target).dictionary();
+        assert!(response.has("failure reason"));
     }
     for garbage in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
@@ -202,17 +202,17 @@ fn who_comes_by_himself_is_not_named() {
     let announce = udp::with(udp::leecher(client.id()), 16, scene.id);
     assert_eq!(client.ask(&announce)[..4], [0, 0, 0, 1]);
     client.answers(&[udp::leecher(12345), vec![0xff; 40], vec![0; 3]]);
-    check(&scene.shown(), 4);
+    check(&scene.output(), 4);
 }
 
 #[test]
-fn whom_a_proxy_names_is_not_named() {
+fn clients_of_proxies_are_not_named() {
     let scene = Scene::start("[proxy]\ntrusted = ['127.0.0.0/8']\nlisten = ['127.0.0.1:0']");
     for client in [&Ipv4Addr::from(V4[7]).to_string(), V6[1], "unknown"] {
         scene.announce(V4[0], &format!("X-Forwarded-For: {client}\r\n"));
     }
-    let preambled = scene.daemon.addresses("http-proxy")[0];
-    for (preamble, well) in [
+    let proxy_listener = scene.daemon.addresses("http-proxy")[0];
+    for (header, is_valid) in [
         (
             format!("PROXY TCP4 {} 192.0.2.1 5 6\r\n", Ipv4Addr::from(V4[8])),
             true,
@@ -224,13 +224,13 @@ fn whom_a_proxy_names_is_not_named() {
         ),
     ] {
         let from = IpAddr::from(V4[1]);
-        let mut http = Connection::open_from(from, preambled);
+        let mut http = Connection::open_from(from, proxy_listener);
         let target = scene.query(&scene.info_hash, "&port=6881");
-        http.send(format!("{preamble}GET {target} HTTP/1.1\r\n\r\n"));
-        match well {
+        http.send(format!("{header}GET {target} HTTP/1.1\r\n\r\n"));
+        match is_valid {
             true => assert!(http.response().dictionary().has("interval")),
             false => assert_eq!(http.rest(), b""),
         }
     }
-    check(&scene.shown(), 2);
+    check(&scene.output(), 2);
 }

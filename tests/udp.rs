@@ -1,4 +1,4 @@
-//! The daemon over UDP, as clients and strangers meet it: raw packets to the built program.
+//! The built tracker over UDP, with raw packets of valid clients and others.
 
 mod harness;
 
@@ -21,9 +21,9 @@ use harness::udp::{
 };
 use harness::{Daemon, Directory};
 
-const PACKET_MAX: usize = 2048;
+const MAX_PACKET_LEN: usize = 2048;
 
-/// A running tbtt and where it is reached.
+/// A running tracker and its UDP addresses.
 struct Tracker {
     daemon: Daemon,
     udp: Vec<SocketAddr>,
@@ -32,13 +32,14 @@ struct Tracker {
 impl Tracker {
     fn start(config: &str) -> Self {
         let daemon = Daemon::start(config);
-        // It tells this after all addresses.
+        // The tracker logs this line after all addresses.
         daemon.wait_for_line("clients announce to");
         let udp = daemon.addresses("udp");
         Self { daemon, udp }
     }
 
-    /// `settings` are keys of [udp]. One worker, so that whatever is sent first is read first.
+    /// Starts an open tracker with further lines for `[udp]`. It has one worker, so that packets are handled in the order in
+    /// which they were sent.
     fn open(settings: &str) -> Self {
         Self::start(&format!(
             "[http]\nlisten = ['127.0.0.1:0']\n[udp]\nlisten = ['[::]:0']\n{settings}\n\
@@ -55,17 +56,17 @@ impl Tracker {
         Client::new(own, SocketAddr::new(to, self.udp[0].port()))
     }
 
-    /// The body of an HTTP answer.
+    /// Returns the body of an HTTP response.
     fn get(&self, target: &str) -> Vec<u8> {
         let http = self.daemon.addresses("http")[0];
         Connection::open(http).get(target).body
     }
 
-    /// Complete, downloaded, incomplete.
+    /// Returns the numbers of seeders, downloads and leechers from a scrape.
     fn counts(&self) -> [u32; 3] {
         let client = self.client("127.0.0.1");
-        let answer = client.ask(&scrape(client.id(), &[TORRENT]));
-        [8, 12, 16].map(|at| u32::from_be_bytes(field(&answer, at)))
+        let response = client.ask(&scrape(client.id(), &[TORRENT]));
+        [8, 12, 16].map(|at| u32::from_be_bytes(field(&response, at)))
     }
 }
 
@@ -74,37 +75,34 @@ fn announced(leechers: u32, seeders: u32, peers: &[u8]) -> Vec<u8> {
     [b"\x00\x00\x00\x01tran\x00\x00\x07\x08", &counts[..], peers].concat()
 }
 
-fn is_error(answer: &[u8]) -> bool {
-    answer[..8] == *b"\x00\x00\x00\x03tran" && answer.len() > 8 && answer[8..].is_ascii()
+fn is_error(response: &[u8]) -> bool {
+    response[..8] == *b"\x00\x00\x00\x03tran" && response.len() > 8 && response[8..].is_ascii()
 }
 
 #[test]
-fn u1_connect_gets_16_bytes_for_16_or_more() {
+fn u1_connect_returns_16_bytes() {
     let tracker = Tracker::open("");
     for own in ["127.0.0.1", "::1"] {
         let client = tracker.client(own);
-        for len in [16, 17, 98, PACKET_MAX] {
+        for len in [16, 17, 98, MAX_PACKET_LEN] {
             let mut packet = connect(7);
             packet.resize(len, 0xff);
-            let answer = client.ask(&packet);
+            let response = client.ask(&packet);
             assert_eq!(
-                (answer.len(), &answer[..8]),
+                (response.len(), &response[..8]),
                 (16, &[0, 0, 0, 0, 0, 0, 0, 7][..])
             );
         }
-        let foreign = (0..16).map(|len| connect(7)[..len].to_vec());
+        let too_short = (0..16).map(|len| connect(7)[..len].to_vec());
         let wrong_magic = (0..8).map(|at| with(connect(7), at, [0x5a]));
-        let bad: Vec<_> = foreign.chain(wrong_magic).collect();
+        let bad: Vec<_> = too_short.chain(wrong_magic).collect();
         assert!(client.answers(&bad).is_empty());
     }
 }
 
 #[test]
-fn u2_ids_are_for_one_address_and_any_of_its_ports() {
-    for (bad_ids, told) in [
-        ("invalid_connection_ids = 'silence'", 0),
-        ("invalid_connection_ids = 'error'", 5),
-    ] {
+fn u2_id_is_valid_for_one_address_and_all_its_ports() {
+    for (bad_ids, expected) in [("bad_ids = 'silence'", 0), ("bad_ids = 'error'", 5)] {
         let tracker = Tracker::open(bad_ids);
         for (own, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.1")] {
             let id = tracker.client(own).id();
@@ -114,12 +112,12 @@ fn u2_ids_are_for_one_address_and_any_of_its_ports() {
             }
             let (other, before) = (tracker.client(other), tracker.counts());
             let forged = [0, MAGIC, u64::MAX, id ^ 1 << 63, id];
-            let answers = other.answers(&forged.map(announce));
-            assert_eq!(answers.len(), told);
+            let responses = other.answers(&forged.map(announce));
+            assert_eq!(responses.len(), expected);
             assert!(
-                answers
+                responses
                     .iter()
-                    .all(|answer| is_error(answer) && answer.len() <= 16)
+                    .all(|response| is_error(response) && response.len() <= 16)
             );
             assert_eq!(tracker.counts(), before);
         }
@@ -127,7 +125,7 @@ fn u2_ids_are_for_one_address_and_any_of_its_ports() {
 }
 
 #[test]
-fn u3_announce_gives_the_peers_of_the_packets_family() {
+fn u3_announce_returns_peers_of_the_packets_family() {
     let tracker = Tracker::open("");
     let (v4, v6) = (tracker.client("127.0.0.1"), tracker.client("::1"));
     let (id4, id6) = (v4.id(), v6.id());
@@ -140,12 +138,12 @@ fn u3_announce_gives_the_peers_of_the_packets_family() {
     let at_port = |packet, port: u16| with(packet, 96, port.to_be_bytes());
     assert_eq!(v4.ask(&at_port(leecher(id4), 1)), announced(1, 2, peer4));
     assert_eq!(v6.ask(&at_port(leecher(id6), 1)), announced(2, 2, peer6));
-    // A seeder is given no seeder; none that asks is given itself.
+    // A seeder gets no seeders, and no client gets itself.
     assert_eq!(
         v4.ask(&announce(id4)),
         announced(2, 2, b"\x7f\0\0\x01\0\x01")
     );
-    // The sender's own word for its address, the events of old and new clients, what follows.
+    // The IP address field, paused and unknown events, and extreme values of num_want.
     for (at, bytes) in [
         (84, [198, 51, 100, 7]),
         (80, [0, 0, 0, 4]),
@@ -154,9 +152,9 @@ fn u3_announce_gives_the_peers_of_the_packets_family() {
         (92, i32::MIN.to_be_bytes()),
         (92, i32::MAX.to_be_bytes()),
     ] {
-        let answer = v4.ask(&with(announce(id4), at, bytes));
+        let response = v4.ask(&with(announce(id4), at, bytes));
         assert_eq!(
-            answer,
+            response,
             announced(2, 2, b"\x7f\0\0\x01\0\x01"),
             "{at} {bytes:?}"
         );
@@ -167,7 +165,7 @@ fn u3_announce_gives_the_peers_of_the_packets_family() {
     );
     assert!(is_error(&v4.ask(&at_port(announce(id4), 0))));
     assert!(is_error(&v4.ask(&announce(id4)[..97])));
-    // Event 1 counts one download, event 3 is the end.
+    // Event 1 (completed) counts one download, event 3 (stopped) removes the peer.
     let event = |packet, event: u32| with(packet, 80, event.to_be_bytes());
     v4.ask(&event(at_port(announce(id4), 1), 1));
     v4.ask(&event(at_port(announce(id4), 1), 1));
@@ -177,7 +175,7 @@ fn u3_announce_gives_the_peers_of_the_packets_family() {
 }
 
 #[test]
-fn u3_answers_are_never_fragmented() {
+fn u3_responses_are_never_fragmented() {
     let tracker = Tracker::start(
         "[udp]\nlisten = ['[::]:0']\n[tracker]\nworkers = 1\nmax_numwant = 1000\nnumwant = 1000\n\
          [limits]\npeers_per_network = 1000\n[torrents]\nopen = true",
@@ -189,31 +187,31 @@ fn u3_answers_are_never_fragmented() {
             client.ask(&with(leecher(id), 96, port.to_be_bytes()));
         }
         for num_want in [-1, 500] {
-            let answer = client.ask(&with(leecher(id), 92, i32::to_be_bytes(num_want)));
-            assert_eq!(answer.len(), 20 + peers * endpoint);
-            assert!(answer.len() <= 1232);
+            let response = client.ask(&with(leecher(id), 92, i32::to_be_bytes(num_want)));
+            assert_eq!(response.len(), 20 + peers * endpoint);
+            assert!(response.len() <= 1232);
         }
     }
 }
 
 #[test]
-fn u4_scrape_answers_each_hash_in_its_place() {
+fn u4_scrape_keeps_order_and_duplicates() {
     let tracker = Tracker::open("");
     for own in ["127.0.0.1", "::1"] {
         let client = tracker.client(own);
         let id = client.id();
         client.ask(&announce(id));
         let seeders = tracker.counts()[0] as u8;
-        let (tracked, foreign) = ([0, 0, 0, seeders, 0, 0, 0, 0, 0, 0, 0, 0], [0; 12]);
-        let answer = client.ask(&scrape(id, &[[9; 20], TORRENT, [0; 20], TORRENT]));
-        let entries = [foreign, tracked, foreign, tracked].concat();
-        assert_eq!(answer, [b"\x00\x00\x00\x02tran", &entries[..]].concat());
-        for (asked, told) in [(1, 1), (74, 74), (75, 74), (80, 74), (101, 74)] {
-            let answer = client.ask(&scrape(id, &vec![TORRENT; asked]));
-            assert_eq!(answer.len(), 8 + 12 * told, "{asked}");
-            assert!(answer[8..].chunks(12).all(|entry| entry == tracked));
+        let (tracked, untracked) = ([0, 0, 0, seeders, 0, 0, 0, 0, 0, 0, 0, 0], [0; 12]);
+        let response = client.ask(&scrape(id, &[[9; 20], TORRENT, [0; 20], TORRENT]));
+        let entries = [untracked, tracked, untracked, tracked].concat();
+        assert_eq!(response, [b"\x00\x00\x00\x02tran", &entries[..]].concat());
+        for (requested, expected) in [(1, 1), (74, 74), (75, 74), (80, 74), (101, 74)] {
+            let response = client.ask(&scrape(id, &vec![TORRENT; requested]));
+            assert_eq!(response.len(), 8 + 12 * expected, "{requested}");
+            assert!(response[8..].chunks(12).all(|entry| entry == tracked));
         }
-        for len in [16, 17, 35, 37, 16 + 41, PACKET_MAX] {
+        for len in [16, 17, 35, 37, 16 + 41, MAX_PACKET_LEN] {
             let mut packet = scrape(id, &[TORRENT; 2]);
             packet.resize(len, 0);
             assert!(is_error(&client.ask(&packet)), "{len}");
@@ -230,12 +228,12 @@ fn u5_refused_torrents_get_an_error() {
         client.ask(&announce(id)),
         error("this torrent is not tracked here")
     );
-    let answer = client.ask(&scrape(id, &[TORRENT; 2]));
-    assert_eq!(answer, [&b"\x00\x00\x00\x02tran"[..], &[0; 24]].concat());
+    let response = client.ask(&scrape(id, &[TORRENT; 2]));
+    assert_eq!(response, [&b"\x00\x00\x00\x02tran"[..], &[0; 24]].concat());
 }
 
 #[test]
-fn u6_options_change_nothing() {
+fn u6_options_are_ignored() {
     let tracker = Tracker::open("");
     let client = tracker.client("127.0.0.1");
     let id = client.id();
@@ -247,7 +245,7 @@ fn u6_options_change_nothing() {
         b"\x02\x00\x07\x03abc\x02\x01/",
         b"\x02",
         b"\x02\x10cut",
-        &[0xff; PACKET_MAX - 98],
+        &[0xff; MAX_PACKET_LEN - 98],
     ] {
         let packet = [&announce(id)[..], options].concat();
         assert_eq!(client.ask(&packet), announced(0, 1, b""), "{options:?}");
@@ -255,8 +253,8 @@ fn u6_options_change_nothing() {
 }
 
 #[test]
-fn u7_what_is_no_request_gets_silence() {
-    let tracker = Tracker::open("invalid_connection_ids = 'error'");
+fn u7_other_packets_get_no_response() {
+    let tracker = Tracker::open("bad_ids = 'error'");
     for own in ["127.0.0.1", "::1"] {
         let client = tracker.client(own);
         let id = client.id();
@@ -264,7 +262,7 @@ fn u7_what_is_no_request_gets_silence() {
         let mut bad: Vec<_> = actions
             .map(|action| with(announce(id), 8, action.to_be_bytes()))
             .into();
-        for len in [PACKET_MAX + 1, 4096, 60_000] {
+        for len in [MAX_PACKET_LEN + 1, 4096, 60_000] {
             for mut packet in [announce(id), connect(7), scrape(id, &[TORRENT])] {
                 packet.resize(len, 0);
                 bad.push(packet);
@@ -274,11 +272,11 @@ fn u7_what_is_no_request_gets_silence() {
     }
 }
 
-/// The kernel lets only raw sockets send from port 0.
+/// This test uses a raw socket, because the kernel lets no other socket send from port 0.
 #[test]
-fn u7_source_port_0_gets_silence() {
+fn u7_source_port_0_gets_no_response() {
     if std::env::var_os(IN_NAMESPACE).is_none() {
-        return in_namespace("u7_source_port_0_gets_silence");
+        return in_namespace("u7_source_port_0_gets_no_response");
     }
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();
     let tracker = Tracker::open("");
@@ -295,53 +293,56 @@ fn u7_source_port_0_gets_silence() {
     let client = tracker.client(own);
     client.id();
     client.id();
-    // It hears all that comes to this address over UDP.
+    // The raw socket receives all UDP packets to this address.
     raw.set_nonblocking(true).unwrap();
-    let mut heard = Vec::new();
+    let mut ports = Vec::new();
     let mut packet = [0; 4096];
     while (&raw).read(&mut packet).is_ok() {
         let udp = usize::from(packet[0] & 15) * 4;
-        heard.push(u16::from_be_bytes(field(&packet, udp + 2)));
+        ports.push(u16::from_be_bytes(field(&packet, udp + 2)));
     }
-    let to = |port| heard.iter().filter(|&&to| to == port).count();
-    assert_eq!((to(0), to(1), heard.len()), (0, 1, 3));
+    let to = |port| ports.iter().filter(|&&to| to == port).count();
+    assert_eq!((to(0), to(1), ports.len()), (0, 1, 3));
 }
 
 #[test]
-fn no_packet_of_any_length_gets_more_than_it_sent() {
+fn response_is_never_longer_than_packet_without_id() {
     for bad_ids in ["silence", "error"] {
         let tracker = Tracker::open(&format!("invalid_connection_ids = '{bad_ids}'"));
         for own in ["127.0.0.1", "::1"] {
             let client = tracker.client(own);
             let mut answered = 0;
-            for len in 0..=PACKET_MAX {
+            for len in 0..=MAX_PACKET_LEN {
                 let heads = [connect(9), announce(MAGIC), scrape(0, &[]), vec![0xff; 16]];
                 let packets = heads.map(|mut head| {
                     head.resize(len, 0xa5);
                     head
                 });
-                let answers = client.answers(&packets);
-                assert!(answers.iter().all(|answer| answer.len() <= len), "{len}");
-                let most = match bad_ids {
+                let responses = client.answers(&packets);
+                assert!(
+                    responses.iter().all(|response| response.len() <= len),
+                    "{len}"
+                );
+                let expected = match bad_ids {
                     _ if len < 16 => 0,
                     "silence" => 1,
                     _ => 3,
                 };
-                assert_eq!(answers.len(), most, "{len}");
-                answered += answers.len();
+                assert_eq!(responses.len(), expected, "{len}");
+                answered += responses.len();
             }
             assert!(answered > 2000);
         }
     }
 }
 
-/// Bytes out for each byte in, by what is sent: the figures in SECURITY.md. What travels around them, the headers of UDP
-/// and IP, is the same for both.
+/// Measures the bytes sent per byte received for each kind of packet: the figures in SECURITY.md. The headers of UDP and IP,
+/// which are the same in both directions, are not counted.
 #[test]
-fn who_has_not_proven_that_he_hears_is_sent_no_more_than_he_sent() {
-    for (bad_ids, for_a_forged) in [("silence", 0.0), ("error", 14.0)] {
-        let tracker = Tracker::open(&format!("invalid_connection_ids = '{bad_ids}'"));
-        // An id that is good for another address, and peers and torrents that would make long answers.
+fn sender_without_valid_id_gets_no_amplification() {
+    for (bad_ids, error_len) in [("silence", 0.0), ("error", 14.0)] {
+        let tracker = Tracker::open(&format!("bad_ids = '{bad_ids}'"));
+        // A valid id of another address, and peers and torrents for long responses.
         let other = tracker.client("127.0.0.2");
         let stolen = other.id();
         for port in 1..100u16 {
@@ -359,12 +360,12 @@ fn who_has_not_proven_that_he_hears_is_sent_no_more_than_he_sent() {
         let cases: [(&str, Vec<Vec<u8>>, f64); 7] = [
             ("connect", vec![connect(9); 50], 1.0),
             (
-                "connect with more behind it",
-                vec![longer(98), longer(PACKET_MAX)],
+                "connect with trailing bytes",
+                vec![longer(98), longer(MAX_PACKET_LEN)],
                 32.0 / 2146.0,
             ),
             (
-                "connect without its number",
+                "connect without BEP 15's number",
                 vec![with(connect(9), 0, stolen.to_be_bytes())],
                 0.0,
             ),
@@ -376,40 +377,40 @@ fn who_has_not_proven_that_he_hears_is_sent_no_more_than_he_sent() {
                     announce(MAGIC),
                     announce(0),
                 ],
-                for_a_forged / 98.0,
+                error_len / 98.0,
             ),
             (
                 "scrape of 74",
                 vec![scrape(stolen, &hashes)],
-                for_a_forged / 1496.0,
+                error_len / 1496.0,
             ),
             (
                 "scrape of none",
                 vec![scrape(stolen, &[])],
-                for_a_forged / 16.0,
+                error_len / 16.0,
             ),
-            // One of them is an announce, one a scrape.
+            // One of the packets is an announce, another a scrape.
             (
                 "any action",
                 actions.collect(),
-                2.0 * for_a_forged / (32.0 * 98.0),
+                2.0 * error_len / (32.0 * 98.0),
             ),
         ];
-        for (what, packets, expected) in cases {
+        for (kind, packets, expected) in cases {
             let stranger = tracker.client("127.0.0.1");
             let sent: usize = packets.iter().map(Vec::len).sum();
-            let answers = stranger.answers(&packets);
-            let received: usize = answers.iter().map(Vec::len).sum();
+            let responses = stranger.answers(&packets);
+            let received: usize = responses.iter().map(Vec::len).sum();
             let ratio = received as f64 / sent as f64;
-            println!("bad_ids = {bad_ids}, {what}: {sent} bytes in, {received} out, {ratio:.3}");
-            assert_eq!(ratio, expected, "{what}");
+            println!("bad_ids = {bad_ids}, {kind}: {sent} bytes in, {received} out, {ratio:.3}");
+            assert_eq!(ratio, expected, "{kind}");
             assert!(ratio <= 1.0);
         }
     }
 }
 
 #[test]
-fn peers_of_one_protocol_are_given_over_the_other() {
+fn peers_are_shared_between_protocols() {
     let tracker = Tracker::open("");
     let target = |key: &str, port| {
         format!(
@@ -419,12 +420,12 @@ fn peers_of_one_protocol_are_given_over_the_other() {
     tracker.get(&target("", 2));
     let client = tracker.client("127.0.0.1");
     let id = client.id();
-    let answer = client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
-    assert_eq!(answer, announced(1, 1, b"\x7f\0\0\x01\0\x02"));
-    let answer = tracker.get(&target("", 2));
+    let response = client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
+    assert_eq!(response, announced(1, 1, b"\x7f\0\0\x01\0\x02"));
+    let response = tracker.get(&target("", 2));
     let peers = b"5:peers6:\x7f\0\0\x01\x1a\xe1";
-    assert!(answer.windows(peers.len()).any(|part| part == peers));
-    // One host with a seed's peer_id and key on IPv6 as well is one seeder.
+    assert!(response.windows(peers.len()).any(|part| part == peers));
+    // A host with the same peer_id and key on IPv6 as well counts as one seeder.
     let client = tracker.client("::1");
     let id = client.id();
     client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
@@ -432,40 +433,40 @@ fn peers_of_one_protocol_are_given_over_the_other() {
 }
 
 #[test]
-fn who_may_ask_and_how_often_is_the_same_as_over_http() {
+fn access_lists_and_rate_limits_apply() {
     let tracker = Tracker::open(
         "[access]\nannounce_deny = ['127.0.0.2']\nscrape_deny = ['127.0.0.3']\ntrust_ip_params_from = ['127.0.0.4']\n\
          [limits]\nexempt = []\nannounces = 1\nannounces_burst = 2",
     );
-    let [denied, no_scrape, believed] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|own| {
+    let [denied, no_scrape, trusted] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|own| {
         let client = tracker.client(own);
         (client.id(), client)
     });
-    let told =
+    let send =
         |(id, client): &(u64, Client), request: fn(u64) -> Vec<u8>| client.ask(&request(*id));
     let scrape = |id| scrape(id, &[TORRENT]);
     assert_eq!(
-        told(&denied, announce),
-        error("your address is not welcome here")
+        send(&denied, announce),
+        error("your address is not allowed on this tracker")
     );
     assert_eq!(
-        told(&no_scrape, scrape),
-        error("your address is not welcome here")
+        send(&no_scrape, scrape),
+        error("your address is not allowed on this tracker")
     );
-    assert_eq!(told(&denied, scrape).len(), 20);
-    assert_eq!(told(&no_scrape, announce), announced(0, 1, b""));
-    let seed = |id| with(with(announce(id), 84, [127, 0, 0, 9]), 96, [0, 9]);
-    assert_eq!(told(&believed, seed), announced(0, 2, b""));
-    let leeches = told(&no_scrape, leecher);
-    assert_eq!(leeches, announced(1, 1, b"\x7f\0\0\x09\0\x09"));
+    assert_eq!(send(&denied, scrape).len(), 20);
+    assert_eq!(send(&no_scrape, announce), announced(0, 1, b""));
+    let with_ip = |id| with(with(announce(id), 84, [127, 0, 0, 9]), 96, [0, 9]);
+    assert_eq!(send(&trusted, with_ip), announced(0, 2, b""));
+    let response = send(&no_scrape, leecher);
+    assert_eq!(response, announced(1, 1, b"\x7f\0\0\x09\0\x09"));
     assert_eq!(
-        told(&no_scrape, announce),
+        send(&no_scrape, announce),
         error("too many requests from your network")
     );
 }
 
 #[test]
-fn every_address_and_worker_serves() {
+fn all_addresses_and_workers_serve() {
     let tracker = Tracker::start(
         "[udp]\nlisten = ['[::]:0', '127.0.0.1:0', '[::1]:0']\n[tracker]\nworkers = 4\n\
          [torrents]\nopen = true",
@@ -482,7 +483,7 @@ fn every_address_and_worker_serves() {
         (v4, "127.0.0.1"),
         (v6, "::1"),
     ] {
-        // Enough that no worker is left out.
+        // Enough clients that each worker serves some.
         let clients: Vec<_> = (0..64)
             .map(|_| Client::new(own.parse().unwrap(), to))
             .collect();
@@ -490,7 +491,7 @@ fn every_address_and_worker_serves() {
         clients
             .iter()
             .for_each(|client| assert_eq!(client.receive().len(), 16));
-        // An id that one worker issued is good with all.
+        // An id that one worker issued is valid for all.
         let id = clients[0].id();
         clients.iter().for_each(|client| client.send(&leecher(id)));
         clients
@@ -501,14 +502,14 @@ fn every_address_and_worker_serves() {
 }
 
 #[test]
-fn restarts_under_load_lose_no_id_and_no_packet() {
+fn restarts_under_load_keep_ids_and_packets() {
     let state = Directory::new();
     fs::set_permissions(state.path(), Permissions::from_mode(0o777)).unwrap();
     let config = format!(
         "[state]\ndirectory = '{}'\n[torrents]\nopen = true\n[tracker]\nworkers = 2\n",
         state.path().display()
     );
-    // As a service manager does, this keeps the socket, where requests wait for the next process.
+    // This test keeps the socket open as a service manager does. Requests wait in the socket for the next process.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = socket.local_addr().unwrap();
     let start = || {
@@ -523,14 +524,14 @@ fn restarts_under_load_lose_no_id_and_no_packet() {
     };
     let mut daemon = start();
     let id = Client::new(at.ip(), at).id();
-    let over = AtomicBool::new(false);
+    let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         for port in 1..=8u16 {
-            let (client, over) = (Client::new(at.ip(), at), &over);
+            let (client, is_done) = (Client::new(at.ip(), at), &is_done);
             scope.spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    let answer = client.ask(&with(announce(id), 96, port.to_be_bytes()));
-                    assert_eq!(answer[..8], *b"\0\0\0\x01tran");
+                while !is_done.load(Ordering::Relaxed) {
+                    let response = client.ask(&with(announce(id), 96, port.to_be_bytes()));
+                    assert_eq!(response[..8], *b"\0\0\0\x01tran");
                 }
             });
         }
@@ -540,17 +541,17 @@ fn restarts_under_load_lose_no_id_and_no_packet() {
                 daemon = start();
             }
         }));
-        // The others would wait for this for ever.
-        over.store(true, Ordering::Relaxed);
+        // Without this, the other threads would never end.
+        is_done.store(true, Ordering::Relaxed);
         restarted.unwrap();
     });
-    let answer = Client::new(at.ip(), at).ask(&scrape(id, &[TORRENT]));
-    assert_eq!(answer[8..12], 8u32.to_be_bytes());
+    let response = Client::new(at.ip(), at).ask(&scrape(id, &[TORRENT]));
+    assert_eq!(response[8..12], 8u32.to_be_bytes());
 }
 
 const IN_NAMESPACE: &str = "TBTT_TEST_IN_NAMESPACE";
 
-/// Runs one test of this program on a network of its own, which has these addresses and nothing else.
+/// Runs one test of this program in a network namespace, which has only the addresses below.
 fn in_namespace(test: &str) {
     let user: &[_] = if geteuid().is_root() {
         &[]
@@ -573,9 +574,9 @@ fn in_namespace(test: &str) {
 }
 
 #[test]
-fn replies_leave_from_the_address_that_was_asked() {
+fn responses_leave_from_the_requested_address() {
     if std::env::var_os(IN_NAMESPACE).is_none() {
-        return in_namespace("replies_leave_from_the_address_that_was_asked");
+        return in_namespace("responses_leave_from_the_requested_address");
     }
     for listen in ["[::]:0", "0.0.0.0:0"] {
         let tracker = Tracker::start(&format!(
@@ -586,7 +587,7 @@ fn replies_leave_from_the_address_that_was_asked() {
             .map(|host| host.parse().unwrap())
             .filter(|host: &IpAddr| host.is_ipv4() || listen == "[::]:0")
             .collect();
-        // Each host asks each of its family; Client hears nothing that comes from another.
+        // Each host sends to each host of its family. A client receives only from the address that it sent to.
         let mut clients = Vec::new();
         for &own in &hosts {
             for to in hosts.iter().filter(|to| to.is_ipv4() == own.is_ipv4()) {
