@@ -98,7 +98,7 @@ impl Swarm<'_> {
         get(self.tracker.at(family), &self.target(query)).dictionary()
     }
 
-    /// Announces peers on ports 1 to `peers`, over one connection.
+    /// Announces peers on ports 1 to `peers`, over a single connection.
     fn fill(&self, peers: u16) {
         let mut connection = self.tracker.connect();
         for port in 1..=peers {
@@ -827,7 +827,7 @@ const CASES: &[(&str, Check)] = &[
             targets.map(one).concat()
         });
         for request in requests {
-            // A request after one that is not simple is served by hyper.
+            // After a request that is not simple, hyper serves all requests of the connection.
             let responses = ["", "GET / HTTP/1.1\r\n\r\n"].map(|before| {
                 let mut connection = t.connect();
                 connection.send(before);
@@ -1406,7 +1406,7 @@ fn slow_clients_are_disconnected_and_others_served() {
         .chain([b'x'; 8000].iter());
     loop {
         assert!(start.elapsed() < PATIENCE, "not disconnected");
-        // Sends one byte each time that there is nothing to read. A write to a closed connection may fail, but the read below
+        // Sends a byte each time that there is nothing to read. A write to a closed connection may fail, but the read below
         // detects the close.
         let _ = dripping.stream().write(&[*bytes.next().unwrap()]);
         announce_works(tracker.at(V4));

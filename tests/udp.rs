@@ -38,7 +38,7 @@ impl Tracker {
         Self { daemon, udp }
     }
 
-    /// Starts an open tracker with further lines for `[udp]`. It has one worker, so that packets are handled in the order in
+    /// Starts an open tracker with further lines for `[udp]`. It has a single worker, so that packets are handled in the order in
     /// which they were sent.
     fn open(settings: &str) -> Self {
         Self::start(&format!(
@@ -165,7 +165,7 @@ fn u3_announce_returns_peers_of_the_packets_family() {
     );
     assert!(is_error(&v4.ask(&at_port(announce(id4), 0))));
     assert!(is_error(&v4.ask(&announce(id4)[..97])));
-    // Event 1 (completed) counts one download, event 3 (stopped) removes the peer.
+    // Event 1 (completed) counts a download, event 3 (stopped) removes the peer.
     let event = |packet, event: u32| with(packet, 80, event.to_be_bytes());
     v4.ask(&event(at_port(announce(id4), 1), 1));
     v4.ask(&event(at_port(announce(id4), 1), 1));
@@ -389,7 +389,7 @@ fn sender_without_valid_id_gets_no_amplification() {
                 vec![scrape(stolen, &[])],
                 error_len / 16.0,
             ),
-            // One of the packets is an announce, another a scrape.
+            // Two of the packets are an announce and a scrape.
             (
                 "any action",
                 actions.collect(),
@@ -425,7 +425,7 @@ fn peers_are_shared_between_protocols() {
     let response = tracker.get(&target("", 2));
     let peers = b"5:peers6:\x7f\0\0\x01\x1a\xe1";
     assert!(response.windows(peers.len()).any(|part| part == peers));
-    // A host with the same peer_id and key on IPv6 as well counts as one seeder.
+    // A host with the same peer_id and key on IPv6 as well counts as a single seeder.
     let client = tracker.client("::1");
     let id = client.id();
     client.ask(&with(announce(id), 88, [0xab, 0xcd, 0xef, 0x01]));
@@ -491,7 +491,7 @@ fn all_addresses_and_workers_serve() {
         clients
             .iter()
             .for_each(|client| assert_eq!(client.receive().len(), 16));
-        // An id that one worker issued is valid for all.
+        // An id is valid for all workers, not only for its issuer.
         let id = clients[0].id();
         clients.iter().for_each(|client| client.send(&leecher(id)));
         clients
@@ -551,7 +551,7 @@ fn restarts_under_load_keep_ids_and_packets() {
 
 const IN_NAMESPACE: &str = "TBTT_TEST_IN_NAMESPACE";
 
-/// Runs one test of this program in a network namespace, which has only the addresses below.
+/// Runs a test of this program in a network namespace, which has only the addresses below.
 fn in_namespace(test: &str) {
     let user: &[_] = if geteuid().is_root() {
         &[]

@@ -1,4 +1,4 @@
-//! Requests over one connection: the responses of the fast path equal those of hyper, byte by byte.
+//! Requests over a connection: the responses of the fast path equal those of hyper, byte by byte.
 #![no_main]
 
 use std::io::{ErrorKind, Read, Write};
@@ -133,7 +133,7 @@ async fn receive(client: &mut UnixStream, received: &mut Vec<u8>) {
     }
 }
 
-/// Removes a last response that rejects the request: hyper rejects an incomplete head at once if it is received in one piece,
+/// Removes a last response that rejects the request: hyper rejects an incomplete head at once if it is received whole,
 /// and otherwise when the head is complete.
 fn without_rejection(responses: &[u8]) -> &[u8] {
     const REJECTED: &[u8] = b"HTTP/1.1 400";

@@ -1,4 +1,4 @@
-//! HTTP queries to a tracker, one per line: every response is one canonical bencoded dictionary.
+//! HTTP queries to a tracker, separated by line ends: every response is a canonical bencoded dictionary.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

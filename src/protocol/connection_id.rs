@@ -16,7 +16,7 @@ pub struct Secret(pub [u8; 16]);
 pub struct ConnectionId(pub u64);
 
 /// An address whose host has proven that it receives packets there. Only [`ConnectionIds::prove`] creates a `Proven`. Code
-/// that sends a response longer than the request, or that stores a peer, requires one.
+/// that sends a response longer than the request, or that stores a peer, requires a `Proven`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Proven(IpAddr);
 
@@ -37,10 +37,10 @@ impl Proven {
 /// bits 11..0   the low bits of the second of issue
 /// ```
 ///
-/// The low bits select one of the last 4,096 seconds, so that one hash is enough for a check and the age is exact. The
+/// The low bits select one of the last 4,096 seconds, so that a single hash is enough for a check and the age is exact. The
 /// hash covers the whole second, so an id does not become valid again when the low bits repeat. A guess of the 52 bits
 /// succeeds once in 4.5 * 10^15 attempts. A line of 1 Gbit/s carries 760,000 announces a second, so an attacker gets
-/// one response in 190 years, or in two years at 100 Gbit/s. A longer lifetime does not increase that rate. If the id
+/// a response in 190 years, or in two years at 100 Gbit/s. A longer lifetime does not increase that rate. If the id
 /// carried the second in 32 bits, the first guess would succeed after an hour and a half. If it carried no second, a
 /// check would have to try all seconds (or coarse steps) of the lifetime.
 ///
@@ -91,7 +91,7 @@ impl ConnectionIds {
         let since_latest = latest.wrapping_sub(id.0) & SECOND_MASK;
         let issued = UnixTime(latest.wrapping_sub(since_latest));
         let address = address.to_canonical();
-        // A comparison of one word takes the same time for every guess, so its time reveals nothing about correct bits.
+        // A comparison of a single word takes the same time for every guess, so its time reveals nothing about correct bits.
         let forged = (self.mac(issued, address) ^ id.0) & !SECOND_MASK != 0;
         let expired = since_latest > (Self::MAX_AHEAD + self.lifetime).into();
         (!forged && !expired).then_some(Proven(address))

@@ -145,7 +145,7 @@ impl InvalidPacket {
 /// The reason why a packet gets no response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Silence {
-    /// The source cannot be the socket of one client.
+    /// The source cannot be the socket of a client.
     Source,
     /// The packet is longer than [`MAX_PACKET_LEN`] or shorter than any request.
     Length,
@@ -157,7 +157,7 @@ pub enum Silence {
     InvalidConnectionId,
 }
 
-/// Responds to packets. All workers can share one.
+/// Responds to packets. All workers can share a responder.
 #[derive(Clone)]
 pub struct Responder {
     ids: ConnectionIds,
@@ -172,7 +172,7 @@ impl Responder {
         }
     }
 
-    /// Responds to one packet. Appends the response to `out`, or nothing if there is no response.
+    /// Responds to a packet. Appends the response to `out`, or nothing if there is no response.
     ///
     /// A sender that has not proven its address gets no more bytes than it sent: 16 bytes for a connect of 16 or more, or an
     /// error that is shorter than the shortest request.
@@ -285,7 +285,7 @@ impl Responder {
         }
     }
 
-    /// Writes one entry for each info-hash, in the order of the request and also for repeated ones. The entry of a torrent
+    /// Writes an entry for each info-hash, in the order of the request and also for repeated ones. The entry of a torrent
     /// that is not tracked has zeros.
     fn scrape(
         &self,
@@ -358,7 +358,7 @@ fn field<const N: usize, const LEN: usize>(packet: &[u8; LEN], at: usize) -> [u8
     std::array::from_fn(|i| packet[at + i])
 }
 
-/// Returns whether the address is that of one host, so that a response reaches only that host.
+/// Returns whether the address is that of a single host, so that a response reaches only that host.
 fn is_one_host(address: IpAddr) -> bool {
     !address.is_unspecified()
         && !address.is_multicast()

@@ -78,7 +78,7 @@ pub trait ControlCommands: Send + Sync {
     /// Saves a snapshot.
     ///
     /// # Errors
-    /// If the snapshot cannot be saved. The previous one is then kept.
+    /// If the snapshot cannot be saved. The previous snapshot is then kept.
     fn snapshot(&self) -> Result<SnapshotSummary, Problem>;
 
     fn log_level(&self) -> LogLevel;
@@ -90,7 +90,7 @@ pub trait ControlCommands: Send + Sync {
     fn set_log_level(&self, level: &str) -> Result<LogLevel, Problem>;
 }
 
-/// The reasons why a command failed, one line each.
+/// The reasons why a command failed, each on a line.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Problem {
     pub faults: Vec<String>,
@@ -159,7 +159,7 @@ async fn accept(
     }
 }
 
-/// Serves one connection until it ends. `commands` is `None` if the caller may not use the socket.
+/// Serves a connection until it ends. `commands` is `None` if the caller may not use the socket.
 async fn serve_connection(caller: mio::net::UnixStream, commands: Option<&dyn ControlCommands>) {
     let timer = Rc::new(RequestTimer::new(TIMEOUT, TIMEOUT, InFlight::default()));
     let input = Rc::new(RefCell::new(vec![0; 4096].into()));

@@ -1,4 +1,4 @@
-//! Counters of events since the start of the process. Each event is counted once, in one place.
+//! Counters of events since the start of the process. Each event is counted once, in a single place.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ macro_rules! counters {
             /// Durations of HTTP announces and scrapes, without the network. Only some requests are measured, see
             /// [`Self::measures_next_http_request`].
             pub http_request_duration: Histogram,
-            /// Durations of UDP packets, without the network. Each batch of packets adds one duration: its mean per packet.
+            /// Durations of UDP packets, without the network. Each batch of packets adds its mean duration per packet.
             pub udp_request_duration: Histogram,
             access_log: Option<AccessLog>,
             log_access: AtomicBool,
@@ -89,13 +89,13 @@ counters! {
     udp_receive_errors,
 }
 
-/// One HTTP announce in this many is measured.
+/// Number of HTTP announces per measured announce.
 const HTTP_MEASURE_INTERVAL: u64 = 16;
 
-/// Writes one entry of the access log. Workers call it, so it must not block.
+/// Writes an entry of the access log. Workers call it, so it must not block.
 pub type AccessLog = Box<dyn Fn(&AccessLogEntry<'_>) + Send + Sync>;
 
-/// One announce, accepted or refused, or one refused scrape.
+/// An announce, accepted or refused, or a refused scrape.
 pub struct AccessLogEntry<'a> {
     /// `http` or `udp`.
     pub protocol: &'static str,

@@ -13,7 +13,7 @@ use crate::tracker::Tracker;
 use crate::tracker::access::Networks;
 use crate::tracker::types::{Announce, AnnounceEffect, InfoHash, Refusal, Time};
 
-/// Maximum length of a query in bytes. A scrape of 74 torrents, the number that fits one UDP packet, has 5,400 bytes.
+/// Maximum length of a query in bytes. A scrape of 74 torrents, the number that fits a UDP packet, has 5,400 bytes.
 const MAX_QUERY_LEN: usize = 8192;
 
 /// The operator's settings for announces and scrapes over HTTP.
@@ -22,7 +22,7 @@ pub struct Settings {
     /// Networks whose `ip`, `ipv4` and `ipv6` parameters are honored: the operator's own seeders. Any other client could
     /// use the parameters to direct the connections of all peers at a victim.
     pub trust_ip_params_from: Networks,
-    /// Maximum number of torrents in the response to one scrape. Further torrents of the request are ignored.
+    /// Maximum number of torrents in the response to a scrape. Further torrents of the request are ignored.
     pub max_scrape: usize,
     /// Whether a scrape without an info-hash returns all torrents. If not, such a scrape fails.
     pub full_scrape: bool,
@@ -37,10 +37,10 @@ pub enum HttpOutcome {
     Invalid(InvalidRequest),
 }
 
-/// Buffers for a response. A worker keeps them from one request to the next, so that a response needs no allocation.
+/// Buffers for a response. A worker reuses them for each request, so that a response needs no allocation.
 #[derive(Default)]
 pub struct ResponseBuffer {
-    /// The response: one bencoded dictionary.
+    /// The response: a bencoded dictionary.
     pub body: Vec<u8>,
     /// Compact endpoints from the tracker, before they are written to the body.
     peers: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct ResponseBuffer {
     hashes: Vec<InfoHash>,
 }
 
-/// Responds to one request from `from`, which is `None` if a proxy did not report the client's address.
+/// Responds to a request from `from`, which is `None` if a proxy did not report the client's address.
 ///
 /// Writes the response to `buffer.body`. The HTTP status is 200 for every outcome, because clients ignore the body of a
 /// response with another status.

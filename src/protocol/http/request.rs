@@ -33,7 +33,7 @@ impl Paths {
         })
     }
 
-    /// Returns the kind of request for a path, or `None` for any other path. One slash at the end is ignored.
+    /// Returns the kind of request for a path, or `None` for any other path. A slash at the end is ignored.
     pub fn action(&self, path: &str) -> Option<Action> {
         let path = path.strip_suffix('/').unwrap_or(path);
         if path == self.announce {
@@ -83,7 +83,7 @@ impl InvalidRequest {
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct AnnounceRequest {
     pub(super) announce: Announce,
-    /// Whether peers are written as one string (BEP 23) or as a list of dictionaries (BEP 3).
+    /// Whether peers are written as a single string (BEP 23) or as a list of dictionaries (BEP 3).
     pub(super) compact: bool,
 }
 

@@ -1,4 +1,4 @@
-//! HTTP responses: writes each as one bencoded dictionary.
+//! HTTP responses: writes each as a bencoded dictionary.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -66,7 +66,7 @@ fn write_dictionaries(out: &mut Vec<u8>, from: IpAddr, peers: &[u8]) {
     out.push(b'e');
 }
 
-/// Writes the info-hash and the counts of one torrent in a scrape.
+/// Writes the info-hash and the counts of a torrent in a scrape.
 pub(super) fn write_scrape_entry(out: &mut Vec<u8>, info_hash: &InfoHash, entry: &ScrapeEntry) {
     write_bytes(out, &info_hash.0);
     out.extend_from_slice(b"d8:completei");

@@ -496,7 +496,7 @@ fn host_on_two_families_and_protocols_counts_once() {
     let with_key = |id| with(announce(id), 88, 0x00ab_cdef_u32.to_be_bytes());
     let (_, response) = tracker.request(V4, with_key);
     assert_eq!(response, announced(0, 1, b""));
-    // Without the key, or with another one, it counts as another host.
+    // Without the key, or with another key, it counts as another host.
     tracker.request("192.0.2.2:1", |id| with(announce(id), 88, [0; 4]));
     tracker.request("192.0.2.3:1", |id| with(announce(id), 88, [1; 4]));
     assert_eq!(tracker.counts(), [3, 0, 0]);

@@ -1,4 +1,4 @@
-//! One connection from its accept to its end: the fast path serves simple requests, hyper serves all others.
+//! A connection from its accept to its end: the fast path serves simple requests, hyper serves all others.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -21,7 +21,7 @@ use crate::server::http::settings::{ListenerRole, Settings};
 use crate::server::http::stream::Stream;
 use crate::server::http::timeouts::RequestTimer;
 
-/// Serves one connection until it ends or a timeout expires.
+/// Serves a connection until it ends or a timeout expires.
 pub(super) async fn serve_connection<S>(
     worker: Rc<Worker>,
     settings: Arc<Settings>,

@@ -1,4 +1,4 @@
-//! Limits on the number of open connections, in total and from one network.
+//! Limits on the number of open connections, in total and per network.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,7 +21,7 @@ struct Counts {
     by_network: HashMap<Network, u32>,
 }
 
-/// The addresses that share one limit.
+/// A group of addresses that share a limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Network {
     V4([u8; 4]),
@@ -40,7 +40,7 @@ impl Network {
     }
 }
 
-/// Permission for one connection. Dropping it frees its place.
+/// Permission for a connection. Dropping it frees its place.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     connections: Arc<ConnectionLimits>,
@@ -48,7 +48,7 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    /// Allows `max` connections in total, and `max_per_network` from one IPv4 address or one IPv6 /64.
+    /// Allows `max` connections in total, and `max_per_network` for each IPv4 address or IPv6 /64.
     pub fn new(max: usize, max_per_network: u32) -> Self {
         let (total, by_network) = (0, HashMap::new());
         Self {

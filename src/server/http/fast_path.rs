@@ -1,8 +1,8 @@
-//! The fast path: serves simple announces and scrapes without hyper, and sends each response with one system call.
+//! The fast path: serves simple announces and scrapes without hyper, and sends each response with a single system call.
 //!
-//! Nearly all announces and scrapes are simple: one GET request that is received completely. With hyper they take an eighth
-//! more CPU time (benches/README.md). So each connection starts on the fast path, and stays there as long as it sends one
-//! simple request at a time. A request is not simple if it has another method or path, a body, an upgrade, an unusual
+//! Nearly all announces and scrapes are simple: a GET request that is received completely. With hyper they take an eighth
+//! more CPU time (benches/README.md). So each connection starts on the fast path, and stays there as long as it sends a
+//! single simple request at a time. A request is not simple if it has another method or path, a body, an upgrade, an unusual
 //! `Connection` header, or more headers than any client sends. The fast path waits for the rest of an incomplete head,
 //! because that takes less memory than in hyper.
 //!
@@ -38,7 +38,7 @@ pub(super) enum Handoff {
     Close,
 }
 
-/// Serves the requests of a connection until one is not simple.
+/// Serves the requests of a connection until a request is not simple.
 ///
 /// # Errors
 /// If the connection fails.
@@ -74,7 +74,7 @@ pub(super) async fn serve<S: Read + Write + AsRawFd + Unpin>(
             }
         };
         let Some((is_last, unsent)) = result else {
-            // Waiting here takes as much memory as was received. In hyper, each client that sends one byte a second would
+            // Waiting here takes as much memory as was received. In hyper, each client that sends a byte per second would
             // take 16 KiB.
             if !stream.receive_head().await? {
                 return Ok(Handoff::Close);
@@ -143,7 +143,7 @@ struct SimpleRequest<'h, 'i> {
 }
 
 impl<'h, 'i> SimpleRequest<'h, 'i> {
-    /// Parses a request. Returns `None` unless `input` is exactly one simple request.
+    /// Parses a request. Returns `None` unless `input` is exactly a simple request.
     fn parse(input: &'i [u8], lines: &'h mut HeaderBuffer<'i>, paths: &Paths) -> Option<Self> {
         let mut request = httparse::Request::new(&mut []);
         let status = request.parse_with_uninit_headers(input, lines).ok()?;

@@ -66,7 +66,7 @@ pub fn client_address<'h>(
     search.client
 }
 
-/// The search for the client: the current address is the sender's, or one that a trusted proxy wrote.
+/// The search for the client: the current address is the sender's, or was written by a trusted proxy.
 struct ClientSearch<'t> {
     trusted: &'t Networks,
     /// Whether the search is still at the proxy on this host, which has no address.
@@ -95,7 +95,7 @@ impl ClientSearch<'_> {
         }
     }
 
-    /// Searches one `Forwarded` line. The line is parsed from the left, because otherwise commas in quotes cannot be
+    /// Searches a `Forwarded` line. The line is parsed from the left, because otherwise commas in quotes cannot be
     /// recognized. So the search keeps the last address that is not a trusted proxy, or the first address if all are. A
     /// malformed line names no client, because the position of its parts is uncertain.
     fn forwarded(&mut self, line: &[u8]) {
@@ -122,7 +122,7 @@ impl ClientSearch<'_> {
 /// A parser of a `Forwarded` line, with the bytes that are not parsed yet.
 struct ForwardedParser<'h>(&'h [u8]);
 
-/// One element of a `Forwarded` line.
+/// An element of a `Forwarded` line.
 struct ForwardedElement<'h> {
     /// The value of `for`, without quotes.
     node: Option<&'h [u8]>,
@@ -228,7 +228,7 @@ fn parse_node(node: &[u8]) -> Option<IpAddr> {
     Some(bare.or_else(with_port)?.to_canonical())
 }
 
-/// Returns whether the text is a port number, or an obfuscated one (RFC 7239, section 6.3).
+/// Returns whether the text is a port number or an obfuscated port (RFC 7239, section 6.3).
 fn is_node_port(port: &str) -> bool {
     let hidden = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !port.is_empty() && port.bytes().all(hidden)

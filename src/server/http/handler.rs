@@ -1,4 +1,4 @@
-//! Handles one request: an announce, a scrape, or any other request of a client.
+//! Handles a request: an announce, a scrape, or any other request of a client.
 
 use std::cell::Ref;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::server::http::server::Worker;
 use crate::server::http::settings::{ListenerRole, Settings};
 use crate::status::endpoint::Resource;
 
-/// Passes one announce or scrape to the tracker and counts the outcome. Returns the worker's response buffer, which the
+/// Passes an announce or scrape to the tracker and counts the outcome. Returns the worker's response buffer, which the
 /// next request reuses.
 pub(super) fn handle_tracker_request<'w>(
     worker: &'w Worker,
@@ -48,7 +48,7 @@ pub(super) fn handle_tracker_request<'w>(
     worker.response.borrow()
 }
 
-/// Returns the client's address: the sender's, or the one that trusted proxies report in the lines of the configured header.
+/// Returns the client's address: the sender's, or the address that trusted proxies report in the lines of the configured header.
 pub(super) fn client_ip<'h>(
     settings: &Settings,
     sender: Option<IpAddr>,
@@ -68,8 +68,8 @@ fn client_ip_in(
     client_ip(settings, sender, lines.iter().map(HeaderValue::as_bytes))
 }
 
-/// Returns the status resource that a request is for. Returns `None` if the request is for no status resource, or for one
-/// that the client may not see.
+/// Returns the status resource that a request is for. Returns `None` if there is no such resource, or the client may not
+/// see it.
 pub(super) fn status_resource(
     settings: &Settings,
     sender: Option<IpAddr>,
@@ -81,7 +81,7 @@ pub(super) fn status_resource(
     }
     let from = || {
         // Behind a proxy that is not configured as trusted, all clients would seem to have the proxy's address. So a
-        // request with a forwarding header from an untrusted sender counts as one without a known address.
+        // request with a forwarding header from an untrusted sender counts as a request without a known address.
         let proxies = &settings.proxies;
         let is_proxied = request.headers().contains_key(proxies.header.name());
         let is_unknown = is_proxied && sender.is_some_and(|sender| !proxies.trusted.contains(sender));

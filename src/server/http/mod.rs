@@ -3,8 +3,8 @@
 //! A connection is accepted here and served in [`connection`]. Simple requests take the [`fast_path`], hyper serves all
 //! others, and both call the [`handler`].
 //!
-//! Each worker has one thread with its own runtime, and a connection stays on the thread that accepted it. Most clients
-//! send one request per connection. Such a connection takes four system calls: accept4, recv, send and close. It is
+//! Each worker has a thread with its own runtime, and a connection stays on the thread that accepted it. Most clients
+//! send a single request per connection. Such a connection takes four system calls: accept4, recv, send and close. It is
 //! registered with the reactor only if it has to wait.
 
 mod connection;

@@ -38,7 +38,7 @@ impl ProxyHeader {
     }
 }
 
-/// Returns whether the bytes and the signature are equal up to the length of the shorter one.
+/// Returns whether the bytes and the signature are equal up to the shorter length.
 fn matches_signature(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(a, b)| a == b)
 }

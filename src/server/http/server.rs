@@ -1,4 +1,4 @@
-//! State of the HTTP server: [`HttpServer`] is shared by all workers, [`Worker`] belongs to one of them.
+//! State of the HTTP server: [`HttpServer`] is shared by all workers, [`Worker`] belongs to a single worker.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -55,7 +55,7 @@ impl HttpServer {
     }
 }
 
-/// State that the connections of one worker share. Its buffers are reused for every request.
+/// State that the connections of a worker share. Its buffers are reused for every request.
 pub(super) struct Worker {
     pub(super) server: Arc<HttpServer>,
     pub(super) stop: watch::Receiver<bool>,

@@ -20,7 +20,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Maximum number of connections in total.
     pub max_connections: usize,
-    /// Maximum number of connections from one IPv4 address or one IPv6 /64.
+    /// Maximum number of connections from an IPv4 address or an IPv6 /64.
     pub max_connections_per_network: u32,
     pub proxies: forwarded::Settings,
     /// Limits the rate at which a network may connect. `None` for no limit.

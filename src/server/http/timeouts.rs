@@ -1,4 +1,4 @@
-//! Time limits for one connection: how long a client may take to send a request and to read its response.
+//! Time limits for a connection: how long a client may take to send a request and to read its response.
 
 use std::cell::Cell;
 use std::pin::Pin;

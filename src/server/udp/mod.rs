@@ -1,6 +1,6 @@
-//! UDP server: receives and sends up to 64 packets with one system call each, and never waits until it can send.
+//! UDP server: receives and sends up to 64 packets per system call, and never waits until it can send.
 //!
-//! Each socket belongs to one worker. The workers of an address have one socket each, bound with SO_REUSEPORT. The kernel
+//! Each socket belongs to a single worker. Each worker of an address has its own socket, bound with SO_REUSEPORT. The kernel
 //! distributes the clients over the sockets, so a packet wakes only the worker that serves it.
 //!
 //! Each worker has a thread that waits for its sockets with poll(2), which is registered at a socket only while it waits. With
@@ -40,7 +40,7 @@ const BATCH: usize = 64;
 /// Number of packets whose data is prefetched together. The data has to stay in the nearest cache until the packets are handled.
 const PREFETCH: usize = 16;
 
-/// Length of a receive buffer. It is one byte more than the maximum packet length, so that longer packets are recognized.
+/// Length of a receive buffer. It is a byte more than the maximum packet length, so that longer packets are recognized.
 const SLOT: usize = MAX_PACKET_LEN + 1;
 
 /// Maximum number of batches per socket that are handled at shutdown: more than the usual receive buffer holds.
@@ -97,7 +97,7 @@ pub fn serve(
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        // One batch per socket: more packets may be waiting, but other sockets come first.
+        // A single batch per socket: more packets may be waiting, but other sockets come first.
         for (listener, fd) in listeners.iter().zip(&waiting) {
             if is_ready(fd) {
                 listener.handle_ready();
@@ -117,7 +117,7 @@ pub fn serve(
     Ok(())
 }
 
-/// One socket and its buffers.
+/// A socket and its buffers.
 struct UdpListener {
     server: Arc<UdpServer>,
     socket: UdpSocket,
@@ -125,7 +125,7 @@ struct UdpListener {
     batch: RefCell<PacketBatch>,
 }
 
-/// The buffers of one socket, reused for each batch.
+/// The buffers of a socket, reused for each batch.
 struct PacketBatch {
     receive_headers: MultiHeaders<SockaddrStorage>,
     input: Box<[[u8; SLOT]; BATCH]>,
@@ -138,7 +138,7 @@ struct PacketBatch {
     kernel_drops: u32,
 }
 
-/// The responses to the packets of one batch.
+/// The responses to the packets of a batch.
 struct ResponseBatch {
     responses: Vec<PendingResponse>,
     output: Vec<u8>,
@@ -196,7 +196,7 @@ impl UdpListener {
         }
     }
 
-    /// Receives up to one batch of packets and sends the responses. Returns the number of packets.
+    /// Receives a batch of packets and sends the responses. Returns the number of packets.
     fn handle_batch(&self) -> nix::Result<usize> {
         let batch = &mut *self.batch.borrow_mut();
         let received = self.receive(batch)?;
@@ -204,7 +204,7 @@ impl UdpListener {
         Ok(received)
     }
 
-    /// Receives up to one batch of packets and writes the responses to the batch. Returns the number of packets.
+    /// Receives a batch of packets and writes the responses to the batch. Returns the number of packets.
     fn receive(&self, batch: &mut PacketBatch) -> nix::Result<usize> {
         let Shared {
             clock, counters, ..
@@ -257,7 +257,7 @@ impl UdpListener {
         Ok(received)
     }
 
-    /// Responds to one packet and counts the outcome. `from` is the address that the response has to leave from.
+    /// Responds to a packet and counts the outcome. `from` is the address that the response has to leave from.
     fn respond(
         &self,
         context: &BatchContext,
@@ -307,7 +307,7 @@ impl UdpListener {
         }
     }
 
-    /// Sends the responses of a batch, or drops those that cannot be sent. One system call sends from one source address, so
+    /// Sends the responses of a batch, or drops those that cannot be sent. A system call sends from a single source address, so
     /// the responses are sorted by it.
     fn send(&self, batch: &mut PacketBatch) {
         let ResponseBatch { responses, output } = &mut batch.responses;
@@ -385,7 +385,7 @@ mod tests {
 
     const CONNECT: &[u8; 16] = b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00tran";
 
-    /// A UDP server with one socket, and its counters.
+    /// A UDP server with a socket, and its counters.
     struct TestServer {
         socket: Option<UdpSocket>,
         at: SocketAddr,

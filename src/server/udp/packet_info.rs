@@ -41,7 +41,7 @@ impl ResponseSource {
         }
     }
 
-    /// Returns headers to receive up to `packets` packets with one system call. They have room for the kernel's drop counter
+    /// Returns headers to receive up to `packets` packets per system call. They have room for the kernel's drop counter
     /// and the packet information.
     pub(super) fn receive_headers(self, packets: usize) -> MultiHeaders<SockaddrStorage> {
         let control = match self {
@@ -53,7 +53,7 @@ impl ResponseSource {
     }
 }
 
-/// Headers to send with, one set for each kind of source address. An IPv4 address is sent as IPv4 packet information even from
+/// Headers to send with, a set for each kind of source address. An IPv4 address is sent as IPv4 packet information even from
 /// an IPv6 socket, because it fits into memory that the kernel already has. For more, the kernel allocates memory for each
 /// packet.
 pub(super) struct SendHeaders {
@@ -63,7 +63,7 @@ pub(super) struct SendHeaders {
 }
 
 impl SendHeaders {
-    /// Allocates headers to send up to `packets` packets with one system call.
+    /// Allocates headers to send up to `packets` packets per system call.
     pub(super) fn new(packets: usize) -> Self {
         Self {
             without_source: MultiHeaders::preallocate(packets, None),
