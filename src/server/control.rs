@@ -186,7 +186,7 @@ async fn handle_request(
     let Some(commands) = commands else {
         return refused(
             StatusCode::FORBIDDEN,
-            "access denied: only root, the tracker's user and the socket's group may use this socket",
+            "access denied: only root, the daemon's user and the socket's group may use this socket",
         );
     };
     let (head, body) = request.into_parts();

@@ -155,6 +155,7 @@ async fn drain(worker: &Worker) {
     }
 }
 
+/// Returns the current time as a `Date` header.
 fn date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
 }
@@ -184,6 +185,7 @@ impl Accept for mio::net::UnixListener {
     }
 }
 
+/// Accepts connections from a listener until the runtime shuts down.
 async fn accept<L: Accept>(
     worker: Rc<Worker>,
     listener: AsyncFd<L>,
@@ -215,6 +217,7 @@ async fn accept<L: Accept>(
     }
 }
 
+/// Applies the connection limits to a new connection and serves it, or closes it if a limit is exceeded.
 fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
     worker: &Rc<Worker>,
     client: S,
