@@ -25,8 +25,8 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 200));
 
-/// What any other path is answered with.
-const NOTHING: (u16, &str) = (404, "not found\n");
+/// The response for an unknown path.
+const NOT_FOUND: (u16, &str) = (404, "not found\n");
 
 /// Maximum age of a report, in seconds.
 const MAX_AGE: u64 = 5;

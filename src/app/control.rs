@@ -51,7 +51,7 @@ pub fn start(
 
 impl ControlCommands for AppContext {
     fn status(&self) -> StatusReport {
-        self.status_collector.figures()
+        self.status_collector.report()
     }
 
     fn reload(&self) -> Result<(), Problem> {

@@ -115,8 +115,8 @@ impl StatusCollector {
             },
             announces_per_second: self.announces_per_second.load(Ordering::Relaxed) as f64 / 1e3,
             refusals_per_second: self.refusals_per_second.load(Ordering::Relaxed) as f64 / 1e3,
-            counters: named(counters),
-            handling: [
+            counters: by_name(counters),
+            request_duration: [
                 ("http", &counters.http_request_duration),
                 ("udp", &counters.udp_request_duration),
             ]

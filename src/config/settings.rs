@@ -11,10 +11,11 @@ use super::schema::{ClusterSection, Config, HttpSection};
 use crate::cluster;
 use crate::log;
 use crate::os::privileges;
-use crate::protocol::http::{self as protocol, Paths};
+use crate::protocol::http as protocol;
+use crate::protocol::http::request::Paths;
 use crate::protocol::udp;
 use crate::server::http::forwarded::{self as proxy, ForwardingHeader};
-use crate::server::http::handler as http;
+use crate::server::http::settings as http;
 use crate::status::endpoint as status_endpoint;
 use crate::tracker::rate_limit::{self, Rate, RateLimiter};
 use crate::tracker::{self, HostKey};
@@ -85,7 +86,7 @@ impl LoadedConfig {
             protocol: protocol::Settings {
                 max_scrape: tracker.max_scrape as usize,
                 full_scrape: tracker.full_scrape,
-                believed: self.lists.trust_ip_params_from.clone(),
+                trust_ip_params_from: self.lists.trust_ip_params_from.clone(),
             },
             header_timeout: Duration::from_secs(http.header_timeout.into()),
             idle_timeout: Duration::from_secs(http.idle_timeout.into()),
@@ -98,8 +99,8 @@ impl LoadedConfig {
                     _ => ForwardingHeader::XForwardedFor,
                 },
             },
-            connections: self.rate_limiter(limits.connections, limits.connections_burst, seed),
-            views: Arc::new(self.status_settings()),
+            connection_rate: self.rate_limiter(limits.connections, limits.connections_burst, seed),
+            status: Arc::new(self.status_settings()),
         }
     }
 
@@ -122,9 +123,9 @@ impl LoadedConfig {
     /// Returns the settings of the UDP protocol.
     pub fn udp_settings(&self) -> udp::Settings {
         udp::Settings {
-            believed: self.lists.trust_ip_params_from.clone(),
+            trust_ip_params_from: self.lists.trust_ip_params_from.clone(),
             connection_lifetime: self.config.udp.connection_lifetime,
-            bad_ids: self.config.udp.invalid_connection_ids,
+            invalid_connection_ids: self.config.udp.invalid_connection_ids,
             max_payload: self.config.udp.max_payload as usize,
         }
     }

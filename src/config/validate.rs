@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::address_types::{Listen, addresses_overlap};
 use super::schema::{ClusterSection, Config};
 use crate::cluster::url::StoreUrl;
-use crate::protocol::http::Paths;
+use crate::protocol::http::request::Paths;
 
 /// A problem of some values. The loader adds the file and line.
 pub(super) struct Finding {

@@ -104,7 +104,7 @@ fn run(socket: &Path, command: &Command) -> Result<Exit, Error> {
         }
         Command::Snapshot => {
             let saved: SnapshotSummary =
-                client::read(&client::ask(socket, Ask::Post("/snapshot"))?)?;
+                client::parse_json(&client::send(socket, ControlRequest::Post("/snapshot"))?)?;
             let (torrents, peers) = (count(saved.torrents, "torrent"), count(saved.peers, "peer"));
             let size = text::size(saved.bytes);
             print(&format!("saved {peers} of {torrents}, {size}\n"));

@@ -61,7 +61,7 @@ pub(super) async fn serve_connection<S>(
                 Some(resource) => {
                     timer.response_started();
                     let status = &worker.server.status;
-                    status.answer(&settings.status, resource).await
+                    status.respond(&settings.status, resource).await
                 }
                 None => handle_request(worker, settings, sender, role, &request),
             };

@@ -76,7 +76,10 @@ struct ClientSearch<'t> {
 
 impl ClientSearch<'_> {
     fn continues(&self) -> bool {
-        self.is_local || self.client.is_some_and(|client| self.trusted.contains(client))
+        self.is_local
+            || self
+                .client
+                .is_some_and(|client| self.trusted.contains(client))
     }
 
     fn move_to(&mut self, hop: Option<IpAddr>) {

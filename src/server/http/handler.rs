@@ -84,7 +84,8 @@ pub(super) fn status_resource(
         // request with a forwarding header from an untrusted sender counts as a request without a known address.
         let proxies = &settings.proxies;
         let is_proxied = request.headers().contains_key(proxies.header.name());
-        let is_unknown = is_proxied && sender.is_some_and(|sender| !proxies.trusted.contains(sender));
+        let is_unknown =
+            is_proxied && sender.is_some_and(|sender| !proxies.trusted.contains(sender));
         client_ip_in(settings, sender, request.headers()).filter(|_| !is_unknown)
     };
     let uri = request.uri();
