@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests/systemd.d"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests/system/systemd"))
 
 import client  # noqa: E402
 from client import Load, Refused, Udp, announce, scrape  # noqa: E402, F401

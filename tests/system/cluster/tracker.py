@@ -18,7 +18,7 @@ import subprocess
 import time
 import urllib.parse
 
-from engine import await_
+from store import await_
 
 TBTT = pathlib.Path(os.environ["TBTT"])
 # Root of a user namespace has nobody else to become, so there it starts as another.

@@ -1,6 +1,6 @@
 """What a cluster of three trackers owes its clients and its operator, seen from outside.
 
-cases.py [PATTERN]   in namespaces of tests/cluster's making
+cases.py [PATTERN]   in namespaces of tests/system/cluster/run
 """
 
 import base64
@@ -18,12 +18,12 @@ import time
 import traceback
 import urllib.parse
 
-from engine import Engine, Wire, await_
+from store import Engine, Wire, await_
 from tracker import (
     COMPLETED, REAL_ROOT, STARTED, STOPPED, TBTT, Beside, Node, Udp, announce_http, changes, fill, http_client, percentile, pulse, torrents,
 )
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 WORK = pathlib.Path("/run/cluster")
 PEERS = int(os.environ.get("PEERS", "100000"))
 
@@ -809,7 +809,7 @@ def _():
         (WORK / "metrics").write_bytes(cluster.nodes[0].get("/metrics"))
         assert b"\ntbtt_cluster_joined 1\n" in (WORK / "metrics").read_bytes(), (WORK / "metrics").read_text()
         for command in (
-            ["python3", "-B", ROOT / "tests/views.d/dashboard.py", ROOT / "examples/grafana-dashboard.json", ROOT / "examples/alerts.yml", WORK / "metrics"],
+            ["python3", "-B", ROOT / "tests/system/views/dashboard.py", ROOT / "examples/grafana-dashboard.json", ROOT / "examples/alerts.yml", WORK / "metrics"],
             ["promtool", "check", "metrics"],
         ):
             done = subprocess.run(command, stdin=open(WORK / "metrics", "rb"), capture_output=True, text=True, check=False)

@@ -418,7 +418,7 @@ def cases(script):
     arguments = [argument for argument in sys.argv[1:] if argument != "--whole"]
     pattern = arguments[0] if arguments else ""
     whole = "--whole" in sys.argv
-    root = pathlib.Path(__file__).resolve().parents[2]
+    root = pathlib.Path(__file__).resolve().parents[3]
     tbtt = pathlib.Path(os.environ.get("TBTT", root / "target/release/tbtt")).resolve()
     if not tbtt.exists():
         sys.exit(f"there is no {tbtt}: build it first, with cargo build --release")
