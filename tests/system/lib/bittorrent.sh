@@ -1,31 +1,31 @@
 # shellcheck shell=bash
-# What it leaves in variables is for the scripts that source it.
+# The scripts that source this file use its variables.
 # shellcheck disable=SC2034
-# Debian's clients on the hosts of netns.sh, and one download between two of them through the tracker of
-# tracker.sh. $work is the directory of the case.
+# Runs Debian's BitTorrent clients on the hosts of netns.sh, and a download from one client to another through the
+# tracker of tracker.sh. $work is the directory of the case.
 
 lib=$(dirname "${BASH_SOURCE[0]}")
 
-# make_torrent v1|hybrid URL: makes $work/torrent of /run/payload and prints its ids.
+# make_torrent v1|hybrid URL: creates $work/torrent from /run/payload and prints its ids.
 make_torrent() {
     local private=()
-    # aria2 speaks UDP to trackers through its socket for DHT alone, shut for private torrents.
+    # aria2 sends UDP announces from its DHT socket only, which it closes for private torrents.
     [[ $2 == udp:* ]] || private=(private)
     /usr/bin/python3 "$lib/bt.py" make /run/payload "$1" "$work/torrent" "$2" "${private[@]}"
 }
 
-# hands_out ID URL PEER: whether an announce to the URL, made on the host "other", is answered with it.
-hands_out() {
+# returns_peer ID URL PEER: succeeds if an announce to the URL, sent from the host "other", returns this peer.
+returns_peer() {
     on other /usr/bin/python3 "$lib/bt.py" peers "$2" "$1" | grep -qxF "$3"
 }
 
-# start_CLIENT HOST DIRECTORY: a client that leeches what the directory lacks of $work/torrent and
-# seeds what it has, and learns of peers from the tracker alone. $started is its process.
+# start_CLIENT HOST DIRECTORY: starts a client for $work/torrent. The client downloads the data that the directory
+# lacks, seeds the rest, and finds peers through the tracker only. $started is its process id.
 
 start_transmission() {
     local home=$work/$1.transmission
     mkdir "$home" "$home/watched"
-    cp "$work/torrent" "$home/watched/it.torrent"
+    cp "$work/torrent" "$home/watched/payload.torrent"
     echo '{ "pex-enabled": false }' >"$home/settings.json"
     start "$1" "$work/$1.log" transmission-daemon --foreground --config-dir "$home" \
         --watch-dir "$home/watched" --download-dir "$2" --peerport 6881 \
@@ -34,7 +34,7 @@ start_transmission() {
 
 start_aria2() {
     local dht=false
-    # It needs that socket for UDP, but the DHT it is given knows nobody.
+    # aria2 needs the DHT socket for UDP announces; its DHT has no nodes and so finds no peers.
     ! grep -aq udp: "$work/torrent" || dht=true
     start "$1" "$work/$1.log" aria2c --no-conf --dir "$2" --listen-port 6881 \
         --enable-dht="$dht" --dht-listen-port 6882 --dht-file-path="$work/$1.dht" \
@@ -66,7 +66,8 @@ END
     start "$1" "$work/$1.log" rtorrent -n -o "import=$home/rtorrent.rc"
 }
 
-# seed ID CLIENT: the client has the file, and the tracker knows. $seeding is its process.
+# seed ID CLIENT: starts a client that has the file and waits until the tracker counts it as a seeder. $seeding is
+# its process id.
 seed() {
     mkdir "$work/seed"
     cp /run/payload "$work/seed"
@@ -75,21 +76,21 @@ seed() {
     await "$2 to seed" swarm_has "$1" complete 1
 }
 
-# leech ID CLIENT: the client gets the file from the one that seeds, and the tracker knows. $leeching
-# is its process.
+# leech ID CLIENT: starts a client that downloads the file from the seeder, and waits until the tracker counts the
+# download. $leeching is its process id.
 leech() {
     mkdir "$work/leech"
     "start_$2" leecher "$work/leech"
     leeching=$started
     await "$2 to have the file" same_file "$work/leech/payload" /run/payload
-    # Debian's rtorrent does not say so before its next announce.
+    # Debian's rtorrent does not report a completed download before its next announce.
     if [[ $2 != rtorrent ]]; then
-        await "$2 to say that it is done" swarm_has "$1" complete 2
-        swarm_has "$1" downloaded 1 || { echo 'the download was not counted once'; return 1; }
+        await "$2 to announce its completion" swarm_has "$1" complete 2
+        swarm_has "$1" downloaded 1 || { echo 'the tracker does not count exactly one download'; return 1; }
     fi
 }
 
-# same_file A B: whether both are there and have the same SHA-256.
+# same_file A B: succeeds if both files exist and have the same SHA-256.
 same_file() {
     [[ -e $1 && $(sha256sum <"$1") == "$(sha256sum <"$2")" ]]
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""Makes torrents, seeds or leeches them with libtorrent, and asks a tracker for peers.
+"""Creates torrents, seeds or downloads them with libtorrent, and asks a tracker for peers.
 
 bt.py make FILE v1|hybrid TORRENT URL [private]
-                                       writes a torrent, prints its v1 id and, if hybrid, its v2 id
-bt.py run TORRENT DIRECTORY            seeds or leeches over both families until it is told to end
-bt.py check TORRENT DIRECTORY          prints its ids, or -, if the directory has all of it; fails otherwise
-bt.py peers URL ID                     announces over HTTP, prints each peer as ADDRESS PORT
+                                       writes a torrent; prints its v1 id and, if it is hybrid, its v2 id
+bt.py run TORRENT DIRECTORY            seeds or downloads over both families until SIGINT
+bt.py check TORRENT DIRECTORY          prints the v1 and v2 ids ("-" for a missing one) if the directory has
+                                       all of the data; fails otherwise
+bt.py peers URL ID                     announces over HTTP; prints each peer as ADDRESS PORT
 """
 
 import ipaddress
@@ -25,7 +26,7 @@ def make(path, version, torrent, url, private=None):
     flags = lt.create_torrent.v1_only if version == "v1" else 0
     new = lt.create_torrent(files, 65536, flags)
     new.add_tracker(url)
-    # A private torrent's peers come from the tracker alone, whatever the client is set to.
+    # Clients take the peers of a private torrent from the tracker only, regardless of their settings.
     new.set_priv(private == "private")
     lt.set_piece_hashes(new, os.path.dirname(path))
     with open(torrent, "wb") as out:
@@ -47,20 +48,20 @@ def run(torrent, directory):
             "enable_lsd": False,
             "enable_upnp": False,
             "enable_natpmp": False,
-            # A peer that has no uTP would be tried with it first, for seconds.
+            # libtorrent would try uTP first, and lose seconds with peers that do not support it.
             "enable_outgoing_utp": False,
             "alert_mask": categories.error_notification
             | categories.status_notification
             | categories.tracker_notification
             | categories.connect_notification,
         },
-        # No plugins: peer exchange is one.
+        # Peer exchange is a plugin; 0 loads no plugins.
         flags=0,
     )
     session.add_torrent({"ti": lt.torrent_info(torrent), "save_path": directory})
     while not stopping:
         print_alerts(session)
-    # Let the tracker hear that this peer leaves: over UDP a session that is let go does not wait.
+    # Wait for the response to the "stopped" announce: over UDP, a destroyed session does not wait for it.
     session.pause()
     paused, unanswered, deadline = False, 0, time.monotonic() + 5
     while (not paused or unanswered) and time.monotonic() < deadline:
@@ -78,7 +79,7 @@ def check(torrent, directory):
     busy = lt.torrent_status.states.checking_files, lt.torrent_status.states.checking_resume_data
     while checked.status().state in busy:
         if time.monotonic() > deadline:
-            sys.exit("libtorrent does not come to an end")
+            sys.exit("libtorrent did not finish checking the files")
         session.wait_for_alert(100)
         session.pop_alerts()
     status = checked.status()
@@ -99,14 +100,14 @@ def print_alerts(session):
 def peers(url, torrent_id):
     query = {
         "info_hash": bytes.fromhex(torrent_id),
-        "peer_id": b"-XX0000-one who asks",
+        "peer_id": b"-XX0000-other client",
         "port": 9,
         "uploaded": 0,
         "downloaded": 0,
         "left": 1,
         "compact": 1,
     }
-    # A space as "+" would be another torrent's id.
+    # The tracker does not decode "+" as a space, so a space must be encoded as %20.
     query = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
     with urllib.request.urlopen(f"{url}?{query}", timeout=5) as reply:
         answer = lt.bdecode(reply.read())

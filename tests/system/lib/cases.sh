@@ -1,28 +1,28 @@
 # shellcheck shell=bash
-# Cases run beside each other, each in its own directory, and are counted.
+# Runs test cases in parallel, each in a directory of its own, and counts their results.
 
 cases_running=0 cases_passed=0 cases_failed=0
 
-# run_case NAME COMMAND...: runs a case in the background, with $net as the name of its network and
-# $work as its directory, unless its name lacks $pattern. A failed one shows all that it wrote.
+# run_case NAME COMMAND...: runs a case in the background, with $net as the name of its network and $work as its
+# directory. Skips the case if its name does not contain $pattern. A failed case prints all of its logs.
 run_case() {
     [[ $1 == *"${pattern-}"* ]] || return 0
-    # Most of a case is waiting, so there may be more than processors.
-    ((cases_running < 8)) || count_case
+    # Cases mostly wait, so more of them can run than there are processors.
+    ((cases_running < 8)) || collect_case
     cases_running=$((cases_running + 1))
-    judge_case "$@" &
+    execute_case "$@" &
 }
 
-judge_case() {
-    local name=$1 net work begin=$EPOCHREALTIME took log
+execute_case() {
+    local name=$1 net work begin=$EPOCHREALTIME elapsed log
     shift
     net=$(tr -cs '[:alnum:]\n' - <<<"$name")
     work=/run/$net
     mkdir "$work"
     "$@" >"$work/case.log" 2>&1 &
     if wait $!; then
-        took=$((${EPOCHREALTIME/./} - ${begin/./}))
-        printf 'ok %s (%d.%d s)\n' "$name" $((took / 1000000)) $((took / 100000 % 10))
+        elapsed=$((${EPOCHREALTIME/./} - ${begin/./}))
+        printf 'ok %s (%d.%d s)\n' "$name" $((elapsed / 1000000)) $((elapsed / 100000 % 10))
         return 0
     fi
     {
@@ -36,7 +36,8 @@ judge_case() {
     return 1
 }
 
-count_case() {
+# collect_case: waits for any running case and counts its result.
+collect_case() {
     if wait -n; then
         cases_passed=$((cases_passed + 1))
     else
@@ -45,10 +46,10 @@ count_case() {
     cases_running=$((cases_running - 1))
 }
 
-# close_cases: waits for the rest and gives the count; fails if a case did, or if there was none.
-close_cases() {
+# finish_cases: waits for the remaining cases and prints the totals. Fails if a case failed or if no case ran.
+finish_cases() {
     while ((cases_running > 0)); do
-        count_case
+        collect_case
     done
     echo "$cases_passed of $((cases_passed + cases_failed)) cases passed"
     ((cases_passed > 0 && cases_failed == 0))

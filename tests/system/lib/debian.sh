@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# Systems of Debian to run things in.
+# Creates Debian systems to run tests in.
 
-# make_debian SUITE DIRECTORY OPTION...: makes one with mmdebstrap, from the mirror that this system uses and with its
-# patience with it, as small as the options have it.
+# make_debian SUITE DIRECTORY OPTION...: creates a system with mmdebstrap, from the mirror of this system and with this
+# system's setting for expired package lists. The options are mmdebstrap's.
 make_debian() {
     local mirror valid options=()
     if command -v apt-get >/dev/null; then
-        # shellcheck disable=SC2016 # a variable of apt's
+        # shellcheck disable=SC2016 # the variable is apt's
         mirror=$(apt-get indextargets --format '$(REPO_URI)' \
             'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head --lines 1)
         valid=$(apt-config dump --format '%f "%v";%n' Acquire::Check-Valid-Until)
         [[ -z $valid ]] || options+=("--aptopt=$valid")
     fi
-    # Who built what is to be known from the copyrights: dh-cargo reads them.
+    # dh-cargo reads the copyright files to find out which sources the binaries are built from.
     mmdebstrap --quiet --mode=root "${options[@]}" "${@:3}" \
         --aptopt='APT::Install-Recommends "false"' \
         --dpkgopt='force-unsafe-io' \

@@ -1,4 +1,4 @@
-"""A daemon on a network of its own, what it holds, and clients that go on announcing whatever is done to it."""
+"""Runs the tracker under test in private namespaces, reads its state, and runs legitimate clients and spoofing senders."""
 
 import contextlib
 import hashlib
@@ -20,44 +20,44 @@ import traceback
 import urllib.parse
 
 PORT = 6969
-HERE = ("127.0.0.1", PORT)
-# From where those come whom the daemon serves all the while, none more often than the limits have it; nobody else does.
-GOOD = itertools.cycle(f"10.255.{number}.1" for number in range(250))
-# A torrent of one byte, and its id.
+TRACKER = ("127.0.0.1", PORT)
+# The source addresses of the legitimate clients, enough of them that none exceeds the rate limits. Attackers use other addresses.
+LEGITIMATE_SOURCES = itertools.cycle(f"10.255.{number}.1" for number in range(250))
+# The info dictionary of a torrent of one byte, and its id.
 INFO = b"d6:lengthi1e4:name4:good12:piece lengthi16384e6:pieces20:a piece's 20 bytes..e"
 TORRENT = hashlib.sha1(INFO).digest()
 MAGIC = 0x41727101980
-# How long anything is waited for: far more than a busy machine needs.
-PATIENCE = 60
+# Seconds before any wait fails: far more than a busy machine needs.
+TIMEOUT = 60
 IP_PKTINFO, IPV6_PKTINFO, IP_BIND_ADDRESS_NO_PORT = 8, 50, 24
 
 
-class Broken(Exception):
-    """What was tried broke it, or was not what it should have been."""
+class TestFailed(Exception):
+    """The tracker did not behave as expected."""
 
 
-def expect(good, *what):
-    if not good:
-        raise Broken(" ".join(map(str, what)))
+def expect(condition, *message):
+    if not condition:
+        raise TestFailed(" ".join(map(str, message)))
 
 
-def until(what, come, patience=PATIENCE):
-    """Repeats a question until its answer is true, and gives that."""
-    end = time.monotonic() + patience
-    while not (answer := come()):
-        expect(time.monotonic() < end, "not in time:", what)
+def wait_until(description, ready, timeout=TIMEOUT):
+    """Calls `ready` until its result is true; returns the result."""
+    end = time.monotonic() + timeout
+    while not (result := ready()):
+        expect(time.monotonic() < end, "timed out waiting for", description)
         time.sleep(0.02)
-    return answer
+    return result
 
 
-def enter():
-    """Starts the script anew in namespaces of its own, which the kernel clears up however it ends: network, mounts, processes.
-    All of 10/8 and 2a00::/16 are this machine's addresses there."""
+def enter_namespaces():
+    """Runs the script again in new network, mount and process namespaces, which the kernel removes however the script ends. In these
+    namespaces, all of 10.0.0.0/8 and 2a00::/16 are local addresses."""
     if "INSIDE_NAMESPACES" not in os.environ:
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         os.environ["INSIDE_NAMESPACES"] = str(os.geteuid())
-        spaces = ["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
-        os.execvp("unshare", ["unshare", *user, *spaces, "--", sys.executable, *sys.argv])
+        namespaces = ["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
+        os.execvp("unshare", ["unshare", *user, *namespaces, "--", sys.executable, *sys.argv])
     for command in [
         "mount -t tmpfs tmpfs /run",
         "ip link set lo up",
@@ -71,9 +71,9 @@ def enter():
 
 
 @contextlib.contextmanager
-def room(limit):
-    """A control group with so many bytes of memory and no swap. None where none can be made: on a machine without the
-    second version of them, or by who may not."""
+def memory_cgroup(limit):
+    """Yields a control group with this memory limit in bytes and no swap, or None if none can be created: without cgroup v2, or
+    without the permission."""
     line = re.search(r"(?m)^0::/(.*)$", pathlib.Path("/proc/self/cgroup").read_text())
     top = pathlib.Path("/sys/fs/cgroup")
     own = top / line[1] if line else top
@@ -93,11 +93,11 @@ def room(limit):
             (group / "memory.swap.max").write_text("0")
         yield group
     finally:
-        until("an end of the group", lambda: removed(group))
+        wait_until("the control group to be removed", lambda: try_remove(group))
 
 
-def removed(group):
-    # Who has just ended may still be in it.
+def try_remove(group):
+    # A process that has just exited may still be in the group.
     with contextlib.suppress(OSError):
         group.rmdir()
     return not group.exists()
@@ -108,18 +108,18 @@ def mebibytes(count):
 
 
 class Daemon:
-    """The tracker under test. Killed at the end of its block."""
+    """The tracker under test. It is killed at the end of its `with` block."""
 
     def __init__(self, tbtt, place, settings, limits=None, environment=None, stderr=None, group=None):
-        """`settings` are keys by section; `limits` are resource limits by name, as prlimit(1) knows them; `group` is the
-        control group to start it in."""
+        """`settings` are the configuration's keys by section. `limits` are resource limits, with the names of prlimit(1). The daemon
+        is started in the control group `group`."""
         self.place = pathlib.Path(place)
         self.place.mkdir(exist_ok=True)
         self.place.chmod(0o755)
         self.log = self.place / "log"
-        self.write(settings)
+        self.write_config(settings)
         self.command = [str(tbtt), "--config", str(self.place / "tbtt.toml")]
-        # Root of a user namespace has nobody else to become, so there it starts as another.
+        # Root of a user namespace cannot change to another user, so there the daemon is started as an ordinary user.
         if os.environ["INSIDE_NAMESPACES"] != "0":
             self.command[:0] = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
         if limits:
@@ -130,8 +130,8 @@ class Daemon:
         self.process = None
         self.start(stderr)
 
-    def configuration(self, settings):
-        """As TOML, with what a test's daemon needs where the settings say nothing of it."""
+    def config_text(self, settings):
+        """Returns the settings as TOML, with defaults for the tests."""
         sections = {
             "http": {"listen": [f"[::]:{PORT}"]},
             "udp": {"listen": [f"[::]:{PORT}"]},
@@ -141,34 +141,34 @@ class Daemon:
         }
         for section, values in settings.items():
             sections.setdefault(section, {}).update(values)
-        # What JSON calls these values, TOML does too.
+        # JSON's syntax for these values is also valid TOML.
         lines = ([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
                  for name, values in sections.items())
         return "\n".join(line for section in lines for line in section) + "\n"
 
     def start(self, stderr=None):
         with open(self.log, "ab") as log:
-            self.begun = log.tell()
+            self.log_start = log.tell()
             self.process = subprocess.Popen(self.command, stderr=stderr or log, env=self.environment)
         if stderr is None:
-            until("listening", lambda: "listening" in self.said() or self.process.poll() is not None)
-        until("an answer", self.answers)
+            wait_until("the daemon to listen", lambda: "listening" in self.log_text() or self.process.poll() is not None)
+        wait_until("a response", self.responds)
 
-    def answers(self):
-        expect(self.process.poll() is None, "the daemon ended:", self.said())
+    def responds(self):
+        expect(self.process.poll() is None, "the daemon exited:", self.log_text())
         try:
             return announce(source="127.0.0.1") is not None
         except OSError:
             return False
 
-    def said(self):
-        """The log since the last start."""
+    def log_text(self):
+        """Returns the log since the last start."""
         with open(self.log, "rb") as log:
-            log.seek(self.begun)
+            log.seek(self.log_start)
             return log.read().decode()
 
-    def count(self, text):
-        return self.said().count(text)
+    def count_in_log(self, text):
+        return self.log_text().count(text)
 
     def __enter__(self):
         return self
@@ -182,84 +182,84 @@ class Daemon:
 
     def stop(self):
         self.signal(signal.SIGTERM)
-        expect(self.process.wait(PATIENCE) == 0, "it did not stop well:", self.said()[-2000:])
+        expect(self.process.wait(TIMEOUT) == 0, "the daemon did not stop with success:", self.log_text()[-2000:])
 
     @property
     def pid(self):
-        """Of the daemon itself: what starts it with other limits or as another becomes it."""
+        """The daemon's process id. The programs that start it execute it in their own process."""
         return self.process.pid
 
     def memory(self):
-        """Bytes of its own that are in memory."""
+        """Returns the anonymous resident memory in bytes."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"RssAnon:\s*(\d+) kB", status)[1]) * 1024
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def ask(self, method, path):
-        """What the control socket answers, on which no stranger weighs; raises Broken with what is wrong."""
+    def control_request(self, method, path):
+        """Sends a request to the control socket, which the load does not affect; returns the decoded response."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(TIMEOUT)
             sock.connect(str(self.place / "control"))
             sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode())
-            answer = rest(sock)
-        head, _, body = answer.partition(b"\r\n\r\n")
-        expect(head.startswith(b"HTTP/1.1 200 "), path, "is answered with", answer[:500])
+            response = receive_all(sock)
+        head, _, body = response.partition(b"\r\n\r\n")
+        expect(head.startswith(b"HTTP/1.1 200 "), "the response to", path, "is", response[:500])
         return json.loads(body)
 
-    def figures(self):
-        """What it holds: connections, torrents, peers, and each counter by its name."""
-        told = self.ask("GET", "/status.json")
-        totals = told["totals"]
-        return told["counters"] | totals | {"peers": totals["peers_ipv4"] + totals["peers_ipv6"]}
+    def status(self):
+        """Returns the totals (connections, torrents, peers) and all counters, by name."""
+        report = self.control_request("GET", "/status.json")
+        totals = report["totals"]
+        return report["counters"] | totals | {"peers": totals["peers_ipv4"] + totals["peers_ipv6"]}
 
     def torrents(self):
-        """How many it has; some seconds old, but soon told however many they are."""
-        page = get("/metrics", "127.0.0.1", HERE)[1]
+        """Returns the number of torrents. It may be some seconds old, but reading it is fast even with many torrents."""
+        page = get("/metrics", "127.0.0.1", TRACKER)[1]
         return int(re.search(rb"(?m)^tbtt_torrents (\d+)$", page)[1])
 
     def save(self):
-        """Writes a snapshot; what it holds."""
-        return self.ask("POST", "/snapshot")
+        """Writes a snapshot; returns its numbers of torrents and peers."""
+        return self.control_request("POST", "/snapshot")
 
     def configure(self, settings):
-        """Has it take other settings."""
-        self.write(settings)
+        """Reloads the daemon with other settings."""
+        self.write_config(settings)
         self.reload()
 
-    def write(self, settings):
-        (self.place / "tbtt.toml").write_text(self.configuration(settings))
+    def write_config(self, settings):
+        (self.place / "tbtt.toml").write_text(self.config_text(settings))
 
     def reload(self):
-        return self.ask("POST", "/reload")
+        return self.control_request("POST", "/reload")
 
 
 def get(path, source, to, header=""):
-    """Status and body of a GET on a connection of its own."""
-    with connected(source, to) as sock:
-        sock.settimeout(PATIENCE)
+    """Sends a GET on a new connection; returns the status and the body."""
+    with connect_from(source, to) as sock:
+        sock.settimeout(TIMEOUT)
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{header}\r\n".encode())
-        answer = rest(sock)
-    head, blank, body = answer.partition(b"\r\n\r\n")
+        response = receive_all(sock)
+    head, blank, body = response.partition(b"\r\n\r\n")
     if not blank:
-        raise ConnectionError("closed without an answer")
+        raise ConnectionError("closed without a response")
     return int(head.split(b" ")[1]), body
 
 
-def rest(sock):
-    """All that comes until the connection's end."""
+def receive_all(sock):
+    """Returns all data until the connection is closed."""
     return b"".join(iter(lambda: sock.recv(1 << 20), b""))
 
 
-def connected(source, to, wait=True):
-    """A TCP connection from an address; where it does not wait, one that is on its way."""
+def connect_from(source, to, wait=True):
+    """Returns a TCP connection from a source address. Without `wait`, the connection may not be established yet."""
     sock = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET)
-    # The port is chosen at connect, so that an address can have more connections than ports.
+    # The kernel chooses the port at connect, so that one source address can have more connections than there are ports.
     sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((source, 0))
     if wait:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.connect(to)
     else:
         sock.setblocking(False)
@@ -267,17 +267,17 @@ def connected(source, to, wait=True):
     return sock
 
 
-def request(torrent=TORRENT, port=6881, left=1, more=""):
-    """The path of an announce."""
+def announce_path(torrent=TORRENT, port=6881, left=1, more=""):
+    """Returns the path and query of an announce."""
     torrent = urllib.parse.quote(torrent)
     return f"/announce?info_hash={torrent}&peer_id=-XX0001-abcdefghijkl&port={port}&left={left}{more}"
 
 
-def announce(torrent=TORRENT, source=None, to=HERE, **more):
-    """One over HTTP, on a connection of its own; the answer."""
-    status, body = get(request(torrent, **more), source or next(GOOD), to)
+def announce(torrent=TORRENT, source=None, to=TRACKER, **more):
+    """Announces over HTTP on a new connection; returns the body of the response."""
+    status, body = get(announce_path(torrent, **more), source or next(LEGITIMATE_SOURCES), to)
     expect(status == 200, "status", status, body[:200])
-    expect(b"8:intervali" in body and b"failure" not in body, body[:200])
+    expect(b"8:intervali" in body and b"failure" not in body, "not an announce response:", body[:200])
     return body
 
 
@@ -292,35 +292,35 @@ def udp_announce(connection, transaction, torrent=TORRENT, port=6881, left=1, ke
     )
 
 
-def udp_good(source=None, to=HERE, patience=10):
-    """A connect and an announce over UDP, each sent anew each second as clients do when nothing comes; raises TimeoutError."""
+def announce_udp(source=None, to=TRACKER, attempts=10):
+    """Sends a connect and an announce over UDP. Each is repeated every second, as clients do; raises TimeoutError after `attempts`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((source or next(GOOD), 0))
+        sock.bind((source or next(LEGITIMATE_SOURCES), 0))
         sock.connect(to)
         sock.settimeout(1)
 
-        def ask(packet):
-            for _ in range(patience):
+        def exchange(packet):
+            for _ in range(attempts):
                 sock.send(packet)
                 try:
-                    # What was sent twice is answered twice.
-                    while (answer := sock.recv(4096))[4:8] != packet[12:16]:
+                    # Skip responses to repeated packets.
+                    while (response := sock.recv(4096))[4:8] != packet[12:16]:
                         pass
-                    return answer
+                    return response
                 except TimeoutError:
                     continue
-            raise TimeoutError("no answer over UDP")
+            raise TimeoutError("no response over UDP")
 
-        answer = ask(udp_connect(7))
-        connection = struct.unpack(">IIQ", answer)[2]
-        answer = ask(udp_announce(connection, 8))
-        expect(answer[:8] == struct.pack(">II", 1, 8), answer)
+        response = exchange(udp_connect(7))
+        connection = struct.unpack(">IIQ", response)[2]
+        response = exchange(udp_announce(connection, 8))
+        expect(response[:8] == struct.pack(">II", 1, 8), "not an announce response:", response)
 
 
-class Good:
-    """Clients in a process of their own that announce over both protocols, a new connection each time, until their block ends."""
+class LegitimateClients:
+    """Clients in a separate process, which announce over both protocols on new connections until the end of the `with` block."""
 
-    # Seconds between two, of each protocol.
+    # Seconds between two announces of each protocol.
     PAUSE = 0.01
 
     def __init__(self, http=True):
@@ -330,15 +330,15 @@ class Good:
     @classmethod
     def work(cls, pipe, http):
         times, failures = [], []
-        # However soon it is over, some were asked for.
+        # Announce at least 20 times, even if the block ends at once.
         while not pipe.poll(cls.PAUSE) or len(times) + len(failures) < 20:
-            for ask in (udp_good, announce)[: 1 + http]:
+            for send in (announce_udp, announce)[: 1 + http]:
                 begun = time.monotonic()
                 try:
-                    ask()
+                    send()
                     times.append(time.monotonic() - begun)
-                except (OSError, Broken, struct.error) as error:
-                    failures.append(f"{ask.__name__}: {error!r}")
+                except (OSError, TestFailed, struct.error) as error:
+                    failures.append(f"{send.__name__}: {error!r}")
         pipe.send((times, failures))
 
     def __enter__(self):
@@ -350,25 +350,22 @@ class Good:
         self.times, self.failures = self.ours.recv()
         self.process.join()
 
-    def part(self, hundredths):
-        """So many of a hundred took at most this, in milliseconds."""
+    def percentile(self, percent):
+        """Returns the percentile of the response times, in milliseconds."""
         times = sorted(self.times)
-        return times[min(len(times) * hundredths // 100, len(times) - 1)] * 1000
+        return times[min(len(times) * percent // 100, len(times) - 1)] * 1000
 
-    def told(self):
-        return f"{len(self.times)} good announces, p50 {self.part(50):.1f} ms, p99 {self.part(99):.1f} ms"
-
-    def held(self, p99=None):
-        """All were answered, and 99 of 100 in time, in milliseconds."""
-        expect(not self.failures, len(self.failures), "good announces failed:", self.failures[:3])
-        expect(len(self.times) >= 10, "only", len(self.times), "good announces")
+    def check(self, p99=None):
+        """Fails if an announce had no response, or if the 99th percentile is above `p99` milliseconds. Returns a summary."""
+        expect(not self.failures, len(self.failures), "legitimate announces failed:", self.failures[:3])
+        expect(len(self.times) >= 10, "only", len(self.times), "legitimate announces")
         if p99:
-            expect(self.part(99) <= p99, "the p99 of good announces is", self.part(99), "ms")
-        return self.told()
+            expect(self.percentile(99) <= p99, "the p99 of legitimate announces is", self.percentile(99), "ms")
+        return f"{len(self.times)} legitimate announces, p50 {self.percentile(50):.1f} ms, p99 {self.percentile(99):.1f} ms"
 
 
-class Faces:
-    """A UDP socket that sends from any address of 10/8, or of 2a00::/16 one for each /48."""
+class SpoofingSocket:
+    """A UDP socket that sends from any address of 10.0.0.0/8, or from one address in each /48 of 2a00::/16."""
 
     def __init__(self, family=socket.AF_INET, to=None):
         self.v6 = family == socket.AF_INET6
@@ -376,9 +373,10 @@ class Faces:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self.sock.bind(("::" if self.v6 else "0.0.0.0", 0))
         self.sock.settimeout(0.2)
-        self.to = to or (("::1", PORT) if self.v6 else HERE)
+        self.to = to or (("::1", PORT) if self.v6 else TRACKER)
 
-    def control(self, number):
+    def source(self, number):
+        """Returns the control message that sets the source address with this number."""
         if self.v6:
             address = struct.pack(">HIHQ", 0x2A00, number, 0, 1)
             return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, address + bytes(4))]
@@ -386,55 +384,56 @@ class Faces:
         return [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + address + bytes(4))]
 
     def send(self, number, packet):
-        self.sock.sendmsg([packet], self.control(number), 0, self.to)
+        self.sock.sendmsg([packet], self.source(number), 0, self.to)
 
-    def ask(self, packets, at_once=200):
-        """Sends (number, transaction, packet) of an iterator, a window at a time and what is not answered again; yields
-        (transaction, answer)."""
+    def exchange(self, packets, window_size=200):
+        """Sends each (source number, transaction, packet) of an iterator, a window at a time, and repeats packets without a response.
+        Yields (transaction, response)."""
         packets = iter(packets)
-        while window := {asked[1]: asked for asked in itertools.islice(packets, at_once)}:
-            for _ in range(PATIENCE * 5):
+        while window := {entry[1]: entry for entry in itertools.islice(packets, window_size)}:
+            for _ in range(TIMEOUT * 5):
                 for number, _, packet in window.values():
                     self.send(number, packet)
                 try:
                     while window:
-                        answer = self.sock.recv(4096)
-                        transaction = struct.unpack_from(">I", answer, 4)[0]
+                        response = self.sock.recv(4096)
+                        transaction = struct.unpack_from(">I", response, 4)[0]
                         if window.pop(transaction, None):
-                            yield transaction, answer
+                            yield transaction, response
                     break
                 except TimeoutError:
                     continue
-            expect(not window, len(window), "packets were never answered")
+            expect(not window, len(window), "packets got no response")
 
-    def ids(self, numbers):
-        """A connection id for each of these addresses."""
-        asked = ((number, number, udp_connect(number)) for number in numbers)
-        return {number: struct.unpack(">IIQ", answer)[2] for number, answer in self.ask(asked)}
+    def connection_ids(self, numbers):
+        """Returns a connection id for each of these source addresses."""
+        connects = ((number, number, udp_connect(number)) for number in numbers)
+        return {number: struct.unpack(">IIQ", response)[2] for number, response in self.exchange(connects)}
 
 
-def cases(script):
-    """Runs what the script's `CASES` names, or those of them whose name has the given pattern."""
+def run_cases(cases):
+    """Runs the case functions whose names contain the pattern of the command line, or all of them. Each gets the path of the tracker,
+    a directory, and whether to run in full (--whole). The first line of its documentation is its title."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--whole"]
     pattern = arguments[0] if arguments else ""
-    whole = "--whole" in sys.argv
+    full = "--whole" in sys.argv
     root = pathlib.Path(__file__).resolve().parents[3]
     tbtt = pathlib.Path(os.environ.get("TBTT", root / "target/release/tbtt")).resolve()
     if not tbtt.exists():
-        sys.exit(f"there is no {tbtt}: build it first, with cargo build --release")
-    chosen = [case for case in script.CASES if pattern in case.__name__]
+        sys.exit(f"{tbtt} does not exist; build it with: cargo build --release")
+    chosen = [case for case in cases if pattern in case.__name__]
     failed = 0
     for number, case in enumerate(chosen):
         place = pathlib.Path("/run") / f"{number}-{case.__name__}"
         place.mkdir(mode=0o755)
         begun = time.monotonic()
         try:
-            told = case(tbtt, place, whole)
-            print(f"ok {case.__doc__}: {told} ({time.monotonic() - begun:.0f} s)", flush=True)
-        except Exception as error:  # whatever it is, the next cases are run
+            summary = case(tbtt, place, full)
+            print(f"ok {case.__doc__}: {summary} ({time.monotonic() - begun:.0f} s)", flush=True)
+        except Exception as error:  # the next cases run after any error
             failed += 1
             print(f"FAIL {case.__doc__}: {error}", flush=True)
-            if not isinstance(error, Broken):
+            if not isinstance(error, TestFailed):
                 traceback.print_exc(file=sys.stdout)
             for log in sorted(place.rglob("log")):
                 print("\n".join(log.read_text(errors="replace").splitlines()[-20:]), flush=True)

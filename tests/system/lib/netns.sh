@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# Hosts on networks of their own, made of namespaces that vanish with the test. $net names the network
-# that a case is on.
+# Virtual hosts on private networks, built from Linux namespaces that disappear when the test ends. $net is the
+# name of the current case's network.
 
 running=()
 
-# enter_namespaces ARGUMENT...: starts the script anew as the first process of new network, mount and
-# process namespaces. The kernel then clears up after it however it ends: hosts, processes and what
-# lies in /run, which is where temporary files belong. Without root it takes a user namespace as well.
-# INSIDE_NAMESPACES is who started it.
+# enter_namespaces ARGUMENT...: runs the script again, as the first process of new network, mount and process
+# namespaces. However the script ends, the kernel then removes its hosts, its processes and its files in /run,
+# which is where temporary files belong. An ordinary user gets a user namespace as well. INSIDE_NAMESPACES is
+# the user id that started the script.
 enter_namespaces() {
     if [[ -z ${INSIDE_NAMESPACES-} ]]; then
         local user=()
         ((EUID == 0)) || user=(--user --map-root-user)
         INSIDE_NAMESPACES=$EUID unshare "${user[@]}" \
             --net --mount --pid --mount-proc --fork --kill-child -- "$0" "$@" &
-        # unshare is deaf to other signals while it waits.
+        # unshare ignores other signals while it waits.
         trap 'kill -KILL $!; exit 130' INT TERM
         wait $!
         exit
@@ -25,13 +25,13 @@ enter_namespaces() {
     mount --bind /run/hosts /etc/hosts
 }
 
-# make_network HOST...: joins new hosts by a switch, under the name $net. The first gets 192.0.2.1 and 2001:db8::1, the
-# next .2 and ::2, and so on; networks do not touch, so each can have the same addresses. All know the
-# first as "tracker" by both.
+# make_network HOST...: creates hosts and connects them with a switch, in the network $net. The first host gets
+# 192.0.2.1 and 2001:db8::1, the second .2 and ::2, and so on. Networks are not connected to each other, so all
+# of them use the same addresses. Every host resolves "tracker" to both addresses of the first host.
 make_network() {
     local switch=$net.switch host number=0
     ip netns add "$switch"
-    # Snooping would hold back the multicast that IPv6 finds its neighbours with.
+    # Multicast snooping would hold back IPv6 neighbor discovery.
     ip -n "$switch" link add switch type bridge mcast_snooping 0
     ip -n "$switch" link set switch up
     for host; do
@@ -54,31 +54,32 @@ on() {
     nsenter --net="/run/netns/$net.$1" -- "${@:2}"
 }
 
-# start HOST LOG COMMAND...: starts a program on a host of $net and leaves its process id in $started.
+# start HOST LOG COMMAND...: starts a program in the background on a host of $net and stores its process id in
+# $started.
 start() {
     (exec nsenter --net="/run/netns/$net.$1" -- "${@:3}") >"$2" 2>&1 </dev/null &
     started=$!
     running+=("$started")
 }
 
-# await WHAT COMMAND...: repeats a command until it succeeds; fails when a program that was started
-# has ended, or after a minute.
+# await DESCRIPTION COMMAND...: repeats a command until it succeeds. Fails when a started program has exited, or
+# after a minute.
 await() {
-    local what=$1 deadline=$((SECONDS + 60)) pid
+    local description=$1 deadline=$((SECONDS + 60)) pid
     shift
     until "$@"; do
         for pid in "${running[@]}"; do
-            kill -0 "$pid" 2>/dev/null || { echo "a program ended while waiting for $what"; return 1; }
+            kill -0 "$pid" 2>/dev/null || { echo "a program exited while waiting for $description"; return 1; }
         done
-        ((SECONDS < deadline)) || { echo "gave up waiting for $what"; return 1; }
+        ((SECONDS < deadline)) || { echo "timed out waiting for $description"; return 1; }
         sleep 0.05
     done
 }
 
-# stop PID...: ends programs that were started as Ctrl-C would, by force after ten seconds, and forgets
-# them.
+# stop PID...: interrupts started programs as Ctrl-C does, kills them after ten seconds, and removes them from
+# the list of running programs.
 stop() {
-    local pid kept=() deadline=$((SECONDS + 10))
+    local pid remaining=() deadline=$((SECONDS + 10))
     kill -INT "$@" 2>/dev/null || true
     for pid; do
         while kill -0 "$pid" 2>/dev/null; do
@@ -87,7 +88,7 @@ stop() {
         done
     done
     for pid in "${running[@]}"; do
-        [[ " $* " == *" $pid "* ]] || kept+=("$pid")
+        [[ " $* " == *" $pid "* ]] || remaining+=("$pid")
     done
-    running=("${kept[@]}")
+    running=("${remaining[@]}")
 }

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The tracker on a host of netns.sh, and what it says. $work is the directory of the case, $tbtt the
-# program under test.
+# Starts the tracker on a host of netns.sh and queries it. $work is the directory of the case, $tbtt the program
+# under test.
 
-# start_tracker ID...: the tracker under test, of any torrent. The ids are for opentracker
-# (TRACKER=opentracker), which Debian builds for listed torrents and for IPv4 only.
+# start_tracker ID...: starts the tracker under test. tbtt tracks any torrent. Debian's opentracker
+# (TRACKER=opentracker) is built for listed torrents and for IPv4 only, so it gets the ids.
 start_tracker() {
     if [[ ${TRACKER-} == opentracker ]]; then
         printf '%.40s\n' "$@" >"$work/whitelist"
@@ -14,28 +14,28 @@ start_tracker() {
     fi
 }
 
-# start_tbtt LINE...: tbtt with these lines of configuration, on port 6969 of both families and over
-# both protocols; and where HTTP_LISTEN says as well.
+# start_tbtt LINE...: starts tbtt with these lines of configuration, on port 6969 of both families and over both
+# protocols, and on the HTTP address HTTP_LISTEN if that is set.
 start_tbtt() {
     {
         printf '[%s]\nlisten = ["[::]:6969"%s]\n' http "${HTTP_LISTEN:+, \"$HTTP_LISTEN\"}" udp ''
         printf '%s\n' '[control]' 'listen = ""' '[daemon]' 'user = "nobody"' '[log]' 'target = "stderr"' 'level = "info"' "$@"
     } >"$work/tbtt.toml"
-    # Root of a user namespace has nobody else to become, so there it starts as another.
+    # Root of a user namespace cannot change to another user, so there tbtt is started as an ordinary user.
     local as=()
     ((INSIDE_NAMESPACES == 0)) || as=(unshare --user --map-user=65534 --map-group=65534 --)
     start tracker "$work/tracker.log" "${as[@]}" "$tbtt" --config "$work/tbtt.toml"
     await 'the tracker' ask_tracker / >/dev/null
 }
 
-# ask_tracker PATH [OPTION...]: what the tracker answers to its own host.
+# ask_tracker PATH [OPTION...]: prints the tracker's HTTP response to a client on its own host. The options are curl's.
 ask_tracker() {
     on tracker curl --silent --max-time 5 "${@:2}" "http://127.0.0.1:6969$1"
 }
 
-# swarm_has ID KEY NUMBER: whether the scrape says so.
+# swarm_has ID KEY NUMBER: succeeds if the torrent's scrape has this number for the key.
 swarm_has() {
-    # No pattern of bash puts a % before each pair.
+    # No bash pattern puts a % before each pair.
     # shellcheck disable=SC2001
     ask_tracker "/scrape?info_hash=$(sed 's/../%&/g' <<<"$1")" | LC_ALL=C grep -aq ":${2}i${3}e"
 }
