@@ -1,4 +1,4 @@
-"""The engine: Debian's server on a Unix socket and perhaps on loopback, what an operator says to it, and a wire that can be cut."""
+"""The store (Debian's Valkey or Redis) on a Unix socket and loopback, an administrative client, and a TCP proxy with faults."""
 
 import os
 import pathlib
@@ -10,21 +10,22 @@ import subprocess
 import threading
 import time
 
-# One program under several names; Debian's packages of the tools hold it, and start no service.
+# The server, the tools and this program are one executable under several names. Debian's tools packages contain it, and do not
+# start a service.
 PROGRAM = shutil.which("valkey-check-rdb") or shutil.which("redis-check-rdb")
 
 
 def await_(what, ready, seconds=30.0, pause=0.02):
-    """The first answer that is true."""
+    """Calls `ready` until its result is true; returns the result."""
     deadline = time.monotonic() + seconds
-    while not (answer := ready()):
-        assert time.monotonic() < deadline, f"gave up waiting for {what} after {seconds} s"
+    while not (result := ready()):
+        assert time.monotonic() < deadline, f"timed out waiting for {what} after {seconds} s"
         time.sleep(pause)
-    return answer
+    return result
 
 
 class Client:
-    """An operator of the engine."""
+    """An administrative client of the store."""
 
     def __init__(self, path, password=None):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -32,19 +33,19 @@ class Client:
         self.socket.connect(str(path))
         self.file = self.socket.makefile("rb")
         if password:
-            self.ask("AUTH", "admin", password)
+            self.command("AUTH", "admin", password)
 
-    def ask(self, *words):
+    def command(self, *words):
         self.send(*words)
-        return self.answer()
+        return self.reply()
 
     def send(self, *words):
         words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         self.socket.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
 
-    def answer(self):
+    def reply(self):
         line = self.file.readline()
-        assert line.endswith(b"\r\n"), f"the engine says {line!r}"
+        assert line.endswith(b"\r\n"), f"the store sent {line!r}"
         kind, rest = line[:1], line[1:-2]
         if kind == b"-":
             raise RuntimeError(rest.decode())
@@ -53,22 +54,22 @@ class Client:
         if kind == b"$":
             return self.file.read(int(rest) + 2)[:-2]
         if kind == b"*":
-            return [self.answer() for _ in range(int(rest))]
+            return [self.reply() for _ in range(int(rest))]
         return int(rest) if kind == b":" else rest
 
 
-class Engine:
-    """A server in the directory; more lines may go into its configuration."""
+class Store:
+    """A server with its files in a directory; `more` are additional lines of its configuration."""
 
     def __init__(self, directory, port, *more, password=None):
         directory.mkdir(exist_ok=True)
-        self.path, self.port, self.password = directory / "engine.sock", port, password
-        self.log = directory / "engine.log"
+        self.path, self.port, self.password = directory / "store.sock", port, password
+        self.log = directory / "store.log"
         self.program = directory / f"{pathlib.Path(PROGRAM).name.split('-')[0]}-server"
         if not self.program.is_symlink():
             self.program.symlink_to(PROGRAM)
         lines = ["bind 127.0.0.1", f"port {port}", f"unixsocket {self.path}", "unixsocketperm 777", 'save ""', f"dir {directory}"]
-        self.config = directory / "engine.conf"
+        self.config = directory / "store.conf"
         self.config.write_text("\n".join((*lines, *more)) + "\n")
         self.start()
 
@@ -78,26 +79,27 @@ class Engine:
         )
 
         def ready():
-            assert self.process.poll() is None, f"the engine does not start: {self.log.read_text()}"
+            assert self.process.poll() is None, f"the store did not start: {self.log.read_text()}"
             try:
-                return self.ask("PING") == b"PONG"
+                return self.command("PING") == b"PONG"
             except OSError:
                 return False
 
-        await_("the engine", ready)
+        await_("the store", ready)
 
-    def ask(self, *words):
+    def command(self, *words):
         client = Client(self.path, self.password)
         try:
-            return client.ask(*words)
+            return client.command(*words)
         finally:
             client.socket.close()
 
     def info(self):
-        lines = self.ask("INFO").decode().splitlines()
+        lines = self.command("INFO").decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
-    def figures(self):
+    def numbers(self):
+        """Returns the fields of INFO that are numbers."""
         return {name: int(value) for name, value in self.info().items() if value.isdigit()}
 
     def signal(self, number):
@@ -112,23 +114,24 @@ class Engine:
         self.kill()
 
 
-class Wire:
-    """Carries connections on a port to where the engine is; may be slow, cut, or led elsewhere."""
+class FaultyProxy:
+    """A TCP proxy from a port to the store. It can delay the data, freeze all connections, or redirect to another store."""
 
     def __init__(self, port, to):
-        self.to, self.delay, self.cut = to, 0.0, False
+        self.to, self.delay, self.frozen = to, 0.0, False
         self.listener = socket.create_server(("127.0.0.1", port))
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.listener, selectors.EVENT_READ)
-        self.peers, self.late = {}, []
+        # The other end of each connection, and the delayed data as (time, source, data).
+        self.peers, self.delayed = {}, []
         self.lock = threading.Lock()
         threading.Thread(target=self.run, daemon=True).start()
 
     def run(self):
         while True:
-            # Of a cut wire both ends hear nothing, not even that it is cut.
-            events = () if self.cut else self.selector.select(0.002 if self.late else 0.05)
-            if self.cut:
+            # While the proxy is frozen, both ends receive nothing, and their connections are not closed.
+            events = () if self.frozen else self.selector.select(0.002 if self.delayed else 0.05)
+            if self.frozen:
                 time.sleep(0.02)
                 continue
             with self.lock:
@@ -138,8 +141,8 @@ class Wire:
                     elif key.fileobj in self.peers:
                         self.read(key.fileobj)
                 now = time.monotonic()
-                while self.late and self.late[0][0] <= now:
-                    self.write(*self.late.pop(0)[1:])
+                while self.delayed and self.delayed[0][0] <= now:
+                    self.write(*self.delayed.pop(0)[1:])
 
     def accept(self):
         near, _ = self.listener.accept()
@@ -148,25 +151,25 @@ class Wire:
         except OSError:
             near.close()
             return
-        for one, other in ((near, far), (far, near)):
-            one.settimeout(2)
-            self.peers[one] = other
-            self.selector.register(one, selectors.EVENT_READ)
+        for end, other in ((near, far), (far, near)):
+            end.settimeout(2)
+            self.peers[end] = other
+            self.selector.register(end, selectors.EVENT_READ)
 
-    def read(self, one):
+    def read(self, source):
         try:
-            data = one.recv(1 << 18)
+            data = source.recv(1 << 18)
         except OSError:
             data = b""
-        if self.delay or self.late:
-            # In the order in which it came, even if the delay has changed.
-            due = max(time.monotonic() + self.delay, self.late[-1][0] if self.late else 0)
-            self.late.append((due, one, data))
+        if self.delay or self.delayed:
+            # Keep the order of the data even if the delay has changed.
+            due = max(time.monotonic() + self.delay, self.delayed[-1][0] if self.delayed else 0)
+            self.delayed.append((due, source, data))
         else:
-            self.write(one, data)
+            self.write(source, data)
 
-    def write(self, one, data):
-        other = self.peers.get(one)
+    def write(self, source, data):
+        other = self.peers.get(source)
         if other is None:
             return
         try:
@@ -175,18 +178,18 @@ class Wire:
                 return
         except OSError:
             pass
-        self.drop(one, other)
+        self.close(source, other)
 
-    def drop(self, *both):
-        for end in both:
+    def close(self, *ends):
+        for end in ends:
             if self.peers.pop(end, None) is not None:
                 self.selector.unregister(end)
                 end.close()
 
-    def lead(self, to):
-        """To another engine: what was connected is not."""
+    def redirect(self, to):
+        """Closes all connections; new connections go to another store."""
         with self.lock:
             self.to = to
             while self.peers:
-                one, other = next(iter(self.peers.items()))
-                self.drop(one, other)
+                end, other = next(iter(self.peers.items()))
+                self.close(end, other)

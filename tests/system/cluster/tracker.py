@@ -1,4 +1,4 @@
-"""A node, and clients that announce to it: one at a time, many at once, or all the time with the time that it takes."""
+"""A node of the cluster, its clients, and load generators that run in the background."""
 
 import contextlib
 import hashlib
@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import random
 import re
 import shutil
 import signal
@@ -21,7 +20,7 @@ import urllib.parse
 from store import await_
 
 TBTT = pathlib.Path(os.environ["TBTT"])
-# Root of a user namespace has nobody else to become, so there it starts as another.
+# Root of a user namespace cannot change to another user, so there the tracker is started as an ordinary user.
 REAL_ROOT = os.environ["INSIDE_NAMESPACES"] == "0"
 AS = [] if REAL_ROOT else ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
 CONFIG = """
@@ -37,7 +36,7 @@ workers = 1
 exempt = ["0.0.0.0/0", "::/0"]
 peers_per_network = 1000
 [access]
-# All peers are of this host.
+# All peers are on this host.
 local_networks = []
 [state]
 directory = "{directory}/state"
@@ -54,7 +53,7 @@ level = "info"
 
 
 class Node:
-    """A tracker on a port of its own; where= are lines of [cluster]."""
+    """A tracker on its own port; `cluster` are the lines of its [cluster] section."""
 
     def __init__(self, directory, port, cluster, torrents="open = true", environment=None):
         directory.mkdir()
@@ -78,7 +77,7 @@ class Node:
         )
 
         def ready():
-            assert self.process.poll() is None, f"{self.directory.name} does not start: {self.log.read_text()[begin:][-2000:]}"
+            assert self.process.poll() is None, f"{self.directory.name} did not start: {self.log.read_text()[begin:][-2000:]}"
             with contextlib.suppress(OSError):
                 return self.get("/")
             return None
@@ -87,7 +86,7 @@ class Node:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(30) == 0, "it did not stop well"
+        assert self.process.wait(30) == 0, "it did not stop with success"
 
     def reload(self):
         self.process.send_signal(signal.SIGHUP)
@@ -96,8 +95,7 @@ class Node:
         self.process.kill()
         self.process.wait()
 
-    def empty(self):
-        """Forgets all that it kept."""
+    def delete_state(self):
         for file in (self.directory / "state").iterdir():
             file.unlink()
 
@@ -109,8 +107,8 @@ class Node:
         finally:
             connection.close()
 
-    def figures(self):
-        """As tbttctl has them, but not older than that."""
+    def status(self):
+        """Returns status.json from the control socket, which reports current values, unlike the status page."""
         connection = http.client.HTTPConnection("tracker", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(str(self.directory / "control"))
@@ -121,24 +119,24 @@ class Node:
             connection.close()
 
     def cluster(self):
-        return self.figures()["cluster"]
+        return self.status()["cluster"]
 
     def resident(self):
-        """In MiB."""
+        """Returns the resident memory in MiB."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s*(\d+) kB", status)[1]) / 1024
 
-    def busy(self):
-        """For how many seconds its threads had a processor."""
+    def cpu_seconds(self):
+        """Returns the CPU time of all threads."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def told(self, begin=0):
-        """What it logged of the cluster, from that character on."""
+    def log_lines(self, begin=0):
+        """Returns the log lines about the cluster, from this offset in the log."""
         lines = self.log.read_text(errors="replace")[begin:].splitlines()
         return [match[0] for line in lines if (match := re.search(r"\b(?:notice|warning|error|info) cluster.*", line))]
 
-    def mark(self):
+    def log_size(self):
         return self.log.stat().st_size
 
 
@@ -147,76 +145,76 @@ class Refused(Exception):
 
 
 class Udp:
-    """Clients at one address (BEP 15)."""
+    """UDP clients at one address (BEP 15)."""
 
-    def __init__(self, port, source="127.0.0.1", patience=5.0):
+    def __init__(self, port, source="127.0.0.1", timeout=5.0):
         self.socket = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.settimeout(patience)
+        self.socket.settimeout(timeout)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.socket.bind((source, 0))
         self.socket.connect(("::1" if ":" in source else "127.0.0.1", port))
         self.connection, self.since = b"", 0.0
         self.numbers = itertools.count(1)
 
-    def ask(self, request, action, number):
+    def exchange(self, request, action, number):
         self.socket.send(request)
         while True:
-            answer = self.socket.recv(2048)
-            if answer[4:8] == struct.pack(">I", number):
+            response = self.socket.recv(2048)
+            if response[4:8] == struct.pack(">I", number):
                 break
-        if answer[:4] != struct.pack(">I", action):
-            raise Refused(answer[8:])
-        return answer[8:]
+        if response[:4] != struct.pack(">I", action):
+            raise Refused(response[8:])
+        return response[8:]
 
-    def stale(self):
-        """Whether the id needs to be renewed, which is good for two minutes."""
+    def id_expires(self):
+        """Returns whether the connection id must be renewed. Connection ids are valid for two minutes."""
         return time.monotonic() > self.since + 60
 
     def id(self):
-        if self.stale():
+        if self.id_expires():
             number = next(self.numbers)
-            self.connection = self.ask(struct.pack(">QII", 0x41727101980, 0, number), 0, number)
+            self.connection = self.exchange(struct.pack(">QII", 0x41727101980, 0, number), 0, number)
             self.since = time.monotonic()
         return self.connection
 
     def request(self, torrent, port, left, event=0, numwant=0, downloaded=0):
-        """Who the client is follows from its port, as for the others on its host."""
+        """Builds an announce. The peer id and the key are derived from the port."""
         number = next(self.numbers) & 0xFFFFFFFF
         peer = b"-XX0000-%012d" % port
         numbers = struct.pack(">QQQIIIiH", downloaded, left, 0, event, 0, port, numwant, port)
         return number, self.id() + struct.pack(">II", 1, number) + torrent + peer + numbers
 
     def announce(self, torrent, port, left=1, event=0, numwant=0):
-        """The peers that are given."""
+        """Announces; returns the compact peers of the response."""
         number, request = self.request(torrent, port, left, event, numwant)
-        return self.ask(request, 1, number)[12:]
+        return self.exchange(request, 1, number)[12:]
 
     def scrape(self, torrents):
-        """Of each, in the order of BEP 15: seeders, downloads, leechers."""
+        """Returns (seeders, downloads, leechers) of each torrent, in the order of BEP 15."""
         found = []
         for begin in range(0, len(torrents), 74):
-            some = torrents[begin : begin + 74]
+            batch = torrents[begin : begin + 74]
             number = next(self.numbers)
-            answer = self.ask(self.id() + struct.pack(">II", 2, number) + b"".join(some), 2, number)
-            found += struct.iter_unpack(">III", answer)
+            response = self.exchange(self.id() + struct.pack(">II", 2, number) + b"".join(batch), 2, number)
+            found += struct.iter_unpack(">III", response)
         return found
 
-    def many(self, acts):
-        """Announces, many under way at once; fails if one is not answered."""
+    def announce_many(self, announces):
+        """Sends announces with up to 32 outstanding responses; fails if a response is missing."""
         waiting = 0
-        for act in acts:
-            # While the id is renewed, no other answer may be under way.
-            while waiting and (waiting == 32 or self.stale()):
-                waiting -= self.take()
-            self.socket.send(self.request(*act)[1])
+        for announce in announces:
+            # While the connection id is renewed, no other response may be outstanding.
+            while waiting and (waiting == 32 or self.id_expires()):
+                waiting -= self.receive()
+            self.socket.send(self.request(*announce)[1])
             waiting += 1
         while waiting:
-            waiting -= self.take()
+            waiting -= self.receive()
 
-    def take(self):
-        answer = self.socket.recv(2048)
-        if answer[:4] != b"\0\0\0\1":
-            raise Refused(answer[8:])
+    def receive(self):
+        response = self.socket.recv(2048)
+        if response[:4] != b"\0\0\0\1":
+            raise Refused(response[8:])
         return 1
 
 
@@ -228,13 +226,13 @@ COMPLETED, STARTED, STOPPED = 1, 2, 3
 
 
 def fill(port, swarms, each, source="127.0.0.1", left=1, event=STARTED):
-    """So many peers of one address for each torrent."""
+    """Announces `each` peers for each torrent, all from one address."""
     client = Udp(port, source)
-    client.many((torrent, 1 + number, left, event) for torrent in swarms for number in range(each))
+    client.announce_many((torrent, 1 + number, left, event) for torrent in swarms for number in range(each))
 
 
-class Beside:
-    """A function in a process of its own, until its result is asked for; it looks whether it shall end."""
+class Background:
+    """Runs a function in a separate process. Its first argument is an event that is set when the result is requested."""
 
     def __init__(self, function, *arguments):
         self.ended = multiprocessing.Event()
@@ -246,51 +244,51 @@ class Beside:
     def run(self, function, arguments, pipe):
         try:
             pipe.send((True, function(self.ended, *arguments)))
-        except Exception as error:  # whatever it is, the case shall show it
+        except Exception as error:  # the test case reports any error
             pipe.send((False, f"{type(error).__name__}: {error}"))
 
     def result(self):
         self.ended.set()
-        well, result = self.ours.recv()
+        succeeded, result = self.ours.recv()
         self.process.join()
-        assert well, result
+        assert succeeded, result
         return result
 
 
-def changes(ended, ports, rate, swarms, peers, name="load"):
-    """So many announces a second to the trackers, in turn, that change something: peers join, complete and leave, over and over. How
-    many were answered, and in how many seconds. An answer that does not come is an error."""
+def generate_changes(ended, ports, rate, swarms, peers, name="load"):
+    """Sends `rate` announces per second to the trackers in turn. Each announce changes a swarm: peers join, complete and leave,
+    repeatedly. Returns the number of responses and the seconds. A missing response is an error."""
     clients = [Udp(port, f"127.10.0.{1 + number}") for number, port in enumerate(ports)]
     swarms = torrents(name, swarms)
 
-    def acts():
+    def announces():
         while True:
             for left, event in ((1, STARTED), (0, COMPLETED), (0, STOPPED)):
                 for number in range(peers):
                     yield swarms[number % len(swarms)], 1 + number, left, event
 
-    acts = [acts() for _ in clients]
+    announces = [announces() for _ in clients]
     begin, sent = time.monotonic(), 0
     while not ended.is_set():
         due = int((time.monotonic() - begin) * rate) - sent
         if due < 32:
             time.sleep(0.002)
             continue
-        # After a halt of this machine it does not make up for all of it at once.
+        # If this machine was suspended, do not send all missed announces at once.
         due = min(due, 1024)
-        for client, act in zip(clients, acts):
-            client.many(next(act) for _ in range(due // len(clients)))
+        for client, upcoming in zip(clients, announces):
+            client.announce_many(next(upcoming) for _ in range(due // len(clients)))
         sent += due // len(clients) * len(clients)
     return sent, time.monotonic() - begin
 
 
-def pulse(ended, ports):
-    """One announce after the other, over UDP and over HTTP, to each tracker: when each began and how long it took, in seconds. One
-    that is not answered is an error."""
+def measure_announces(ended, ports):
+    """Announces to each tracker in turn, over UDP and over HTTP. Returns (start time, duration) of each announce, in seconds. A
+    missing response is an error."""
     took = []
     udp = [Udp(port, "127.20.0.1") for port in ports]
     http = [http_client(port) for port in ports]
-    (torrent,) = torrents("pulse", 1)
+    (torrent,) = torrents("measured", 1)
     for number in itertools.count():
         if ended.is_set():
             return took
@@ -314,9 +312,9 @@ def announce_http(connection, torrent, port, left=1, event=""):
     if event:
         query["event"] = event
     connection.request("GET", "/announce?" + urllib.parse.urlencode(query), headers={"Host": "tracker"})
-    answer = connection.getresponse()
-    body = answer.read()
-    if answer.status != 200 or b"5:peers" not in body:
+    response = connection.getresponse()
+    body = response.read()
+    if response.status != 200 or b"5:peers" not in body:
         raise Refused(body)
     return body
 
