@@ -14,7 +14,7 @@ import client  # noqa: E402
 from client import Load, Refused, Udp, announce, scrape  # noqa: E402, F401
 
 # An emulated machine on a busy host is slow.
-client.PATIENCE = 120
+client.RESPONSE_TIMEOUT = 120
 
 UNITS = ("tbtt.socket", "tbtt-udp.socket", "tbtt.service")
 # The settings of a test go where an operator would put them; the files of the package stay unchanged.

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""What tbtt does under systemd, seen by its clients and its operator.
+"""Checks tbtt under systemd from outside, as its clients and its operator see it.
 
-cases.py PID [PATTERN]   runs in the network of the machine whose first process is PID
+cases.py PID [PATTERN]   must run in the network namespace of the system whose first process is PID
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def case(name):
     return add
 
 
-# The machine.
+# The booted system.
 
 
 def inside(*command, check=True):
@@ -67,7 +67,7 @@ def systemctl(*arguments, check=True):
 
 
 def send(name, pid):
-    """A signal; whoever is gone needs none."""
+    """Sends a signal; does nothing if the process has exited."""
     inside("sh", "-c", f"kill -{name} {pid}", check=False)
 
 
@@ -92,18 +92,18 @@ def configure(text):
 
 def await_(what, ready, seconds=30):
     deadline = time.monotonic() + seconds
-    while not (answer := ready()):
-        assert time.monotonic() < deadline, f"gave up waiting for {what}"
+    while not (result := ready()):
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.05)
-    return answer
+    return result
 
 
 def expect(what, seen, wanted):
-    assert seen == wanted, f"{what}: {seen!r} instead of {wanted!r}"
+    assert seen == wanted, f"{what}: found {seen!r}, expected {wanted!r}"
 
 
 def fresh(config=CONFIG, drop_in="", start=True):
-    """Stops all that ran, forgets it, and begins anew: the sockets alone, or the service too."""
+    """Stops the units, deletes the state, and starts the sockets with a new configuration, and the service if `start` is set."""
     systemctl("stop", "tbtt.socket", "tbtt-udp.socket", "tbtt.service")
     remove("/var/lib/tbtt", "/run/systemd/system/tbtt.service.d")
     configure(config)
@@ -112,13 +112,13 @@ def fresh(config=CONFIG, drop_in="", start=True):
     systemctl("daemon-reload")
     systemctl("reset-failed")
     systemctl("start", "tbtt.socket", "tbtt-udp.socket")
-    expect("before the first client", show("ActiveState"), "inactive")
+    expect("state before the first client", show("ActiveState"), "inactive")
     if start:
         systemctl("start", "tbtt.service")
 
 
 class Journal:
-    """What the journal gets from now on."""
+    """The entries that are added to the journal after this object is created."""
 
     def __init__(self):
         cursor = inside("journalctl", "--lines=0", "--show-cursor", "--quiet").stdout
@@ -145,13 +145,13 @@ class Journal:
 @case("the units pass systemd-analyze verify")
 def _():
     units = [f"/usr/lib/systemd/system/tbtt{end}" for end in (".service", ".socket", "-udp.socket")]
-    # This machine has no manual pages.
+    # The system has no manual pages.
     faults = inside("systemd-analyze", "verify", "--man=no", *units, check=False)
     expect("faults", faults.stdout + faults.stderr, "")
     expect("exit status", faults.returncode, 0)
 
 
-@case("the unit's exposure is at most 0.5")
+@case("systemd-analyze rates the unit's exposure at 0.5 or less")
 def _():
     unit = "/usr/lib/systemd/system/tbtt.service"
     text = inside("systemd-analyze", "security", "--offline=true", "--no-pager", unit, check=False).stdout
@@ -160,21 +160,21 @@ def _():
     assert float(level[1]) <= 0.5, text
 
 
-def started_by(kind):
+def started_by(first_announce):
     fresh(start=False)
-    kind()
+    first_announce()
     expect("state", show("ActiveState"), "active")
     expect("restarts", show("NRestarts"), "0")
     counts = scrape([ONE])
     expect("peers", counts, {ONE: 1})
 
 
-@case("the first announce over HTTP and IPv4 starts it")
+@case("the first announce over HTTP and IPv4 starts the service")
 def _():
     started_by(lambda: announce(ONE, "127.0.0.1"))
 
 
-@case("the first announce over HTTP and IPv6 starts it")
+@case("the first announce over HTTP and IPv6 starts the service")
 def _():
     started_by(lambda: announce(ONE, "::1"))
 
@@ -184,32 +184,33 @@ def announce_udp(source):
         return udp.announce(ONE)
 
 
-@case("the first announce over UDP and IPv4 starts it")
+@case("the first announce over UDP and IPv4 starts the service")
 def _():
     started_by(lambda: announce_udp("127.0.0.1"))
 
 
-@case("the first announce over UDP and IPv6 starts it")
+@case("the first announce over UDP and IPv6 starts the service")
 def _():
     started_by(lambda: announce_udp("::1"))
 
 
-@case("systemd-socket-activate starts it on the first connection")
+@case("systemd-socket-activate starts the daemon on the first connection")
 def _():
     systemctl("stop", "tbtt.socket", "tbtt-udp.socket", "tbtt.service")
     configure(CONFIG + '[daemon]\nuser = "_tbtt"\n')
-    with by_hand("systemd-socket-activate", "--listen=[::]:6969", "--fdname=http", *DAEMON):
-        answer = await_("an answer", lambda: answered(lambda: announce(ONE, "127.0.0.1")))
-        expect("interval", answer[b"interval"], 1800)
+    with from_shell("systemd-socket-activate", "--listen=[::]:6969", "--fdname=http", *DAEMON):
+        response = await_("a response", lambda: response_to(lambda: announce(ONE, "127.0.0.1")))
+        expect("interval", response[b"interval"], 1800)
 
 
-def answered(ask):
+def response_to(request):
+    """Returns the response, or None if the tracker does not accept connections."""
     with contextlib.suppress(ConnectionError):
-        return ask()
+        return request()
     return None
 
 
-@case("a stop ends with success, and the sockets stay")
+@case("a stop succeeds, and the sockets keep listening")
 def _():
     fresh()
     journal = Journal()
@@ -217,7 +218,7 @@ def _():
     systemctl("stop", "tbtt.service")
     expect("result", show("Result"), "success")
     expect("exit status", show("ExecMainStatus"), "0")
-    await_("its last line", lambda: journal.find("^stopped$"))
+    await_("the last log line", lambda: journal.find("^stopped$"))
     assert journal.find("^counted since the start http_announces=1 connections=1$")
     expect("socket", show("ActiveState", "tbtt.socket"), "active")
     announce(ONE)
@@ -227,7 +228,7 @@ def _():
 # Reloading.
 
 
-@case("a good reload holds at once, and nobody is forgotten")
+@case("a reload takes effect at once and keeps all peers")
 def _():
     fresh()
     journal = Journal()
@@ -241,28 +242,28 @@ def _():
     expect("process", show("MainPID"), pid)
     expect("peers", scrape([ONE]), {ONE: 3})
     expect("status", show("StatusText"), "1 torrents, 1 peers (0 IPv6), 0 announces/s")
-    line = await_("its line", lambda: journal.find("^reloaded$"))
+    line = await_("the log line", lambda: journal.find("^reloaded$"))
     expect("priority", line["PRIORITY"], "5")
 
 
-@case("a bad reload changes nothing, and says where the fault is")
+@case("a failed reload changes nothing and reports the position of the error")
 def _():
     fresh()
     journal = Journal()
     pid = show("MainPID")
     announce(ONE, "127.1.0.1")
-    # Above the fault stands what would be good by itself.
+    # The line before the error is a valid change.
     bad = CONFIG.replace("1800", "900").replace("workers = 2", 'workers = "two"')
     number = bad.splitlines().index('workers = "two"') + 1
     configure(bad)
     fault = rf"/etc/tbtt/tbtt\.toml:{number}: \[tracker\] workers: "
     expect("exit status of systemctl", systemctl("reload", "tbtt.service", check=False).returncode, 1)
-    line = await_("its line", lambda: journal.find(f"^{fault}"))
+    line = await_("the log line", lambda: journal.find(f"^{fault}"))
     expect("priority", line["PRIORITY"], "3")
-    # Without systemctl nobody asks before.
+    # systemctl reload checks the configuration first; a signal does not.
     send("HUP", pid)
-    await_("its status", lambda: re.search(f"^reload refused: {fault}", show("StatusText")))
-    line = await_("its line", lambda: journal.find(f'^reload refused, nothing is changed fault="{fault}'))
+    await_("the status text", lambda: re.search(f"^reload refused: {fault}", show("StatusText")))
+    line = await_("the log line", lambda: journal.find(f'^reload refused, nothing is changed fault="{fault}'))
     expect("priority", line["PRIORITY"], "3")
     expect("interval", announce(ONE, "127.1.0.2")[b"interval"], 1800)
     expect("process", show("MainPID"), pid)
@@ -270,11 +271,11 @@ def _():
     expect("peers", scrape([ONE]), {ONE: 2})
     configure(CONFIG.replace("1800", "900"))
     systemctl("reload", "tbtt.service")
-    expect("interval once it is right", announce(ONE, "127.1.0.3")[b"interval"], 900)
+    expect("interval after the correction", announce(ONE, "127.1.0.3")[b"interval"], 900)
     assert "refused" not in show("StatusText")
 
 
-@case("a bad configuration at the start is told, and its cure found")
+@case("a configuration error at start is reported, and a corrected configuration starts")
 def _():
     fresh('[http]\nlisten = "here"\n', start=False)
     journal = Journal()
@@ -282,12 +283,12 @@ def _():
     expect("exit status of systemctl", failed.returncode, 1)
     expect("exit status", show("ExecMainStatus"), "78")
     fault = r"^/etc/tbtt/tbtt\.toml:2: \[http\] listen: "
-    line = await_("its line", lambda: journal.find(fault))
+    line = await_("the log line", lambda: journal.find(fault))
     expect("priority", line["PRIORITY"], "3")
-    # Nor is it lost on an init script, which looks at nothing.
+    # Under an init script, which discards stderr, the error goes to syslog.
     journal = Journal()
     inside("sh", "-c", f"{' '.join(DAEMON)} 2>/dev/null", check=False)
-    line = await_("its line", lambda: journal.find(fault))
+    line = await_("the log line", lambda: journal.find(fault))
     expect("transport and priority", [line["_TRANSPORT"], line["PRIORITY"]], ["syslog", "3"])
     configure(CONFIG)
     systemctl("restart", "tbtt.service")
@@ -295,19 +296,19 @@ def _():
     announce_udp("::1")
 
 
-# The operator's tool.
+# tbttctl.
 
 
 def tbttctl(*arguments, within=(), check=True):
     return inside(*within, "/usr/sbin/tbttctl", *arguments, check=check)
 
 
-@case("tbttctl sees, saves and reloads, and a restart gives it a new socket")
+@case("tbttctl shows the status, saves, reloads, and works after a restart")
 def _():
     fresh(STATE)
     announce(ONE)
-    figures = json.loads(tbttctl("status", "--json").stdout)
-    expect("peers", figures["totals"]["peers_ipv4"], 1)
+    report = json.loads(tbttctl("status", "--json").stdout)
+    expect("peers", report["totals"]["peers_ipv4"], 1)
     owner = inside("stat", "--format=%U:%G %a", "/run/tbtt/control").stdout.strip()
     expect("socket", owner, "_tbtt:_tbtt 660")
     expect("saved", tbttctl("snapshot").stdout[:25], "saved 1 peer of 1 torrent")
@@ -319,11 +320,11 @@ def _():
     expect("exit status", refused.returncode, 78)
     assert "/etc/tbtt/tbtt.toml:7: [tracker] workers: " in refused.stderr, refused.stderr
     expect("exit status of the check", tbttctl("check", check=False).returncode, 1)
-    # Who is in the group may ask, others not.
+    # Members of the group have access, other users do not.
     gid = user("_tbtt")[1]
-    stranger = ("setpriv", "--reuid=65534", "--regid=65534")
-    tbttctl("status", within=(*stranger, f"--groups={gid}"))
-    expect("exit status", tbttctl("status", within=(*stranger, "--clear-groups"), check=False).returncode, 77)
+    other_user = ("setpriv", "--reuid=65534", "--regid=65534")
+    tbttctl("status", within=(*other_user, f"--groups={gid}"))
+    expect("exit status", tbttctl("status", within=(*other_user, "--clear-groups"), check=False).returncode, 77)
     configure(STATE)
     systemctl("restart", "tbtt.service")
     expect("peers", json.loads(tbttctl("status", "--json").stdout)["totals"]["peers_ipv4"], 1)
@@ -336,7 +337,7 @@ def _():
 
 
 def fill(swarms, count):
-    """The same number of peers in each."""
+    """Announces `count` peers for each torrent; returns the number of peers by torrent."""
     for source in itertools.islice(client.addresses(4), count):
         for torrent in swarms:
             announce(torrent, source)
@@ -363,13 +364,13 @@ def _():
     finally:
         load.end()
     expect("failures", load.failures, [])
-    assert all(load.answered.values()), load.answered
+    assert all(load.responses.values()), load.responses
     expect("processes", len(pids), 11)
     expect("peers of the load", sum(scrape(load.torrents).values()), load.total())
     return f"{load.total()} announces, longest {load.longest:.1f} s, longest restart {longest:.1f} s"
 
 
-@case("a connection id from before a restart is still good")
+@case("a connection id is still valid after a restart")
 def _():
     fresh(STATE)
     with Udp("127.0.0.1") as udp:
@@ -378,7 +379,7 @@ def _():
         udp.announce(ONE)
 
 
-@case("kill -9 loses what came after the last snapshot, no more")
+@case("kill -9 loses only the peers since the last snapshot")
 def _():
     fresh(STATE)
     pid = show("MainPID")
@@ -386,24 +387,24 @@ def _():
     kept = fill(swarms, 50)
     file = ROOT / "var/lib/tbtt/snapshot"
     filled = time.time()
-    # [state] interval says 10 s.
-    await_("a snapshot of its own accord", lambda: file.exists() and file.stat().st_mtime > filled, 15)
+    # [state] interval is 10 s.
+    await_("a periodic snapshot", lambda: file.exists() and file.stat().st_mtime > filled, 15)
     for torrent in swarms:
         announce(torrent, "127.99.0.1")
     systemctl("kill", "--kill-whom=main", "--signal=KILL", "tbtt.service")
-    # Comes back by itself, and meanwhile whoever asks waits for his answer.
+    # systemd restarts the service, and a client waits for its response meanwhile.
     announce(ONE)
     expect("restarts", show("NRestarts"), "1")
     assert show("MainPID") not in (pid, "0")
     counts = scrape(swarms)
-    assert all(kept[one] <= counts[one] <= kept[one] + 1 for one in swarms), counts
+    assert all(kept[torrent] <= counts[torrent] <= kept[torrent] + 1 for torrent in swarms), counts
 
 
-# Being watched over.
+# The watchdog.
 
 
 def stuck(halt, resume):
-    # Twice what the pings are apart, and they wait for two signs of life.
+    # The daemon pings after half of this time, in which every worker must report that it is alive.
     fresh(drop_in="WatchdogSec=6")
     journal = Journal()
     pid = show("MainPID")
@@ -419,14 +420,14 @@ def stuck(halt, resume):
     announce(ONE)
 
 
-@case("the watchdog restarts a process that is halted")
+@case("the watchdog restarts a stopped process")
 def _():
     stuck(lambda pid: send("STOP", pid), lambda _: None)
 
 
-@case("the watchdog restarts a process with one worker stuck")
+@case("the watchdog restarts a process with one stuck worker")
 def _():
-    # A control group of threads can be frozen by itself.
+    # A threaded control group can be frozen separately.
     group = "/sys/fs/cgroup/system.slice/tbtt.service/stuck"
 
     def halt(pid):
@@ -436,14 +437,14 @@ def _():
             f"mkdir {group}; echo threaded >{group}/cgroup.type; echo {worker} >{group}/cgroup.threads;"
             f"echo 1 >{group}/cgroup.freeze",
         )
-        await_("the worker to stand still", lambda: "frozen 1" in inside("cat", f"{group}/cgroup.events").stdout)
-        # The other one serves on.
+        await_("the worker to freeze", lambda: "frozen 1" in inside("cat", f"{group}/cgroup.events").stdout)
+        # The other worker still serves clients.
         announce(ONE)
 
     stuck(halt, lambda _: inside("sh", "-c", f"! [ -d {group} ] || echo 0 >{group}/cgroup.freeze"))
 
 
-@case("the watchdog lets a process be that only waits")
+@case("the watchdog does not restart an idle process")
 def _():
     fresh(drop_in="WatchdogSec=5")
     pid = show("MainPID")
@@ -455,8 +456,8 @@ def _():
 # The log.
 
 
-def complain(numbers):
-    """A line of the log for each number."""
+def log_errors(numbers):
+    """Makes the daemon log an error for each number."""
     pid = show("MainPID")
     for number in numbers:
         configure(CONFIG + f'[log]\ntarget = "syslog"\nlevel = "no {number}."\n')
@@ -464,8 +465,8 @@ def complain(numbers):
         await_("the reload", lambda: f"no {number}." in show("StatusText"))
 
 
-def complaints(lines):
-    """The numbers in these lines, each of which must be whole."""
+def error_numbers(lines):
+    """Returns the numbers of the errors in these lines; fails if a line is not complete."""
     numbers = []
     for line in lines:
         if "reload refused" in line:
@@ -474,7 +475,7 @@ def complaints(lines):
     return numbers
 
 
-@case("lines in the journal are whole, and as urgent as they are")
+@case("lines in the journal are complete and have the right priority")
 def _():
     journal = Journal()
     fresh(CONFIG + '[udp]\nlisten = []\n')
@@ -505,11 +506,11 @@ def _():
                 expect(entry["MESSAGE"], entry["PRIORITY"], priority)
                 seen.add(start)
     expect("lines", seen, set(priorities))
-    # From its own network it cannot see the addresses that clients may reach.
+    # In its own network namespace, the service does not see the addresses that clients can reach.
     expect("addresses for clients", journal.find("^clients announce to"), None)
 
 
-def logged():
+def syslog_lines():
     return (ROOT / "var/log/syslog").read_text().splitlines()
 
 
@@ -522,31 +523,31 @@ def without_rsyslog():
         systemctl("start", "syslog.socket", "rsyslog.service")
 
 
-@case("syslog by way of the journal is whole, with rsyslogd gone for a while")
+@case("syslog through the journal is complete although rsyslogd is stopped for a while")
 def _():
     fresh(CONFIG + '[log]\ntarget = "syslog"\n')
     journal = Journal()
-    before = len(logged())
-    complain(range(5))
+    before = len(syslog_lines())
+    log_errors(range(5))
     with without_rsyslog():
-        complain(range(5, 10))
-    complain(range(10, 15))
-    await_("the last line", lambda: 14 in complaints(logged()[before:]))
+        log_errors(range(5, 10))
+    log_errors(range(10, 15))
+    await_("the last line", lambda: 14 in error_numbers(syslog_lines()[before:]))
     entries = [entry for entry in journal.tbtt() if "reload refused" in entry["MESSAGE"]]
-    # The journal misses none; what it passes on is its own affair while nobody listens.
-    expect("journal", complaints(entry["MESSAGE"] for entry in entries), list(range(15)))
+    # The journal has all entries. It may not forward all of them while rsyslogd is down.
+    expect("journal", error_numbers(entry["MESSAGE"] for entry in entries), list(range(15)))
     for entry in entries:
         expect("entry", [entry[key] for key in ("_TRANSPORT", "PRIORITY", "SYSLOG_FACILITY")], ["syslog", "3", "3"])
-    numbers = complaints(logged()[before:])
+    numbers = error_numbers(syslog_lines()[before:])
     expect("rsyslogd's file", numbers, sorted(set(numbers)))
     assert {*range(5), *range(10, 15)} <= set(numbers), numbers
 
 
-# A directory that takes the place of the journal's in the sight of the service.
+# Hides the journal's directory from the service, so that its /dev/log is rsyslogd's own socket.
 DIRECT = "BindPaths=/run/direct:/run/systemd/journal"
 
 
-def listen_directly():
+def bypass_journal():
     write("/etc/rsyslog.d/direct.conf", 'input(type="imuxsock" Socket="/run/direct/dev-log" CreatePath="on")\n')
     systemctl("restart", "rsyslog.service")
     await_("rsyslogd", lambda: (ROOT / "run/direct/dev-log").exists())
@@ -556,29 +557,29 @@ def dropped(lines):
     return sum(int(number) for line in lines for number in re.findall(r" log lines dropped dropped=([0-9]+)$", line))
 
 
-@case("syslog straight to rsyslogd loses counted lines only, with it gone for a while")
+@case("syslog without the journal counts all lines that it loses while rsyslogd is stopped")
 def _():
-    listen_directly()
+    bypass_journal()
     fresh(CONFIG + '[log]\ntarget = "syslog"\n', DIRECT)
-    before = len(logged())
-    complain(range(5))
+    before = len(syslog_lines())
+    log_errors(range(5))
     with without_rsyslog():
-        complain(range(5, 10))
+        log_errors(range(5, 10))
         announce(ONE)
-    complain(range(10, 15))
-    await_("the last line", lambda: 14 in complaints(logged()[before:]))
-    expect("rsyslogd's file", complaints(logged()[before:]), [*range(5), *range(10, 15)])
-    expect("dropped lines", dropped(logged()[before:]), 5)
+    log_errors(range(10, 15))
+    await_("the last line", lambda: 14 in error_numbers(syslog_lines()[before:]))
+    expect("rsyslogd's file", error_numbers(syslog_lines()[before:]), [*range(5), *range(10, 15)])
+    expect("dropped lines", dropped(syslog_lines()[before:]), 5)
 
 
-@case("syslog straight to rsyslogd makes no client wait, with it halted for a while")
+@case("syslog without the journal does not delay clients while rsyslogd hangs")
 def _():
-    listen_directly()
+    bypass_journal()
     log = '[log]\ntarget = "syslog"\nlevel = "info"\nannounces = true\naddresses = "full"\n'
     fresh(CONFIG + log, DIRECT)
-    before = len(logged())
+    before = len(syslog_lines())
     rsyslogd = show("MainPID", "rsyslog.service")
-    # Many more than the socket's queue holds.
+    # These are many more than the socket's queue holds.
     clients = list(itertools.islice(client.addresses(4), 500))
     send("STOP", rsyslogd)
     try:
@@ -591,32 +592,32 @@ def _():
         send("CONT", rsyslogd)
     announce(ONE, "::1")
 
-    def told():
-        """A line for each announce, or its count among the dropped."""
-        lines = [line for line in logged()[before:] if ": announced " in line]
-        whole = rf": announced protocol=http client=\S+ info_hash={ONE.hex()}( [a-z_]+=\S+)+$"
-        assert all(re.search(whole, line) for line in lines), lines
+    def logged_announces():
+        """Returns the number of logged announces, once each announce is either logged or counted as dropped."""
+        lines = [line for line in syslog_lines()[before:] if ": announced " in line]
+        complete = rf": announced protocol=http client=\S+ info_hash={ONE.hex()}( [a-z_]+=\S+)+$"
+        assert all(re.search(complete, line) for line in lines), lines
         seen = [re.search(r"client=(\S+)", line)[1] for line in lines]
         expect("order", seen, [source for source in [*clients, "::1"] if source in set(seen)])
-        return len(seen) + dropped(logged()[before:]) == len(clients) + 1 and len(seen)
+        return len(seen) + dropped(syslog_lines()[before:]) == len(clients) + 1 and len(seen)
 
-    seen = await_("all lines", told)
+    seen = await_("all lines", logged_announces)
     assert 10 < seen < len(clients), seen
-    return f"{seen} of {len(clients) + 1} lines through, the others counted"
+    return f"{seen} of {len(clients) + 1} lines logged, the others counted as dropped"
 
 
-# Giving up what it does not need.
+# Privileges.
 
 
 @contextlib.contextmanager
-def by_hand(*command):
-    """A process of root's, as from a shell; its id in the machine."""
-    write("/run/by-hand", 'echo $$ >/run/by-hand.pid\nexec "$@" >/run/by-hand.log 2>&1 </dev/null\n')
-    remove("/run/by-hand.pid")
-    process = subprocess.Popen(["nsenter", "--all", "--target", FIRST, "--", "sh", "/run/by-hand", *command])
+def from_shell(*command):
+    """Runs a command as root, as from a shell; yields its process id in the booted system."""
+    write("/run/from-shell", 'echo $$ >/run/from-shell.pid\nexec "$@" >/run/from-shell.log 2>&1 </dev/null\n')
+    remove("/run/from-shell.pid")
+    process = subprocess.Popen(["nsenter", "--all", "--target", FIRST, "--", "sh", "/run/from-shell", *command])
     try:
-        file = ROOT / "run/by-hand.pid"
-        pid = await_("its id", lambda: file.exists() and file.read_text().strip())
+        file = ROOT / "run/from-shell.pid"
+        pid = await_("its process id", lambda: file.exists() and file.read_text().strip())
         yield pid
     finally:
         send("TERM", pid)
@@ -627,7 +628,7 @@ def by_hand(*command):
 
 
 def status(pid):
-    """/proc/PID/status of each thread."""
+    """Returns /proc/PID/status of each thread, as dictionaries."""
     texts = inside("sh", "-c", f"tail -n +1 /proc/{pid}/task/*/status").stdout.split("==> ")[1:]
     return [dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line) for text in texts]
 
@@ -637,13 +638,13 @@ def user(name):
     return line.split(":")[2:4]
 
 
-@case("started by root's hand it binds port 80, and keeps nothing of root")
+@case("started by root from a shell, the daemon binds port 80 and drops all privileges")
 def _():
     systemctl("stop", "tbtt.socket", "tbtt-udp.socket", "tbtt.service")
     listen = 'listen = ["[::]:80"]\n'
     configure(CONFIG.replace("[http]\n", f"[http]\n{listen}") + f'[udp]\n{listen}[daemon]\nuser = "_tbtt"\n')
-    with by_hand(*DAEMON) as pid:
-        await_("an answer", lambda: answered(lambda: announce(ONE, to=("127.0.0.1", 80))))
+    with from_shell(*DAEMON) as pid:
+        await_("a response", lambda: response_to(lambda: announce(ONE, to=("127.0.0.1", 80))))
         uid, gid = user("_tbtt")
         threads = status(pid)
         assert len(threads) >= 3, threads
@@ -654,23 +655,23 @@ def _():
             for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
                 expect(kind, int(thread[kind], 16), 0)
             expect("NoNewPrivs", thread["NoNewPrivs"], "1")
-        # Nobody of its own uid may look into it.
+        # Other processes with the same uid have no access to its memory.
         ids = (f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
-        look = inside("setpriv", *ids, "cat", f"/proc/{pid}/environ", check=False)
-        assert look.returncode != 0, "its memory can be read"
+        read = inside("setpriv", *ids, "cat", f"/proc/{pid}/environ", check=False)
+        assert read.returncode != 0, "another process can read its environment"
 
 
-@case("started by root's hand without a user to become it refuses")
+@case("started by root without a configured user, the daemon refuses to run")
 def _():
     configure(CONFIG)
     journal = Journal()
     refused = inside(*DAEMON, check=False)
     expect("exit status", refused.returncode, 77)
-    line = await_("its line", lambda: journal.find("^started as root, but no user is configured: "))
+    line = await_("the log line", lambda: journal.find("^started as root, but no user is configured: "))
     expect("priority", line["PRIORITY"], "3")
 
 
-@case("the service has no capability, a filter, and namespaces of its own")
+@case("the service has no capabilities, a system call filter, and private namespaces")
 def _():
     fresh()
     pid = show("MainPID")
@@ -681,29 +682,29 @@ def _():
         expect("Seccomp", thread["Seccomp"], "2")
         expect("uids", thread["Uid"].split(), [user("_tbtt")[0]] * 4)
     for kind in ("net", "mnt", "user", "ipc", "uts"):
-        own, others = (inside("readlink", f"/proc/{one}/ns/{kind}").stdout for one in (pid, "1"))
-        assert own != others, f"the {kind} namespace is everyone's"
+        own, others = (inside("readlink", f"/proc/{process}/ns/{kind}").stdout for process in (pid, "1"))
+        assert own != others, f"the service shares the {kind} namespace of the system"
 
 
-# What _tbtt can do in the unit, and without one; where even the latter cannot, the uid is enough.
+# Whether user _tbtt can do it without the unit's sandbox, and with it. If both are refused, the uid is enough.
 ATTEMPTS = {
     "read the configuration": ("yes", "yes"),
     "write the state": ("yes", "yes"),
-    "tell syslog": ("yes", "yes"),
+    "log to syslog": ("yes", "yes"),
     "write to the temporary directory": ("yes", "yes"),
-    "read the passwords": ("no", "no"),
-    "read a home": ("yes", "no"),
-    "write beside the state": ("yes", "no"),
+    "read the password hashes": ("no", "no"),
+    "read a home directory": ("yes", "no"),
+    "write outside the state directory": ("yes", "no"),
     "write to shared memory": ("yes", "no"),
-    "exec a shell": ("yes", "no"),
-    "connect out": ("yes", "no"),
-    "make an IPv6 socket": ("yes", "no"),
-    "talk to the kernel about routes": ("yes", "no"),
-    "change an owner": ("yes", "no"),
-    "make a file set its user": ("yes", "no"),
+    "execute a shell": ("yes", "no"),
+    "open an outgoing connection": ("yes", "no"),
+    "create an IPv6 socket": ("yes", "no"),
+    "create a netlink socket": ("yes", "no"),
+    "change the owner of a file": ("yes", "no"),
+    "set the setuid bit": ("yes", "no"),
     "change its priority": ("yes", "no"),
-    "share memory": ("yes", "no"),
-    "see processes of others": ("yes", "no"),
+    "create a shared memory segment": ("yes", "no"),
+    "see processes of other users": ("yes", "no"),
     "trace a process": ("yes", "no"),
     "load a module": ("no", "no"),
     "mount a file system": ("no", "no"),
@@ -711,35 +712,35 @@ ATTEMPTS = {
 
 
 def attempt(unit):
-    """What the program of attempts prints when it is run as this unit."""
-    remove("/run/attempts")
-    own = "Type=oneshot\nExecStart=/usr/lib/tbtt-perl /usr/lib/tbtt-attempts\nStandardOutput=file:/run/attempts\n"
-    write("/run/systemd/system/tbtt-attempts.service", f"{unit}\n[Service]\n{own}")
+    """Runs sandbox-probe in this unit; returns its results by name."""
+    remove("/run/sandbox-probe")
+    own = "Type=oneshot\nExecStart=/usr/lib/tbtt-perl /usr/lib/tbtt-sandbox-probe\nStandardOutput=file:/run/sandbox-probe\n"
+    write("/run/systemd/system/tbtt-sandbox-probe.service", f"{unit}\n[Service]\n{own}")
     systemctl("daemon-reload")
-    systemctl("start", "tbtt-attempts.service")
-    lines = (ROOT / "run/attempts").read_text().splitlines()
+    systemctl("start", "tbtt-sandbox-probe.service")
+    lines = (ROOT / "run/sandbox-probe").read_text().splitlines()
     return dict(re.fullmatch("(.*?) (yes|no: .*)", line).groups() for line in lines)
 
 
-@case("the unit's sandbox refuses what the user alone could do")
+@case("the unit's sandbox refuses actions that the user could do without it")
 def _():
     fresh()
-    # An interpreter where the unit lets programs be run.
+    # The unit permits to execute programs in /usr/lib only, so the interpreter is copied there.
     inside("cp", "/usr/bin/perl", "/usr/lib/tbtt-perl")
     inside("sh", "-ec", "mkdir -p /home /srv; chmod 1777 /srv; echo x >/home/attempt; chmod 644 /home/attempt")
     free = attempt("[Service]\nUser=_tbtt\n")
     remove("/tmp/attempt", "/srv/attempt", "/dev/shm/attempt", "/var/lib/tbtt/attempt")
-    # All but what makes it tbtt.
+    # The unit without the settings that start tbtt.
     unit = (ROOT / "usr/lib/systemd/system/tbtt.service").read_text()
     own = "Type|ExecStart|ExecReload|Sockets|Restart|RestartSec|WatchdogSec|Requires|Wants|After|WantedBy"
     unit, count = re.subn(f"(?m)^({own})=.*\n", "", unit)
-    expect("lines left out", count, own.count("|") + 1)
+    expect("removed lines", count, own.count("|") + 1)
     confined = attempt(unit)
-    could = {name: tuple(seen[name].split(":")[0] for seen in (free, confined)) for name in free}
-    others = {name: (free[name], confined[name]) for name in could if could[name] != ATTEMPTS.get(name)}
-    expect("other than thought", others, {})
-    expect("attempts", set(could), set(ATTEMPTS))
-    assert not (ROOT / "tmp/attempt").exists(), "the temporary directory is everyone's"
+    summary = {name: tuple(seen[name].split(":")[0] for seen in (free, confined)) for name in free}
+    differing = {name: (free[name], confined[name]) for name in summary if summary[name] != ATTEMPTS.get(name)}
+    expect("unexpected results", differing, {})
+    expect("attempts", set(summary), set(ATTEMPTS))
+    assert not (ROOT / "tmp/attempt").exists(), "the service shares the system's temporary directory"
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Clients of a tracker on this host: one announce or scrape at a time, and a bounded load of them."""
+"""Clients of a tracker on this host: single announces and scrapes, and a load generator with a fixed rate."""
 
 import os
 import random
@@ -10,21 +10,22 @@ import time
 import urllib.parse
 
 PORT = 6969
-# Nothing is sent twice, so this must outlast any restart: what is lost shows as a time-out.
-PATIENCE = 20
-# Whoever sends from an address that is not set up, but is routed here.
+# Seconds to wait for a response. Requests are not repeated, so this must be longer than a restart takes, and a lost request
+# shows as a timeout.
+RESPONSE_TIMEOUT = 20
+# Socket option for sending from an address that is routed here but not configured on an interface.
 IPV6_FREEBIND = 78
 
 
 class Refused(Exception):
-    """The tracker answered, but not with what was asked for."""
+    """The tracker sent an error, or a malformed response."""
 
 
 def decode(data):
-    """Bencode, the whole of it."""
+    """Decodes a bencoded value, which must use all of the data."""
     value, end = decode_at(data, 0)
     if end != len(data):
-        raise Refused(f"more than one value: {data!r}")
+        raise Refused(f"data after the bencoded value: {data!r}")
     return value
 
 
@@ -43,15 +44,15 @@ def decode_at(data, at):
     colon = data.index(b":", at)
     end = colon + 1 + int(data[at:colon])
     if end > len(data):
-        raise Refused(f"cut off: {data!r}")
+        raise Refused(f"truncated: {data!r}")
     return data[colon + 1 : end], end
 
 
 def connect(kind, source, to):
-    """A socket from one address to the tracker."""
+    """Returns a socket that is connected to the tracker, bound to the source address if there is one."""
     family = socket.AF_INET6 if ":" in to[0] else socket.AF_INET
     sock = socket.socket(family, kind)
-    sock.settimeout(PATIENCE)
+    sock.settimeout(RESPONSE_TIMEOUT)
     if source:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
@@ -65,24 +66,24 @@ def server(source):
 
 
 def get(path, source=None, to=None):
-    """What HTTP answers, on a connection of its own; raises OSError if it is refused or reset."""
+    """Sends a GET on a new connection and returns the decoded body. Raises OSError if the connection is refused or reset."""
     with connect(socket.SOCK_STREAM, source, to or server(source)) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: tracker\r\nConnection: close\r\n\r\n".encode())
-        answer = b""
+        response = b""
         while more := sock.recv(65536):
-            answer += more
-    head, blank, body = answer.partition(b"\r\n\r\n")
+            response += more
+    head, blank, body = response.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
     if not head.startswith(b"HTTP/1.1 200 ") or not blank or not length or int(length[1]) != len(body):
-        raise Refused(f"no whole answer: {answer!r}")
-    answer = decode(body)
-    if b"failure reason" in answer:
-        raise Refused(answer[b"failure reason"].decode())
-    return answer
+        raise Refused(f"incomplete response: {response!r}")
+    response = decode(body)
+    if b"failure reason" in response:
+        raise Refused(response[b"failure reason"].decode())
+    return response
 
 
 def announce(torrent, source=None, port=6881, left=1, to=None):
-    """An HTTP announce; the answer as a dictionary."""
+    """Announces over HTTP and returns the response as a dictionary."""
     query = {
         "info_hash": torrent,
         "peer_id": b"-XX0000-" + os.urandom(6).hex().encode(),
@@ -93,23 +94,25 @@ def announce(torrent, source=None, port=6881, left=1, to=None):
         "compact": 1,
         "event": "started",
     }
-    answer = get(f"/announce?{urllib.parse.urlencode(query, quote_via=urllib.parse.quote)}", source, to)
-    if b"peers" not in answer:
-        raise Refused(f"no peers: {answer!r}")
-    return answer
+    response = get(f"/announce?{urllib.parse.urlencode(query, quote_via=urllib.parse.quote)}", source, to)
+    if b"peers" not in response:
+        raise Refused(f"no peers: {response!r}")
+    return response
 
 
 def scrape(torrents):
-    """How many peers each torrent has, complete or not."""
+    """Returns the number of peers of each torrent, seeders and leechers together."""
     counts = {}
-    for some in (torrents[at : at + 50] for at in range(0, len(torrents), 50)):
-        files = get("/scrape?" + "&".join("info_hash=" + urllib.parse.quote(one) for one in some))[b"files"]
-        counts |= {one: files[one][b"complete"] + files[one][b"incomplete"] if one in files else 0 for one in some}
+    for batch in (torrents[at : at + 50] for at in range(0, len(torrents), 50)):
+        files = get("/scrape?" + "&".join("info_hash=" + urllib.parse.quote(torrent) for torrent in batch))[b"files"]
+        counts |= {
+            torrent: files[torrent][b"complete"] + files[torrent][b"incomplete"] if torrent in files else 0 for torrent in batch
+        }
     return counts
 
 
 class Udp:
-    """A client over UDP, on a socket of its own (BEP 15)."""
+    """A UDP client with its own socket (BEP 15)."""
 
     def __init__(self, source=None):
         self.sock = connect(socket.SOCK_DGRAM, source, server(source))
@@ -121,24 +124,24 @@ class Udp:
     def __exit__(self, *_):
         self.sock.close()
 
-    def ask(self, connection, action, rest=b""):
+    def request(self, connection, action, rest=b""):
         transaction = random.randbytes(4)
         self.sock.send(connection + struct.pack(">I", action) + transaction + rest)
         while True:
-            answer = self.sock.recv(65536)
-            if answer[4:8] == transaction:
+            response = self.sock.recv(65536)
+            if response[4:8] == transaction:
                 break
-        if answer[:4] != struct.pack(">I", action):
-            raise Refused(f"{answer!r}")
-        return answer[8:]
+        if response[:4] != struct.pack(">I", action):
+            raise Refused(f"{response!r}")
+        return response[8:]
 
     def announce(self, torrent, port=6881, left=1):
-        """How many seconds until the next, and how many peers of each kind."""
+        """Announces; returns the interval in seconds, the number of leechers and the number of seeders."""
         if not self.connection:
-            self.connection = self.ask(struct.pack(">Q", 0x41727101980), 0)
+            self.connection = self.request(struct.pack(">Q", 0x41727101980), 0)
         rest = torrent + b"-XX0000-" + os.urandom(6).hex().encode()
         rest += struct.pack(">QQQIIIiH", 0, left, 0, 2, 0, random.getrandbits(32), -1, port)
-        return struct.unpack(">III", self.ask(self.connection, 1, rest)[:12])
+        return struct.unpack(">III", self.request(self.connection, 1, rest)[:12])
 
 
 def torrents(name, count):
@@ -146,26 +149,27 @@ def torrents(name, count):
 
 
 def addresses(family):
-    """Addresses of 65,535 peers: in IPv6 each of a network of its own."""
+    """Yields 65,535 source addresses. The IPv6 addresses are all in different networks."""
     for number in range(1, 0x10000):
         high, low = number >> 8 & 0xFF, number & 0xFF
         yield f"127.1.{high}.{low}" if family == 4 else f"fd00:0:0:{high:02x}{low:02x}::1"
 
 
 class Load:
-    """Announces from ever new peers until it is told to end, some over each protocol and family, at a bounded rate.
+    """A load generator: announces new peers over both protocols and families, at a limited rate, until `end` is called.
 
-    Each waits for its answer; threads enough that many wait when the tracker is away.
+    Each thread waits for the response to its announce. There are enough threads that many of them wait when the tracker is
+    down.
     """
 
-    # Each four times a second.
+    # Each thread sends four announces a second.
     THREADS = {("HTTP", 4): 24, ("HTTP", 6): 12, ("UDP", 4): 12, ("UDP", 6): 6}
     PAUSE = 0.25
 
     def __init__(self, name):
         self.torrents = torrents(name, 40)
         self.lock = threading.Lock()
-        self.answered = {way: 0 for way in self.THREADS}
+        self.responses = {way: 0 for way in self.THREADS}
         self.failures = []
         self.longest = 0.0
         self.ended = threading.Event()
@@ -180,7 +184,7 @@ class Load:
 
     def run(self, way):
         protocol, family = way
-        # Not all at once.
+        # The threads must not all start at the same time.
         self.ended.wait(random.uniform(0, self.PAUSE))
         while not self.ended.wait(self.PAUSE):
             with self.lock:
@@ -200,15 +204,15 @@ class Load:
                 if failure:
                     self.failures.append(failure)
                 else:
-                    self.answered[way] += 1
+                    self.responses[way] += 1
 
     def total(self):
         with self.lock:
-            return sum(self.answered.values())
+            return sum(self.responses.values())
 
     def end(self):
-        """Waits for the answers that are still to come."""
+        """Stops sending and waits for the outstanding responses."""
         self.ended.set()
         for thread in self.threads:
-            thread.join(2 * PATIENCE)
-            assert not thread.is_alive(), "an announce never came to its end"
+            thread.join(2 * RESPONSE_TIMEOUT)
+            assert not thread.is_alive(), "an announce did not finish"
