@@ -1,6 +1,6 @@
-"""Opens the status page in Chromium, as a person with a mouse, a keyboard, a phone or a dark desk would.
+"""Tests the status page in Chromium, with mouse, keyboard, a phone's screen size, and the dark color scheme.
 
-browser.py URL [DIRECTORY]: prints a line for each check, "ok" or "FAIL", and puts screenshots in the directory.
+browser.py URL [DIRECTORY]: prints a line for each check, "ok" or "FAIL", and writes screenshots to the directory.
 """
 
 import base64
@@ -14,14 +14,14 @@ HOSTILE = ['<script>document.title = 1<!--', '"><img src=x onerror=alert(1)>', "
 
 
 class Browser:
-    """Chromium, told what to do over a pipe (its DevTools protocol)."""
+    """Chromium, controlled with the DevTools protocol over a pipe."""
 
     def __init__(self, profile):
         down, self.commands = os.pipe()
         self.events, up = os.pipe()
 
         def inherit():
-            # Chromium reads from 3 and writes to 4; the copies make room there first.
+            # Chromium reads from descriptor 3 and writes to 4. The ends may be 3 or 4 already, so they are copied away first.
             copies = os.dup2(down, 98), os.dup2(up, 99)
             os.dup2(copies[0], 3), os.dup2(copies[1], 4)
 
@@ -32,7 +32,7 @@ class Browser:
         os.close(down)
         os.close(up)
         self.number, self.received, self.session = 0, b'', None
-        self.complaints = []
+        self.problems = []
         target = self.call('Target.createTarget', url='about:blank')['targetId']
         self.session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
         for domain in 'Page', 'Runtime', 'Log', 'Network', 'Accessibility':
@@ -51,7 +51,7 @@ class Browser:
             while b'\0' not in self.received:
                 chunk = os.read(self.events, 1 << 16)
                 if not chunk:
-                    raise EOFError('Chromium has ended')
+                    raise EOFError('Chromium exited')
                 self.received += chunk
             message, self.received = self.received.split(b'\0', 1)
             message = json.loads(message)
@@ -63,12 +63,12 @@ class Browser:
         method, params = message.get('method'), message.get('params', {})
         if method in ('Runtime.consoleAPICalled', 'Runtime.exceptionThrown', 'Log.entryAdded',
                       'Page.javascriptDialogOpening', 'Network.loadingFailed'):
-            self.complaints.append((method, json.dumps(params)[:300]))
+            self.problems.append((method, json.dumps(params)[:300]))
         if method == 'Network.responseReceived' and params['response']['status'] >= 400:
-            self.complaints.append((method, params['response']['url']))
+            self.problems.append((method, params['response']['url']))
 
     def follow(self, act):
-        """Does what leads to another page, and waits for it."""
+        """Performs an action that loads another page, and waits until it is loaded."""
         act()
         self.until(lambda message: message.get('method') == 'Page.loadEventFired')
 
@@ -113,7 +113,7 @@ def check(what, truth, seen=''):
 
 
 def column(browser, label):
-    """What the rows have below one heading, digits alone."""
+    """Returns the numbers in a column of the table."""
     cells = browser.value(f'[...document.querySelectorAll("tbody td[data-label=\'{label}\']")].map(c => c.textContent)')
     return [int(cell.replace(',', '')) for cell in cells]
 
@@ -123,7 +123,7 @@ def names(browser):
 
 
 def contrasts(browser):
-    """The contrast of each kind of text with what it stands on (WCAG 2), the least first."""
+    """Returns the contrast of each kind of text with its background (WCAG 2), the lowest first."""
     return sorted(browser.value('''(() => {
         const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
             .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b };
@@ -141,68 +141,68 @@ def run(browser, url):
     browser.screen(1200, 900, 'light')
     browser.open(url)
     first = names(browser)
-    check('a page has its first hundred in the order of names', len(first) == 100 and first == sorted(first, key=str.lower), first)
-    check('the style is there', browser.value('getComputedStyle(document.querySelector("dl")).display') == 'grid')
+    check('the first page lists the first hundred torrents by name', len(first) == 100 and first == sorted(first, key=str.lower), first)
+    check('the style sheet is applied', browser.value('getComputedStyle(document.querySelector("dl")).display') == 'grid')
     browser.shot('light')
 
     browser.follow(lambda: browser.click('thead th:nth-child(3) a'))
     seeders = column(browser, 'Seeders')
     state = browser.value('document.querySelector("[aria-sort=descending]").textContent')
-    check('a click on Seeders sorts by them', seeders[0] > 0 and seeders == sorted(seeders, reverse=True) and 'Seeders' in state,
+    check('a click on Seeders sorts by seeders, descending', seeders[0] > 0 and seeders == sorted(seeders, reverse=True) and 'Seeders' in state,
           (seeders, state))
     browser.follow(lambda: browser.click('thead th:nth-child(3) a'))
     seeders = column(browser, 'Seeders')
-    check('a second click turns them round', seeders == sorted(seeders), seeders)
+    check('a second click sorts ascending', seeders == sorted(seeders), seeders)
     browser.follow(lambda: browser.click('nav a'))
-    check('the next page goes on', browser.value('document.querySelector("nav span").textContent').startswith('Page 2'))
-    check('with rows that go on from there', column(browser, 'Seeders')[0] >= seeders[-1], column(browser, 'Seeders'))
+    check('the next page is page 2', browser.value('document.querySelector("nav span").textContent').startswith('Page 2'))
+    check('the rows of page 2 continue the order', column(browser, 'Seeders')[0] >= seeders[-1], column(browser, 'Seeders'))
 
     for _ in range(40):
         browser.press('Tab', 9)
         if browser.value('document.activeElement.id') == 'search':
             break
     outline = browser.value('getComputedStyle(document.activeElement).outlineStyle')
-    check('the keyboard reaches the search, and it shows', browser.value('document.activeElement.id') == 'search'
+    check('the tab key reaches the search field, which has a visible focus', browser.value('document.activeElement.id') == 'search'
           and outline == 'solid', outline)
     browser.call('Input.insertText', text='<script>')
     browser.follow(lambda: browser.press('Enter', 13))
     found = names(browser)
-    check('a search finds a name as it is written', found == [HOSTILE[0]], found)
-    check('and shows what was searched', browser.value('document.querySelector("#search").value') == '<script>')
+    check('a search finds a name with special characters', found == [HOSTILE[0]], found)
+    check('the search field keeps its text', browser.value('document.querySelector("#search").value') == '<script>')
     browser.open(url + '?search=no+such')
-    check('a search for nothing says so', 'No torrent matches the search' in browser.value('document.body.textContent'))
+    check('a search without results reports that', 'No torrent matches the search' in browser.value('document.body.textContent'))
 
     browser.open(url)
-    check('hostile names are text', set(HOSTILE) <= set(names(browser)), names(browser))
-    check('nothing that a name says becomes a part of the page',
+    check('hostile names are shown as text', set(HOSTILE) <= set(names(browser)), names(browser))
+    check('no name becomes markup of the page',
           browser.value('document.querySelectorAll("script, img, iframe, [onclick], [onerror]").length') == 0
           and browser.value('document.title') == 'BitTorrent tracker: status')
 
     for scheme in 'light', 'dark':
         browser.screen(1200, 900, scheme)
         browser.open(url + '?sort=leechers')
-        least = contrasts(browser)[0]
-        check(f'text can be read in {scheme}: contrast at least 4.5', least[0] >= 4.5, least)
-    ground = browser.value('getComputedStyle(document.body).backgroundColor')
-    check('who prefers dark gets dark', max(int(part) for part in ground[4:-1].split(',')) < 64, ground)
+        lowest = contrasts(browser)[0]
+        check(f'text in the {scheme} color scheme has a contrast of at least 4.5', lowest[0] >= 4.5, lowest)
+    background = browser.value('getComputedStyle(document.body).backgroundColor')
+    check('the dark color scheme has a dark background', max(int(part) for part in background[4:-1].split(',')) < 64, background)
     browser.shot('dark')
 
     for scheme in 'light', 'dark':
         browser.screen(360, 740, scheme)
         browser.open(url + '?sort=last_seed')
         browser.shot(f'narrow-{scheme}')
-    wide = browser.value('document.documentElement.scrollWidth')
-    check('nothing is wider than a phone', wide <= 360, wide)
+    width = browser.value('document.documentElement.scrollWidth')
+    check('the page fits the width of a phone', width <= 360, width)
     sizes = browser.value('[...document.querySelectorAll("td")].every(c => c.getBoundingClientRect().width > 0)')
-    check('and nothing is left out there', sizes)
+    check('all cells are visible on a phone', sizes)
     roles = browser.roles()
     wanted = {'table', 'row', 'columnheader', 'rowheader', 'cell', 'searchbox', 'banner', 'main', 'contentinfo', 'navigation'}
-    check('a screen reader is told what is what', wanted <= roles, wanted - roles)
-    check('the console has no complaint, and no request failed', not browser.complaints, browser.complaints)
+    check('the page has the roles that screen readers need', wanted <= roles, wanted - roles)
+    check('the console has no messages, and no request failed', not browser.problems, browser.problems)
 
 
 if __name__ == '__main__':
-    # Processes of Chromium's may outlive it for a moment, and write to the profile while it is removed.
+    # Child processes of Chromium may run a moment longer, and write to the profile while it is removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(profile)
         try:

@@ -1,4 +1,4 @@
-"""Whether every metric that the files ask for is among those that the tracker shows.
+"""Checks that the tracker has every metric that the files use.
 
 dashboard.py FILE... METRICS
 """
@@ -7,12 +7,12 @@ import re
 import sys
 
 *files, metrics = [open(name).read() for name in sys.argv[1:]]
-shown = set(re.findall(r'^([a-z_]+)[{ ]', metrics, re.M))
-asked = set(re.findall(r'\b((?:tbtt|process)_[a-z_]+)(?=[{\[ )])', '\n'.join(files)))
-assert len(asked) > 15, f'only {asked} were found: are they still written so?'
-# Without a state directory there is no snapshot; that it is shown is tested elsewhere.
-missing = asked - shown - {'tbtt_snapshot_timestamp_seconds'}
-# A tracker that shares with none has no such figures; tests/system/cluster asks one that does.
-if not any(name.startswith('tbtt_cluster_') for name in shown):
+available = set(re.findall(r'^([a-z_]+)[{ ]', metrics, re.M))
+used = set(re.findall(r'\b((?:tbtt|process)_[a-z_]+)(?=[{\[ )])', '\n'.join(files)))
+assert len(used) > 15, f'found only {used}; does the pattern still match the files?'
+# Without a state directory there is no snapshot and no such metric; another test covers it.
+missing = used - available - {'tbtt_snapshot_timestamp_seconds'}
+# Only a tracker in a cluster has the cluster metrics; tests/system/cluster checks them.
+if not any(name.startswith('tbtt_cluster_') for name in available):
     missing = {name for name in missing if not name.startswith('tbtt_cluster_')}
-assert not missing, f'no metric is called {missing}'
+assert not missing, f'the tracker does not have these metrics: {missing}'

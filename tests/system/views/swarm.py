@@ -1,7 +1,7 @@
-"""Torrents to list and announces to make, of which the truth is known.
+"""Creates torrents and announces with known numbers of peers.
 
-swarm.py torrents DIRECTORY: makes 250 of them, some of names that try to be more than that.
-swarm.py announce URL: every tenth torrent gets from 1 to 25 seeders, and a leecher for every fifth seeder.
+swarm.py torrents DIRECTORY: creates 250 torrents, some of which have hostile names.
+swarm.py announce URL: every tenth torrent gets 1 to 25 seeders, and one leecher for every five seeders.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ def announce(url):
             left = 0 if peer < seeders else 1
             connection.request('GET', f'{url.path}?info_hash={info_hash}&peer_id=-XX0001-{number:06}{peer:06}'
                                f'&port={1 + peer}&left={left}&compact=1')
-            answer = connection.getresponse().read()
-            assert b'failure' not in answer, answer
+            response = connection.getresponse().read()
+            assert b'failure' not in response, response
 
 
 if __name__ == '__main__':
