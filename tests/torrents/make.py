@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Makes the sample torrents of this directory and expected.txt, by libtorrent's reckoning (Debian: python3-libtorrent)."""
+"""Creates the sample torrents of this directory, and expected.txt with their ids, using libtorrent (Debian: python3-libtorrent)."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ KINDS = {
 
 
 def content(seed, size):
-    """Bytes that look random and are the same on every run."""
+    """Returns pseudo-random bytes that are the same on every run."""
     state, out = seed, bytearray()
     while len(out) < size:
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
