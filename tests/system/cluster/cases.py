@@ -300,6 +300,14 @@ def state(node):
     return node.cluster()["state"]
 
 
+# The log lines of a node when its state changes.
+STATES = {
+    "lost": "cluster store unreachable",
+    "reached": "connected to the cluster store",
+    "joined": "cluster joined",
+}
+
+
 def outage(cluster, expected, name, begin, end, reported="disconnected", affected=(0, 1, 2), seconds=20):
     """Checks that announces are not delayed while the store is unavailable to the affected nodes, and that all nodes agree afterwards.
     `reported` is the state that the affected nodes must report. Returns a summary with the times."""
@@ -338,9 +346,9 @@ def outage(cluster, expected, name, begin, end, reported="disconnected", affecte
     expected.agree(seconds)
     # One line for each change of state: lost, reached, joined. A node that refilled an empty store logs that as well.
     for number, (node, log_size) in enumerate(zip(cluster.nodes, log_sizes)):
-        lines = [line for line in node.log_lines(log_size) if "engine was empty" not in line]
+        lines = [line for line in node.log_lines(log_size) if not line.startswith("cluster store was empty")]
         wanted = ["lost", "reached", "joined"] if reported and number in affected else []
-        states = [line.split()[2].strip(",") for line in lines]
+        states = [next((name for name, start in STATES.items() if line.startswith(start)), line) for line in lines]
         # A store that is being demoted may be reached once more before it reports that it is a replica.
         expect(f"log of {node.directory.name} ({lines})", states[2:] if states[:4] == ["lost", "reached"] * 2 else states, wanted)
     worst, usual = percentile(during, 99), percentile(undisturbed, 99)

@@ -134,7 +134,7 @@ class Node:
     def log_lines(self, begin=0):
         """Returns the log lines about the cluster, from this offset in the log."""
         lines = self.log.read_text(errors="replace")[begin:].splitlines()
-        return [match[0] for line in lines if (match := re.search(r"\b(?:notice|warning|error|info) cluster.*", line))]
+        return [match[1] for line in lines if (match := re.search(r" (?:notice|warning|error|info) ([^=]*\bcluster\b.*)", line))]
 
     def log_size(self):
         return self.log.stat().st_size

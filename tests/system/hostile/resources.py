@@ -57,7 +57,7 @@ def descriptor_limit(tbtt, place, _full):
             # Saving and reloading need a descriptor; both log the failure and change nothing.
             daemon.signal(signal.SIGUSR1)
             daemon.signal(signal.SIGHUP)
-            wait_until("the log lines", lambda: daemon.count_in_log("the state is not saved") and daemon.count_in_log("reload refused"))
+            wait_until("the log lines", lambda: daemon.count_in_log("cannot save the state") and daemon.count_in_log("reload failed"))
             wait_until("a response over HTTP", lambda: try_announce(TRACKER))
         for sock in socks:
             sock.close()
@@ -155,13 +155,13 @@ def full_disk(tbtt, place, _full):
                 harness.announce(b"%020d" % round)
                 with contextlib.suppress(TestFailed):
                     daemon.save()
-                expect(daemon.count_in_log("the state is not saved") == round, "the failure is not logged")
+                expect(daemon.count_in_log("cannot save the state") == round, "the failure is not logged")
         expect((state / "snapshot").read_bytes() == saved, "the previous snapshot has changed")
         expect(sorted(os.listdir(state)) == ["filler", "snapshot"], "files in the state directory:", os.listdir(state))
         filler.unlink()
         daemon.save()
         summary = clients.check()
-        line = next(line for line in daemon.log_text().splitlines() if "not saved" in line)
+        line = next(line for line in daemon.log_text().splitlines() if "cannot save the state" in line)
         expect("No space left" in line, line)
     return f"the previous snapshot is kept, and replaced when there is space again; {summary}; {daemon.usage}"
 

@@ -78,7 +78,8 @@ def swarm_limits(tbtt, place, full):
             tried = torrents * 6 // 5
             ids = spoofer.connection_ids(range(1, 2 + tried // 500))
             packets = ((1 + n // 500, n, harness.udp_announce(ids[1 + n // 500], n, b"%020d" % n)) for n in range(tried))
-            refused = sum(b"no room" in response for _, response in spoofer.exchange(packets))
+            # Action 3 is an error (BEP 15): the limit of torrents is reached.
+            refused = sum(response[:4] == b"\0\0\0\3" for _, response in spoofer.exchange(packets))
             kept = daemon.status()
             # One of the torrents is that of the legitimate clients.
             expect(kept["torrents"] == torrents and refused == tried - torrents + 1, kept["torrents"], "kept,", refused, "refused")

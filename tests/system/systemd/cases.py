@@ -219,7 +219,7 @@ def _():
     expect("result", show("Result"), "success")
     expect("exit status", show("ExecMainStatus"), "0")
     await_("the last log line", lambda: journal.find("^stopped$"))
-    assert journal.find("^counted since the start http_announces=1 connections=1$")
+    assert journal.find("^counters since the start http_announces=1 connections=1$")
     expect("socket", show("ActiveState", "tbtt.socket"), "active")
     announce(ONE)
     expect("state", show("ActiveState"), "active")
@@ -242,7 +242,7 @@ def _():
     expect("process", show("MainPID"), pid)
     expect("peers", scrape([ONE]), {ONE: 3})
     expect("status", show("StatusText"), "1 torrents, 1 peers (0 IPv6), 0 announces/s")
-    line = await_("the log line", lambda: journal.find("^reloaded$"))
+    line = await_("the log line", lambda: journal.find("^configuration reloaded$"))
     expect("priority", line["PRIORITY"], "5")
 
 
@@ -262,8 +262,8 @@ def _():
     expect("priority", line["PRIORITY"], "3")
     # systemctl reload checks the configuration first; a signal does not.
     send("HUP", pid)
-    await_("the status text", lambda: re.search(f"^reload refused: {fault}", show("StatusText")))
-    line = await_("the log line", lambda: journal.find(f'^reload refused, nothing is changed fault="{fault}'))
+    await_("the status text", lambda: re.search(f"^reload failed: {fault}", show("StatusText")))
+    line = await_("the log line", lambda: journal.find(f'^reload failed; keeping the current configuration error="{fault}'))
     expect("priority", line["PRIORITY"], "3")
     expect("interval", announce(ONE, "127.1.0.2")[b"interval"], 1800)
     expect("process", show("MainPID"), pid)
@@ -272,7 +272,7 @@ def _():
     configure(CONFIG.replace("1800", "900"))
     systemctl("reload", "tbtt.service")
     expect("interval after the correction", announce(ONE, "127.1.0.3")[b"interval"], 900)
-    assert "refused" not in show("StatusText")
+    assert "failed" not in show("StatusText")
 
 
 @case("a configuration error at start is reported, and a corrected configuration starts")
@@ -469,8 +469,8 @@ def error_numbers(lines):
     """Returns the numbers of the errors in these lines; fails if a line is not complete."""
     numbers = []
     for line in lines:
-        if "reload refused" in line:
-            assert re.search(r'reload refused, nothing is changed fault=".*: .*no ([0-9]+)\..*"$', line), line
+        if "reload failed" in line:
+            assert re.search(r'reload failed; keeping the current configuration error=".*: .*no ([0-9]+)\..*"$', line), line
             numbers.append(int(re.search(r"no ([0-9]+)\.", line)[1]))
     return numbers
 
@@ -483,16 +483,16 @@ def _():
     systemctl("reload", "tbtt.service")
     configure("nonsense")
     send("HUP", show("MainPID"))
-    await_("the reload", lambda: "refused" in show("StatusText"))
+    await_("the reload", lambda: "reload failed" in show("StatusText"))
     systemctl("stop", "tbtt.service")
     await_("the last line", lambda: journal.find("^stopped$"))
     priorities = {
         "started": "5",
         "listening": "5",
-        "open to all": "4",
-        "changed, but takes effect at a restart only": "4",
-        "reloaded": "5",
-        "reload refused": "3",
+        "tracker is open": "4",
+        "setting changed; restart tbtt to apply it": "4",
+        "configuration reloaded": "5",
+        "reload failed": "3",
         "stopping": "5",
         "stopped": "5",
     }
@@ -533,7 +533,7 @@ def _():
         log_errors(range(5, 10))
     log_errors(range(10, 15))
     await_("the last line", lambda: 14 in error_numbers(syslog_lines()[before:]))
-    entries = [entry for entry in journal.tbtt() if "reload refused" in entry["MESSAGE"]]
+    entries = [entry for entry in journal.tbtt() if "reload failed" in entry["MESSAGE"]]
     # The journal has all entries. It may not forward all of them while rsyslogd is down.
     expect("journal", error_numbers(entry["MESSAGE"] for entry in entries), list(range(15)))
     for entry in entries:
@@ -667,7 +667,7 @@ def _():
     journal = Journal()
     refused = inside(*DAEMON, check=False)
     expect("exit status", refused.returncode, 77)
-    line = await_("the log line", lambda: journal.find("^started as root, but no user is configured: "))
+    line = await_("the log line", lambda: journal.find("^started as root, but no user is configured; "))
     expect("priority", line["PRIORITY"], "3")
 
 
