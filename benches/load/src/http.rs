@@ -1,30 +1,30 @@
 //! Asking a tracker over HTTP: many connections at once, each with one request under way.
 
-use crate::answer;
-use crate::population::{Dice, Population};
-use crate::request::{self, Ask, Plan};
-use crate::system::{Epoll, connect_from, receive_now};
+use crate::population::{Population, Rng};
+use crate::request::{self, Plan, RequestKind};
+use crate::response;
+use crate::system::{Epoll, connect_from, try_receive};
 use crate::tally::Tally;
 use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// How long no answer at all may come before the run gives up on those under way.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Connection {
     stream: TcpStream,
     /// The number of its source address, and how many of that address's peers it has announced.
     address: u32,
     announced: u32,
-    asked_at: Instant,
+    sent_at: Instant,
     received: Vec<u8>,
 }
 
 struct Run<'a> {
     plan: &'a Plan,
     population: &'a Population,
-    dice: Dice,
+    rng: Rng,
     /// Requests that may still be sent.
     left: u64,
     next_address: u32,
@@ -38,7 +38,7 @@ pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
     let mut run = Run {
         plan,
         population,
-        dice: Dice::new(plan.seed),
+        rng: Rng::new(plan.seed),
         left: plan.requests,
         next_address: 0,
         request: Vec::with_capacity(2048),
@@ -49,9 +49,9 @@ pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
     for token in 0..plan.window {
         connections.push(run.open(&epoll, token)?);
     }
-    let mut under_way = connections.iter().flatten().count();
-    let mut last_heard = started;
-    while under_way > 0 {
+    let mut in_flight = connections.iter().flatten().count();
+    let mut last_received = started;
+    while in_flight > 0 {
         // Never asleep: a server should not pay for waking a client that in life is a network away.
         let count = epoll.wait(Some(Duration::ZERO))?;
         for index in 0..count {
@@ -59,25 +59,25 @@ pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
             let token = ready.token as usize;
             let slot = &mut connections[token];
             let Some(connection) = slot else { continue };
-            let Some(reusable) = run.receive(connection, ready.ended) else {
+            let Some(reusable) = run.receive(connection, ready.closed) else {
                 continue;
             };
-            if !(reusable && run.ask(connection)) {
+            if !(reusable && run.send_request(connection)) {
                 *slot = None;
                 *slot = run.open(&epoll, token)?;
-                under_way -= usize::from(slot.is_none());
+                in_flight -= usize::from(slot.is_none());
             }
         }
-        run.tally.turn(count == 0);
+        run.tally.record_iteration(count == 0);
         let now = Instant::now();
         if count > 0 {
-            last_heard = now;
+            last_received = now;
         }
-        if now - started >= plan.at_most {
+        if now - started >= plan.max_duration {
             run.left = 0;
         }
-        if now - last_heard > PATIENCE {
-            (0..under_way).for_each(|_| run.tally.fault("no answer"));
+        if now - last_received > TIMEOUT {
+            (0..in_flight).for_each(|_| run.tally.record_fault("no answer"));
             break;
         }
     }
@@ -89,11 +89,11 @@ impl Run<'_> {
     fn open(&mut self, epoll: &Epoll, token: usize) -> io::Result<Option<Connection>> {
         while self.left > 0 {
             let addresses = self.population.addresses();
-            if self.plan.ask == Ask::Fill && self.next_address == addresses {
+            if self.plan.kind == RequestKind::Fill && self.next_address == addresses {
                 break;
             }
             let address = if self.plan.close {
-                self.dice.below(addresses)
+                self.rng.below(addresses)
             } else {
                 self.next_address % addresses
             };
@@ -104,10 +104,10 @@ impl Run<'_> {
                 stream,
                 address,
                 announced: 0,
-                asked_at: Instant::now(),
+                sent_at: Instant::now(),
                 received: Vec::new(),
             };
-            if self.ask(&mut connection) {
+            if self.send_request(&mut connection) {
                 return Ok(Some(connection));
             }
         }
@@ -115,20 +115,20 @@ impl Run<'_> {
     }
 
     /// Sends the next request on the connection; false if there is none, or it cannot be sent.
-    fn ask(&mut self, connection: &mut Connection) -> bool {
+    fn send_request(&mut self, connection: &mut Connection) -> bool {
         let population = self.population;
         let at_this_address = population.peers_at(connection.address);
         if self.left == 0 {
             return false;
         }
-        let nth = match self.plan.ask {
-            Ask::Fill if connection.announced == at_this_address => return false,
-            Ask::Fill => connection.announced,
-            Ask::Announce | Ask::Scrape => self.dice.below(at_this_address),
+        let nth = match self.plan.kind {
+            RequestKind::Fill if connection.announced == at_this_address => return false,
+            RequestKind::Fill => connection.announced,
+            RequestKind::Announce | RequestKind::Scrape => self.rng.below(at_this_address),
         };
         let close = self.plan.close;
-        if self.plan.ask == Ask::Scrape {
-            let hashes = request::scraped(population, &mut self.dice);
+        if self.plan.kind == RequestKind::Scrape {
+            let hashes = request::pick_torrents(population, &mut self.rng);
             request::http_scrape(&mut self.request, &hashes, close);
         } else {
             let peer = population.peer(connection.address + nth * population.addresses());
@@ -136,44 +136,44 @@ impl Run<'_> {
         }
         self.left -= 1;
         connection.announced += 1;
-        connection.asked_at = Instant::now();
+        connection.sent_at = Instant::now();
         let sent = connection.stream.write_all(&self.request).is_ok();
         if !sent {
-            self.tally.fault("not sent");
+            self.tally.record_fault("not sent");
         }
         sent
     }
 
     /// Takes in what has come. Once the answer is whole: whether the connection can be used again.
-    fn receive(&mut self, connection: &mut Connection, ended: bool) -> Option<bool> {
+    fn receive(&mut self, connection: &mut Connection, closed: bool) -> Option<bool> {
         let mut bytes = [0; 4096];
-        let length = match receive_now(&connection.stream, &mut bytes) {
+        let length = match try_receive(&connection.stream, &mut bytes) {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Err(_) => {
-                self.tally.fault("reset");
+                self.tally.record_fault("reset");
                 return Some(false);
             }
         };
         let received = &mut connection.received;
         received.extend_from_slice(&bytes[..length]);
-        let ended = length == 0 || (ended && length < bytes.len());
+        let closed = length == 0 || (closed && length < bytes.len());
         // A server that was told to close has answered when it has closed.
-        if self.plan.close && !ended {
+        if self.plan.close && !closed {
             return None;
         }
-        let body = match answer::http_body(received) {
+        let body = match response::http_body(received) {
             Some(body) => body,
-            None if ended => Err("cut short"),
+            None if closed => Err("cut short"),
             None => return None,
         };
-        let checked = body.and_then(|body| match self.plan.ask {
-            Ask::Scrape => answer::http_scrape(body),
-            Ask::Announce | Ask::Fill => answer::http_announce(body),
+        let checked = body.and_then(|body| match self.plan.kind {
+            RequestKind::Scrape => response::http_scrape(body),
+            RequestKind::Announce | RequestKind::Fill => response::http_announce(body),
         });
         self.tally
-            .answer(checked, received.len(), connection.asked_at.elapsed());
+            .record_response(checked, received.len(), connection.sent_at.elapsed());
         received.clear();
-        Some(!ended)
+        Some(!closed)
     }
 }

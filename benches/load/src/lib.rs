@@ -5,10 +5,10 @@
 //! - `http` and `udp`: asking a tracker and timing its answers; `tally`: what came of it.
 //! - `system`: the system calls that std lacks, the only unsafe code.
 
-pub mod answer;
 pub mod http;
 pub mod population;
 pub mod request;
+pub mod response;
 pub mod system;
 pub mod tally;
 pub mod udp;

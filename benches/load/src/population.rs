@@ -156,21 +156,21 @@ fn zipf_shares(torrents: u32) -> Vec<u64> {
 
 /// A seeded generator good enough to choose by (splitmix64).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn roll(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: u32) -> u32 {
-        ((u128::from(self.roll()) * u128::from(limit)) >> 64) as u32
+        ((u128::from(self.next_u64()) * u128::from(limit)) >> 64) as u32
     }
 }
 

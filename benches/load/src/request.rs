@@ -1,12 +1,12 @@
 //! What a run asks, and announces and scrapes as today's clients send them.
 
-use crate::population::{Dice, Peer, Population};
+use crate::population::{Peer, Population, Rng};
 use std::io::Write as _;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum RequestKind {
     /// Announces of peers picked at random.
     Announce,
     /// One announce of each peer, in order.
@@ -16,17 +16,17 @@ pub enum Ask {
 }
 
 /// A scrape's number of torrents.
-pub const SCRAPED: usize = 5;
+pub const SCRAPE_TORRENTS: usize = 5;
 
 /// What a run asks of whom, and when it ends.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub to: SocketAddrV4,
-    pub ask: Ask,
+    pub kind: RequestKind,
     /// Ends after so many; a fill ends when each peer is in.
     pub requests: u64,
     /// Ends after so long, whatever is still to do.
-    pub at_most: Duration,
+    pub max_duration: Duration,
     /// How many are under way at once.
     pub window: usize,
     /// Peers asked for in an announce.
@@ -39,11 +39,11 @@ pub struct Plan {
 }
 
 /// Different torrents for one scrape.
-pub fn scraped(population: &Population, dice: &mut Dice) -> [[u8; 20]; SCRAPED] {
-    let mut torrents = [u32::MAX; SCRAPED];
-    for index in 0..SCRAPED {
+pub fn pick_torrents(population: &Population, rng: &mut Rng) -> [[u8; 20]; SCRAPE_TORRENTS] {
+    let mut torrents = [u32::MAX; SCRAPE_TORRENTS];
+    for index in 0..SCRAPE_TORRENTS {
         while torrents[index] == u32::MAX || torrents[..index].contains(&torrents[index]) {
-            torrents[index] = population.torrent(dice.roll());
+            torrents[index] = population.torrent(rng.next_u64());
         }
     }
     torrents.map(|torrent| population.info_hash(torrent))
@@ -193,10 +193,10 @@ mod tests {
     #[test]
     fn a_scrape_is_of_different_torrents() {
         let few = Population::new(1, 5, 9, 3, crate::population::Spread::Zipf).unwrap();
-        let mut hashes = scraped(&few, &mut Dice::new(3)).to_vec();
+        let mut hashes = pick_torrents(&few, &mut Rng::new(3)).to_vec();
         hashes.sort_unstable();
         hashes.dedup();
-        assert_eq!(hashes.len(), SCRAPED);
+        assert_eq!(hashes.len(), SCRAPE_TORRENTS);
     }
 
     #[test]

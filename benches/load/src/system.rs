@@ -75,7 +75,7 @@ pub fn connect_from(source: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream>
 }
 
 /// Receives without waiting; `WouldBlock` if there is nothing.
-pub fn receive_now(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+pub fn try_receive(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of `into`.
     let got = unsafe {
         libc::recv(
@@ -98,7 +98,7 @@ pub struct Epoll {
 pub struct Ready {
     pub token: u64,
     /// The other side has sent all it will send.
-    pub ended: bool,
+    pub closed: bool,
 }
 
 impl Epoll {
@@ -112,7 +112,7 @@ impl Epoll {
     }
 
     /// Watches for something to read until `what` is closed.
-    pub fn add(&self, what: &impl AsRawFd, token: u64) -> io::Result<()> {
+    pub fn add(&self, file: &impl AsRawFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32,
             u64: token,
@@ -122,7 +122,7 @@ impl Epoll {
             libc::epoll_ctl(
                 self.fd.as_raw_fd(),
                 libc::EPOLL_CTL_ADD,
-                what.as_raw_fd(),
+                file.as_raw_fd(),
                 &raw mut event,
             )
         })
@@ -150,7 +150,7 @@ impl Epoll {
         let gone = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
         Ready {
             token,
-            ended: events & gone != 0,
+            closed: events & gone != 0,
         }
     }
 }
@@ -326,13 +326,13 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
 
 /// The CPU time that a process with all its threads, ended ones too, has used: to the nanosecond, unlike
 /// the ticks of `/proc/PID/stat`.
-pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
     // The clock's number for a process is made as clock_getcpuclockid(3) makes it.
     read_clock((!(pid as libc::clockid_t) << 3) | 2)
 }
 
 /// The CPU time that the calling thread has used.
-pub fn own_cpu_time() -> Duration {
+pub fn thread_cpu_time() -> Duration {
     // Every thread has this clock.
     read_clock(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
 }
@@ -382,9 +382,9 @@ mod tests {
 
     #[test]
     fn cpu_time_grows_with_work() {
-        let before = cpu_time(std::process::id()).unwrap();
+        let before = process_cpu_time(std::process::id()).unwrap();
         let mut sum = 0_u64;
-        while cpu_time(std::process::id()).unwrap() < before + Duration::from_millis(2) {
+        while process_cpu_time(std::process::id()).unwrap() < before + Duration::from_millis(2) {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(sum > 0);

@@ -1,7 +1,7 @@
 //! What came of a run: how many were answered, how fast, and what was wrong with the rest.
 
-use crate::answer::Checked;
-use crate::system::own_cpu_time;
+use crate::response::Checked;
+use crate::system::thread_cpu_time;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one answer of so many bytes that took so long.
-    pub fn answer(&mut self, checked: Checked, bytes: usize, took: Duration) {
+    pub fn record_response(&mut self, checked: Checked, bytes: usize, took: Duration) {
         match checked {
             Ok(entries) => {
                 self.answered += 1;
@@ -90,23 +90,23 @@ impl Tally {
                 self.bytes += bytes as u64;
                 self.latency.record(took);
             }
-            Err(what) => self.fault(what),
+            Err(what) => self.record_fault(what),
         }
     }
 
     /// TimedUpdate after each turn whether there was anything to do in it.
-    pub fn turn(&mut self, idle: bool) {
+    pub fn record_iteration(&mut self, idle: bool) {
         match self.idle_since {
-            None if idle => self.idle_since = Some(own_cpu_time()),
+            None if idle => self.idle_since = Some(thread_cpu_time()),
             Some(since) if !idle => {
-                self.idle += own_cpu_time().saturating_sub(since);
+                self.idle += thread_cpu_time().saturating_sub(since);
                 self.idle_since = None;
             }
             _ => {}
         }
     }
 
-    pub fn fault(&mut self, what: &'static str) {
+    pub fn record_fault(&mut self, what: &'static str) {
         *self.faults.entry(what).or_default() += 1;
     }
 

@@ -1,8 +1,8 @@
 //! Asking a tracker over UDP from many addresses, through one socket that names its source for each packet.
 
-use crate::answer;
-use crate::population::{Dice, Population};
-use crate::request::{self, Ask, Plan};
+use crate::population::{Population, Rng};
+use crate::request::{self, Plan, RequestKind};
+use crate::response;
 use crate::system::{BATCH, BatchSocket, Datagram};
 use crate::tally::Tally;
 use std::io;
@@ -10,12 +10,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// After so long a packet counts as lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// BEP 15 lets a client use a connection id for a minute.
 const ID_LIFE: Duration = Duration::from_secs(55);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Request {
     Connect { address: u32 },
     Announce { peer: u32 },
     Scrape,
@@ -24,15 +24,15 @@ enum Kind {
 /// One request under way; its number is the low half of the transaction id.
 struct Slot {
     /// The high half, so that a late answer is not taken for the next one's.
-    turn: u16,
-    under_way: Option<(Kind, Instant)>,
+    sequence: u16,
+    in_flight: Option<(Request, Instant)>,
 }
 
 struct Run<'a> {
     plan: &'a Plan,
     population: &'a Population,
     socket: BatchSocket,
-    dice: Dice,
+    rng: Rng,
     /// A connection id for each address.
     ids: Vec<u64>,
     slots: Vec<Slot>,
@@ -51,12 +51,12 @@ pub fn connect<'a>(plan: &'a Plan, population: &'a Population) -> io::Result<Con
         plan,
         population,
         socket: BatchSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?,
-        dice: Dice::new(plan.seed),
+        rng: Rng::new(plan.seed),
         ids: vec![0; population.addresses() as usize],
         slots: (0..plan.window)
             .map(|_| Slot {
-                turn: 0,
-                under_way: None,
+                sequence: 0,
+                in_flight: None,
             })
             .collect(),
         free: (0..plan.window as u16).collect(),
@@ -75,18 +75,18 @@ impl Connected<'_> {
         let (plan, population) = (run.plan, run.population);
         let started = Instant::now();
         let mut connected_at = started;
-        let requests = match plan.ask {
-            Ask::Fill => u64::from(population.peers()),
-            Ask::Announce | Ask::Scrape => plan.requests,
+        let requests = match plan.kind {
+            RequestKind::Fill => u64::from(population.peers()),
+            RequestKind::Announce | RequestKind::Scrape => plan.requests,
         };
         // One minute's worth at a time.
         let mut sent = 0;
-        while sent < requests && started.elapsed() < plan.at_most {
+        while sent < requests && started.elapsed() < plan.max_duration {
             if connected_at.elapsed() >= ID_LIFE {
                 run.connect_all()?;
                 connected_at = Instant::now();
             }
-            let until = (connected_at + ID_LIFE).min(started + plan.at_most);
+            let until = (connected_at + ID_LIFE).min(started + plan.max_duration);
             sent += run.exchange(until, requests - sent, |run, nth| {
                 run.next_request((sent + nth) as u32)
             })?;
@@ -100,7 +100,7 @@ impl Run<'_> {
         let addresses = self.population.addresses();
         let until = Instant::now() + Duration::from_secs(30);
         let tally = std::mem::take(&mut self.tally);
-        self.exchange(until, u64::from(addresses), |_, nth| Kind::Connect {
+        self.exchange(until, u64::from(addresses), |_, nth| Request::Connect {
             address: nth as u32,
         })?;
         let answered = std::mem::replace(&mut self.tally, tally).answered;
@@ -112,18 +112,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn next_request(&mut self, nth: u32) -> Kind {
-        if self.plan.connects > 0 && self.dice.below(1000) < self.plan.connects {
-            return Kind::Connect {
-                address: self.dice.below(self.population.addresses()),
+    fn next_request(&mut self, nth: u32) -> Request {
+        if self.plan.connects > 0 && self.rng.below(1000) < self.plan.connects {
+            return Request::Connect {
+                address: self.rng.below(self.population.addresses()),
             };
         }
-        match self.plan.ask {
-            Ask::Fill => Kind::Announce { peer: nth },
-            Ask::Announce => Kind::Announce {
-                peer: self.dice.below(self.population.peers()),
+        match self.plan.kind {
+            RequestKind::Fill => Request::Announce { peer: nth },
+            RequestKind::Announce => Request::Announce {
+                peer: self.rng.below(self.population.peers()),
             },
-            Ask::Scrape => Kind::Scrape,
+            RequestKind::Scrape => Request::Scrape,
         }
     }
 
@@ -132,16 +132,16 @@ impl Run<'_> {
         &mut self,
         until: Instant,
         limit: u64,
-        mut next: impl FnMut(&mut Self, u64) -> Kind,
+        mut next: impl FnMut(&mut Self, u64) -> Request,
     ) -> io::Result<u64> {
         let mut sent = 0;
-        let mut last_turn = Instant::now();
-        let mut last_sweep = last_turn;
-        while self.free.len() < self.slots.len() || (sent < limit && last_turn < until) {
+        let mut last_iteration = Instant::now();
+        let mut last_sweep = last_iteration;
+        while self.free.len() < self.slots.len() || (sent < limit && last_iteration < until) {
             let mut batch = 0;
-            while batch < BATCH && sent < limit && last_turn < until && !self.free.is_empty() {
-                let kind = next(self, sent);
-                self.write(batch, kind, last_turn);
+            while batch < BATCH && sent < limit && last_iteration < until && !self.free.is_empty() {
+                let request = next(self, sent);
+                self.write_request(batch, request, last_iteration);
                 batch += 1;
                 sent += 1;
             }
@@ -154,12 +154,12 @@ impl Run<'_> {
             };
             let now = Instant::now();
             for index in 0..count {
-                self.take(index, now);
+                self.handle_response(index, now);
             }
-            self.tally.turn(count == 0 && batch == 0);
-            last_turn = now;
-            if now - last_sweep > PATIENCE {
-                self.give_up(now);
+            self.tally.record_iteration(count == 0 && batch == 0);
+            last_iteration = now;
+            if now - last_sweep > TIMEOUT {
+                self.expire_requests(now);
                 last_sweep = now;
             }
         }
@@ -167,33 +167,33 @@ impl Run<'_> {
     }
 
     /// Puts a request into the batch; there must be a free slot.
-    fn write(&mut self, place: usize, kind: Kind, now: Instant) {
+    fn write_request(&mut self, index: usize, request: Request, now: Instant) {
         let Some(number) = self.free.pop() else {
             return;
         };
         let slot = &mut self.slots[usize::from(number)];
-        slot.turn = slot.turn.wrapping_add(1);
-        slot.under_way = Some((kind, now));
-        let transaction = u32::from(slot.turn) << 16 | u32::from(number);
-        let datagram = &mut self.outgoing[place];
+        slot.sequence = slot.sequence.wrapping_add(1);
+        slot.in_flight = Some((request, now));
+        let transaction = u32::from(slot.sequence) << 16 | u32::from(number);
+        let datagram = &mut self.outgoing[index];
         datagram.remote = self.plan.to;
         let out = &mut datagram.bytes;
-        let (length, source) = match kind {
-            Kind::Connect { address } => {
+        let (length, source) = match request {
+            Request::Connect { address } => {
                 let source = Population::address(address);
                 (request::udp_connect(out, transaction), source)
             }
-            Kind::Announce { peer } => {
+            Request::Announce { peer } => {
                 let id = self.ids[self.population.address_index_of(peer) as usize];
                 let peer = self.population.peer(peer);
                 let numwant = self.plan.numwant;
                 let length = request::udp_announce(out, id, transaction, &peer, numwant);
                 (length, peer.address)
             }
-            Kind::Scrape => {
-                let address = self.dice.below(self.population.addresses());
+            Request::Scrape => {
+                let address = self.rng.below(self.population.addresses());
                 let id = self.ids[address as usize];
-                let hashes = request::scraped(self.population, &mut self.dice);
+                let hashes = request::pick_torrents(self.population, &mut self.rng);
                 let length = request::udp_scrape(out, id, transaction, &hashes);
                 (length, Population::address(address))
             }
@@ -203,37 +203,38 @@ impl Run<'_> {
     }
 
     /// Checks a packet that came and frees its slot.
-    fn take(&mut self, index: usize, now: Instant) {
+    fn handle_response(&mut self, index: usize, now: Instant) {
         let packet = self.incoming[index].payload();
-        let transaction = answer::udp_transaction(packet).unwrap_or(u32::MAX);
-        let (turn, number) = ((transaction >> 16) as u16, transaction as u16);
+        let transaction = response::udp_transaction(packet).unwrap_or(u32::MAX);
+        let (sequence, number) = ((transaction >> 16) as u16, transaction as u16);
         let slot = self.slots.get_mut(usize::from(number));
-        let Some(slot) = slot.filter(|slot| slot.turn == turn) else {
-            self.tally.fault("not asked for");
+        let Some(slot) = slot.filter(|slot| slot.sequence == sequence) else {
+            self.tally.record_fault("not asked for");
             return;
         };
-        let Some((kind, asked_at)) = slot.under_way.take() else {
-            self.tally.fault("twice");
+        let Some((request, sent_at)) = slot.in_flight.take() else {
+            self.tally.record_fault("twice");
             return;
         };
         self.free.push(number);
-        let checked = match kind {
-            Kind::Connect { address } => answer::udp_connection_id(packet).map(|id| {
+        let checked = match request {
+            Request::Connect { address } => response::udp_connection_id(packet).map(|id| {
                 self.ids[address as usize] = id;
                 0
             }),
-            Kind::Announce { .. } => answer::udp_announce(packet),
-            Kind::Scrape => answer::udp_scrape(packet),
+            Request::Announce { .. } => response::udp_announce(packet),
+            Request::Scrape => response::udp_scrape(packet),
         };
-        self.tally.answer(checked, packet.len(), now - asked_at);
+        self.tally
+            .record_response(checked, packet.len(), now - sent_at);
     }
 
-    fn give_up(&mut self, now: Instant) {
+    fn expire_requests(&mut self, now: Instant) {
         for (number, slot) in self.slots.iter_mut().enumerate() {
-            let lost = slot.under_way.take_if(|(_, at)| now - *at > PATIENCE);
+            let lost = slot.in_flight.take_if(|(_, at)| now - *at > TIMEOUT);
             if lost.is_some() {
                 self.free.push(number as u16);
-                self.tally.fault("lost");
+                self.tally.record_fault("lost");
             }
         }
     }

@@ -17,7 +17,7 @@ const PEERS: usize = 1_000_000;
 const RECORD: usize = 11;
 
 /// How many peers it takes from one place.
-const RUN: usize = 8;
+const RUN_LENGTH: usize = 8;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
     };
     let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     let served = match case.as_str() {
-        "http-close" => close_each(address, &http_answer(&announce_body())),
-        "http-keepalive" => keep_alive(address, &http_answer(&announce_body())),
-        "http-scrape" => close_each(address, &http_answer(&scrape_body())),
-        "udp" => datagrams(address, &[]),
-        "udp-peers" => datagrams(address, &vec![[b'p'; RECORD]; PEERS]),
+        "http-close" => serve_close(address, &http_response(&announce_body())),
+        "http-keepalive" => serve_keep_alive(address, &http_response(&announce_body())),
+        "http-scrape" => serve_close(address, &http_response(&scrape_body())),
+        "udp" => serve_udp(address, &[]),
+        "udp-peers" => serve_udp(address, &vec![[b'p'; RECORD]; PEERS]),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -67,17 +67,17 @@ fn scrape_body() -> Vec<u8> {
     body
 }
 
-fn http_answer(body: &[u8]) -> Vec<u8> {
+fn http_response(body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    let mut answer =
+    let mut response =
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n")
             .into_bytes();
-    answer.extend_from_slice(body);
-    answer
+    response.extend_from_slice(body);
+    response
 }
 
 /// accept4, recv, send, close: the request is there at the accept, for the accept is deferred.
-fn close_each(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
+fn serve_close(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     defer_accept(&listener)?;
     let mut request = [0; 4096];
@@ -85,13 +85,13 @@ fn close_each(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         // A client that hangs up early is no reason to stop.
         if matches!(stream.read(&mut request), Ok(1..)) {
-            let _ = stream.write(answer);
+            let _ = stream.write(response);
         }
     }
 }
 
 /// epoll_wait for many, then recv and send for each.
-fn keep_alive(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
+fn serve_keep_alive(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     let listener_token = listener.as_raw_fd() as u64;
     let mut epoll = Epoll::new()?;
@@ -108,7 +108,7 @@ fn keep_alive(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
             } else if let Some(stream) = streams.get_mut(&token) {
                 let kept = match stream.read(&mut request) {
                     Ok(0) => false,
-                    Ok(_) => stream.write(answer).is_ok(),
+                    Ok(_) => stream.write(response).is_ok(),
                     Err(error) => error.kind() == ErrorKind::WouldBlock,
                 };
                 if !kept {
@@ -121,7 +121,7 @@ fn keep_alive(address: SocketAddrV4, answer: &[u8]) -> io::Result<()> {
 
 /// recvmmsg and sendmmsg of up to 64; only the action and the transaction id are looked at. Where there are `records`, an
 /// announce is given 50 of them, from random places: the memory that any tracker must wait for.
-fn datagrams(address: SocketAddrV4, records: &[[u8; RECORD]]) -> io::Result<()> {
+fn serve_udp(address: SocketAddrV4, records: &[[u8; RECORD]]) -> io::Result<()> {
     let mut random = 1u64;
     let mut socket = BatchSocket::bind(address)?;
     let mut packets = vec![Datagram::default(); BATCH];
@@ -139,11 +139,11 @@ fn datagrams(address: SocketAddrV4, records: &[[u8; RECORD]]) -> io::Result<()> 
             packet.bytes[8..length].fill(b'p');
             packet.length = length;
             if action == 1 && !records.is_empty() {
-                for run in packet.bytes[20..length].chunks_mut(RUN * 6) {
+                for run in packet.bytes[20..length].chunks_mut(RUN_LENGTH * 6) {
                     random = random
                         .wrapping_mul(6_364_136_223_846_793_005)
                         .wrapping_add(1_442_695_040_888_963_407);
-                    let first = (random >> 33) as usize % (records.len() - RUN);
+                    let first = (random >> 33) as usize % (records.len() - RUN_LENGTH);
                     for (slot, record) in run.chunks_exact_mut(6).zip(&records[first..]) {
                         slot.copy_from_slice(&record[..6]);
                     }

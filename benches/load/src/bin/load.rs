@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tbtt_load::population::{Population, Spread};
-use tbtt_load::request::{Ask, Plan};
-use tbtt_load::system::{cpu_time, pin_to_core};
+use tbtt_load::request::{Plan, RequestKind};
+use tbtt_load::system::{pin_to_core, process_cpu_time};
 use tbtt_load::tally::Tally;
 use tbtt_load::{http, udp};
 
@@ -32,7 +32,7 @@ KEY  port=6969        of the tracker on 127.0.0.1
      seed=1";
 
 struct Arguments {
-    ask: String,
+    case: String,
     port: u16,
     pid: Option<u32>,
     core: Option<usize>,
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(fault) => {
-            eprintln!("load {}: {fault}", arguments.ask);
+            eprintln!("load {}: {fault}", arguments.case);
             ExitCode::FAILURE
         }
     }
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut arguments = Self {
-            ask: words.next().ok_or("what to ask?")?,
+            case: words.next().ok_or("what to ask?")?,
             port: 6969,
             pid: None,
             core: None,
@@ -141,35 +141,35 @@ impl Arguments {
             self.addresses.min(self.peers),
             self.spread,
         )?;
-        if self.ask == "hashes" {
+        if self.case == "hashes" {
             return Ok(hashes(&population));
         }
-        let ask = match self.ask.as_str() {
-            "http-close" | "http-keepalive" | "udp" | "start" => Ask::Announce,
+        let kind = match self.case.as_str() {
+            "http-close" | "http-keepalive" | "udp" | "start" => RequestKind::Announce,
             "http-scrape" | "udp-scrape" if self.torrents < 5 => {
                 return Err("a scrape of five needs five torrents".into());
             }
-            "http-scrape" | "udp-scrape" => Ask::Scrape,
-            "http-fill" | "udp-fill" => Ask::Fill,
+            "http-scrape" | "udp-scrape" => RequestKind::Scrape,
+            "http-fill" | "udp-fill" => RequestKind::Fill,
             _ => return Err("no such thing to ask; see the usage".into()),
         };
         let plan = Plan {
             to: SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port),
-            ask,
-            requests: if ask == Ask::Fill {
+            kind,
+            requests: if kind == RequestKind::Fill {
                 u64::MAX
             } else {
                 self.requests
             },
-            at_most: Duration::from_secs(self.seconds),
+            max_duration: Duration::from_secs(self.seconds),
             window: self.window,
             numwant: self.numwant,
-            close: matches!(self.ask.as_str(), "http-close" | "http-scrape" | "start"),
+            close: matches!(self.case.as_str(), "http-close" | "http-scrape" | "start"),
             connects: self.connects,
             // Not the population's seed, or the first peers asked for would be the first filled in.
             seed: self.seed.wrapping_add(u64::from(std::process::id())),
         };
-        if self.ask == "start" {
+        if self.case == "start" {
             return self.start(&plan, &population).map_err(|e| e.to_string());
         }
         if let Some(core) = self.core {
@@ -179,24 +179,24 @@ impl Arguments {
     }
 
     fn measure(&self, plan: &Plan, population: &Population) -> io::Result<String> {
-        let connected = if self.ask.starts_with("udp") {
+        let connected = if self.case.starts_with("udp") {
             Some(udp::connect(plan, population)?)
         } else {
             None
         };
         let own = std::process::id();
-        let before = (Instant::now(), self.server_cpu()?, cpu_time(own)?);
+        let before = (Instant::now(), self.server_cpu()?, process_cpu_time(own)?);
         let tally = match connected {
             Some(connected) => connected.run()?,
             None => http::run(plan, population)?,
         };
         let wall = before.0.elapsed();
         let server = self.server_cpu()?.saturating_sub(before.1);
-        Ok(self.line(&tally, wall, server, cpu_time(own)? - before.2))
+        Ok(self.line(&tally, wall, server, process_cpu_time(own)? - before.2))
     }
 
     fn server_cpu(&self) -> io::Result<Duration> {
-        self.pid.map_or(Ok(Duration::ZERO), cpu_time)
+        self.pid.map_or(Ok(Duration::ZERO), process_cpu_time)
     }
 
     fn line(&self, tally: &Tally, wall: Duration, server: Duration, own: Duration) -> String {
@@ -206,7 +206,7 @@ impl Arguments {
         let quantile = |share| micros(tally.latency.quantile(share));
         let mut line = format!(
             "{{\"ask\": \"{}\", \"answered\": {}, \"failed\": {}, \"wall_s\": {:.4}, \"per_s\": {:.0}, ",
-            self.ask,
+            self.case,
             tally.answered,
             tally.failed(),
             wall.as_secs_f64(),
@@ -237,7 +237,7 @@ impl Arguments {
 
     /// From the start of the command to its first answer.
     fn start(&self, plan: &Plan, population: &Population) -> io::Result<String> {
-        let [program, words @ ..] = self.command.as_slice() else {
+        let [program, arguments @ ..] = self.command.as_slice() else {
             return Err(io::Error::other("no command to start"));
         };
         let plan = Plan {
@@ -246,17 +246,17 @@ impl Arguments {
             ..plan.clone()
         };
         let mut command = Command::new(program);
-        command.args(words).stdin(Stdio::null());
+        command.args(arguments).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         if self.core.is_some() {
             pin_to_core(0)?;
         }
         let started = Instant::now();
-        let mut server = Stopped(command.spawn()?);
+        let mut server = KillOnDrop(command.spawn()?);
         if let Some(core) = self.core {
             pin_to_core(core)?;
         }
-        while started.elapsed() < plan.at_most {
+        while started.elapsed() < plan.max_duration {
             if http::run(&plan, population).is_ok_and(|tally| tally.answered == 1) {
                 let milliseconds = started.elapsed().as_secs_f64() * 1e3;
                 return Ok(format!("{{\"ask\": \"start\", \"ms\": {milliseconds:.3}}}"));
@@ -271,9 +271,9 @@ impl Arguments {
 }
 
 /// A server that does not outlive its measurement.
-struct Stopped(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Stopped {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();
