@@ -1,4 +1,4 @@
-//! A program's completions for shells, in `completions/`, are those of its arguments.
+//! Compares the shell completions in `completions/` with the arguments of a program.
 
 use std::path::Path;
 use std::{env, fs};
@@ -6,9 +6,10 @@ use std::{env, fs};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-/// Fails unless bash, zsh and fish complete as `Arguments` has it; with `TBTT_WRITE` set, has them do so.
+/// Fails if the completions for bash, zsh or fish do not match `Arguments`. Writes them first if the environment variable
+/// `TBTT_WRITE` is set.
 pub(crate) fn check<Arguments: CommandFactory>(program: &str) {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions");
     for (shell, file) in [
         (Shell::Bash, format!("bash/{program}")),
         (Shell::Zsh, format!("zsh/_{program}")),
@@ -16,7 +17,7 @@ pub(crate) fn check<Arguments: CommandFactory>(program: &str) {
     ] {
         let mut generated = Vec::new();
         clap_complete::generate(shell, &mut Arguments::command(), program, &mut generated);
-        let file = place.join(file);
+        let file = directory.join(file);
         if env::var_os("TBTT_WRITE").is_some() {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, &generated).unwrap();
@@ -24,7 +25,7 @@ pub(crate) fn check<Arguments: CommandFactory>(program: &str) {
         let committed = fs::read(&file).unwrap_or_default();
         assert!(
             committed == generated,
-            "{} is not what {program} takes: TBTT_WRITE=1 cargo test completions",
+            "{} does not match the arguments of {program}; run TBTT_WRITE=1 cargo test completions",
             file.display()
         );
     }

@@ -1,4 +1,4 @@
-//! HTTP by hand, over plain sockets: what is sent is what the test says, and what comes back is held to the letter.
+//! An HTTP client for tests. It sends exactly the bytes that a test passes, and checks responses strictly.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -12,14 +12,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::PATIENCE;
 
-/// One connection to a tracker.
+/// An HTTP connection to the tracker.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
-/// One answer: its head, and exactly the body that its head tells of.
+/// An HTTP response. Its body has exactly the length that the header announces.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Names in lower case.
+    /// The header fields, by name in lower case.
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
@@ -29,7 +29,7 @@ impl Connection {
         Self::new(TcpStream::connect_timeout(&to, PATIENCE).unwrap())
     }
 
-    /// Comes from an address of this machine's own choice; all of 127/8 are its own.
+    /// Connects from the address `from`. On Linux every address in 127.0.0.0/8 belongs to this host.
     pub(crate) fn open_from(from: IpAddr, to: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
         socket
@@ -39,14 +39,15 @@ impl Connection {
         Self::new(socket.into())
     }
 
-    /// Over a Unix socket, which is read and written like the others.
+    /// Connects to a Unix socket.
     pub(crate) fn open_unix(to: &Path) -> Self {
         let stream = UnixStream::connect(to).unwrap();
+        // std has no conversion, but the calls used here work on both kinds of stream socket.
         Self::new(OwnedFd::from(stream).into())
     }
 
     fn new(stream: TcpStream) -> Self {
-        // A Unix socket delays nothing, and says that it cannot be told so.
+        // This fails on a Unix socket, which has no such option and needs none.
         let _ = stream.set_nodelay(true);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -61,18 +62,18 @@ impl Connection {
         self.stream().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// A GET that leaves the connection open, and its answer.
+    /// Sends a GET request on the connection, which stays open, and returns the response.
     pub(crate) fn get(&mut self, target: &str) -> Response {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
         self.response()
     }
 
-    /// The next answer, of which all must come.
+    /// Reads the next response, and panics if it is missing or incomplete.
     pub(crate) fn response(&mut self) -> Response {
         self.try_response().unwrap()
     }
 
-    /// The next answer, or why there is none: the connection was closed, or nothing came in time.
+    /// Reads the next response. Fails if the connection is closed or the time is up before the response is complete.
     pub(crate) fn try_response(&mut self) -> io::Result<Response> {
         let mut response = self.head()?;
         let length = response.headers["content-length"].parse().unwrap();
@@ -81,7 +82,7 @@ impl Connection {
         Ok(response)
     }
 
-    /// The answer to a HEAD, whose length is that of a body which does not come.
+    /// Reads the head of a response. The response to a HEAD request has no body, although its header has the length of one.
     pub(crate) fn head(&mut self) -> io::Result<Response> {
         let mut line = String::new();
         if self.0.read_line(&mut line)? == 0 {
@@ -96,39 +97,45 @@ impl Connection {
         loop {
             line.clear();
             self.0.read_line(&mut line)?;
-            let header = line.strip_suffix("\r\n").expect("CRLF ends a header");
+            let header = line
+                .strip_suffix("\r\n")
+                .expect("a header line ends with CRLF");
             let Some((name, value)) = header.split_once(": ") else {
-                assert_eq!(header, "", "a header has a name and a value");
+                assert_eq!(header, "", "a header line has a name and a value");
                 return Ok(Response {
                     status,
                     headers,
                     body: Vec::new(),
                 });
             };
-            let before = headers.insert(name.to_ascii_lowercase(), value.to_owned());
-            assert_eq!(before, None, "{name} is told twice");
+            let previous = headers.insert(name.to_ascii_lowercase(), value.to_owned());
+            assert_eq!(previous, None, "the header field {name} is repeated");
         }
     }
 
-    /// What still comes until the tracker closes the connection, which it must do in time.
+    /// Returns all bytes up to the end of the connection. Panics if the tracker does not close it in time.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
-            // The tracker closed with something of ours unread.
+            // The kernel resets a connection that the tracker closes while some of our bytes are unread.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => rest,
-            result => result.map(|_| rest).expect("the connection is closed"),
+            result => result
+                .map(|_| rest)
+                .expect("the tracker closes the connection"),
         }
     }
 }
 
-/// One GET on a connection of its own, which the tracker must close after the answer, with nothing behind it.
+/// Sends a GET request on a new connection, and returns the response.
+///
+/// Panics unless the tracker then closes the connection, without another byte.
 pub(crate) fn get(to: SocketAddr, target: &str) -> Response {
     let mut connection = Connection::open(to);
     connection.send(format!(
         "GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
     ));
     let response = connection.response();
-    assert_eq!(connection.rest(), b"", "nothing after the body");
+    assert_eq!(connection.rest(), b"", "no byte follows the body");
     response
 }
 
@@ -137,7 +144,8 @@ impl Response {
         std::str::from_utf8(&self.body).expect("UTF-8")
     }
 
-    /// The body as one bencoded dictionary, sent as such answers must be.
+    /// Returns the body as a bencoded dictionary. Panics if the status is not 200, or if the body has a transfer or content
+    /// encoding.
     pub(crate) fn dictionary(&self) -> Dictionary {
         assert_eq!(self.status, 200, "{self:?}");
         for absent in ["transfer-encoding", "content-encoding"] {
@@ -147,12 +155,13 @@ impl Response {
     }
 }
 
-/// A bencoded dictionary that was written in the one right way.
+/// A bencoded dictionary.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Dictionary(HashMap<Vec<u8>, Value>);
 
 impl Dictionary {
-    /// Keys must be sorted, each there once, and nothing may follow: then writing it again gives the same bytes.
+    /// Parses a dictionary, and panics unless its encoding is canonical: keys are sorted and unique, and no byte follows.
+    /// If so, encoding it again results in the same bytes.
     pub(crate) fn read(body: &[u8]) -> Self {
         let shown = String::from_utf8_lossy(body);
         let value: Value = serde_bencode::from_bytes(body).expect(&shown);
@@ -167,7 +176,7 @@ impl Dictionary {
         self.0.contains_key(key.as_bytes())
     }
 
-    /// In order.
+    /// Returns the keys in order.
     pub(crate) fn keys(&self) -> Vec<&[u8]> {
         let mut keys: Vec<_> = self.0.keys().map(Vec::as_slice).collect();
         keys.sort_unstable();
@@ -177,7 +186,7 @@ impl Dictionary {
     fn value(&self, key: &[u8]) -> &Value {
         self.0
             .get(key)
-            .unwrap_or_else(|| panic!("no {} in {self:?}", key.escape_ascii()))
+            .unwrap_or_else(|| panic!("the key {} is missing in {self:?}", key.escape_ascii()))
     }
 
     pub(crate) fn number(&self, key: &str) -> i64 {
@@ -207,16 +216,16 @@ impl Dictionary {
 
     pub(crate) fn dictionaries(&self, key: &str) -> Vec<Self> {
         let Value::List(list) = self.value(key.as_bytes()) else {
-            panic!("{key} is no list in {self:?}");
+            panic!("{key} is not a list in {self:?}");
         };
         let dictionary = |value: &Value| match value {
             Value::Dict(dictionary) => Self(dictionary.clone()),
-            other => panic!("in {key} there is {other:?}"),
+            other => panic!("{key} contains {other:?}"),
         };
         list.iter().map(dictionary).collect()
     }
 
-    /// The peers of a compact answer of either family, in order.
+    /// Returns the peers of a compact response, in order. Peers of both address families are supported.
     pub(crate) fn peers(&self) -> Vec<SocketAddr> {
         let mut peers = match self.has("peers6") {
             true => super::udp::endpoints::<16>(self.bytes("peers6")),
@@ -226,10 +235,14 @@ impl Dictionary {
         peers
     }
 
-    /// The ports of the peers in a compact answer of either family, in order.
+    /// Returns the ports of the peers in a compact response, in order.
     pub(crate) fn ports(&self) -> Vec<u16> {
         let (peers, size) = if self.has("peers6") {
-            assert_eq!(self.bytes("peers"), b"", "an answer is of one family");
+            assert_eq!(
+                self.bytes("peers"),
+                b"",
+                "a response contains peers of one address family"
+            );
             (self.bytes("peers6"), 18)
         } else {
             (self.bytes("peers"), 6)

@@ -1,7 +1,7 @@
-//! Starts the built daemon for a test, waits for what it says, and never leaves it running.
+//! Runs the built daemon for a test: starts it, waits for its log lines, and kills it when the test ends.
 #![allow(
     dead_code,
-    reason = "each test file compiles its own copy and uses a part of it"
+    reason = "each test file compiles its own copy and uses only a part of it"
 )]
 
 pub(crate) mod http;
@@ -14,20 +14,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, geteuid};
 
-/// How long anything is waited for: far more than a busy machine needs, so that only what never comes fails.
+/// Limit of every wait. It is far longer than a busy machine needs, so a test reaches it only if the event never occurs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where Cargo has put the daemon.
+/// Path of the daemon that Cargo built.
 pub(crate) const TBTT: &str = env!("CARGO_BIN_EXE_tbtt");
 
-/// A directory of a test's own, removed when dropped.
+/// A temporary directory for one test. It is removed when dropped.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -44,7 +44,7 @@ impl Directory {
         &self.0
     }
 
-    /// Writes a file, and the directories that it needs.
+    /// Writes a file below the directory, creates its parent directories if needed, and returns its path.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -55,48 +55,54 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What can't be removed is left to `cargo clean`.
+        // If the directory cannot be removed, `cargo clean` removes it later.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A daemon, killed when dropped.
+/// A running daemon. It is killed when dropped.
 pub(crate) struct Daemon {
     child: Child,
     log: Arc<Log>,
     directory: Directory,
 }
 
-/// What the daemon has written to standard error so far.
+/// Part of a log line of the start. This line follows the lines with the addresses on which the daemon listens.
+const READY: &str = "clients announce to";
+
+/// The output of the daemon on standard error.
 #[derive(Default)]
 struct Log {
-    told: Mutex<TimedUpdate>,
-    news: Condvar,
+    content: Mutex<LogContent>,
+    /// Notified for each new line, and when the output ends.
+    changed: Condvar,
 }
 
 #[derive(Default)]
-struct TimedUpdate {
+struct LogContent {
     lines: Vec<String>,
-    /// Standard error is closed: the daemon has ended.
+    /// Standard error is closed, so the daemon has exited.
     ended: bool,
 }
 
 impl Daemon {
-    /// Starts with a configuration and returns when it listens: where the configuration says, and nowhere else. It logs
-    /// all that it can to where [`Daemon::log`] reads it.
+    /// Starts the daemon with a configuration, and waits until its log contains all addresses on which it listens.
+    ///
+    /// The configuration must contain an IP address for clients in `[http]` or `[udp]`. The daemon listens only on the
+    /// addresses that the configuration contains. It logs at level "debug"; [`Daemon::log`] returns these lines.
     pub(crate) fn start(config: &str) -> Self {
         let daemon = Self::spawn(Command::new(TBTT), config);
-        daemon.wait_for_line("listening");
+        daemon.wait_for_line(READY);
         daemon
     }
 
-    /// Starts `program` with the configuration as its last arguments, and waits for nothing.
+    /// Starts `program`, with the configuration file as its last argument, and returns at once.
     pub(crate) fn spawn(mut program: Command, config: &str) -> Self {
         let directory = Directory::new();
         let config = format!(
             "{config}\n{}{}[log]\ntarget = \"stderr\"\nlevel = \"debug\"\n",
-            silence(config),
-            nobody(config)
+            disabled_listeners(config),
+            unprivileged_user(config)
         );
         let config = directory.write("tbtt.toml", config);
         let mut child = program
@@ -119,38 +125,34 @@ impl Daemon {
         }
     }
 
-    /// The first line with this text, as soon as it is there.
+    /// Waits for a log line that contains `text`, and returns the first such line.
     pub(crate) fn wait_for_line(&self, text: &str) -> String {
         self.wait_for_lines(text, 1)
     }
 
-    /// The last of so many lines with this text, as soon as they are there.
+    /// Waits for `count` log lines that contain `text`, and returns the last of them.
     pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> String {
-        let found = |told: &TimedUpdate| {
-            let mut lines = told.lines.iter().filter(|line| line.contains(text));
+        let found = |content: &LogContent| {
+            let mut lines = content.lines.iter().filter(|line| line.contains(text));
             lines.nth(count - 1).cloned()
         };
-        let waiting = |told: &mut TimedUpdate| !told.ended && found(told).is_none();
-        let told = self.log.told.lock().unwrap();
-        let (told, _) = self
-            .log
-            .news
-            .wait_timeout_while(told, PATIENCE, waiting)
-            .unwrap();
-        found(&told).unwrap_or_else(|| panic!("no line says \"{text}\" in {:#?}", told.lines))
+        let content = self.log.wait_while(|content| found(content).is_none());
+        found(&content)
+            .unwrap_or_else(|| panic!("no log line contains \"{text}\": {:#?}", content.lines))
     }
 
-    /// All lines with this text so far.
+    /// Returns all log lines so far that contain `text`.
     pub(crate) fn lines(&self, text: &str) -> Vec<String> {
-        let told = self.log.told.lock().unwrap();
-        let lines = told.lines.iter().filter(|line| line.contains(text));
+        let content = self.log.content.lock().unwrap();
+        let lines = content.lines.iter().filter(|line| line.contains(text));
         lines.cloned().collect()
     }
 
-    /// Where it listens for a protocol, in the order of the configuration; Unix sockets left out.
+    /// Returns the IP addresses on which the daemon listens for a protocol, in the order of the configuration.
     pub(crate) fn addresses(&self, protocol: &str) -> Vec<SocketAddr> {
-        let told = self.log.told.lock().unwrap();
-        told.lines
+        let content = self.log.content.lock().unwrap();
+        content
+            .lines
             .iter()
             .filter_map(|line| {
                 let (_, address) =
@@ -160,14 +162,14 @@ impl Daemon {
             .collect()
     }
 
-    /// The port of the first socket that it listens on for a protocol.
+    /// Returns the port of the first of [`Daemon::addresses`].
     pub(crate) fn port(&self, protocol: &str) -> u16 {
         self.addresses(protocol)[0].port()
     }
 
-    /// All lines so far.
+    /// Returns all log lines so far.
     pub(crate) fn log(&self) -> String {
-        self.log.told.lock().unwrap().lines.join("\n")
+        self.log.content.lock().unwrap().lines.join("\n")
     }
 
     pub(crate) fn directory(&self) -> &Directory {
@@ -182,30 +184,28 @@ impl Daemon {
         signal::kill(self.pid(), signal).unwrap();
     }
 
-    /// Its status, once it has ended by itself.
+    /// Waits until the daemon exits, and returns its exit status.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let told = self.log.told.lock().unwrap();
-        let (told, waited) = self
-            .log
-            .news
-            .wait_timeout_while(told, PATIENCE, |told| !told.ended)
-            .unwrap();
-        assert!(!waited.timed_out(), "still running: {:#?}", told.lines);
-        drop(told);
+        let content = self.log.wait_while(|_| true);
+        assert!(content.ended, "still running: {:#?}", content.lines);
+        drop(content);
         self.child.wait().unwrap()
     }
 
-    /// Asks it to end, and returns its status.
+    /// Sends SIGTERM, waits until the daemon exits, and returns its exit status.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait()
     }
 }
 
-/// Has the parts that a configuration does not name listen nowhere: their default is a port that another test may hold.
-fn silence(config: &str) -> String {
-    static LISTENING: OnceLock<Vec<(String, &str)>> = OnceLock::new();
-    let listening = LISTENING.get_or_init(|| {
+/// Returns the settings that disable the listeners of all sections that `config` does not contain.
+///
+/// Their defaults are fixed ports, which another test may hold.
+fn disabled_listeners(config: &str) -> String {
+    /// The sections that have the key `listen`, with the value that disables it.
+    static SECTIONS: OnceLock<Vec<(String, &str)>> = OnceLock::new();
+    let sections = SECTIONS.get_or_init(|| {
         let sample = String::from_utf8(run(&["--print-default-config"]).stdout).unwrap();
         let (mut sections, mut section) = (Vec::new(), "");
         for line in sample.lines() {
@@ -219,15 +219,15 @@ fn silence(config: &str) -> String {
         }
         sections
     });
-    listening
+    sections
         .iter()
         .filter(|(section, _)| !config.contains(section.as_str()))
-        .map(|(section, none)| format!("{section}\nlisten = {none}\n"))
+        .map(|(section, disabled)| format!("{section}\nlisten = {disabled}\n"))
         .collect()
 }
 
-/// As root the daemon asks whom to become.
-fn nobody(config: &str) -> &'static str {
+/// Returns the setting of the user to run as. The daemon refuses to start as root without it.
+fn unprivileged_user(config: &str) -> &'static str {
     if geteuid().is_root() && !config.contains("[daemon]") {
         "[daemon]\nuser = \"nobody\"\n"
     } else {
@@ -237,26 +237,39 @@ fn nobody(config: &str) -> &'static str {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // One that has ended already is none to kill.
+        // The daemon may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Log {
+    /// Collects the lines until the output ends.
     fn follow(&self, stderr: impl BufRead) {
-        // Bytes that are no text are a fault that the test that looks for them shall see.
+        // Invalid UTF-8 is replaced, so that a test which looks at the line fails.
         for line in stderr.split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            self.told.lock().unwrap().lines.push(line);
-            self.news.notify_all();
+            self.content.lock().unwrap().lines.push(line);
+            self.changed.notify_all();
         }
-        self.told.lock().unwrap().ended = true;
-        self.news.notify_all();
+        self.content.lock().unwrap().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits while `condition` holds, until the daemon exits or the time is up.
+    fn wait_while(&self, condition: impl Fn(&LogContent) -> bool) -> MutexGuard<'_, LogContent> {
+        let content = self.content.lock().unwrap();
+        let (content, _) = self
+            .changed
+            .wait_timeout_while(content, PATIENCE, |content| {
+                !content.ended && condition(content)
+            })
+            .unwrap();
+        content
     }
 }
 
-/// Runs the daemon for something that ends by itself.
+/// Runs the daemon with arguments with which it exits at once, and returns its output.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     let mut child = Command::new(TBTT)
         .args(arguments)
@@ -266,21 +279,21 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
         .spawn()
         .unwrap();
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let (done, ended) = mpsc::channel();
+    let (sender, output) = mpsc::channel();
     thread::spawn(move || {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let read = stdout
             .read_to_end(&mut out)
             .and(stderr.read_to_end(&mut err));
-        // Nobody waits any more: the test has failed.
-        let _ = done.send(read.map(|_| (out, err)));
+        // Sending fails only if the test has failed and no longer waits.
+        let _ = sender.send(read.map(|_| (out, err)));
     });
-    let ended = ended.recv_timeout(PATIENCE);
-    if ended.is_err() {
+    let output = output.recv_timeout(PATIENCE);
+    if output.is_err() {
         child.kill().unwrap();
     }
     let status = child.wait().unwrap();
-    let (stdout, stderr) = ended.expect("ends by itself").unwrap();
+    let (stdout, stderr) = output.expect("the daemon exits in time").unwrap();
     Output {
         status,
         stdout,
