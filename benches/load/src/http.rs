@@ -1,4 +1,4 @@
-//! Asking a tracker over HTTP: many connections at once, each with one request under way.
+//! A run over HTTP: many connections at a time, with one request in flight on each.
 
 use crate::population::{Population, Rng};
 use crate::request::{self, Plan, RequestKind};
@@ -9,14 +9,15 @@ use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// How long no answer at all may come before the run gives up on those under way.
+/// The run ends if nothing is received for this long. The requests in flight then count as faults.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Connection {
     stream: TcpStream,
-    /// The number of its source address, and how many of that address's peers it has announced.
+    /// Index of the source address.
     address: u32,
-    announced: u32,
+    /// Number of requests so far. A fill announces the peer of this number at the address.
+    requests: u32,
     sent_at: Instant,
     received: Vec<u8>,
 }
@@ -25,14 +26,14 @@ struct Run<'a> {
     plan: &'a Plan,
     population: &'a Population,
     rng: Rng,
-    /// Requests that may still be sent.
+    /// Number of requests that may still be sent.
     left: u64,
     next_address: u32,
     request: Vec<u8>,
     tally: Tally,
 }
 
-/// Runs the plan; only a server that cannot be reached is an error.
+/// Runs the plan. Fails only if the server cannot be reached; bad responses count as faults.
 pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
     let mut epoll = Epoll::new()?;
     let mut run = Run {
@@ -52,7 +53,7 @@ pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
     let mut in_flight = connections.iter().flatten().count();
     let mut last_received = started;
     while in_flight > 0 {
-        // Never asleep: a server should not pay for waking a client that in life is a network away.
+        // Poll without sleeping: the server must not pay for waking a client that in reality is on another host.
         let count = epoll.wait(Some(Duration::ZERO))?;
         for index in 0..count {
             let ready = epoll.ready(index);
@@ -77,7 +78,7 @@ pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
             run.left = 0;
         }
         if now - last_received > TIMEOUT {
-            (0..in_flight).for_each(|_| run.tally.record_fault("no answer"));
+            (0..in_flight).for_each(|_| run.tally.record_fault("no response"));
             break;
         }
     }
@@ -85,7 +86,7 @@ pub fn run(plan: &Plan, population: &Population) -> io::Result<Tally> {
 }
 
 impl Run<'_> {
-    /// A new connection with a request under way, unless nothing is left to ask.
+    /// Opens a connection and sends a request. Returns `None` if no request is left to send.
     fn open(&mut self, epoll: &Epoll, token: usize) -> io::Result<Option<Connection>> {
         while self.left > 0 {
             let addresses = self.population.addresses();
@@ -103,7 +104,7 @@ impl Run<'_> {
             let mut connection = Connection {
                 stream,
                 address,
-                announced: 0,
+                requests: 0,
                 sent_at: Instant::now(),
                 received: Vec::new(),
             };
@@ -114,17 +115,17 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Sends the next request on the connection; false if there is none, or it cannot be sent.
+    /// Sends the next request on the connection. Returns false if no request is left, or if sending fails.
     fn send_request(&mut self, connection: &mut Connection) -> bool {
         let population = self.population;
-        let at_this_address = population.peers_at(connection.address);
+        let peers_at_address = population.peers_at(connection.address);
         if self.left == 0 {
             return false;
         }
         let nth = match self.plan.kind {
-            RequestKind::Fill if connection.announced == at_this_address => return false,
-            RequestKind::Fill => connection.announced,
-            RequestKind::Announce | RequestKind::Scrape => self.rng.below(at_this_address),
+            RequestKind::Fill if connection.requests == peers_at_address => return false,
+            RequestKind::Fill => connection.requests,
+            RequestKind::Announce | RequestKind::Scrape => self.rng.below(peers_at_address),
         };
         let close = self.plan.close;
         if self.plan.kind == RequestKind::Scrape {
@@ -135,7 +136,7 @@ impl Run<'_> {
             request::http_announce(&mut self.request, &peer, self.plan.numwant, close);
         }
         self.left -= 1;
-        connection.announced += 1;
+        connection.requests += 1;
         connection.sent_at = Instant::now();
         let sent = connection.stream.write_all(&self.request).is_ok();
         if !sent {
@@ -144,7 +145,7 @@ impl Run<'_> {
         sent
     }
 
-    /// Takes in what has come. Once the answer is whole: whether the connection can be used again.
+    /// Receives bytes. Returns `None` until the response is complete, then whether the connection can be used again.
     fn receive(&mut self, connection: &mut Connection, closed: bool) -> Option<bool> {
         let mut bytes = [0; 4096];
         let length = match try_receive(&connection.stream, &mut bytes) {
@@ -158,13 +159,13 @@ impl Run<'_> {
         let received = &mut connection.received;
         received.extend_from_slice(&bytes[..length]);
         let closed = length == 0 || (closed && length < bytes.len());
-        // A server that was told to close has answered when it has closed.
+        // After "Connection: close" the response is complete when the server has closed the connection.
         if self.plan.close && !closed {
             return None;
         }
         let body = match response::http_body(received) {
             Some(body) => body,
-            None if closed => Err("cut short"),
+            None if closed => Err("truncated"),
             None => return None,
         };
         let checked = body.and_then(|body| match self.plan.kind {

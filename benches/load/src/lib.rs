@@ -1,9 +1,9 @@
-//! What the benchmark's two programs, `load` and `floor`, are made of.
+//! The code of the benchmark's two programs, `load` and `floor`.
 //!
-//! - `population`: which torrents and peers there are, the same for every run of one seed.
-//! - `request`: an announce or a scrape as clients send it; `answer`: whether a tracker's answer is a real one.
-//! - `http` and `udp`: asking a tracker and timing its answers; `tally`: what came of it.
-//! - `system`: the system calls that std lacks, the only unsafe code.
+//! - `population`: the torrents and peers. Every run with the same seed has the same ones.
+//! - `request`: announces and scrapes as clients send them. `response`: checks for the responses of a tracker.
+//! - `http` and `udp`: send requests to a tracker and measure the time of each response. `tally`: the results of a run.
+//! - `system`: system calls that std lacks. It contains the only unsafe code.
 
 pub mod http;
 pub mod population;

@@ -1,19 +1,19 @@
-//! The torrents and peers of a run, computed from a seed instead of stored.
+//! The torrents and peers of a run. They are computed from a seed and not stored.
 
 use std::net::Ipv4Addr;
 
-/// How peers spread over torrents.
+/// The distribution of peers over torrents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// The torrent of rank r has a share of 1/r, as popularity tends to.
+    /// The torrent of rank r has a share of peers in proportion to 1/r, which is typical of popularity.
     Zipf,
-    /// Each torrent is as likely as any other.
+    /// All torrents are equally likely.
     Uniform,
     /// Peer i is in torrent i, modulo the number of torrents.
     Even,
 }
 
-/// One client in one swarm.
+/// A client in one swarm.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: Ipv4Addr,
@@ -24,6 +24,7 @@ pub struct Peer {
     pub seeder: bool,
 }
 
+/// The torrents and peers of a run.
 #[derive(Clone, Debug)]
 pub struct Population {
     seed: u64,
@@ -31,16 +32,16 @@ pub struct Population {
     peers: u32,
     addresses: u32,
     spread: Spread,
-    /// For Zipf: the upper end of each rank's share of the 64-bit numbers.
+    /// The upper end of each rank's share of the 64-bit numbers. It is empty unless the spread is Zipf.
     shares: Vec<u64>,
 }
 
-/// Each address is alone in its /24: 250 * 256 of them.
+/// Maximum number of addresses: 250 * 256, each in its own /24.
 const MAX_ADDRESSES: u32 = 64_000;
 const FIRST_PORT: u32 = 1024;
 
 impl Population {
-    /// `peers` spread over `torrents`, coming from `addresses` addresses in 127.0.0.0/8.
+    /// Creates `peers` peers in `torrents` torrents. The peers have `addresses` addresses in 127.0.0.0/8.
     pub fn new(
         seed: u64,
         torrents: u32,
@@ -53,11 +54,11 @@ impl Population {
         }
         if addresses == 0 || addresses > MAX_ADDRESSES || addresses > peers {
             return Err(format!(
-                "addresses must be 1 to {MAX_ADDRESSES} and at most peers"
+                "addresses must be 1 to {MAX_ADDRESSES}, and not more than peers"
             ));
         }
         if peers / addresses >= 65_536 - FIRST_PORT {
-            return Err("too many peers for an address: raise addresses".into());
+            return Err("too many peers for each address; increase addresses".into());
         }
         let shares = if spread == Spread::Zipf {
             zipf_shares(torrents)
@@ -86,17 +87,18 @@ impl Population {
         self.addresses
     }
 
-    /// Address number `index`, 127.x.y.1: no two in one /24, for trackers limit by network.
+    /// Returns the address `index`, 127.x.y.1. Each address has its own /24, because trackers have limits for each network.
     pub fn address(index: u32) -> Ipv4Addr {
         let [.., high, low] = index.to_be_bytes();
         Ipv4Addr::new(127, 1 + high, low, 1)
     }
 
+    /// Returns the index of a peer's address.
     pub fn address_index_of(&self, peer: u32) -> u32 {
         peer % self.addresses
     }
 
-    /// How many peers come from address number `address`: they are `address + n * addresses()`.
+    /// Returns the number of peers at the address `address`. Their indexes are `address + n * addresses()`.
     pub fn peers_at(&self, address: u32) -> u32 {
         self.peers / self.addresses + u32::from(address < self.peers % self.addresses)
     }
@@ -110,7 +112,7 @@ impl Population {
         bytes
     }
 
-    /// A torrent picked by `random`, with the likelihood that `Spread` gives it.
+    /// Returns the torrent that corresponds to a random number, with the distribution of the spread.
     pub fn torrent(&self, random: u64) -> u32 {
         match self.spread {
             Spread::Zipf => {
@@ -154,7 +156,7 @@ fn zipf_shares(torrents: u32) -> Vec<u64> {
         .collect()
 }
 
-/// A seeded generator good enough to choose by (splitmix64).
+/// A seeded random number generator (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -168,7 +170,7 @@ impl Rng {
         mix(self.0)
     }
 
-    /// A number below `limit`, which must not be 0.
+    /// Returns a random number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: u32) -> u32 {
         ((u128::from(self.next_u64()) * u128::from(limit)) >> 64) as u32
     }
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_at_adds_up() {
+    fn numbers_of_peers_at_addresses_add_up() {
         let all = population(Spread::Uniform);
         let sum: u32 = (0..all.addresses()).map(|a| all.peers_at(a)).sum();
         assert_eq!(sum, all.peers());
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn zipf_favours_the_first() {
+    fn zipf_gives_the_first_torrent_the_most_peers() {
         let all = population(Spread::Zipf);
         let count = |torrent| {
             let hash = all.info_hash(torrent);
@@ -218,13 +220,13 @@ mod tests {
                 .filter(|&index| all.peer(index).info_hash == hash)
                 .count()
         };
-        // The sum of 1/r to 100 is 5.187: the first has 19.3 %, the tenth 1.9 %.
+        // The sum of 1/r up to r = 100 is 5.187, so the first torrent has 19.3 % and the tenth 1.9 %.
         assert!((3_600..4_100).contains(&count(0)), "{}", count(0));
         assert!((320..460).contains(&count(9)), "{}", count(9));
     }
 
     #[test]
-    fn even_fills_each_torrent_alike() {
+    fn even_gives_each_torrent_the_same_number_of_peers() {
         let all = population(Spread::Even);
         let hash = all.info_hash(42);
         let members = (0..all.peers()).filter(|&i| all.peer(i).info_hash == hash);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_fit() {
+    fn rejects_impossible_numbers() {
         assert!(Population::new(1, 0, 1, 1, Spread::Zipf).is_err());
         assert!(Population::new(1, 1, 1, 2, Spread::Zipf).is_err());
         assert!(Population::new(1, 1, 64_512, 1, Spread::Zipf).is_err());

@@ -1,44 +1,47 @@
-//! What a run asks, and announces and scrapes as today's clients send them.
+//! The plan of a run, and announces and scrapes as today's clients send them.
 
 use crate::population::{Peer, Population, Rng};
 use std::io::Write as _;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+/// The requests of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// Announces of peers picked at random.
+    /// Announces of random peers.
     Announce,
     /// One announce of each peer, in order.
     Fill,
-    /// Scrapes of five torrents picked at random.
+    /// Scrapes of [`SCRAPE_TORRENTS`] random torrents.
     Scrape,
 }
 
-/// A scrape's number of torrents.
+/// Number of torrents in a scrape.
 pub const SCRAPE_TORRENTS: usize = 5;
 
-/// What a run asks of whom, and when it ends.
+/// The plan of a run: the tracker, the requests, and when the run ends.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Address of the tracker.
     pub to: SocketAddrV4,
     pub kind: RequestKind,
-    /// Ends after so many; a fill ends when each peer is in.
+    /// Maximum number of requests. A fill ends after one announce of each peer.
     pub requests: u64,
-    /// Ends after so long, whatever is still to do.
+    /// Maximum duration of the run.
     pub max_duration: Duration,
-    /// How many are under way at once.
+    /// Number of requests in flight at a time.
     pub window: usize,
-    /// Peers asked for in an announce.
+    /// Number of peers that an announce requests.
     pub numwant: u32,
-    /// HTTP: a connection for each request.
+    /// Whether each HTTP request uses a new connection.
     pub close: bool,
-    /// UDP: the share of requests that are connects, in 1/1000.
+    /// Number of connects in 1000 UDP requests.
     pub connects: u32,
+    /// Seed for the random choices of the run.
     pub seed: u64,
 }
 
-/// Different torrents for one scrape.
+/// Returns the info-hashes of random torrents for one scrape. No two are equal.
 pub fn pick_torrents(population: &Population, rng: &mut Rng) -> [[u8; 20]; SCRAPE_TORRENTS] {
     let mut torrents = [u32::MAX; SCRAPE_TORRENTS];
     for index in 0..SCRAPE_TORRENTS {
@@ -49,7 +52,7 @@ pub fn pick_torrents(population: &Population, rng: &mut Rng) -> [[u8; 20]; SCRAP
     torrents.map(|torrent| population.info_hash(torrent))
 }
 
-/// An HTTP announce: with `close` as libtorrent sends it, else as Transmission does.
+/// Writes an HTTP announce as libtorrent sends it (`close`), or as Transmission does.
 pub fn http_announce(out: &mut Vec<u8>, peer: &Peer, numwant: u32, close: bool) {
     out.clear();
     out.extend_from_slice(b"GET /announce?info_hash=");
@@ -75,7 +78,7 @@ pub fn http_announce(out: &mut Vec<u8>, peer: &Peer, numwant: u32, close: bool) 
     http_head(out, close);
 }
 
-/// An HTTP scrape of `hashes`.
+/// Writes an HTTP scrape of `hashes`.
 pub fn http_scrape(out: &mut Vec<u8>, hashes: &[[u8; 20]], close: bool) {
     out.clear();
     out.extend_from_slice(b"GET /scrape");
@@ -108,7 +111,7 @@ fn percent_encode(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// A connect request of BEP 15.
+/// Writes a connect request (BEP 15), and returns its length.
 pub fn udp_connect(out: &mut [u8], transaction: u32) -> usize {
     out[..8].copy_from_slice(&0x0417_2710_1980_u64.to_be_bytes());
     out[8..12].copy_from_slice(&0_u32.to_be_bytes());
@@ -116,7 +119,7 @@ pub fn udp_connect(out: &mut [u8], transaction: u32) -> usize {
     16
 }
 
-/// An announce of BEP 15.
+/// Writes an announce request (BEP 15), and returns its length.
 pub fn udp_announce(
     out: &mut [u8],
     connection_id: u64,
@@ -138,7 +141,7 @@ pub fn udp_announce(
     98
 }
 
-/// A scrape of BEP 15.
+/// Writes a scrape request (BEP 15), and returns its length.
 pub fn udp_scrape(
     out: &mut [u8],
     connection_id: u64,
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn http_announce_is_escaped_and_ends() {
+    fn http_announce_is_percent_encoded_and_complete() {
         let mut out = Vec::new();
         http_announce(&mut out, &peer(), 50, true);
         let text = String::from_utf8(out).unwrap();
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_announce_has_its_fields_in_place() {
+    fn udp_announce_has_the_fields_of_bep_15() {
         let mut out = [7; 98];
         assert_eq!(udp_announce(&mut out, 1, 2, &peer(), 50), 98);
         assert_eq!(out[..16], [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2]);
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_is_of_different_torrents() {
+    fn scraped_torrents_are_distinct() {
         let few = Population::new(1, 5, 9, 3, crate::population::Spread::Zipf).unwrap();
         let mut hashes = pick_torrents(&few, &mut Rng::new(3)).to_vec();
         hashes.sort_unstable();
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_names_each_hash() {
+    fn scrape_contains_each_hash() {
         let mut out = Vec::new();
         http_scrape(&mut out, &[*b"aaaaaaaaaaaaaaaaaaaa"; 2], false);
         assert!(out.starts_with(

@@ -1,14 +1,14 @@
-//! Whether an answer is a real success: what a client would take peers or counts from.
+//! Checks whether a response is a success, from which a client could take peers or counts.
 
-/// Peers of an announce, or files of a scrape, in a good answer; or what is wrong with it.
+/// Number of peers in an announce response or of torrents in a scrape response, or the fault of the response.
 pub type Checked = Result<u32, &'static str>;
 
-/// A whole HTTP answer, or `None` while more of it is to come.
+/// Returns the body of a complete HTTP response, or `None` while the response is incomplete.
 pub fn http_body(bytes: &[u8]) -> Option<Result<&[u8], &'static str>> {
     let head_end = find(bytes, b"\r\n\r\n")?;
     let (head, body) = (&bytes[..head_end], &bytes[head_end + 4..]);
     if !head.starts_with(b"HTTP/1.1 200") && !head.starts_with(b"HTTP/1.0 200") {
-        return Some(Err("status"));
+        return Some(Err("status is not 200"));
     }
     let Some(length) = content_length(head) else {
         return Some(Err("no content-length"));
@@ -23,15 +23,15 @@ pub fn http_body(bytes: &[u8]) -> Option<Result<&[u8], &'static str>> {
     })
 }
 
-/// The announce answer of BEP 3 and 23: a dictionary with `interval` and compact `peers`.
+/// Checks an announce response (BEP 3 and 23): a dictionary with `interval` and compact `peers`.
 pub fn http_announce(body: &[u8]) -> Checked {
     let (mut interval, mut peers) = (false, None);
-    let whole = dictionary(body, |key, value| match key {
+    let length = dictionary(body, |key, value| match key {
         b"interval" => interval = value.first() == Some(&b'i'),
         b"peers" => peers = string(value).map(|(text, _)| text.len()),
         _ => {}
     });
-    if whole != Some(body.len()) {
+    if length != Some(body.len()) {
         return Err("not bencode");
     }
     match peers {
@@ -40,23 +40,23 @@ pub fn http_announce(body: &[u8]) -> Checked {
     }
 }
 
-/// The scrape answer of BEP 48: `files`, a dictionary for each hash.
+/// Checks a scrape response (BEP 48): `files` contains a dictionary for each info-hash.
 pub fn http_scrape(body: &[u8]) -> Checked {
     let mut files = None;
-    let whole = dictionary(body, |key, value| {
+    let length = dictionary(body, |key, value| {
         if key == b"files" {
             let mut count = 0;
             files =
                 dictionary(value, |hash, _| count += u32::from(hash.len() == 20)).map(|_| count);
         }
     });
-    if whole != Some(body.len()) {
+    if length != Some(body.len()) {
         return Err("not bencode");
     }
     files.ok_or("refused")
 }
 
-/// The connection id of a connect answer (BEP 15).
+/// Returns the connection id of a connect response (BEP 15).
 pub fn udp_connection_id(packet: &[u8]) -> Result<u64, &'static str> {
     match (action(packet), packet.get(8..)) {
         (Some(0), Some(id)) => Ok(u64::from_be_bytes(id.try_into().map_err(|_| "malformed")?)),
@@ -65,7 +65,7 @@ pub fn udp_connection_id(packet: &[u8]) -> Result<u64, &'static str> {
     }
 }
 
-/// An announce answer of BEP 15 over IPv4.
+/// Checks an announce response over IPv4 (BEP 15).
 pub fn udp_announce(packet: &[u8]) -> Checked {
     match action(packet) {
         Some(1) if packet.len() >= 20 && (packet.len() - 20) % 6 == 0 => {
@@ -77,7 +77,7 @@ pub fn udp_announce(packet: &[u8]) -> Checked {
     }
 }
 
-/// A scrape answer of BEP 15.
+/// Checks a scrape response (BEP 15).
 pub fn udp_scrape(packet: &[u8]) -> Checked {
     match action(packet) {
         Some(2) if packet.len() >= 8 && (packet.len() - 8) % 12 == 0 => {
@@ -89,7 +89,7 @@ pub fn udp_scrape(packet: &[u8]) -> Checked {
     }
 }
 
-/// The transaction id of any answer of BEP 15.
+/// Returns the transaction id of any response of BEP 15.
 pub fn udp_transaction(packet: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?))
 }
@@ -98,8 +98,10 @@ fn action(packet: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(packet.get(..4)?.try_into().ok()?))
 }
 
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|part| part == what)
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes
+        .windows(pattern.len())
+        .position(|part| part == pattern)
 }
 
 fn content_length(head: &[u8]) -> Option<usize> {
@@ -109,7 +111,7 @@ fn content_length(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&line[15..]).ok()?.trim().parse().ok()
 }
 
-/// Walks the dictionary that `bytes` begin with and returns its length.
+/// Calls `entry` with each key and value of the dictionary at the start of `bytes`. Returns the length of the dictionary.
 fn dictionary<'a>(bytes: &'a [u8], mut entry: impl FnMut(&'a [u8], &'a [u8])) -> Option<usize> {
     let mut at = 1;
     if bytes.first() != Some(&b'd') {
@@ -125,7 +127,7 @@ fn dictionary<'a>(bytes: &'a [u8], mut entry: impl FnMut(&'a [u8], &'a [u8])) ->
     Some(at + 1)
 }
 
-/// The text of the string that `bytes` begin with, and its length with the prefix.
+/// Returns the string at the start of `bytes`, and its encoded length.
 fn string(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let colon = bytes.iter().take(8).position(|&byte| byte == b':')?;
     let length: usize = std::str::from_utf8(&bytes[..colon]).ok()?.parse().ok()?;
@@ -135,6 +137,7 @@ fn string(bytes: &[u8]) -> Option<(&[u8], usize)> {
     ))
 }
 
+/// Returns the length of the value at the start of `bytes`.
 fn value_length(bytes: &[u8], depth: u32) -> Option<usize> {
     match bytes.first()? {
         b'i' => Some(bytes.iter().take(22).position(|&byte| byte == b'e')? + 1),
@@ -155,14 +158,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_real_announce_answer_counts_its_peers() {
+    fn counts_peers_of_announce_response() {
         let body = b"d8:completei3e10:incompletei1e8:intervali1800e5:peers12:abcdefghijkle";
         assert_eq!(http_announce(body), Ok(2));
         assert_eq!(http_announce(b"d8:intervali1800e5:peers0:e"), Ok(0));
     }
 
     #[test]
-    fn a_refusal_or_half_an_answer_is_no_success() {
+    fn rejects_failures_and_malformed_announce_responses() {
         assert_eq!(
             http_announce(b"d14:failure reason2:no8:intervali9ee"),
             Err("refused")
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_counts_its_files() {
+    fn counts_torrents_of_scrape_response() {
         let file = "d8:completei1e10:downloadedi0e10:incompletei2ee";
         let body = format!("d5:filesd20:aaaaaaaaaaaaaaaaaaaa{file}20:baaaaaaaaaaaaaaaaaaa{file}ee");
         assert_eq!(http_scrape(body.as_bytes()), Ok(2));
@@ -193,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn an_http_answer_is_whole_or_not_yet() {
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nde";
-        assert_eq!(http_body(answer), Some(Ok(&b"de"[..])));
-        assert_eq!(http_body(&answer[..answer.len() - 1]), None);
+    fn separates_http_body_once_it_is_complete() {
+        let response = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nde";
+        assert_eq!(http_body(response), Some(Ok(&b"de"[..])));
+        assert_eq!(http_body(&response[..response.len() - 1]), None);
         assert_eq!(http_body(b"HTTP/1.1 200 OK\r\n"), None);
         assert_eq!(
             http_body(b"HTTP/1.1 404 Not Found\r\n\r\n"),
-            Some(Err("status"))
+            Some(Err("status is not 200"))
         );
         assert_eq!(
             http_body(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nde"),
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_answers_by_action_and_length() {
+    fn checks_action_and_length_of_udp_responses() {
         let mut packet = vec![0; 20 + 12];
         packet[3] = 1;
         assert_eq!(udp_announce(&packet), Ok(2));

@@ -1,4 +1,4 @@
-//! The system calls that std lacks, each behind a safe function; the only unsafe code of this crate.
+//! System calls that std lacks, behind safe functions. This is the only unsafe code of the crate.
 
 #![expect(
     unsafe_code,
@@ -48,13 +48,13 @@ fn to_in_addr(address: Ipv4Addr) -> libc::in_addr {
     }
 }
 
-/// Connections are only accepted once they have sent something.
+/// Makes the kernel pass a connection to accept only after the client has sent data.
 pub fn defer_accept(listener: &TcpListener) -> io::Result<()> {
     let fd = listener.as_raw_fd();
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 5)
 }
 
-/// A connection from `source`, any port, to `to`. On loopback it is up when this returns.
+/// Connects from any port of `source` to `to`. On loopback the connection is established when this function returns.
 pub fn connect_from(source: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
     // SAFETY: `socket` takes no pointers, and its new descriptor has no other owner.
     let socket = unsafe {
@@ -62,11 +62,11 @@ pub fn connect_from(source: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream>
         OwnedFd::from_raw_fd(check(fd)?)
     };
     let fd = socket.as_raw_fd();
-    // The port is chosen at connect, so that one source can have many connections to many servers.
+    // The kernel chooses the port at connect and not at bind, so that one source can have connections to many servers.
     set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     let (source, to) = (to_sockaddr(SocketAddrV4::new(source, 0)), to_sockaddr(to));
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: both pointers are to sockaddr_in of that length, alive over the calls.
+    // SAFETY: both pointers are to a sockaddr_in of that length, which outlives the calls.
     unsafe {
         check(libc::bind(fd, (&raw const source).cast(), length))?;
         check(libc::connect(fd, (&raw const to).cast(), length))?;
@@ -74,7 +74,7 @@ pub fn connect_from(source: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream>
     Ok(socket.into())
 }
 
-/// Receives without waiting; `WouldBlock` if there is nothing.
+/// Receives without waiting. Fails with `WouldBlock` if no data is available.
 pub fn try_receive(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of `into`.
     let got = unsafe {
@@ -88,16 +88,16 @@ pub fn try_receive(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
-/// Readiness of many connections, level-triggered.
+/// A level-triggered epoll instance, which waits until any of many connections is readable.
 pub struct Epoll {
     fd: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
-/// One connection that can be read.
+/// A readable connection.
 pub struct Ready {
     pub token: u64,
-    /// The other side has sent all it will send.
+    /// The other side has closed the connection or will send no more.
     pub closed: bool,
 }
 
@@ -111,7 +111,7 @@ impl Epoll {
         })
     }
 
-    /// Watches for something to read until `what` is closed.
+    /// Watches `file` until it is closed. `token` is returned when `file` is readable.
     pub fn add(&self, file: &impl AsRawFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32,
@@ -129,9 +129,10 @@ impl Epoll {
         .map(|_| ())
     }
 
-    /// Waits for something to read, at most so long (`None`: for ever), and returns how many are `ready`.
-    pub fn wait(&mut self, at_most: Option<Duration>) -> io::Result<usize> {
-        let timeout = at_most.map_or(-1, |time| time.as_millis() as i32);
+    /// Waits until a file is readable, or until the timeout; `None` waits without a timeout. Returns the number of readable
+    /// files.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let timeout = timeout.map_or(-1, |time| time.as_millis() as i32);
         // SAFETY: pointer and length are those of `events`.
         let count = check(unsafe {
             libc::epoll_wait(
@@ -144,7 +145,7 @@ impl Epoll {
         Ok(count as usize)
     }
 
-    /// What the last `wait` found, `index` being below its count.
+    /// Returns one of the readable files that the last `wait` counted. `index` must be less than that count.
     pub fn ready(&self, index: usize) -> Ready {
         let libc::epoll_event { events, u64: token } = self.events[index];
         let gone = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
@@ -155,16 +156,17 @@ impl Epoll {
     }
 }
 
-/// As many datagrams as one call sends or receives.
+/// Maximum number of datagrams that one call sends or receives.
 pub const BATCH: usize = 64;
 
-/// A packet with where it came from or goes to.
+/// A packet to send, or a received one.
 #[derive(Clone)]
 pub struct Datagram {
     pub bytes: [u8; 2048],
     pub length: usize,
+    /// The sender or the receiver.
     pub remote: SocketAddrV4,
-    /// The address to send it from, if not the socket's.
+    /// The source address of a packet to send, if it is not the socket's.
     pub source: Option<Ipv4Addr>,
 }
 
@@ -185,7 +187,7 @@ impl Datagram {
     }
 }
 
-/// Room for the control message that carries a source address, aligned as `cmsghdr` must be.
+/// Space for the control message with a source address, with the alignment of `cmsghdr`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct SourceControl {
@@ -193,7 +195,7 @@ struct SourceControl {
     info: libc::in_pktinfo,
 }
 
-/// The kernel's view of up to `BATCH` datagrams, kept to be filled again.
+/// The structures that describe up to `BATCH` datagrams to the kernel. They are reused for each call.
 struct Headers {
     messages: [libc::mmsghdr; BATCH],
     parts: [libc::iovec; BATCH],
@@ -208,7 +210,7 @@ pub struct BatchSocket {
 }
 
 impl BatchSocket {
-    /// With the largest buffers that the system lets it have.
+    /// Binds a socket, and requests buffers of 8 MiB. The kernel may grant less.
     pub fn bind(address: SocketAddrV4) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         for name in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
@@ -219,7 +221,7 @@ impl BatchSocket {
         Ok(Self { socket, headers })
     }
 
-    /// Receives what is there, waiting for the first if told to, and returns how many.
+    /// Receives the available datagrams, and returns their number. `wait` says whether to wait for the first.
     pub fn receive(&mut self, into: &mut [Datagram], wait: bool) -> io::Result<usize> {
         let headers = &mut *self.headers;
         let count = into.len().min(BATCH);
@@ -241,7 +243,7 @@ impl BatchSocket {
         } else {
             libc::MSG_DONTWAIT
         };
-        // SAFETY: the first `count` headers point at `into` and at `self.headers`, alive over the call.
+        // SAFETY: the first `count` headers point to `into` and to `self.headers`, which outlive the call.
         let got = check(unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
@@ -261,7 +263,7 @@ impl BatchSocket {
         Ok(got)
     }
 
-    /// Sends all of them, however many calls that takes.
+    /// Sends all datagrams, with as many calls as needed.
     pub fn send(&mut self, mut datagrams: &[Datagram]) -> io::Result<()> {
         while !datagrams.is_empty() {
             let sent = self.send_some(datagrams)?;
@@ -297,7 +299,7 @@ impl BatchSocket {
                 header.msg_controllen = size_of::<SourceControl>() as _;
             }
         }
-        // SAFETY: the first `count` headers point at `datagrams` and at `self.headers`, alive over the call.
+        // SAFETY: the first `count` headers point to `datagrams` and to `self.headers`, which outlive the call.
         let sent = check(unsafe {
             libc::sendmmsg(
                 self.socket.as_raw_fd(),
@@ -310,9 +312,9 @@ impl BatchSocket {
     }
 }
 
-/// Binds the calling thread, and what it starts from now on, to one core.
+/// Binds the calling thread to one core. Threads and processes that it starts later inherit this.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
-    // SAFETY: zero bytes are a valid, empty set, `core` is checked, and the set outlives the call.
+    // SAFETY: zero bytes are a valid empty set, `core` is in range, and the set outlives the call.
     check(unsafe {
         let mut set: libc::cpu_set_t = zeroed();
         if core >= 8 * size_of::<libc::cpu_set_t>() {
@@ -324,16 +326,17 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
     .map(|_| ())
 }
 
-/// The CPU time that a process with all its threads, ended ones too, has used: to the nanosecond, unlike
-/// the ticks of `/proc/PID/stat`.
+/// Returns the CPU time of a process with all its threads, including threads that have ended.
+///
+/// The resolution is a nanosecond; `/proc/PID/stat` has only clock ticks.
 pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
-    // The clock's number for a process is made as clock_getcpuclockid(3) makes it.
+    // This is the clock id of the process, computed as clock_getcpuclockid(3) does.
     read_clock((!(pid as libc::clockid_t) << 3) | 2)
 }
 
-/// The CPU time that the calling thread has used.
+/// Returns the CPU time of the calling thread.
 pub fn thread_cpu_time() -> Duration {
-    // Every thread has this clock.
+    // This cannot fail: every thread has this clock.
     read_clock(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
 }
 
@@ -352,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datagrams_go_from_the_source_they_name() {
+    fn datagrams_have_their_source_address() {
         let loopback = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let mut server = BatchSocket::bind(loopback(0)).unwrap();
         let std::net::SocketAddr::V4(to) = server.socket.local_addr().unwrap() else {
@@ -367,7 +370,7 @@ mod tests {
             source: Some(source),
             ..Datagram::default()
         };
-        // More than one call takes.
+        // One call cannot send as many.
         client.send(&vec![packet; BATCH + 1]).unwrap();
         let mut seen = 0;
         let mut room = vec![Datagram::default(); BATCH];

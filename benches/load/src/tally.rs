@@ -1,11 +1,11 @@
-//! What came of a run: how many were answered, how fast, and what was wrong with the rest.
+//! The results of a run: successful responses and their latency, and the failed requests by their fault.
 
 use crate::response::Checked;
 use crate::system::thread_cpu_time;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Counts by duration, in buckets that are at most 1/32 of their value wide.
+/// A histogram of durations. The width of a bucket is at most 1/32 of its value.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     buckets: Vec<u64>,
@@ -31,20 +31,20 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// The duration that `share` (0 to 1) of the records do not exceed; zero if there are none.
+    /// Returns the duration that `share` (0 to 1) of the recorded durations do not exceed, or zero if nothing is recorded.
     pub fn quantile(&self, share: f64) -> Duration {
-        let wanted = (share * self.count as f64).ceil() as u64;
+        let rank = (share * self.count as f64).ceil() as u64;
         let mut seen = 0;
         for (bucket, &count) in self.buckets.iter().enumerate() {
             seen += count;
-            if count > 0 && seen >= wanted {
+            if count > 0 && seen >= rank {
                 return Duration::from_nanos(Self::upper_end(bucket));
             }
         }
         Duration::ZERO
     }
 
-    /// Below 32 each value is its own bucket; from there each power of two has 32.
+    /// Returns the bucket of a value. Each value below 32 has its own bucket; from there on, each power of two has 32 buckets.
     fn bucket(value: u64) -> usize {
         if value < STEPS {
             return value as usize;
@@ -53,6 +53,7 @@ impl Histogram {
         ((u64::from(shift) << STEPS_BITS) + (value >> shift)) as usize
     }
 
+    /// Returns the largest value in a bucket.
     fn upper_end(bucket: usize) -> u64 {
         let bucket = bucket as u64;
         if bucket < 2 * STEPS {
@@ -64,24 +65,26 @@ impl Histogram {
     }
 }
 
-/// The outcome of one run.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Real successes only.
+    /// Number of successful responses.
     pub answered: u64,
-    /// Peers, or files of a scrape, in all answers.
+    /// Number of peers, or of torrents in scrapes, in all successful responses.
     pub entries: u64,
+    /// Size of all successful responses.
     pub bytes: u64,
-    /// Answers that were none, by what was wrong.
+    /// Number of failed requests, by fault.
     pub faults: BTreeMap<&'static str, u64>,
     pub latency: Histogram,
-    /// CPU time spent on looking for answers while there were none: what the generator had to spare.
+    /// CPU time that the load generator spent polling while it had nothing to do.
     pub idle: Duration,
+    /// CPU time of the thread when the current idle period began.
     idle_since: Option<Duration>,
 }
 
 impl Tally {
-    /// Counts one answer of so many bytes that took so long.
+    /// Counts one response, its size and its latency.
     pub fn record_response(&mut self, checked: Checked, bytes: usize, took: Duration) {
         match checked {
             Ok(entries) => {
@@ -90,11 +93,12 @@ impl Tally {
                 self.bytes += bytes as u64;
                 self.latency.record(took);
             }
-            Err(what) => self.record_fault(what),
+            Err(fault) => self.record_fault(fault),
         }
     }
 
-    /// TimedUpdate after each turn whether there was anything to do in it.
+    /// Adds to the idle time. It must be called after each iteration of the main loop; `idle` means that the iteration had
+    /// nothing to do.
     pub fn record_iteration(&mut self, idle: bool) {
         match self.idle_since {
             None if idle => self.idle_since = Some(thread_cpu_time()),
@@ -106,8 +110,8 @@ impl Tally {
         }
     }
 
-    pub fn record_fault(&mut self, what: &'static str) {
-        *self.faults.entry(what).or_default() += 1;
+    pub fn record_fault(&mut self, fault: &'static str) {
+        *self.faults.entry(fault).or_default() += 1;
     }
 
     pub fn failed(&self) -> u64 {
@@ -120,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_within_a_bucket() {
+    fn quantiles_are_exact_to_a_bucket() {
         let mut histogram = Histogram::default();
         for micros in 1..=1000 {
             histogram.record(Duration::from_micros(micros));
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_range_have_buckets() {
+    fn smallest_and_largest_value_have_buckets() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.5), Duration::ZERO);
         histogram.record(Duration::ZERO);
@@ -148,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_follow_each_other() {
+    fn buckets_are_adjacent() {
         for value in [31, 32, 63, 64, 65, 1 << 20, (1 << 20) + (1 << 15)] {
             let bucket = Histogram::bucket(value);
             assert!(Histogram::upper_end(bucket) >= value);

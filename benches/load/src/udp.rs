@@ -1,4 +1,4 @@
-//! Asking a tracker over UDP from many addresses, through one socket that names its source for each packet.
+//! A run over UDP: one socket sends from many addresses, with a source address for each packet.
 
 use crate::population::{Population, Rng};
 use crate::request::{self, Plan, RequestKind};
@@ -9,9 +9,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-/// After so long a packet counts as lost.
+/// A request without a response counts as lost after this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// BEP 15 lets a client use a connection id for a minute.
+/// Maximum age of a connection id. BEP 15 allows a minute.
 const ID_LIFE: Duration = Duration::from_secs(55);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,9 +21,9 @@ enum Request {
     Scrape,
 }
 
-/// One request under way; its number is the low half of the transaction id.
+/// A place for one request in flight. The low half of the transaction id is the number of the slot.
 struct Slot {
-    /// The high half, so that a late answer is not taken for the next one's.
+    /// The high half of the transaction id. It detects a late response to an earlier request of the slot.
     sequence: u16,
     in_flight: Option<(Request, Instant)>,
 }
@@ -33,19 +33,20 @@ struct Run<'a> {
     population: &'a Population,
     socket: BatchSocket,
     rng: Rng,
-    /// A connection id for each address.
+    /// The connection id of each address.
     ids: Vec<u64>,
     slots: Vec<Slot>,
+    /// Numbers of the free slots.
     free: Vec<u16>,
     outgoing: Vec<Datagram>,
     incoming: Vec<Datagram>,
     tally: Tally,
 }
 
-/// A run whose addresses are connected, ready to be started.
+/// A run in which every address has a connection id. It is ready to be started.
 pub struct Connected<'a>(Run<'a>);
 
-/// Gets each address its connection id, before any clock runs.
+/// Requests a connection id for each address. The time for this is not measured.
 pub fn connect<'a>(plan: &'a Plan, population: &'a Population) -> io::Result<Connected<'a>> {
     let mut run = Run {
         plan,
@@ -79,8 +80,8 @@ impl Connected<'_> {
             RequestKind::Fill => u64::from(population.peers()),
             RequestKind::Announce | RequestKind::Scrape => plan.requests,
         };
-        // One minute's worth at a time.
         let mut sent = 0;
+        // Each iteration ends when the connection ids expire.
         while sent < requests && started.elapsed() < plan.max_duration {
             if connected_at.elapsed() >= ID_LIFE {
                 run.connect_all()?;
@@ -96,6 +97,7 @@ impl Connected<'_> {
 }
 
 impl Run<'_> {
+    /// Requests a new connection id for each address. The responses do not count in the tally.
     fn connect_all(&mut self) -> io::Result<()> {
         let addresses = self.population.addresses();
         let until = Instant::now() + Duration::from_secs(30);
@@ -106,12 +108,13 @@ impl Run<'_> {
         let answered = std::mem::replace(&mut self.tally, tally).answered;
         if answered < u64::from(addresses) {
             return Err(io::Error::other(format!(
-                "only {answered} of {addresses} connects were answered"
+                "only {answered} of {addresses} connects got a response"
             )));
         }
         Ok(())
     }
 
+    /// Returns the next request of the plan; `nth` is its number.
     fn next_request(&mut self, nth: u32) -> Request {
         if self.plan.connects > 0 && self.rng.below(1000) < self.plan.connects {
             return Request::Connect {
@@ -127,7 +130,7 @@ impl Run<'_> {
         }
     }
 
-    /// Sends up to `limit` requests until then, and waits for their answers. Returns how many were sent.
+    /// Sends up to `limit` requests, none after `until`, and waits for the responses to all. Returns the number of requests.
     fn exchange(
         &mut self,
         until: Instant,
@@ -146,7 +149,7 @@ impl Run<'_> {
                 sent += 1;
             }
             self.socket.send(&self.outgoing[..batch])?;
-            // Never asleep: a server should not pay for waking a client that in life is a network away.
+            // Poll without sleeping: the server must not pay for waking a client that in reality is on another host.
             let count = match self.socket.receive(&mut self.incoming, false) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -166,7 +169,7 @@ impl Run<'_> {
         Ok(sent)
     }
 
-    /// Puts a request into the batch; there must be a free slot.
+    /// Writes a request into the datagram `index` of the batch. There must be a free slot.
     fn write_request(&mut self, index: usize, request: Request, now: Instant) {
         let Some(number) = self.free.pop() else {
             return;
@@ -202,18 +205,18 @@ impl Run<'_> {
         datagram.source = Some(source);
     }
 
-    /// Checks a packet that came and frees its slot.
+    /// Checks the received datagram `index`, and frees its slot.
     fn handle_response(&mut self, index: usize, now: Instant) {
         let packet = self.incoming[index].payload();
         let transaction = response::udp_transaction(packet).unwrap_or(u32::MAX);
         let (sequence, number) = ((transaction >> 16) as u16, transaction as u16);
         let slot = self.slots.get_mut(usize::from(number));
         let Some(slot) = slot.filter(|slot| slot.sequence == sequence) else {
-            self.tally.record_fault("not asked for");
+            self.tally.record_fault("unknown transaction id");
             return;
         };
         let Some((request, sent_at)) = slot.in_flight.take() else {
-            self.tally.record_fault("twice");
+            self.tally.record_fault("duplicate response");
             return;
         };
         self.free.push(number);
@@ -229,6 +232,7 @@ impl Run<'_> {
             .record_response(checked, packet.len(), now - sent_at);
     }
 
+    /// Counts each request that has timed out as lost, and frees its slot.
     fn expire_requests(&mut self, now: Instant) {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let lost = slot.in_flight.take_if(|(_, at)| now - *at > TIMEOUT);

@@ -1,7 +1,7 @@
-//! Servers that do no work: the least that any tracker can cost on this kernel.
+//! Servers that do no work. Their cost is the minimum for any tracker on this kernel.
 //!
-//! Each answers whatever it is sent with one fixed body, of the size that a real answer with 50 peers
-//! (or a scrape of 5 torrents) has, in one thread.
+//! A server has one thread, and responds to every request with the same body. The body has the size of a real response with 50
+//! peers, or of a real response to a scrape of 5 torrents.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -12,11 +12,13 @@ use tbtt_load::system::{BATCH, BatchSocket, Datagram, Epoll, defer_accept};
 
 const USAGE: &str = "usage: floor http-close|http-keepalive|http-scrape|udp|udp-peers PORT";
 
-/// What `udp-peers` chooses from: as many peers, at as many bytes, as tbtt has in the benchmark, all in one array.
+/// Number of peers from which `udp-peers` chooses, in one array. It is the number of peers that tbtt has in the benchmark.
 const PEERS: usize = 1_000_000;
-const RECORD: usize = 11;
 
-/// How many peers it takes from one place.
+/// Size of a peer in bytes, as in tbtt.
+const RECORD_SIZE: usize = 11;
+
+/// Number of adjacent peers that `udp-peers` copies from one random place.
 const RUN_LENGTH: usize = 8;
 
 fn main() -> ExitCode {
@@ -30,18 +32,18 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-    let served = match case.as_str() {
+    let result = match case.as_str() {
         "http-close" => serve_close(address, &http_response(&announce_body())),
         "http-keepalive" => serve_keep_alive(address, &http_response(&announce_body())),
         "http-scrape" => serve_close(address, &http_response(&scrape_body())),
         "udp" => serve_udp(address, &[]),
-        "udp-peers" => serve_udp(address, &vec![[b'p'; RECORD]; PEERS]),
+        "udp-peers" => serve_udp(address, &vec![[b'p'; RECORD_SIZE]; PEERS]),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = served {
+    if let Err(error) = result {
         eprintln!("floor {case}: {error}");
     }
     ExitCode::FAILURE
@@ -76,21 +78,23 @@ fn http_response(body: &[u8]) -> Vec<u8> {
     response
 }
 
-/// accept4, recv, send, close: the request is there at the accept, for the accept is deferred.
+/// Serves one request for each connection, with the system calls accept4, recv, send and close.
+///
+/// The kernel defers the accept until the request has arrived, so recv never waits.
 fn serve_close(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     defer_accept(&listener)?;
     let mut request = [0; 4096];
     loop {
         let (mut stream, _) = listener.accept()?;
-        // A client that hangs up early is no reason to stop.
+        // Ignore errors: a client may close its connection early.
         if matches!(stream.read(&mut request), Ok(1..)) {
             let _ = stream.write(response);
         }
     }
 }
 
-/// epoll_wait for many, then recv and send for each.
+/// Serves many requests for each connection: one epoll_wait for many connections, then recv and send for each.
 fn serve_keep_alive(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     let listener_token = listener.as_raw_fd() as u64;
@@ -106,12 +110,12 @@ fn serve_keep_alive(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
                 epoll.add(&stream, stream.as_raw_fd() as u64)?;
                 streams.insert(stream.as_raw_fd() as u64, stream);
             } else if let Some(stream) = streams.get_mut(&token) {
-                let kept = match stream.read(&mut request) {
+                let keep = match stream.read(&mut request) {
                     Ok(0) => false,
                     Ok(_) => stream.write(response).is_ok(),
                     Err(error) => error.kind() == ErrorKind::WouldBlock,
                 };
-                if !kept {
+                if !keep {
                     streams.remove(&token);
                 }
             }
@@ -119,9 +123,11 @@ fn serve_keep_alive(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     }
 }
 
-/// recvmmsg and sendmmsg of up to 64; only the action and the transaction id are looked at. Where there are `records`, an
-/// announce is given 50 of them, from random places: the memory that any tracker must wait for.
-fn serve_udp(address: SocketAddrV4, records: &[[u8; RECORD]]) -> io::Result<()> {
+/// Serves UDP, with one recvmmsg and one sendmmsg for up to 64 packets.
+///
+/// It reads only the action and the transaction id of a packet. If `records` is not empty, an announce response contains
+/// 50 of them from random places, so that its cost includes the memory accesses that no tracker can avoid.
+fn serve_udp(address: SocketAddrV4, records: &[[u8; RECORD_SIZE]]) -> io::Result<()> {
     let mut random = 1u64;
     let mut socket = BatchSocket::bind(address)?;
     let mut packets = vec![Datagram::default(); BATCH];

@@ -1,4 +1,4 @@
-//! The load generator: asks a tracker, checks each answer, and prints one line of JSON.
+//! The load generator. It sends requests to a tracker, checks each response, and prints one line of JSON.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,24 +12,24 @@ use tbtt_load::tally::Tally;
 use tbtt_load::{http, udp};
 
 const USAGE: &str = "\
-usage: load ASK [KEY=VALUE]... [-- COMMAND]
+usage: load CASE [KEY=VALUE]... [-- COMMAND]
 
-ASK  http-close http-keepalive udp            announces of peers picked at random
-     http-scrape udp-scrape                   scrapes of five torrents picked at random
+CASE http-close http-keepalive udp            announces of random peers
+     http-scrape udp-scrape                   scrapes of five random torrents
      http-fill udp-fill                       one announce of each peer
-     start                                    runs COMMAND until it answers an http-close announce
-     hashes                                   prints the info-hashes, in hex, for a whitelist
+     start                                    runs COMMAND until it responds to an http-close announce
+     hashes                                   prints the info-hashes in hex, for an allow list
 
-KEY  port=6969        of the tracker on 127.0.0.1
+KEY  port=6969        port of the tracker on 127.0.0.1
      pid=N            process whose CPU time is measured
-     core=N           core to run on; for start, the command runs on core 0 then
-     requests=100000  seconds=10              the run ends at the first that is reached
-     window=64        requests under way at once
+     core=N           core to run on; with start, COMMAND runs on core 0 in this case
+     requests=100000  seconds=10              limits of the run; it ends at the first limit
+     window=64        requests in flight at a time
      peers=1000000    torrents=10000          spread=zipf|uniform|even
-     addresses=4096   that the peers come from
-     numwant=50       peers asked for
-     connects=0       of 1000 UDP requests, how many are connects
-     seed=1";
+     addresses=4096   number of addresses of the peers
+     numwant=50       number of peers that an announce requests
+     connects=0       number of connects in 1000 UDP requests
+     seed=1           seed of torrents and peers";
 
 struct Arguments {
     case: String,
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut arguments = Self {
-            case: words.next().ok_or("what to ask?")?,
+            case: words.next().ok_or("CASE is missing")?,
             port: 6969,
             pid: None,
             core: None,
@@ -93,7 +93,9 @@ impl Arguments {
                 arguments.command.extend(words.by_ref());
                 break;
             }
-            let (key, value) = word.split_once('=').ok_or(format!("{word}: KEY=VALUE?"))?;
+            let (key, value) = word
+                .split_once('=')
+                .ok_or(format!("{word}: not KEY=VALUE"))?;
             arguments
                 .set(key, value)
                 .map_err(|fault| format!("{word}: {fault}"))?;
@@ -125,10 +127,10 @@ impl Arguments {
                     "zipf" => Spread::Zipf,
                     "uniform" => Spread::Uniform,
                     "even" => Spread::Even,
-                    _ => return Err("zipf, uniform or even".into()),
+                    _ => return Err("must be zipf, uniform or even".into()),
                 }
             }
-            _ => return Err("no such key".into()),
+            _ => return Err("unknown key".into()),
         }
         Ok(())
     }
@@ -147,11 +149,11 @@ impl Arguments {
         let kind = match self.case.as_str() {
             "http-close" | "http-keepalive" | "udp" | "start" => RequestKind::Announce,
             "http-scrape" | "udp-scrape" if self.torrents < 5 => {
-                return Err("a scrape of five needs five torrents".into());
+                return Err("torrents must be at least 5 for a scrape".into());
             }
             "http-scrape" | "udp-scrape" => RequestKind::Scrape,
             "http-fill" | "udp-fill" => RequestKind::Fill,
-            _ => return Err("no such thing to ask; see the usage".into()),
+            _ => return Err("unknown case; run load without arguments for a list".into()),
         };
         let plan = Plan {
             to: SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port),
@@ -166,7 +168,7 @@ impl Arguments {
             numwant: self.numwant,
             close: matches!(self.case.as_str(), "http-close" | "http-scrape" | "start"),
             connects: self.connects,
-            // Not the population's seed, or the first peers asked for would be the first filled in.
+            // Each process picks other peers of the same population.
             seed: self.seed.wrapping_add(u64::from(std::process::id())),
         };
         if self.case == "start" {
@@ -228,17 +230,17 @@ impl Arguments {
             quantile(0.99),
             quantile(0.999),
         );
-        for (index, (what, count)) in tally.faults.iter().enumerate() {
+        for (index, (fault, count)) in tally.faults.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            let _ = write!(line, "{comma}\"{what}\": {count}");
+            let _ = write!(line, "{comma}\"{fault}\": {count}");
         }
         line + "}}"
     }
 
-    /// From the start of the command to its first answer.
+    /// Measures the time from the start of the command to its first response.
     fn start(&self, plan: &Plan, population: &Population) -> io::Result<String> {
         let [program, arguments @ ..] = self.command.as_slice() else {
-            return Err(io::Error::other("no command to start"));
+            return Err(io::Error::other("COMMAND is missing"));
         };
         let plan = Plan {
             requests: 1,
@@ -266,21 +268,22 @@ impl Arguments {
             }
             std::thread::sleep(Duration::from_micros(50));
         }
-        Err(io::Error::other("no answer in time"))
+        Err(io::Error::other("no response in time"))
     }
 }
 
-/// A server that does not outlive its measurement.
+/// A process that is killed when dropped.
 struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
+/// Returns the info-hashes of all torrents in hex, one on each line.
 fn hashes(population: &Population) -> String {
     let lines: Vec<String> = (0..population.torrents())
         .map(|torrent| {
