@@ -6,11 +6,13 @@ use std::num::NonZeroU16;
 use tbtt::tracker::{Announce, Event, InfoHash, Key, PeerId, Rng, Time};
 
 pub(crate) const PEERS: u32 = 1_000_000;
+/// The current time in all benchmarks.
 pub(crate) const NOW: Time = Time(100_000);
 
 /// Which torrent a peer is in.
 pub(crate) type Spread = fn(peer: u32, random: &mut Rng) -> u32;
 
+/// The distributions, with the names that the benchmarks print.
 pub(crate) const SPREADS: [(&str, Spread); 4] = [
     ("1 M peers in 100,000 torrents", |peer, _| peer % 100_000),
     ("1 M peers in 10,000 torrents by Zipf", |_, random| {
@@ -26,6 +28,7 @@ fn zipf(random: &mut Rng) -> u32 {
     (10_000f64.powf(uniform) as u32).min(10_000) - 1
 }
 
+/// Returns the announce of the peer with this number. Each peer has its own address, and every third is a seeder.
 pub(crate) fn announce(peer: u32, torrent: u32) -> Announce {
     let mut info_hash = InfoHash([0; 20]);
     info_hash.0[..4].copy_from_slice(&torrent.to_be_bytes());
