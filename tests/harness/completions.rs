@@ -6,8 +6,8 @@ use std::{env, fs};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-/// Fails if the completions for bash, zsh or fish do not match `Arguments`. Writes them first if the environment variable
-/// `TBTT_WRITE` is set.
+/// Fails if the completions for bash, zsh or fish do not match `Arguments`. Writes them first if the environment
+/// variable `TBTT_WRITE` is set.
 pub(crate) fn check<Arguments: CommandFactory>(program: &str) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions");
     for (shell, file) in [

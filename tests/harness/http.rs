@@ -82,7 +82,7 @@ impl Connection {
         Ok(response)
     }
 
-    /// Reads the head of a response. The response to a HEAD request has no body, although its header has the length of one.
+    /// Reads only the head of a response. The response to a HEAD request ends there, despite its content-length.
     pub(crate) fn head(&mut self) -> io::Result<Response> {
         let mut line = String::new();
         if self.0.read_line(&mut line)? == 0 {
@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Returns all bytes up to the end of the connection. Panics if the tracker does not close it in time.
+    /// Returns all bytes up to the end of the connection. Panics if the tracker does not close the connection in time.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
@@ -144,8 +144,8 @@ impl Response {
         std::str::from_utf8(&self.body).expect("UTF-8")
     }
 
-    /// Returns the body as a bencoded dictionary. Panics if the status is not 200, or if the body has a transfer or content
-    /// encoding.
+    /// Returns the body as a bencoded dictionary. Panics if the status is not 200, or if the body has a transfer or
+    /// content encoding.
     pub(crate) fn dictionary(&self) -> Dictionary {
         assert_eq!(self.status, 200, "{self:?}");
         for absent in ["transfer-encoding", "content-encoding"] {
@@ -160,8 +160,8 @@ impl Response {
 pub(crate) struct Dictionary(HashMap<Vec<u8>, Value>);
 
 impl Dictionary {
-    /// Parses a dictionary, and panics unless its encoding is canonical: keys are sorted and unique, and no byte follows.
-    /// If so, encoding it again results in the same bytes.
+    /// Parses a dictionary, and panics unless its encoding is canonical: sorted and unique keys, and no byte after the
+    /// end. Encoding a canonical dictionary again results in the same bytes.
     pub(crate) fn read(body: &[u8]) -> Self {
         let shown = String::from_utf8_lossy(body);
         let value: Value = serde_bencode::from_bytes(body).expect(&shown);

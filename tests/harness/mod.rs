@@ -21,13 +21,13 @@ use std::time::Duration;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, geteuid};
 
-/// Limit of every wait. It is far longer than a busy machine needs, so a test reaches it only if the event never occurs.
+/// Timeout of every wait: far longer than a busy machine needs, so a test fails only if the event never occurs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Path of the daemon that Cargo built.
 pub(crate) const TBTT: &str = env!("CARGO_BIN_EXE_tbtt");
 
-/// A temporary directory for one test. It is removed when dropped.
+/// A temporary directory for a test, removed when dropped.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -55,12 +55,12 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // If the directory cannot be removed, `cargo clean` removes it later.
+        // If this fails, `cargo clean` removes the directory later.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A running daemon. It is killed when dropped.
+/// A running daemon, killed when dropped.
 pub(crate) struct Daemon {
     child: Child,
     log: Arc<Log>,

@@ -9,7 +9,7 @@ pub(crate) const MAGIC: u64 = 0x0417_2710_1980;
 /// The info-hash of the torrent that [`announce`] announces.
 pub(crate) const TORRENT: [u8; 20] = *b"a torrent's 20 bytes";
 
-/// A UDP client. It receives packets only from the address to which it sends.
+/// A UDP client, which receives packets only from the address to which it sends.
 pub(crate) struct Client(UdpSocket);
 
 impl Client {
@@ -48,9 +48,9 @@ impl Client {
 
     /// Sends packets, and returns all responses to them.
     ///
-    /// The tracker handles packets in batches, and may send the responses of one batch in another order. Therefore two
-    /// connect requests follow `packets`, the second after the response to the first. The second is in a later batch than
-    /// `packets`, so its response is the last.
+    /// The tracker handles packets in batches, and may reorder the responses of a batch. Therefore two connect requests
+    /// follow `packets`, the second after the response to the first. The second is in a later batch than `packets`, so
+    /// its response is the last.
     pub(crate) fn answers(&self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         packets.iter().for_each(|packet| self.send(packet));
         let mut responses = Vec::new();
@@ -117,7 +117,7 @@ pub(crate) fn announce(id: u64) -> Vec<u8> {
     packet
 }
 
-/// Returns a leecher's announce request for [`TORRENT`]. It is [`announce`] with one byte left to download.
+/// Returns a leecher's announce request for [`TORRENT`]. It is [`announce`] with 1 byte left.
 pub(crate) fn leecher(id: u64) -> Vec<u8> {
     with(announce(id), 64, 1u64.to_be_bytes())
 }

@@ -13,7 +13,7 @@ pub enum Spread {
     Even,
 }
 
-/// A client in one swarm.
+/// A client in a swarm.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: Ipv4Addr,
@@ -32,7 +32,7 @@ pub struct Population {
     peers: u32,
     addresses: u32,
     spread: Spread,
-    /// The upper end of each rank's share of the 64-bit numbers. It is empty unless the spread is Zipf.
+    /// The upper end of each rank's share of the 64-bit numbers; empty unless the spread is Zipf.
     shares: Vec<u64>,
 }
 
@@ -87,7 +87,7 @@ impl Population {
         self.addresses
     }
 
-    /// Returns the address `index`, 127.x.y.1. Each address has its own /24, because trackers have limits for each network.
+    /// Returns the address `index`, 127.x.y.1. Each address has its own /24, because trackers limit each network.
     pub fn address(index: u32) -> Ipv4Addr {
         let [.., high, low] = index.to_be_bytes();
         Ipv4Addr::new(127, 1 + high, low, 1)

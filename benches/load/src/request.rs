@@ -41,7 +41,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// Returns the info-hashes of random torrents for one scrape. No two are equal.
+/// Returns the info-hashes of distinct random torrents, for a scrape.
 pub fn pick_torrents(population: &Population, rng: &mut Rng) -> [[u8; 20]; SCRAPE_TORRENTS] {
     let mut torrents = [u32::MAX; SCRAPE_TORRENTS];
     for index in 0..SCRAPE_TORRENTS {

@@ -111,7 +111,7 @@ fn content_length(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&line[15..]).ok()?.trim().parse().ok()
 }
 
-/// Calls `entry` with each key and value of the dictionary at the start of `bytes`. Returns the length of the dictionary.
+/// Calls `entry` with each key and value of the dictionary at the start of `bytes`, and returns its encoded length.
 fn dictionary<'a>(bytes: &'a [u8], mut entry: impl FnMut(&'a [u8], &'a [u8])) -> Option<usize> {
     let mut at = 1;
     if bytes.first() != Some(&b'd') {

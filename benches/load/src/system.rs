@@ -62,7 +62,7 @@ pub fn connect_from(source: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream>
         OwnedFd::from_raw_fd(check(fd)?)
     };
     let fd = socket.as_raw_fd();
-    // The kernel chooses the port at connect and not at bind, so that one source can have connections to many servers.
+    // The kernel chooses the port at connect and not at bind, so that a source can have connections to many servers.
     set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     let (source, to) = (to_sockaddr(SocketAddrV4::new(source, 0)), to_sockaddr(to));
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
@@ -111,7 +111,7 @@ impl Epoll {
         })
     }
 
-    /// Watches `file` until it is closed. `token` is returned when `file` is readable.
+    /// Watches `file` until the file is closed. [`Ready`] contains `token` when the file is readable.
     pub fn add(&self, file: &impl AsRawFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32,
@@ -129,8 +129,8 @@ impl Epoll {
         .map(|_| ())
     }
 
-    /// Waits until a file is readable, or until the timeout; `None` waits without a timeout. Returns the number of readable
-    /// files.
+    /// Waits until a file is readable, or until the timeout; `None` waits without a timeout. Returns the number of
+    /// readable files.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let timeout = timeout.map_or(-1, |time| time.as_millis() as i32);
         // SAFETY: pointer and length are those of `events`.
@@ -145,7 +145,7 @@ impl Epoll {
         Ok(count as usize)
     }
 
-    /// Returns one of the readable files that the last `wait` counted. `index` must be less than that count.
+    /// Returns a readable file of the last `wait`. `index` must be less than the number that `wait` returned.
     pub fn ready(&self, index: usize) -> Ready {
         let libc::epoll_event { events, u64: token } = self.events[index];
         let gone = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
@@ -156,17 +156,17 @@ impl Epoll {
     }
 }
 
-/// Maximum number of datagrams that one call sends or receives.
+/// Maximum number of datagrams that a system call sends or receives.
 pub const BATCH: usize = 64;
 
-/// A packet to send, or a received one.
+/// A packet to send, or a received packet.
 #[derive(Clone)]
 pub struct Datagram {
     pub bytes: [u8; 2048],
     pub length: usize,
     /// The sender or the receiver.
     pub remote: SocketAddrV4,
-    /// The source address of a packet to send, if it is not the socket's.
+    /// The source address of a packet to send; `None` is the socket's.
     pub source: Option<Ipv4Addr>,
 }
 
@@ -203,7 +203,7 @@ struct Headers {
     controls: [SourceControl; BATCH],
 }
 
-/// A UDP socket that sends and receives many datagrams with one call.
+/// A UDP socket that sends and receives many datagrams with a system call.
 pub struct BatchSocket {
     socket: UdpSocket,
     headers: Box<Headers>,
@@ -312,7 +312,7 @@ impl BatchSocket {
     }
 }
 
-/// Binds the calling thread to one core. Threads and processes that it starts later inherit this.
+/// Binds the calling thread to a core. Threads and processes that it starts later inherit this.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
     // SAFETY: zero bytes are a valid empty set, `core` is in range, and the set outlives the call.
     check(unsafe {
@@ -370,7 +370,7 @@ mod tests {
             source: Some(source),
             ..Datagram::default()
         };
-        // One call cannot send as many.
+        // These are more datagrams than a system call sends.
         client.send(&vec![packet; BATCH + 1]).unwrap();
         let mut seen = 0;
         let mut room = vec![Datagram::default(); BATCH];

@@ -31,7 +31,7 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// Returns the duration that `share` (0 to 1) of the recorded durations do not exceed, or zero if nothing is recorded.
+    /// Returns the duration that `share` (0 to 1) of the recorded durations do not exceed; zero if nothing is recorded.
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = (share * self.count as f64).ceil() as u64;
         let mut seen = 0;
@@ -44,7 +44,7 @@ impl Histogram {
         Duration::ZERO
     }
 
-    /// Returns the bucket of a value. Each value below 32 has its own bucket; from there on, each power of two has 32 buckets.
+    /// Returns the bucket of a value. Each value below 32 has its own bucket; then each power of two has 32 buckets.
     fn bucket(value: u64) -> usize {
         if value < STEPS {
             return value as usize;
@@ -77,14 +77,14 @@ pub struct Tally {
     /// Number of failed requests, by fault.
     pub faults: BTreeMap<&'static str, u64>,
     pub latency: Histogram,
-    /// CPU time that the load generator spent polling while it had nothing to do.
+    /// CPU time that the load generator spent polling without anything to do.
     pub idle: Duration,
     /// CPU time of the thread when the current idle period began.
     idle_since: Option<Duration>,
 }
 
 impl Tally {
-    /// Counts one response, its size and its latency.
+    /// Counts a response, its size and its latency.
     pub fn record_response(&mut self, checked: Checked, bytes: usize, took: Duration) {
         match checked {
             Ok(entries) => {
@@ -97,7 +97,7 @@ impl Tally {
         }
     }
 
-    /// Adds to the idle time. It must be called after each iteration of the main loop; `idle` means that the iteration had
+    /// Updates the idle time. Must be called after each iteration of the main loop; `idle` means that the iteration had
     /// nothing to do.
     pub fn record_iteration(&mut self, idle: bool) {
         match self.idle_since {

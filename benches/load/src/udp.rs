@@ -21,9 +21,9 @@ enum Request {
     Scrape,
 }
 
-/// A place for one request in flight. The low half of the transaction id is the number of the slot.
+/// A place for a request in flight. The low half of the transaction id is the number of the slot.
 struct Slot {
-    /// The high half of the transaction id. It detects a late response to an earlier request of the slot.
+    /// The high half of the transaction id, to detect a late response to an earlier request of the slot.
     sequence: u16,
     in_flight: Option<(Request, Instant)>,
 }
@@ -43,7 +43,7 @@ struct Run<'a> {
     tally: Tally,
 }
 
-/// A run in which every address has a connection id. It is ready to be started.
+/// A run that is ready to start: every address has a connection id.
 pub struct Connected<'a>(Run<'a>);
 
 /// Requests a connection id for each address. The time for this is not measured.
@@ -130,7 +130,7 @@ impl Run<'_> {
         }
     }
 
-    /// Sends up to `limit` requests, none after `until`, and waits for the responses to all. Returns the number of requests.
+    /// Sends up to `limit` requests, none after `until`, and waits for all responses. Returns the number of requests.
     fn exchange(
         &mut self,
         until: Instant,

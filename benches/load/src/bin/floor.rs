@@ -1,7 +1,7 @@
 //! Servers that do no work. Their cost is the minimum for any tracker on this kernel.
 //!
-//! A server has one thread, and responds to every request with the same body. The body has the size of a real response with 50
-//! peers, or of a real response to a scrape of 5 torrents.
+//! A server has a single thread, and responds to every request with the same body. The body has the size of a real
+//! response with 50 peers, or of a real response to a scrape of 5 torrents.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -12,13 +12,13 @@ use tbtt_load::system::{BATCH, BatchSocket, Datagram, Epoll, defer_accept};
 
 const USAGE: &str = "usage: floor http-close|http-keepalive|http-scrape|udp|udp-peers PORT";
 
-/// Number of peers from which `udp-peers` chooses, in one array. It is the number of peers that tbtt has in the benchmark.
+/// Number of peers from which `udp-peers` chooses, all in an array. tbtt has as many peers in the benchmark.
 const PEERS: usize = 1_000_000;
 
 /// Size of a peer in bytes, as in tbtt.
 const RECORD_SIZE: usize = 11;
 
-/// Number of adjacent peers that `udp-peers` copies from one random place.
+/// Number of adjacent peers that `udp-peers` copies from each random place.
 const RUN_LENGTH: usize = 8;
 
 fn main() -> ExitCode {
@@ -94,7 +94,7 @@ fn serve_close(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Serves many requests for each connection: one epoll_wait for many connections, then recv and send for each.
+/// Serves many requests for each connection: epoll_wait for many connections, then recv and send for each.
 fn serve_keep_alive(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     let listener_token = listener.as_raw_fd() as u64;
@@ -125,8 +125,8 @@ fn serve_keep_alive(address: SocketAddrV4, response: &[u8]) -> io::Result<()> {
 
 /// Serves UDP, with one recvmmsg and one sendmmsg for up to 64 packets.
 ///
-/// It reads only the action and the transaction id of a packet. If `records` is not empty, an announce response contains
-/// 50 of them from random places, so that its cost includes the memory accesses that no tracker can avoid.
+/// Only the action and the transaction id of a packet are read. If `records` is not empty, announce responses contain
+/// 50 of them from random places, so that the cost includes the memory accesses that no tracker can avoid.
 fn serve_udp(address: SocketAddrV4, records: &[[u8; RECORD_SIZE]]) -> io::Result<()> {
     let mut random = 1u64;
     let mut socket = BatchSocket::bind(address)?;

@@ -1,4 +1,4 @@
-//! The load generator. It sends requests to a tracker, checks each response, and prints one line of JSON.
+//! The load generator. It sends requests to a tracker, checks each response, and prints a line of JSON.
 
 use std::fmt::Write as _;
 use std::io;
@@ -283,7 +283,7 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Returns the info-hashes of all torrents in hex, one on each line.
+/// Returns the info-hashes of all torrents in hex, each on its own line.
 fn hashes(population: &Population) -> String {
     let lines: Vec<String> = (0..population.torrents())
         .map(|torrent| {
