@@ -65,9 +65,7 @@ impl Scene {
     }
 
     fn start(&self) -> Daemon {
-        let daemon = Daemon::start(&self.config());
-        daemon.wait_for_line("listening protocol=control");
-        daemon
+        Daemon::start(&self.config())
     }
 
     /// Creates a `.torrent` file, and returns its info-hash.

@@ -61,7 +61,6 @@ impl Scene {
              [control]\nlisten = '{control}'\n[metrics]\nper_torrent = true\n\
              [limits]\nannounces = 1\nannounces_burst = 4\nexempt = []\n{more}"
         ));
-        daemon.wait_for_line("clients announce to");
         let id: [u8; 20] = Sha1::digest(&info).into();
         let info_hash = id.iter().map(|byte| format!("%{byte:02x}")).collect();
         Self {

@@ -328,7 +328,6 @@ fn forwarding_header_is_required_over_unix_socket() {
          [limits]\nannounces = 1\nannounces_burst = 2\nconnections = 1\nconnections_burst = 1",
         unix.display()
     ));
-    daemon.wait_for_line("address=[::]:");
     let tracker = Tracker {
         http: daemon.port("http"),
         udp: 0,

@@ -65,7 +65,6 @@ impl Tracker {
              [torrents]\ndirectories = ['{}']\n{settings}",
             files.path().display()
         ));
-        daemon.wait_for_line("clients announce to");
         daemon.wait_for_line("torrent directories read");
         let http = daemon.port("http");
         Self {

@@ -41,8 +41,6 @@ impl Tracker {
         let daemon = Daemon::start(&format!(
             "[http]\nlisten = ['[::]:0']\n[udp]\nlisten = ['[::]:0']\n{settings}\n{proxy}"
         ));
-        // This line follows the lines for all addresses.
-        daemon.wait_for_line(LISTENING);
         daemon.wait_for_line(DIRECTORIES_READ);
         let (http, udp) = (daemon.port("http"), daemon.port("udp"));
         Self { daemon, http, udp }
@@ -141,7 +139,6 @@ impl Tracker {
 }
 
 /// Parts of the daemon's log lines.
-pub(crate) const LISTENING: &str = "clients announce to";
 pub(crate) const OPEN: &str = "open to all";
 pub(crate) const DIRECTORIES_READ: &str = "torrent directories read";
 pub(crate) const SKIPPED: &str = "skipping torrent file";
