@@ -1500,7 +1500,8 @@ fn connections_per_network_are_limited() {
         let connect = || Connection::open(tracker.at(limited));
         let mut held: Vec<_> = (0..3).map(|_| connect_in_time(connect)).collect();
         assert!(!is_served(&mut connect()), "a fourth connection");
-        announce_works(tracker.at(other));
+        // The connections of the iteration before may still count.
+        connect_in_time(|| Connection::open(tracker.at(other)));
         assert!(held.iter_mut().all(is_served), "open connections");
         held.pop();
         held.push(connect_in_time(connect));
