@@ -100,8 +100,11 @@ fn u1_connect_returns_16_bytes() {
 
 #[test]
 fn u2_id_is_valid_for_one_address_and_all_its_ports() {
-    for (bad_ids, expected) in [("bad_ids = 'silence'", 0), ("bad_ids = 'error'", 5)] {
-        let tracker = Tracker::open(bad_ids);
+    for (setting, expected) in [
+        ("invalid_connection_ids = 'silence'", 0),
+        ("invalid_connection_ids = 'error'", 5),
+    ] {
+        let tracker = Tracker::open(setting);
         for (own, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.1")] {
             let id = tracker.client(own).id();
             let same = tracker.client(own);
@@ -252,7 +255,7 @@ fn u6_options_are_ignored() {
 
 #[test]
 fn u7_other_packets_get_no_response() {
-    let tracker = Tracker::open("bad_ids = 'error'");
+    let tracker = Tracker::open("invalid_connection_ids = 'error'");
     for own in ["127.0.0.1", "::1"] {
         let client = tracker.client(own);
         let id = client.id();
@@ -305,8 +308,8 @@ fn u7_source_port_0_gets_no_response() {
 
 #[test]
 fn response_is_never_longer_than_packet_without_id() {
-    for bad_ids in ["silence", "error"] {
-        let tracker = Tracker::open(&format!("invalid_connection_ids = '{bad_ids}'"));
+    for invalid_ids in ["silence", "error"] {
+        let tracker = Tracker::open(&format!("invalid_connection_ids = '{invalid_ids}'"));
         for own in ["127.0.0.1", "::1"] {
             let client = tracker.client(own);
             let mut answered = 0;
@@ -321,7 +324,7 @@ fn response_is_never_longer_than_packet_without_id() {
                     responses.iter().all(|response| response.len() <= len),
                     "{len}"
                 );
-                let expected = match bad_ids {
+                let expected = match invalid_ids {
                     _ if len < 16 => 0,
                     "silence" => 1,
                     _ => 3,
@@ -338,8 +341,8 @@ fn response_is_never_longer_than_packet_without_id() {
 /// which are the same in both directions, are not counted.
 #[test]
 fn sender_without_valid_id_gets_no_amplification() {
-    for (bad_ids, error_len) in [("silence", 0.0), ("error", 14.0)] {
-        let tracker = Tracker::open(&format!("bad_ids = '{bad_ids}'"));
+    for (invalid_ids, error_len) in [("silence", 0.0), ("error", 14.0)] {
+        let tracker = Tracker::open(&format!("invalid_connection_ids = '{invalid_ids}'"));
         // A valid id of another address, and peers and torrents for long responses.
         let other = tracker.client("127.0.0.2");
         let stolen = other.id();
@@ -400,7 +403,9 @@ fn sender_without_valid_id_gets_no_amplification() {
             let responses = stranger.answers(&packets);
             let received: usize = responses.iter().map(Vec::len).sum();
             let ratio = received as f64 / sent as f64;
-            println!("bad_ids = {bad_ids}, {kind}: {sent} bytes in, {received} out, {ratio:.3}");
+            println!(
+                "invalid_connection_ids = {invalid_ids}, {kind}: {sent} bytes in, {received} out, {ratio:.3}"
+            );
             assert_eq!(ratio, expected, "{kind}");
             assert!(ratio <= 1.0);
         }

@@ -204,12 +204,12 @@ pub(crate) const SERVED: &str = "served";
 
 /// Reasons of refusals.
 pub(crate) const NOT_TRACKED: &str = "this torrent is not tracked here";
-pub(crate) const DENIED: &str = "this torrent is not welcome here";
-pub(crate) const TOO_MANY_TORRENTS: &str = "no room for one more torrent here";
-pub(crate) const ADDRESS_REFUSED: &str = "your address is not welcome here";
+pub(crate) const DENIED: &str = "this torrent is on this tracker's deny list";
+pub(crate) const TOO_MANY_TORRENTS: &str = "this tracker has reached its torrent limit";
+pub(crate) const ADDRESS_REFUSED: &str = "your address is not allowed on this tracker";
 pub(crate) const RATE_LIMITED: &str = "too many requests from your network";
 pub(crate) const NO_CLIENT_ADDRESS: &str =
-    "the proxy in front of the tracker did not tell your address";
+    "the proxy in front of the tracker did not report your address";
 
 /// Returns the outcome of an announce: [`SERVED`], or the reason of the refusal.
 ///
