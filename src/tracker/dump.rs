@@ -17,7 +17,7 @@
 
 use siphasher::sip::SipHasher13;
 
-use super::swarm::PeerRecord;
+use super::swarm::peer::PeerRecord;
 use super::types::{Admission, CorruptBlock, InfoHash, Time, age_minutes};
 use super::{Shard, Torrent, Totals, Tracker, lock};
 use crate::bytes;

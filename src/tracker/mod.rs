@@ -37,7 +37,8 @@ use crate::lock::{lock, read, write};
 use access::LocalNetworks;
 use departures::Departures;
 use retired_counters::RetiredCounters;
-use swarm::{JoinOutcome, Peer, Swarm};
+use swarm::Swarm;
+use swarm::peer::{JoinOutcome, Peer};
 
 /// So many that two workers seldom meet at one, and that a sweep of one is short.
 const SHARDS: usize = 1024;

@@ -12,7 +12,7 @@ use std::sync::MutexGuard;
 
 use super::rate_limit::RateLimiter;
 use super::settings::Settings;
-use super::swarm::IndexKey;
+use super::swarm::peer::IndexKey;
 use super::{Announce, InfoHash, SHARDS, Shard, Torrent, Tracker};
 
 /// How many are looked at together: about what a processor waits for at once.

@@ -3,7 +3,7 @@
 use siphasher::sip::SipHasher13;
 
 use super::dump;
-use super::swarm::Peer;
+use super::swarm::peer::Peer;
 use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
 use super::{DumpCursor, Shard, Tracker};
 
