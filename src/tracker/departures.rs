@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use super::lock;
 use super::types::{InfoHash, Time};
+use crate::lock::lock;
 
 /// So many that two workers seldom meet at one; each is turned over by the sweep of the same number.
 const PARTS: usize = super::Tracker::SLICES;

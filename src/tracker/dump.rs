@@ -17,10 +17,12 @@
 
 use siphasher::sip::SipHasher13;
 
+use super::Tracker;
+use super::shard::{Shard, Torrent, Totals};
 use super::swarm::peer::PeerRecord;
 use super::types::{Admission, CorruptBlock, InfoHash, Time, age_minutes};
-use super::{Shard, Torrent, Totals, Tracker, lock};
 use crate::bytes;
+use crate::lock::lock;
 
 /// A block is full from this size on. Copying so much keeps a shard's announces waiting for a fraction of a millisecond;
 /// only swarms of tens of thousands of peers do not fit.

@@ -12,8 +12,9 @@ use std::sync::MutexGuard;
 
 use super::rate_limit::RateLimiter;
 use super::settings::Settings;
+use super::shard::{Shard, Torrent};
 use super::swarm::peer::IndexKey;
-use super::{Announce, InfoHash, SHARDS, Shard, Torrent, Tracker};
+use super::{Announce, InfoHash, SHARDS, Tracker};
 
 /// How many are looked at together: about what a processor waits for at once.
 const TOGETHER: usize = 16;

@@ -3,9 +3,10 @@
 use siphasher::sip::SipHasher13;
 
 use super::dump;
+use super::shard::Shard;
 use super::swarm::peer::Peer;
 use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
-use super::{DumpCursor, Shard, Tracker};
+use super::{DumpCursor, Tracker};
 
 /// How much younger than told a change may be: batches wait for tens of milliseconds, and ages are whole seconds of a clock
 /// that is met across a network. Who stops here and starts there a moment later shall not be taken for gone.
