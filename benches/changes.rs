@@ -9,10 +9,10 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, announce};
 use tbtt::cluster::download_counters::NodeId;
-use tbtt::cluster::wire::{self, BatchSender, ReplicationBatch, ReplicationRecord};
-use tbtt::tracker::{
-    Announce, ApplyResult, DumpCursor, HostKey, Rng, Settings, TimedUpdate, Tracker,
-};
+use tbtt::cluster::wire::{self, Batch, ReplicationRecord, Sender};
+use tbtt::tracker::dump::DumpCursor;
+use tbtt::tracker::replication::ApplyResult;
+use tbtt::tracker::{Announce, HostKey, Rng, Settings, TimedUpdate, Tracker};
 
 const BATCH: usize = 256;
 
@@ -78,9 +78,9 @@ fn tell(tracker: &Tracker, announces: &[Announce]) -> Vec<TimedUpdate> {
         told.extend(
             answer
                 .expect("it is open")
-                .change
-                .map(|change| TimedUpdate {
-                    change,
+                .update
+                .map(|update| TimedUpdate {
+                    update,
                     age_secs: 0,
                     redelivered: false,
                 }),
@@ -90,7 +90,7 @@ fn tell(tracker: &Tracker, announces: &[Announce]) -> Vec<TimedUpdate> {
 }
 
 fn left(mut told: TimedUpdate) -> TimedUpdate {
-    told.change.class = None;
+    told.update.class = None;
     told
 }
 

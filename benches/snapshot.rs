@@ -14,7 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, Spread, announce};
 use tbtt::snapshot::{self, Beside, SavePriority, Secrets};
-use tbtt::tracker::{DumpCursor, Rng, Settings, Tracker};
+use tbtt::tracker::dump::DumpCursor;
+use tbtt::tracker::{Rng, Settings, Tracker};
 
 const SEED: u64 = 7;
 
@@ -56,7 +57,7 @@ fn measure(directory: &Path, spread: Spread) {
     };
 
     let (saved, took) = timed(|| save(SavePriority::Shutdown));
-    let peers = (saved.totals.peers_v4 + saved.totals.peers_v6) as f64;
+    let peers = saved.totals.peers.sum() as f64;
     println!(
         "  on disk        {:.1} bytes a peer",
         saved.bytes as f64 / peers
@@ -81,7 +82,7 @@ fn measure(directory: &Path, spread: Spread) {
     let (mut walk, mut block) = (DumpCursor::default(), Vec::new());
     loop {
         let start = Instant::now();
-        if tracker.save(NOW, &mut walk, &mut block).is_none() {
+        if tracker.dump_block(NOW, &mut walk, &mut block).is_none() {
             break;
         }
         holds.push(start.elapsed());

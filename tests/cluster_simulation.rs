@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use tbtt::cluster::download_counters::{DownloadCounter, NodeId};
 use tbtt::cluster::node::ClusterNode;
 use tbtt::cluster::queue::{PARTITIONS, UpdateQueue};
-use tbtt::cluster::reader::{ReadStatus, StreamReader};
-use tbtt::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
-use tbtt::cluster::writer::StreamWriter;
+use tbtt::cluster::resync::EntryId;
+use tbtt::cluster::{Entry, Node, ReadStatus, Reader, StreamStore, Writer};
+use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::types::AnnounceEffect;
 use tbtt::tracker::{
-    Admission, Announce, Class, DumpCursor, Event, HostKey, InfoHash, Key, PeerId, Rng,
-    ScrapeEntry, Settings, Time, Tracker,
+    Admission, Announce, Class, Event, HostKey, InfoHash, Key, PeerId, Rng, ScrapeEntry, Settings,
+    Time, Tracker,
 };
 
 const NODES: usize = 3;
@@ -424,7 +424,7 @@ impl Process {
             now = Time(snapshot.time.0 + ((ms - snapshot.at_ms) / 1000) as u32);
             let mut restore = tracker.restore(now, now.0 / 60 - snapshot.time.0 / 60);
             for block in &snapshot.blocks {
-                restore.take_in(block).expect("it was just written");
+                restore.restore_block(block).expect("it was just written");
             }
             restore.finish();
             checkpoint.clone_from(&snapshot.checkpoint);
@@ -460,9 +460,13 @@ impl Process {
 
     fn save(&mut self, ms: u64) {
         let time = self.now(ms);
-        let checkpoint = self.node.checkpoint();
-        let (mut cursor, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
-        while self.tracker.save(time, &mut cursor, &mut block).is_some() {
+        let kept = self.node.keep();
+        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
+        while self
+            .tracker
+            .dump_block(time, &mut walk, &mut block)
+            .is_some()
+        {
             blocks.extend((!block.is_empty()).then(|| block.clone()));
         }
         self.snapshot = Some(Snapshot {
@@ -492,10 +496,10 @@ impl Process {
 
     /// Returns every peer in the memory of the node.
     fn peers(&self, ms: u64) -> HashMap<Peer, Class> {
-        let (mut cursor, mut updates) = (DumpCursor::default(), Vec::new());
-        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut cursor, &mut updates) {}
-        let peers = updates.into_iter().map(|update| {
-            let change = update.change;
+        let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
+        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut walk, &mut told) {}
+        let peers = told.into_iter().map(|told| {
+            let change = told.update;
             let at = SocketAddr::new(change.address, change.port.get());
             let class = change.class.expect("a peer in memory has not left");
             ((change.info_hash, at), class)
@@ -712,10 +716,10 @@ impl World {
         let process = &self.nodes[number];
         let now = process.now(ms);
         let answer = process.tracker.announce(now, &announce, &mut Vec::new());
-        let answer = answer.expect("the torrent is listed");
-        let effect = AnnounceEffect {
-            change: answer.change,
-            counted: answer.counted,
+        let answer = answer.expect("it is listed");
+        let news = AnnounceEffect {
+            update: answer.update,
+            new_download: answer.new_download,
         };
         let dropped = process.queue.dropped.get();
         process.queue.push_effect(&effect, now);
@@ -726,7 +730,7 @@ impl World {
             _ if complete => Some(Class::Seeder),
             _ => Some(Class::Leecher),
         };
-        if answer.counted {
+        if answer.new_download {
             self.model.count(number, ms, peer.0);
         }
         let last = LastAction {

@@ -9,10 +9,11 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use tbtt::tracker::access::AccessList;
+use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
-    AccessPolicy, Admission, Announce, Class, DumpCursor, Event, InfoHash, Key, PeerId, Refusal,
-    Rng, ScrapeEntry, Settings, Time, Totals, Tracker,
+    AccessPolicy, Admission, Announce, Class, Event, InfoHash, Key, PeerId, Refusal, Rng,
+    ScrapeEntry, Settings, Time, Totals, Tracker,
 };
 
 /// Who a peer is over all families: `peer_id` and `key`, or else its own endpoint.
@@ -638,7 +639,11 @@ impl World {
     fn save(&mut self) {
         let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         let time = self.now();
-        while self.tracker.save(time, &mut walk, &mut block).is_some() {
+        while self
+            .tracker
+            .dump_block(time, &mut walk, &mut block)
+            .is_some()
+        {
             if !block.is_empty() {
                 blocks.push(block.clone());
             }
@@ -694,7 +699,7 @@ impl World {
         let passed_minutes = now.0 / 60 - written.0 / 60;
         let mut restore = self.tracker.restore(now, passed_minutes);
         for block in &self.saved.blocks {
-            restore.take_in(block).expect("as it was written");
+            restore.restore_block(block).expect("as it was written");
         }
         restore.finish();
         if !before {
@@ -804,8 +809,8 @@ impl World {
             ..Totals::default()
         };
         for torrent in self.model.values() {
-            totals.peers_v4 += torrent.tally.families[0][0];
-            totals.peers_v6 += torrent.tally.families[1][0];
+            totals.peers.v4 += torrent.tally.families[0][0];
+            totals.peers.v6 += torrent.tally.families[1][0];
         }
         assert_eq!(self.tracker.totals(), totals);
     }

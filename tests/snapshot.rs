@@ -196,8 +196,8 @@ fn all_comes_back() {
     assert_eq!(loaded.secrets, SECRETS);
     assert_eq!(loaded.now, Time(NOW.0 + 7));
     assert_eq!(loaded.passed, Duration::from_secs(7));
-    assert_eq!(loaded.restored.written, saved.totals);
-    assert_eq!(loaded.restored.back, saved.totals);
+    assert_eq!(loaded.restored.stored, saved.totals);
+    assert_eq!(loaded.restored.kept, saved.totals);
     let (mut peers, after) = (0, all(&loaded.tracker, loaded.now));
     let mut before = all(&before, NOW);
     // Nobody was in these, and who named them has not spoken yet.
@@ -207,7 +207,7 @@ fn all_comes_back() {
         assert_eq!(after.get(info_hash), Some(torrent), "{info_hash}");
     }
     assert_eq!(after.len(), before.len());
-    assert_eq!(peers, saved.totals.peers_v4 + saved.totals.peers_v6);
+    assert_eq!(peers, saved.totals.peers.sum());
     assert!(peers > 2000, "{peers}");
 }
 
@@ -234,7 +234,7 @@ fn ages_go_on_as_if_there_had_been_no_gap() {
             let sweep = |tracker: &Tracker, now| {
                 (0..Tracker::SLICES).for_each(|slice| tracker.expire(now, slice));
                 let totals = tracker.totals();
-                (totals.peers_v4, totals.peers_v6)
+                (totals.peers.v4, totals.peers.v6)
             };
             let passed = passed_secs as u32 + secs;
             assert_eq!(
@@ -245,7 +245,7 @@ fn ages_go_on_as_if_there_had_been_no_gap() {
             );
         }
         // By then even the youngest is 46 minutes old.
-        assert_eq!(passed_secs > 2640, never_stopped.totals().peers_v4 == 0);
+        assert_eq!(passed_secs > 2640, never_stopped.totals().peers.v4 == 0);
     }
 }
 
@@ -278,8 +278,8 @@ fn restarts_in_quick_succession_neither_age_nor_rejuvenate() {
     (0..Tracker::SLICES).for_each(|slice| never_stopped.expire(loaded.now, slice));
     let (there, expected) = (loaded.tracker.totals(), never_stopped.totals());
     assert_eq!(
-        (there.peers_v4, there.peers_v6),
-        (expected.peers_v4, expected.peers_v6)
+        (there.peers.v4, there.peers.v6),
+        (expected.peers.v4, expected.peers.v6)
     );
 }
 

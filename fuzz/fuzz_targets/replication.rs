@@ -10,10 +10,11 @@ use tbtt::cluster::wire::{
     BatchSender, ReplicationBatch, ReplicationRecord, write_header, write_record,
 };
 use tbtt::tracker::access::{AccessList, LocalNetworks};
+use tbtt::tracker::dump::DumpCursor;
+use tbtt::tracker::replication::ApplyResult;
 use tbtt::tracker::settings::Notice;
 use tbtt::tracker::{
-    Admission, ApplyResult, DumpCursor, HostKey, InfoHash, ScrapeEntry, Settings, Time,
-    TimedUpdate, Totals, Tracker,
+    Admission, HostKey, InfoHash, ScrapeEntry, Settings, Time, TimedUpdate, Totals, Tracker,
 };
 
 /// Torrents that are not merely unlisted.
@@ -154,7 +155,7 @@ fn apply_update(
     update: &TimedUpdate,
     totals: &mut Totals,
 ) {
-    let (info_hash, joins) = (&update.change.info_hash, update.change.class.is_some());
+    let (info_hash, joins) = (&told.update.info_hash, told.update.class.is_some());
     let before = (*totals, tracker.scrape(info_hash));
     let result = tracker.apply_update(now, passed_secs, update);
     let redelivered = TimedUpdate {
@@ -195,7 +196,7 @@ impl Peers for ScrapeEntry {
 }
 
 fn peers(totals: &Totals) -> usize {
-    totals.peers_v4 + totals.peers_v6
+    totals.peers.sum()
 }
 
 fn within_limits(totals: &Totals, open: bool) -> bool {
@@ -250,9 +251,7 @@ fn resend(tracker: &Tracker, now: Time, open: bool) {
         );
         for tracker in [tracker, &other] {
             tracker.for_each_torrent(|id, entry| {
-                let of_torrent = updates
-                    .iter()
-                    .filter(|update| update.change.info_hash == *id);
+                let of_it = told.iter().filter(|told| told.update.info_hash == *id);
                 assert_eq!(
                     (entry.complete, entry.incomplete, entry.partial),
                     counts(of_torrent),
@@ -266,10 +265,10 @@ fn resend(tracker: &Tracker, now: Time, open: bool) {
 /// Returns how many hosts are complete, incomplete and partial. An IPv4 and an IPv6 endpoint of a host count once.
 fn counts<'u>(updates: impl Iterator<Item = &'u TimedUpdate>) -> (u32, u32, u32) {
     let mut endpoints = HashMap::new();
-    let mut hosts = [0; 3];
-    for TimedUpdate { change, .. } in updates {
-        let class = change.class.expect("a peer in memory has not left") as usize;
-        let of_host: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
+    let mut hosts_of = [0; 3];
+    for TimedUpdate { update: change, .. } in told {
+        let class = change.class.expect("who has left is not told redelivered") as usize;
+        let of: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
         let family = usize::from(change.address.is_ipv6());
         of_host[family] += 1;
         hosts[class] += u32::from(of_host[family] > of_host[1 - family]);

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::tracker::{DumpCursor, Settings, Time, Totals, Tracker};
+use tbtt::tracker::dump::DumpCursor;
+use tbtt::tracker::{Settings, Time, Totals, Tracker};
 
 const NOW: Time = Time(1_000_000);
 
@@ -12,16 +13,16 @@ fuzz_target!(|input: &[u8]| {
     };
     let first = tracker();
     let mut restore = first.restore(NOW, passed.into());
-    if restore.take_in(block).is_err() {
+    if restore.restore_block(block).is_err() {
         return;
     }
     restore.finish();
     let second = tracker();
     let mut restore = second.restore(NOW, 0);
     let (mut walk, mut block) = (DumpCursor::default(), Vec::new());
-    while first.save(NOW, &mut walk, &mut block).is_some() {
+    while first.dump_block(NOW, &mut walk, &mut block).is_some() {
         if !block.is_empty() {
-            restore.take_in(&block).expect("as it was written");
+            restore.restore_block(&block).expect("as it was written");
         }
     }
     restore.finish();

@@ -64,7 +64,7 @@ impl ControlCommands for AppContext {
         match self.state_saver.save(SavePriority::Background) {
             Ok(Some(saved)) => Ok(SnapshotSummary {
                 torrents: saved.totals.torrents as u64,
-                peers: (saved.totals.peers_v4 + saved.totals.peers_v6) as u64,
+                peers: saved.totals.peers.sum() as u64,
                 bytes: saved.bytes,
             }),
             Ok(None) => Err(problem(

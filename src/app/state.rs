@@ -52,8 +52,8 @@ pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
         restored,
     }) = found
     {
-        let totals = restored.back;
-        let peers = totals.peers_v4 + totals.peers_v6;
+        let totals = restored.kept;
+        let peers = totals.peers.sum();
         let fields: log::Fields<'_> = &[
             ("torrents", &totals.torrents),
             ("peers", &peers),
@@ -171,7 +171,7 @@ impl StateSaver {
         let secrets = &self.secrets;
         match snapshot::save(directory, &self.tracker, beside, now, at, secrets, pace) {
             Ok(saved) => {
-                let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
+                let peers = saved.totals.peers.sum();
                 let fields: log::Fields<'_> = &[
                     ("torrents", &saved.totals.torrents),
                     ("peers", &peers),

@@ -87,9 +87,8 @@ impl StatusCollector {
             clock,
             ..
         } = &*self.shared;
-        let now = unix_now(*clock);
-        let (totals, [seeders_v4, seeders_v6]) = (tracker.totals(), tracker.seeders());
-        let (peers, seeders) = (totals.peers_v4 + totals.peers_v6, seeders_v4 + seeders_v6);
+        let now = unix(*clock);
+        let (totals, seeders) = (tracker.totals(), tracker.seeders());
         let mut releases: Vec<_> = self
             .torrent_sync
             .entries()
@@ -104,13 +103,13 @@ impl StatusCollector {
             last_reload_successful: self.last_reload_successful.load(Ordering::Relaxed),
             totals: ReportTotals {
                 torrents: totals.torrents as u64,
-                peers_ipv4: totals.peers_v4 as u64,
-                peers_ipv6: totals.peers_v6 as u64,
-                seeders: seeders as u64,
-                // The two counts are not taken at the same moment, so there may be more seeders than peers.
-                leechers: peers.saturating_sub(seeders) as u64,
-                seeders_ipv4: seeders_v4 as u64,
-                seeders_ipv6: seeders_v6 as u64,
+                peers_ipv4: totals.peers.v4 as u64,
+                peers_ipv6: totals.peers.v6 as u64,
+                seeders: seeders.sum() as u64,
+                // Some may have come or gone between the two looks.
+                leechers: totals.peers.sum().saturating_sub(seeders.sum()) as u64,
+                seeders_ipv4: seeders.v4 as u64,
+                seeders_ipv6: seeders.v6 as u64,
                 connections: self.connections.total() as u64,
             },
             announces_per_second: self.announces_per_second.load(Ordering::Relaxed) as f64 / 1e3,
@@ -175,9 +174,9 @@ impl StatusCollector {
     fn sample(&self) -> Sample {
         let totals = self.shared.tracker.totals();
         Sample {
-            at: unix_now(self.shared.clock),
-            peers_ipv4: totals.peers_v4 as u64,
-            peers_ipv6: totals.peers_v6 as u64,
+            at: unix(self.shared.clock),
+            peers_ipv4: totals.peers.v4 as u64,
+            peers_ipv6: totals.peers.v6 as u64,
             announces: self.shared.counters.announces(),
         }
     }

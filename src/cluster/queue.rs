@@ -87,11 +87,11 @@ impl UpdateQueue {
         }
     }
 
-    /// Queues the change that an announce made, if any.
-    pub fn push_effect(&self, effect: &AnnounceEffect, at: Time) {
-        if let Some(change) = effect.change {
-            if effect.counted {
-                *lock(&self.downloads).entry(change.info_hash).or_default() += 1;
+    /// Keeps what an announce did, if that is anything.
+    pub fn push_effect(&self, news: &AnnounceEffect, at: Time) {
+        if let Some(change) = news.update {
+            if news.new_download {
+                *lock(&self.counts).entry(change.info_hash).or_default() += 1;
             }
             self.push(change, at);
         }
@@ -248,11 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn never_drops_downloads() {
-        let queue = UpdateQueue::new(0);
-        let effect = AnnounceEffect {
-            change: Some(change(1, Some(Class::Seeder))),
-            counted: true,
+    fn a_download_is_never_dropped() {
+        let updates = UpdateQueue::new(0);
+        let news = AnnounceEffect {
+            update: Some(change(1, Some(Class::Seeder))),
+            new_download: true,
         };
         (0..3).for_each(|at| queue.push_effect(&effect, Time(at)));
         assert!(queue.is_empty());

@@ -118,8 +118,8 @@ pub fn write_record(record: &ReplicationRecord, out: &mut Vec<u8>) {
     }
 }
 
-fn write_peer(update: &TimedUpdate, out: &mut Vec<u8>) {
-    let change = &update.change;
+fn write_peer(told: &TimedUpdate, out: &mut Vec<u8>) {
+    let change = &told.update;
     out.push(if change.address.is_ipv4() {
         PEER_V4
     } else {
@@ -237,7 +237,7 @@ fn read_peer(kind: u8, rest: &mut &[u8]) -> Result<TimedUpdate, InvalidBatch> {
         _ => None,
     };
     Ok(TimedUpdate {
-        change: PeerUpdate {
+        update: PeerUpdate {
             info_hash,
             address,
             port,
@@ -288,7 +288,7 @@ mod tests {
             Some(Class::Seeder),
         ];
         ReplicationRecord::Peer(TimedUpdate {
-            change: PeerUpdate {
+            update: PeerUpdate {
                 info_hash,
                 address,
                 port: NonZeroU16::new(random.next_u32() as u16 | 1).unwrap(),
@@ -319,9 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn format_is_fixed() {
-        let joined = TimedUpdate {
-            change: PeerUpdate {
+    fn the_format_is_the_same_on_every_machine() {
+        let told = TimedUpdate {
+            update: PeerUpdate {
                 info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
                 address: "192.0.2.1".parse().unwrap(),
                 port: NonZeroU16::new(6881).unwrap(),
@@ -333,17 +333,17 @@ mod tests {
             redelivered: false,
         };
         let left = TimedUpdate {
-            change: PeerUpdate {
+            update: PeerUpdate {
                 address: "2001:db8::1".parse().unwrap(),
                 class: None,
                 completed: false,
-                ..joined.change
+                ..told.update
             },
             age_secs: 70_000,
             redelivered: true,
         };
-        let counter = DownloadCounter {
-            info_hash: joined.change.info_hash,
+        let counter = Counter {
+            info_hash: told.update.info_hash,
             node: NodeId(3),
             downloads: 4,
         };
@@ -435,8 +435,8 @@ mod tests {
     fn rejects_invalid_endpoint_and_unknown_kind() {
         let mut random = Rng::new(4);
         let peer = loop {
-            match random_record(&mut random) {
-                ReplicationRecord::Peer(joined) if joined.change.address.is_ipv6() => break joined,
+            match some_record(&mut random) {
+                ReplicationRecord::Peer(told) if told.update.address.is_ipv6() => break told,
                 _ => {}
             }
         };

@@ -37,7 +37,8 @@ use siphasher::sip::SipHasher13;
 
 use crate::os::random::random_bytes;
 use crate::torrents::seed_health::SeedHealth;
-use crate::tracker::{DumpCursor, Restored, Time, Totals, Tracker};
+use crate::tracker::dump::{DumpCursor, Restored};
+use crate::tracker::{Time, Totals, Tracker};
 
 /// The good one, always whole.
 const FILE: &str = "snapshot";
@@ -194,7 +195,7 @@ fn read(
             }
             _ => {
                 blocks += 1;
-                restore.take_in(&content)
+                restore.restore_block(&content)
             }
         };
         taken.map_err(|_| Fault::Damaged("a block is not as its writer should have made it"))?;
@@ -202,7 +203,7 @@ fn read(
     let restored = restore.finish();
     let end = End {
         blocks,
-        totals: restored.written,
+        totals: restored.stored,
     };
     if content != end.content() {
         return Err(Fault::Damaged("the numbers at its end do not agree"));
@@ -313,7 +314,7 @@ fn write(
     let (mut number, mut bytes, mut lasting) = (1, HEADER as u64 + 8, 0);
     loop {
         let started = Instant::now();
-        let Some(totals) = tracker.save(header.time, &mut walk, &mut content) else {
+        let Some(totals) = tracker.dump_block(header.time, &mut walk, &mut content) else {
             break;
         };
         if !content.is_empty() {
@@ -417,12 +418,8 @@ impl End {
     }
 
     fn content(&self) -> Vec<u8> {
-        let Totals {
-            torrents,
-            peers_v4,
-            peers_v6,
-        } = self.totals;
-        let counts = [torrents, peers_v4, peers_v6].map(|count| count as u64);
+        let Totals { torrents, peers } = self.totals;
+        let counts = [torrents, peers.v4, peers.v6].map(|count| count as u64);
         [[self.blocks].as_slice(), &counts]
             .concat()
             .into_iter()

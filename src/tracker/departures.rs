@@ -1,22 +1,21 @@
-//! Who has left, for long enough that no older word of another tracker brings them back.
+//! Recent departures of peers, so that a late update from another tracker does not bring a peer back.
 
 use std::hash::Hasher;
 use std::sync::Mutex;
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
+use super::hash_key::HashKey;
 use super::types::{InfoHash, Time};
 use crate::lock::lock;
 
-/// So many that two workers seldom meet at one; each is turned over by the sweep of the same number.
-const PARTS: usize = super::Tracker::SLICES;
-
-/// The most of a generation in one part: what a table of 16,384 places holds, 147 kB. Two generations of all parts are 19 MB.
+/// Maximum number of departures of a generation in one part: as many as a table of 16,384 buckets holds, in 147 kB. Two
+/// generations of all parts take 19 MB.
 const MAX_DEPARTURES: usize = 14_336;
 
-/// When a peer left, by a hash of peer and torrent: the upper 40 bits are the hash, the lower 24 the time in seconds. Two that
-/// share a hash are taken for one, which in a full part costs one late word in tens of millions.
+/// The time at which a peer left, with a hash of the peer and the torrent: the upper 40 bits are the hash, the lower 24 the time
+/// in seconds. Two peers with the same hash are taken for one. In a full part, that wrongly drops one late update in tens of
+/// millions.
 #[derive(Clone, Copy)]
 struct Departure(u64);
 
@@ -31,118 +30,120 @@ impl Departure {
         (self.0 ^ hash) & !Self::TIME == 0
     }
 
-    /// How many seconds before `now`; the future is now.
+    /// Returns how many seconds before `now` the peer left; 0 if that is in the future.
     fn age_secs(self, now: Time) -> u32 {
         let age = u64::from(now.0).wrapping_sub(self.0) & Self::TIME;
         if age > Self::TIME / 2 { 0 } else { age as u32 }
     }
 }
 
-/// Two generations of those who have left, in parts.
-pub(super) struct Departures(Box<[Mutex<Part>]>);
+/// Two generations of departures, in parts with a lock each.
+pub(super) struct Departures {
+    key: HashKey,
+    parts: Box<[Mutex<DeparturePart>]>,
+}
 
 #[derive(Default)]
-struct Part {
-    /// From when on there are leaves in the younger generation.
-    departed_within: Time,
+struct DeparturePart {
+    /// The time at which the younger generation began.
+    rotated_at: Time,
     younger: HashTable<Departure>,
     older: HashTable<Departure>,
 }
 
 impl Departures {
-    pub(super) fn new() -> Self {
-        Self((0..PARTS).map(|_| Mutex::default()).collect())
+    /// So many that two workers seldom need the same part.
+    pub(super) const PARTS: usize = 64;
+
+    pub(super) fn new(key: HashKey) -> Self {
+        Self {
+            key,
+            parts: (0..Self::PARTS).map(|_| Mutex::default()).collect(),
+        }
     }
 
-    /// Notes that a peer left `age_secs` ago.
-    pub(super) fn record(
-        &self,
-        info_hash: &InfoHash,
-        endpoint: &[u8],
-        now: Time,
-        age_secs: u32,
-        keyed: &SipHasher13,
-    ) {
-        let hash = hash(info_hash, endpoint, keyed);
-        let mut part = lock(self.part(hash));
-        part.record(hash, now, age_secs);
+    /// Records that a peer left `age_secs` ago.
+    pub(super) fn record(&self, info_hash: &InfoHash, endpoint: &[u8], now: Time, age_secs: u32) {
+        let hash = self.hash(info_hash, endpoint);
+        lock(self.part(hash)).record(hash, now, age_secs);
     }
 
-    /// Whether a peer has left later than `age_secs` ago.
+    /// Returns whether a peer has left less than `age_secs` ago.
     pub(super) fn departed_within(
         &self,
         info_hash: &InfoHash,
         endpoint: &[u8],
         now: Time,
         age_secs: u32,
-        keyed: &SipHasher13,
     ) -> bool {
-        let hash = hash(info_hash, endpoint, keyed);
+        let hash = self.hash(info_hash, endpoint);
         let part = lock(self.part(hash));
         part.find(hash)
-            .is_some_and(|leave| leave.age_secs(now) < age_secs)
+            .is_some_and(|departure| departure.age_secs(now) < age_secs)
     }
 
-    /// Forgets in one part those of longer ago than `lifetime_secs`, some later.
+    /// Removes the departures of one part that are older than `lifetime_secs`. Some are removed only after twice that time.
     pub(super) fn expire(&self, now: Time, slice: usize, lifetime_secs: u32) {
-        let mut part = lock(&self.0[slice % PARTS]);
-        if now.0.saturating_sub(part.departed_within.0) > lifetime_secs {
+        let mut part = lock(&self.parts[slice % Self::PARTS]);
+        if now.0.saturating_sub(part.rotated_at.0) > lifetime_secs {
             part.rotate(now);
         }
     }
 
-    fn part(&self, hash: u64) -> &Mutex<Part> {
-        // The bits that a leave's time takes the place of.
-        &self.0[hash as usize % PARTS]
+    fn part(&self, hash: u64) -> &Mutex<DeparturePart> {
+        // Chosen by the bits of the hash that a departure does not keep.
+        &self.parts[hash as usize % Self::PARTS]
+    }
+
+    fn hash(&self, info_hash: &InfoHash, endpoint: &[u8]) -> u64 {
+        let mut hasher = self.key.hasher();
+        hasher.write(&info_hash.0);
+        hasher.write(endpoint);
+        hasher.finish()
     }
 }
 
-impl Part {
+impl DeparturePart {
     fn find(&self, hash: u64) -> Option<&Departure> {
-        let is_it = |leave: &Departure| leave.is_of(hash);
-        let place = place(hash);
+        let is_it = |departure: &Departure| departure.is_of(hash);
+        let table_hash = table_hash(hash);
         self.younger
-            .find(place, is_it)
-            .or_else(|| self.older.find(place, is_it))
+            .find(table_hash, is_it)
+            .or_else(|| self.older.find(table_hash, is_it))
     }
 
     fn record(&mut self, hash: u64, now: Time, age_secs: u32) {
-        let known = self.find(hash).map(|leave| leave.age_secs(now));
-        if known.is_some_and(|known| known <= age_secs) {
+        let recorded = self.find(hash).map(|departure| departure.age_secs(now));
+        if recorded.is_some_and(|recorded| recorded <= age_secs) {
             return;
         }
-        let leave = Departure::new(hash, now.0.wrapping_sub(age_secs));
-        if let Some(place) = self
-            .younger
-            .find_mut(place(hash), |leave| leave.is_of(hash))
-        {
-            *place = leave;
+        let departure = Departure::new(hash, now.0.wrapping_sub(age_secs));
+        let table_hash = table_hash(hash);
+        let is_it = |departure: &Departure| departure.is_of(hash);
+        if let Some(recorded) = self.younger.find_mut(table_hash, is_it) {
+            *recorded = departure;
             return;
         }
         if self.younger.len() >= MAX_DEPARTURES {
             self.rotate(now);
         }
         self.younger
-            .insert_unique(place(hash), leave, |leave| place(leave.0));
+            .insert_unique(table_hash, departure, |departure| {
+                self::table_hash(departure.0)
+            });
     }
 
+    /// Drops the older generation and begins a new one.
     fn rotate(&mut self, now: Time) {
         self.older = std::mem::take(&mut self.younger);
-        self.departed_within = now;
+        self.rotated_at = now;
     }
 }
 
-/// Where a leave is in a table, by the part of the hash that it keeps: a table takes a place from the lower bits, and tells
-/// neighbours apart by the upper ones.
-fn place(hash: u64) -> u64 {
+/// Returns the hash of a departure in a table, from the bits that a departure keeps. A table chooses the place by the lower bits
+/// and distinguishes neighbors by the upper bits.
+fn table_hash(hash: u64) -> u64 {
     hash & !Departure::TIME | hash >> 40
-}
-
-fn hash(info_hash: &InfoHash, endpoint: &[u8], keyed: &SipHasher13) -> u64 {
-    let mut hasher = *keyed;
-    hasher.write(&info_hash.0);
-    hasher.write(endpoint);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -150,9 +151,10 @@ mod tests {
     use super::*;
 
     const LIFETIME: u32 = 2700;
+    const ID: InfoHash = InfoHash([7; 20]);
 
-    fn keyed() -> SipHasher13 {
-        SipHasher13::new_with_keys(1, 2)
+    fn departures() -> Departures {
+        Departures::new(HashKey::new(1, 2))
     }
 
     fn endpoint(number: u32) -> [u8; 6] {
@@ -161,61 +163,62 @@ mod tests {
         endpoint
     }
 
-    fn record(left: &Departures, number: u32, at: u32, age_secs: u32) {
-        let id = InfoHash([7; 20]);
-        left.record(&id, &endpoint(number), Time(at), age_secs, &keyed());
+    fn record(departures: &Departures, number: u32, at: u32, age_secs: u32) {
+        departures.record(&ID, &endpoint(number), Time(at), age_secs);
     }
 
-    fn departed_within(left: &Departures, number: u32, at: u32, age_secs: u32) -> bool {
-        let id = InfoHash([7; 20]);
-        left.departed_within(&id, &endpoint(number), Time(at), age_secs, &keyed())
+    fn departed_within(departures: &Departures, number: u32, at: u32, age_secs: u32) -> bool {
+        departures.departed_within(&ID, &endpoint(number), Time(at), age_secs)
     }
 
-    fn expire(left: &Departures, at: u32) {
-        (0..PARTS).for_each(|slice| left.expire(Time(at), slice, LIFETIME));
+    fn expire(departures: &Departures, at: u32) {
+        (0..Departures::PARTS).for_each(|slice| departures.expire(Time(at), slice, LIFETIME));
     }
 
     #[test]
-    fn who_left_is_known_to_the_second() {
-        let left = Departures::new();
-        record(&left, 1, 1000, 10);
-        assert!(departed_within(&left, 1, 1000, 11), "came before");
-        assert!(!departed_within(&left, 1, 1000, 10), "came then");
-        assert!(!departed_within(&left, 1, 1000, 9), "came after");
-        assert!(!departed_within(&left, 2, 1000, 11), "another");
-        let other = InfoHash([8; 20]);
-        assert!(!left.departed_within(&other, &endpoint(1), Time(1000), 11, &keyed()));
-        record(&left, 1, 1001, 20);
+    fn departure_is_known_to_the_second() {
+        let departures = departures();
+        record(&departures, 1, 1000, 10);
+        assert!(departed_within(&departures, 1, 1000, 11), "joined before");
         assert!(
-            !departed_within(&left, 1, 1001, 11),
-            "an older leave is no news"
+            !departed_within(&departures, 1, 1000, 10),
+            "joined in the same second"
         );
-        record(&left, 1, 1001, 0);
-        assert!(departed_within(&left, 1, 1005, 5));
-        assert!(!departed_within(&left, 1, 1005, 4));
+        assert!(!departed_within(&departures, 1, 1000, 9), "joined after");
+        assert!(!departed_within(&departures, 2, 1000, 11), "another peer");
+        let other_torrent = InfoHash([8; 20]);
+        assert!(!departures.departed_within(&other_torrent, &endpoint(1), Time(1000), 11));
+        record(&departures, 1, 1001, 20);
+        assert!(
+            !departed_within(&departures, 1, 1001, 11),
+            "an older departure changes nothing"
+        );
+        record(&departures, 1, 1001, 0);
+        assert!(departed_within(&departures, 1, 1005, 5));
+        assert!(!departed_within(&departures, 1, 1005, 4));
     }
 
     #[test]
-    fn it_may_have_been_before_time_0() {
-        let left = Departures::new();
-        record(&left, 1, 5, 600);
-        assert!(departed_within(&left, 1, 5, 601));
-        assert!(!departed_within(&left, 1, 5, 600));
+    fn departure_may_be_before_time_zero() {
+        let departures = departures();
+        record(&departures, 1, 5, 600);
+        assert!(departed_within(&departures, 1, 5, 601));
+        assert!(!departed_within(&departures, 1, 5, 600));
         // The clock of another thread may be a second behind.
-        record(&left, 2, 6, 0);
-        assert!(departed_within(&left, 2, 5, 1));
-        assert!(!departed_within(&left, 2, 5, 0));
+        record(&departures, 2, 6, 0);
+        assert!(departed_within(&departures, 2, 5, 1));
+        assert!(!departed_within(&departures, 2, 5, 0));
     }
 
     #[test]
-    fn they_are_known_for_one_lifetime_at_least_and_two_at_most() {
-        let left = Departures::new();
+    fn departures_are_kept_for_one_to_two_lifetimes() {
+        let departures = departures();
         for minute in 0..200 {
-            record(&left, minute, minute * 60, 0);
-            expire(&left, minute * 60);
+            record(&departures, minute, minute * 60, 0);
+            expire(&departures, minute * 60);
             for past in 0..=minute {
                 let age_secs = (minute - past) * 60;
-                let known = departed_within(&left, past, minute * 60, age_secs + 1);
+                let known = departed_within(&departures, past, minute * 60, age_secs + 1);
                 assert!(known || age_secs > LIFETIME, "{past} in {minute}");
                 assert!(
                     !known || age_secs <= 2 * LIFETIME + 120,
@@ -223,18 +226,19 @@ mod tests {
                 );
             }
         }
-        expire(&left, 1_000_000);
-        expire(&left, 2_000_000);
-        assert!(left.0.iter().all(|part| lock(part).find(0).is_none()));
+        expire(&departures, 1_000_000);
+        expire(&departures, 2_000_000);
+        assert!(departures.parts.iter().all(|part| {
+            let part = lock(part);
+            part.younger.is_empty() && part.older.is_empty()
+        }));
     }
 
     #[test]
-    fn a_flood_of_leaves_is_bounded_and_the_latest_are_known() {
-        let mut part = Part::default();
-        let hash = |number: usize| {
-            let number = (number as u32).to_be_bytes();
-            hash(&InfoHash([7; 20]), &number, &keyed())
-        };
+    fn number_of_departures_is_limited_and_latest_are_kept() {
+        let departures = departures();
+        let mut part = DeparturePart::default();
+        let hash = |number: usize| departures.hash(&ID, &(number as u32).to_be_bytes());
         let many = 5 * MAX_DEPARTURES / 2;
         for number in 0..many {
             part.record(hash(number), Time(100), 0);

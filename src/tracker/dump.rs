@@ -1,97 +1,112 @@
-//! What a tracker holds, as bytes for a snapshot to keep: written block by block, and taken in redelivered.
+//! The tracker's state as blocks for a snapshot, and back.
 //!
-//! A block is a count of torrents (`u32`) and then, until its end, torrents:
+//! A block is a count of torrents (`u32`), followed by torrents up to the end of the block:
 //!
 //! ```text
 //! info_hash   20 bytes
-//! flags       1 byte    1: its counter outlives its peers
+//! flags       1 byte    1: the torrent is or was listed, so its counter is kept without peers
 //! downloaded  u32
 //! peers       u32       over IPv4
 //! peers       u32       over IPv6
-//!             11 bytes each: address and port (6), age in minutes (1), mark (4)
-//!             23 bytes each: address and port (18), age in minutes (1), mark (4)
+//!             11 bytes each: address and port (6), age in minutes (1), flags (4)
+//!             23 bytes each: address and port (18), age in minutes (1), flags (4)
 //! ```
 //!
-//! Numbers are big-endian. The count is of torrents with peers; those without, of which only the counter is kept, come on
-//! top. A mark's upper 28 packed are the host's fingerprint, which means the same only to a tracker with the same seed.
-
-use siphasher::sip::SipHasher13;
+//! Numbers are big-endian. The count includes only torrents with peers. A block may have more torrents: those without peers, of
+//! which only the counter is kept. The upper 28 bits of a peer's flags are the host's fingerprint, which is valid only for a
+//! tracker with the same seed.
 
 use super::Tracker;
-use super::shard::{Shard, Torrent, Totals};
+use super::shard::{Shard, Totals, TrackedTorrent};
 use super::swarm::peer::PeerRecord;
-use super::types::{Admission, CorruptBlock, InfoHash, Time, age_minutes};
+use super::types::{Admission, CorruptBlock, InfoHash, PerFamily, Time, age_minutes};
 use crate::bytes;
 use crate::lock::lock;
 
-/// A block is full from this size on. Copying so much keeps a shard's announces waiting for a fraction of a millisecond;
-/// only swarms of tens of thousands of peers do not fit.
+/// A block of this size in bytes is full. While a block is copied, the announces for its shard wait, for a fraction of a
+/// millisecond. Only swarms of tens of thousands of peers do not fit into one block.
 const FULL: usize = 512 * 1024;
 
-const HEAD: usize = 20 + 1 + 3 * 4;
+const HEAD_LEN: usize = 20 + 1 + 3 * 4;
 const WAS_LISTED: u8 = 1;
 
-/// Peers older than a day, whoever asks, are older than any timeout.
+/// The length of a record is that of its endpoint, age and flags.
+const V4_LEN: usize = record_len::<6>();
+const V6_LEN: usize = record_len::<18>();
+
+const fn record_len<const N: usize>() -> usize {
+    N + 1 + 4
+}
+
+/// The maximum time that passes between a dump and its restoration, as far as ages are concerned. Any peer timeout is shorter.
 const DAY_MINUTES: u32 = 1440;
 
-/// Where a walk over all that a tracker holds has come to; begins with the default.
+/// A position in a dump of all that a tracker has. The default is the beginning.
 #[derive(Clone, Debug, Default)]
 pub struct DumpCursor {
     shard: usize,
-    place: Option<ShardPosition>,
+    position: Option<ShardPosition>,
 }
 
-/// A place within a shard.
+/// A position within a shard.
 #[derive(Clone, Debug)]
 struct ShardPosition {
-    /// The walk goes backwards: the end is where new torrents come, and where those that fill a gap come from, so none is missed.
+    /// The dump goes backwards: new torrents are added at the end, and torrents that fill a gap come from there, so none is
+    /// missed.
     torrents_left: usize,
-    /// In the middle of this torrent, before its peer of that number.
-    halfway: Option<(InfoHash, usize)>,
+    /// If the position is in the middle of a torrent: its info-hash, and the number of its peers that are done.
+    partial: Option<(InfoHash, usize)>,
 }
 
-/// What became of a block: torrents with peers, and peers.
+/// The torrents with peers, and the peers, of a dump that has been restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Restored {
-    pub written: Totals,
-    /// All but those silent for too long. A torrent counts once, in however many blocks it was.
-    pub back: Totals,
+    /// Those that the blocks contained.
+    pub stored: Totals,
+    /// Those that were restored: all except expired peers. A torrent counts once, in however many blocks it was.
+    pub kept: Totals,
 }
 
 impl Tracker {
-    /// Replaces `block` by the walk's next block, and tells what is in it; `None` after the last. Blocks may be empty, which
-    /// none to restore may be; one is at most [`Tracker::MAX_BLOCK`] long. One shard is locked while its part is copied.
+    /// Replaces `block` by the next block of the dump and returns what is in it; returns `None` after the last block. A block
+    /// may be empty, which need not be restored. It has at most [`Tracker::MAX_BLOCK`] bytes. One shard is locked while its
+    /// part is copied.
     ///
-    /// While announces go on, peers of a swarm too large for a block may be in two blocks, or in none if they happen to move
-    /// from what is left to what is done. Torrents and counters are never missed.
-    pub fn save(&self, now: Time, walk: &mut DumpCursor, block: &mut Vec<u8>) -> Option<Totals> {
-        let shard = self.shards.get(walk.shard)?;
+    /// Announces may go on meanwhile. A peer of a swarm that is too large for one block may then be in two blocks, or in none,
+    /// if it moves from the part that is left to the part that is done. Torrents and counters are never missed.
+    pub fn dump_block(
+        &self,
+        now: Time,
+        cursor: &mut DumpCursor,
+        block: &mut Vec<u8>,
+    ) -> Option<Totals> {
+        let shard = self.shards.get(cursor.shard)?;
         block.clear();
-        // Before the lock: growing takes longer than copying.
-        block.reserve(FULL + HEAD + 23);
+        // Before the lock is taken: to allocate takes longer than to copy.
+        block.reserve(FULL + HEAD_LEN + V6_LEN);
         block.extend_from_slice(&[0; 4]);
-        let mut written = Totals::default();
-        let place = walk.place.take();
-        walk.place = lock(shard).save(now, place, &self.keyed, block, &mut written);
-        if walk.place.is_none() {
-            walk.shard += 1;
+        let mut dumped = Totals::default();
+        let position = cursor.position.take();
+        cursor.position = lock(shard).dump(now, position, block, &mut dumped);
+        if cursor.position.is_none() {
+            cursor.shard += 1;
         }
         if block.len() == 4 {
             block.clear();
         } else {
-            block[..4].copy_from_slice(&(written.torrents as u32).to_be_bytes());
+            block[..4].copy_from_slice(&(dumped.torrents as u32).to_be_bytes());
         }
-        Some(written)
+        Some(dumped)
     }
 
-    /// No block is longer, in bytes.
+    /// The maximum length of a block, in bytes.
     pub const MAX_BLOCK: usize = 4 << 20;
 
-    /// Takes in what a tracker of the same seed wrote. `passed_minutes` is what the tracker's clock has gone on since, in whole
-    /// minutes of that clock; who has been silent for too long stays away.
+    /// Begins to restore the dump of a tracker that had the same seed. `passed_minutes` is by how many whole minutes `now` is
+    /// later than the time of the dump. Peers that have expired since are not restored.
     ///
-    /// Torrents may have been named before or are named later: until then their peers are kept for as long as an announce is
-    /// good for, and their counters for good.
+    /// Torrents may be listed or denied before or afterwards. Until then their peers are kept until they expire, and their
+    /// counters without limit.
     pub fn restore(&self, now: Time, passed_minutes: u32) -> Restore<'_> {
         Restore {
             tracker: self,
@@ -108,11 +123,11 @@ impl Tracker {
     }
 }
 
-/// Blocks on their way back into a tracker, in the order in which they were written.
+/// A dump that is being restored, block by block, in the order in which the blocks were dumped.
 pub struct Restore<'a> {
     tracker: &'a Tracker,
     aging: Aging,
-    /// The torrent read last, whose peers may go on in the next block: a large swarm is built at once.
+    /// The last torrent that was read. Its peers may continue in the next block: a large swarm is built at once.
     head: Option<Head>,
     v4: Vec<PeerRecord<6>>,
     v6: Vec<PeerRecord<18>>,
@@ -120,73 +135,80 @@ pub struct Restore<'a> {
 }
 
 impl Restore<'_> {
+    /// Restores the next block.
+    ///
     /// # Errors
-    /// When the block does not follow the format; what came before is in the tracker, which is of no use then.
-    pub fn take_in(&mut self, block: &[u8]) -> Result<(), CorruptBlock> {
+    /// When the block does not follow the format. The tracker then has a part of the dump, and must not be used.
+    pub fn restore_block(&mut self, block: &[u8]) -> Result<(), CorruptBlock> {
         let (count, mut rest) = block.split_first_chunk().ok_or(CorruptBlock)?;
-        // As far as the bytes bear it out.
-        let mut room = (u32::from_be_bytes(*count) as usize).min(rest.len() / HEAD);
+        // Not more than the block has bytes for, whatever the count says.
+        let mut room = (u32::from_be_bytes(*count) as usize).min(rest.len() / HEAD_LEN);
         while !rest.is_empty() {
             let head = Head::read(&mut rest)?;
             if room > 0 {
                 // All torrents of a block are of one shard.
                 let hash = self.tracker.hash(&head.info_hash);
                 let mut shard = self.tracker.shard(hash);
-                shard.reserve(std::mem::take(&mut room), &self.tracker.keyed);
+                shard.reserve(std::mem::take(&mut room));
             }
             let peers = head.peers;
-            self.restored.written += totals(peers.map(|peers| peers as usize));
+            self.restored.stored += torrent_totals(peers.map(|peers| peers as usize));
             if self.head.as_ref().map(|head| head.info_hash) != Some(head.info_hash) {
-                self.update_totals_and_prune();
+                self.flush();
                 self.head = Some(head);
             }
-            self.aging.read(&mut rest, peers[0], &mut self.v4)?;
-            self.aging.read(&mut rest, peers[1], &mut self.v6)?;
+            self.aging.read(&mut rest, peers.v4, &mut self.v4)?;
+            self.aging.read(&mut rest, peers.v6, &mut self.v6)?;
         }
         Ok(())
     }
 
-    /// After the last block.
+    /// Completes the restoration after the last block.
     pub fn finish(mut self) -> Restored {
-        self.update_totals_and_prune();
+        self.flush();
         self.restored
     }
 
-    fn update_totals_and_prune(&mut self) {
+    /// Adds the torrent that was read last to the tracker.
+    fn flush(&mut self) {
         let Some(head) = self.head.take() else { return };
         let hash = self.tracker.hash(&head.info_hash);
         let mut shard = self.tracker.shard(hash);
-        shard.take_in(&head, hash, &self.v4, &self.v6, &self.tracker.keyed);
-        self.restored.back += totals([self.v4.len(), self.v6.len()]);
+        shard.restore(&head, hash, &self.v4, &self.v6);
+        self.restored.kept += torrent_totals(PerFamily {
+            v4: self.v4.len(),
+            v6: self.v6.len(),
+        });
         self.v4.clear();
         self.v6.clear();
     }
 }
 
 impl Shard {
-    /// Appends what there is from a place on, and tells where to go on.
-    fn save(
+    /// Appends torrents from a position on. Returns where to continue, or `None` at the end of the shard.
+    fn dump(
         &self,
         now: Time,
-        place: Option<ShardPosition>,
-        keyed: &SipHasher13,
+        position: Option<ShardPosition>,
         block: &mut Vec<u8>,
-        written: &mut Totals,
+        dumped: &mut Totals,
     ) -> Option<ShardPosition> {
         let mut torrents_left = self.torrents.len();
-        match place {
-            None => self.remembered.iter().for_each(|(info_hash, downloaded)| {
-                Head::of_counter(*info_hash, *downloaded).write(block);
-            }),
-            Some(place) => {
-                torrents_left = torrents_left.min(place.torrents_left);
-                // Gone in the meantime, it is no loss.
-                let halfway = place.halfway.and_then(|(info_hash, peers_done)| {
-                    let at = self.find(&info_hash, keyed.hash(&info_hash.0))?;
-                    self.save_torrent(at, peers_done, torrents_left, now, block, written)
+        match position {
+            None => {
+                for (info_hash, downloaded) in self.retired_counters.iter() {
+                    Head::of_counter(*info_hash, *downloaded).write(block);
+                }
+            }
+            Some(position) => {
+                torrents_left = torrents_left.min(position.torrents_left);
+                // If the torrent was removed in the meantime, nothing is lost.
+                let rest = position.partial.and_then(|(info_hash, peers_done)| {
+                    let at = self.find(&info_hash, self.key.hash(&info_hash.0))?;
+                    self.dump_torrent(at, peers_done, torrents_left, now, block, dumped)
                 });
-                if halfway.is_some() {
-                    return halfway;
+                if rest.is_some() {
+                    return rest;
                 }
             }
         }
@@ -194,27 +216,27 @@ impl Shard {
             if block.len() >= FULL {
                 return Some(ShardPosition {
                     torrents_left,
-                    halfway: None,
+                    partial: None,
                 });
             }
             torrents_left -= 1;
-            let halfway = self.save_torrent(torrents_left, 0, torrents_left, now, block, written);
-            if halfway.is_some() {
-                return halfway;
+            let rest = self.dump_torrent(torrents_left, 0, torrents_left, now, block, dumped);
+            if rest.is_some() {
+                return rest;
             }
         }
         None
     }
 
-    /// Appends a torrent from a peer on, and tells where to go on if the block was full before its end.
-    fn save_torrent(
+    /// Appends a torrent from a peer on. Returns where to continue if the block is full before the end of the torrent.
+    fn dump_torrent(
         &self,
         at: usize,
         peers_done: usize,
         torrents_left: usize,
         now: Time,
         block: &mut Vec<u8>,
-        written: &mut Totals,
+        dumped: &mut Totals,
     ) -> Option<ShardPosition> {
         let torrent = &self.torrents[at];
         let (v4, v6) = torrent.swarm.records();
@@ -222,17 +244,20 @@ impl Shard {
         let v6_left = v6
             .get(peers_done.saturating_sub(v4.len())..)
             .unwrap_or_default();
-        let v4_room = FULL.saturating_sub(block.len()).div_ceil(11);
+        let v4_room = FULL.saturating_sub(block.len()).div_ceil(V4_LEN);
         let v4_left_out = v4_left.len().saturating_sub(v4_room);
         let v4_now = &v4_left[..v4_left.len() - v4_left_out];
         let v6_room = FULL
-            .saturating_sub(block.len() + v4_now.len() * 11)
-            .div_ceil(23);
+            .saturating_sub(block.len() + v4_now.len() * V4_LEN)
+            .div_ceil(V6_LEN);
         let v6_left_out = v6_left.len().saturating_sub(v6_room);
         let v6_now = &v6_left[..v6_left.len() - v6_left_out];
 
         let head = Head {
-            peers: [v4_now.len() as u32, v6_now.len() as u32],
+            peers: PerFamily {
+                v4: v4_now.len() as u32,
+                v6: v6_now.len() as u32,
+            },
             ..Head::of(torrent)
         };
         if !head.is_worth_keeping() {
@@ -241,67 +266,59 @@ impl Shard {
         head.write(block);
         write_records(v4_now, now, block);
         write_records(v6_now, now, block);
-        *written += totals([v4_now.len(), v6_now.len()]);
+        *dumped += torrent_totals(head.peers.map(|peers| peers as usize));
         (v4_left_out + v6_left_out > 0).then(|| ShardPosition {
             torrents_left,
-            halfway: Some((torrent.info_hash, peers_done + v4_now.len() + v6_now.len())),
+            partial: Some((torrent.info_hash, peers_done + v4_now.len() + v6_now.len())),
         })
     }
 
-    fn take_in(
-        &mut self,
-        head: &Head,
-        hash: u64,
-        v4: &[PeerRecord<6>],
-        v6: &[PeerRecord<18>],
-        keyed: &SipHasher13,
-    ) {
+    fn restore(&mut self, head: &Head, hash: u64, v4: &[PeerRecord<6>], v6: &[PeerRecord<18>]) {
         let at = match self.find(&head.info_hash, hash) {
             Some(at) => at,
             None if v4.is_empty() && v6.is_empty() => {
                 if head.was_listed {
-                    self.remembered.put(head.info_hash, head.downloaded, keyed);
+                    self.retired_counters.put(head.info_hash, head.downloaded);
                 }
                 return;
             }
-            None => self.add(&head.info_hash, hash, keyed),
+            None => self.add(&head.info_hash, hash),
         };
         let torrent = &mut self.torrents[at];
         torrent.downloaded = torrent.downloaded.max(head.downloaded);
         torrent.was_listed |= head.was_listed;
         let before = torrent.swarm.len();
         if torrent.admission != Admission::Denied {
-            torrent.swarm.take_in(v4, v6, keyed);
+            torrent.swarm.restore(v4, v6, self.key);
         }
-        self.update_totals_and_prune(at, before, keyed);
+        self.update_totals_and_prune(at, before);
     }
 }
 
-/// One torrent's part of the totals; it counts if it has peers.
-fn totals([peers_v4, peers_v6]: [usize; 2]) -> Totals {
+/// Returns what one torrent adds to the totals: it counts if it has peers.
+fn torrent_totals(peers: PerFamily<usize>) -> Totals {
     Totals {
-        torrents: usize::from(peers_v4 + peers_v6 > 0),
-        peers_v4,
-        peers_v6,
+        torrents: usize::from(peers.sum() > 0),
+        peers,
     }
 }
 
-/// What stands before a torrent's peers.
+/// The part of a torrent that precedes its peers.
 struct Head {
     info_hash: InfoHash,
     was_listed: bool,
     downloaded: u32,
-    /// How many follow: IPv4, IPv6.
-    peers: [u32; 2],
+    /// The number of peers that follow.
+    peers: PerFamily<u32>,
 }
 
 impl Head {
-    fn of(torrent: &Torrent) -> Self {
+    fn of(torrent: &TrackedTorrent) -> Self {
         Self {
             info_hash: torrent.info_hash,
             was_listed: torrent.was_listed,
             downloaded: torrent.downloaded,
-            peers: [0, 0],
+            peers: PerFamily::default(),
         }
     }
 
@@ -310,21 +327,20 @@ impl Head {
             info_hash,
             was_listed: true,
             downloaded,
-            peers: [0, 0],
+            peers: PerFamily::default(),
         }
     }
 
     fn is_worth_keeping(&self) -> bool {
-        self.peers != [0, 0] || self.was_listed && self.downloaded > 0
+        self.peers != PerFamily::default() || self.was_listed && self.downloaded > 0
     }
 
     fn write(&self, block: &mut Vec<u8>) {
         block.extend_from_slice(&self.info_hash.0);
         block.push(if self.was_listed { WAS_LISTED } else { 0 });
         block.extend_from_slice(&self.downloaded.to_be_bytes());
-        for peers in self.peers {
-            block.extend_from_slice(&peers.to_be_bytes());
-        }
+        block.extend_from_slice(&self.peers.v4.to_be_bytes());
+        block.extend_from_slice(&self.peers.v6.to_be_bytes());
     }
 
     fn read(rest: &mut &[u8]) -> Result<Self, CorruptBlock> {
@@ -335,7 +351,10 @@ impl Head {
             info_hash,
             was_listed: flags & WAS_LISTED != 0,
             downloaded: number()?,
-            peers: [number()?, number()?],
+            peers: PerFamily {
+                v4: number()?,
+                v6: number()?,
+            },
         })
     }
 }
@@ -343,22 +362,22 @@ impl Head {
 fn write_records<const N: usize>(records: &[PeerRecord<N>], now: Time, block: &mut Vec<u8>) {
     for record in records {
         block.extend_from_slice(record.endpoint());
-        block.push(age_minutes(now, record.heard()));
-        block.extend_from_slice(&record.packed().to_be_bytes());
+        block.push(age_minutes(now, record.minute()));
+        block.extend_from_slice(&record.packed_flags().to_be_bytes());
     }
 }
 
-/// Calls `each` with the torrents of a block and their peers over IPv4 and IPv6 that are no older than so many minutes.
+/// Calls `each` with the torrents of a block and their peers over IPv4 and IPv6 that are no older than `max_age_minutes`.
 pub(super) fn for_each_swarm(
     block: &[u8],
     now: Time,
-    oldest_minutes: u8,
+    max_age_minutes: u8,
     mut each: impl FnMut(InfoHash, &[PeerRecord<6>], &[PeerRecord<18>]),
 ) -> Result<(), CorruptBlock> {
     let aging = Aging {
         now,
         passed_minutes: 0,
-        timeout_minutes: oldest_minutes,
+        timeout_minutes: max_age_minutes,
     };
     let mut rest = block.get(4..).unwrap_or_default();
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -366,14 +385,14 @@ pub(super) fn for_each_swarm(
         let head = Head::read(&mut rest)?;
         v4.clear();
         v6.clear();
-        aging.read(&mut rest, head.peers[0], &mut v4)?;
-        aging.read(&mut rest, head.peers[1], &mut v6)?;
+        aging.read(&mut rest, head.peers.v4, &mut v4)?;
+        aging.read(&mut rest, head.peers.v6, &mut v6)?;
         each(head.info_hash, &v4, &v6);
     }
     Ok(())
 }
 
-/// What time has done to those who were in a block.
+/// The conversion of ages in a block to the present time.
 struct Aging {
     now: Time,
     passed_minutes: u32,
@@ -381,24 +400,26 @@ struct Aging {
 }
 
 impl Aging {
-    /// Takes `count` records off the front of `rest`, and appends those who are not too old.
+    /// Takes `count` records off the front of `rest`, and appends those that have not expired to `records`.
     fn read<const N: usize>(
         &self,
         rest: &mut &[u8],
         count: u32,
         records: &mut Vec<PeerRecord<N>>,
     ) -> Result<(), CorruptBlock> {
-        let len = (count as usize).checked_mul(N + 5).ok_or(CorruptBlock)?;
+        let len = (count as usize)
+            .checked_mul(record_len::<N>())
+            .ok_or(CorruptBlock)?;
         let (bytes, after) = rest.split_at_checked(len).ok_or(CorruptBlock)?;
         *rest = after;
-        for mut record in bytes.chunks_exact(N + 5) {
+        for mut record in bytes.chunks_exact(record_len::<N>()) {
             let endpoint = take(&mut record)?;
             let [age] = take(&mut record)?;
-            let packed = take(&mut record).map(u32::from_be_bytes)?;
+            let packed_flags = take(&mut record).map(u32::from_be_bytes)?;
             let age = u32::from(age) + self.passed_minutes;
             if age <= u32::from(self.timeout_minutes) {
-                let heard = self.now.minute().wrapping_sub(age as u8);
-                records.push(PeerRecord::restored(endpoint, heard, packed));
+                let minute = self.now.minute().wrapping_sub(age as u8);
+                records.push(PeerRecord::restored(endpoint, minute, packed_flags));
             }
         }
         Ok(())

@@ -1,17 +1,18 @@
-//! What a tracker contains, and the one way in to it.
+//! The tracker: swarms by info-hash, and the one call that serves an announce.
 #![forbid(unsafe_code)]
 
 pub mod access;
 mod departures;
-mod dump;
-mod ip_ranges;
-mod prefetch;
+pub mod dump;
+mod hash_key;
+pub mod list;
+pub mod prefetch;
 pub mod rate_limit;
-mod replication;
+pub mod replication;
 mod retired_counters;
-mod rng;
+pub mod rng;
 pub mod settings;
-mod shard;
+pub mod shard;
 mod swarm;
 pub mod types;
 
@@ -20,74 +21,55 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
-use siphasher::sip::SipHasher13;
-
-pub use dump::{DumpCursor, Restore, Restored};
-pub use prefetch::Lookup;
-pub use replication::ApplyResult;
 pub use rng::Rng;
 pub use settings::{AccessPolicy, HostKey, Notice, Settings};
 pub use shard::Totals;
 pub use types::{
-    Admission, Announce, Answer, Class, CorruptBlock, Event, InfoHash, InfoHashV2, Key, PeerId,
-    PeerUpdate, Refusal, Retry, ScrapeEntry, Time, TimedUpdate, UnixTime,
+    Admission, Announce, AnnounceResponse, Class, CorruptBlock, Event, InfoHash, InfoHashV2, Key,
+    PeerId, PeerUpdate, PerFamily, Refusal, Retry, ScrapeEntry, Time, TimedUpdate, UnixTime,
 };
 
 use crate::lock::{lock, read, write};
 use departures::Departures;
+use hash_key::HashKey;
 use shard::{Shard, ShardGuard, Usage};
 use swarm::Swarm;
 use swarm::peer::Peer;
 
-/// So many that two workers seldom meet at one, and that a sweep of one is short.
+/// So many that two workers seldom need the same shard, and that a sweep of one is short.
 const SHARDS: usize = 1024;
 
-/// Every torrent and its swarm. Shared by all workers; each call takes one short lock.
+/// All torrents and their swarms, shared by all workers. Each call holds the lock of one shard at a time, for a short time.
 pub struct Tracker {
     settings: RwLock<Settings>,
     shards: Box<[Mutex<Shard>]>,
     usage: Usage,
-    /// Keyed, so that no stranger can choose hashes or addresses that fall on one bucket_hash.
-    keyed: SipHasher13,
-    /// ShardGuard, if at all, within a shard's lock. Empty unless there is a [`HostKey`].
+    key: HashKey,
+    /// Locked within a shard's lock, if that is held at all. Empty unless there is a [`HostKey`].
     departures: Departures,
-    /// How often a torrent has come to be listed.
+    /// How many times a torrent has become listed.
     listings: AtomicU64,
 }
 
 impl Tracker {
-    /// `seed` makes choices and hashing unforeseeable to strangers, and repeatable for tests.
+    /// `seed` makes hashes and the selection of peers unpredictable for clients, and repeatable in tests.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let mut random = Rng::new(seed);
-        let keyed = SipHasher13::new_with_keys(random.next_u64(), random.next_u64());
+        let key = HashKey::new(random.next_u64(), random.next_u64());
         let shards = (0..SHARDS)
-            .map(|_| Mutex::new(Shard::new(Rng::new(random.next_u64()))))
+            .map(|_| Mutex::new(Shard::new(Rng::new(random.next_u64()), key)))
             .collect();
         Self {
             settings: RwLock::new(settings),
             shards,
             usage: Usage::default(),
-            keyed,
-            departures: Departures::new(),
+            key,
+            departures: Departures::new(key),
             listings: AtomicU64::new(0),
         }
     }
 
-    /// Takes what single torrents' clients are told from now on.
-    pub fn set_notices(&self, notices: HashMap<InfoHash, Notice>) {
-        write(&self.settings).notices = notices;
-    }
-
-    /// Takes what one torrent's clients are told from now on.
-    pub fn set_notice(&self, info_hash: InfoHash, notice: Option<Notice>) {
-        let mut settings = write(&self.settings);
-        match notice {
-            Some(notice) => settings.notices.insert(info_hash, notice),
-            None => settings.notices.remove(&info_hash),
-        };
-    }
-
-    /// Takes new settings but for the notices, which are set apart; swarms stay as they are.
+    /// Replaces the settings except for the notices, which [`Tracker::set_notices`] replaces. Swarms stay as they are.
     pub fn set(&self, settings: Settings) {
         let mut current = write(&self.settings);
         let notices = std::mem::take(&mut current.notices);
@@ -97,55 +79,71 @@ impl Tracker {
         };
     }
 
-    /// Hears a peer, and appends the endpoints of others of its family to `peers`, in compact form.
+    /// Replaces the notices of all torrents.
+    pub fn set_notices(&self, notices: HashMap<InfoHash, Notice>) {
+        write(&self.settings).notices = notices;
+    }
+
+    /// Replaces or removes the notice of one torrent.
+    pub fn set_notice(&self, info_hash: InfoHash, notice: Option<Notice>) {
+        let mut settings = write(&self.settings);
+        match notice {
+            Some(notice) => settings.notices.insert(info_hash, notice),
+            None => settings.notices.remove(&info_hash),
+        };
+    }
+
+    /// Processes an announce. Appends the endpoints of other peers of the same address family to `peers`, in compact form.
+    ///
+    /// # Errors
+    /// When the client or the torrent is refused; then nothing has changed, except that the request counts for the rate limit.
     pub fn announce(
         &self,
         now: Time,
         announce: &Announce,
         peers: &mut Vec<u8>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<AnnounceResponse, Refusal> {
         let settings = self.settings();
         settings.announces.admit(now, announce.address)?;
-        settings.check_withdrawn(&announce.info_hash)?;
-        let peer = Peer::new(announce, &settings, &self.keyed);
+        settings.withdrawn(&announce.info_hash)?;
+        let want = announce.numwant.unwrap_or(settings.numwant);
+        let want = want.min(settings.max_numwant);
+        let host_key = settings.host_key.map_or(self.key, |HostKey(key)| key);
+        let peer = Peer::new(announce, want, &settings.local_networks, host_key);
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
-        let unknown = self.room_for_torrent(&settings);
-        let at = shard.admitted(
-            &announce.info_hash,
-            hash,
-            settings.open,
-            unknown,
-            &self.keyed,
-        )?;
-        let (counts, joined) = match announce.event {
+        let unknown = self.admit_unknown(&settings);
+        let at = shard.admit(&announce.info_hash, hash, settings.open, unknown)?;
+        let (counts, outcome) = match announce.event {
             Event::Stopped => {
                 if settings.host_key.is_some() {
-                    let endpoint = peer.endpoint();
                     self.departures
-                        .record(&announce.info_hash, endpoint, now, 0, &self.keyed);
+                        .record(&announce.info_hash, peer.endpoint(), now, 0);
                 }
-                (shard.leave(at, &peer, &self.keyed), None)
+                (shard.leave(at, &peer), None)
             }
             _ => {
-                let most = self.most_peers(&settings);
-                let joined = shard.join(at, now, &peer, most, &self.keyed);
-                let counts = shard.choose(at, &peer, &joined, &settings.local_networks, peers);
-                (counts, Some(joined))
+                let outcome = shard.join(at, now, &peer, self.max_per_network(&settings));
+                let networks = &settings.local_networks;
+                let counts = shard.select_peers(at, &peer, &outcome, networks, peers);
+                (counts, Some(outcome))
             }
         };
         drop(shard);
-        Ok(Answer {
+        Ok(AnnounceResponse {
             counts,
             interval: settings.interval,
             min_interval: settings.min_interval,
-            warning: settings.warning_for(&announce.info_hash),
-            change: peer.change(announce, joined.as_ref()),
-            counted: joined.is_some_and(|joined| joined.first_completed),
+            warning: settings.warning(&announce.info_hash),
+            update: peer.to_update(announce, outcome.as_ref()),
+            new_download: outcome.is_some_and(|outcome| outcome.first_completed),
         })
     }
 
-    /// Lets an address scrape, if it may now; asked once for each request, however many torrents that names.
+    /// Checks whether an address may scrape now. Called once for each request, however many torrents it names.
+    ///
+    /// # Errors
+    /// When the access list or the rate limit refuses the address.
     pub fn admit_scrape(&self, now: Time, address: IpAddr) -> Result<Scrape<'_>, Refusal> {
         let settings = self.settings();
         settings.scrapes.admit(now, address)?;
@@ -155,7 +153,7 @@ impl Tracker {
         })
     }
 
-    /// One torrent's counts, for the operator; `None` for one that is not tracked here.
+    /// Returns the counts of a torrent, for the operator; `None` if it is not tracked.
     pub fn scrape(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
         let open = self.settings().open;
         Scrape {
@@ -165,8 +163,8 @@ impl Tracker {
         .counts(info_hash)
     }
 
-    /// Shows no fewer downloads of a torrent than `downloads`, which others may have counted. Where it is not tracked, that is
-    /// remembered for when it is, unless the tracker is open.
+    /// Raises the download counter of a torrent to `downloads`, which other trackers may have counted; never lowers it. If the
+    /// torrent is not tracked, the counter is kept for when it is, unless the tracker is open.
     pub fn show_downloads(&self, info_hash: &InfoHash, downloads: u32) {
         let open = self.settings().open;
         let hash = self.hash(info_hash);
@@ -176,18 +174,18 @@ impl Tracker {
                 let shown = &mut shard.torrents[at].downloaded;
                 *shown = downloads.max(*shown);
             }
-            None if !open => shard.remembered.put(*info_hash, downloads, &self.keyed),
+            None if !open => shard.retired_counters.put(*info_hash, downloads),
             None => {}
         }
     }
 
-    /// Names a torrent as tracked or denied, or takes that back.
+    /// Sets whether a torrent is listed, denied or neither. A torrent that is denied loses its peers.
     pub fn admit(&self, info_hash: &InfoHash, admission: Admission) {
         let hash = self.hash(info_hash);
         let mut shard = self.shard(hash);
         let at = shard
             .find(info_hash, hash)
-            .unwrap_or_else(|| shard.add(info_hash, hash, &self.keyed));
+            .unwrap_or_else(|| shard.add(info_hash, hash));
         let torrent = &mut shard.torrents[at];
         let before = torrent.swarm.len();
         if admission == Admission::Listed && torrent.admission != admission {
@@ -198,16 +196,17 @@ impl Tracker {
         if admission == Admission::Denied {
             torrent.swarm = Swarm::default();
         }
-        shard.update_totals_and_prune(at, before, &self.keyed);
+        shard.update_totals_and_prune(at, before);
     }
 
-    /// How often a torrent has come to be listed: when this changes, what was refused may be welcome.
+    /// Returns how many times a torrent has become listed. When this has changed, an update that was rejected before may be
+    /// accepted.
     pub fn listings(&self) -> u64 {
         self.listings.load(Ordering::Relaxed)
     }
 
-    /// One torrent's counts over all its ids, each host once: a hybrid's clients announce under both (BEP 52). Looks at every
-    /// peer, so it is for the operator's views, not for clients.
+    /// Returns the counts of a torrent over all its info-hashes, with each host counted once: clients announce a hybrid torrent
+    /// under both of its info-hashes (BEP 52). Looks at every peer, so this is for what operators see, not for clients.
     pub fn counts_together(&self, ids: impl IntoIterator<Item = InfoHash>) -> ScrapeEntry {
         let mut hosts = HashMap::new();
         let mut downloaded = 0;
@@ -218,7 +217,7 @@ impl Tracker {
                 continue;
             };
             let torrent = &shard.torrents[at];
-            // Who completes says so under both ids.
+            // The larger counter, not the sum: a client that completes announces that under both info-hashes.
             downloaded = torrent.downloaded.max(downloaded);
             torrent.swarm.for_each_host(|host, class| {
                 let best = hosts.entry(host).or_insert(class);
@@ -243,52 +242,48 @@ impl Tracker {
             shard
                 .torrents
                 .iter()
-                .filter(|t| t.admitted(open).is_ok())
-                .for_each(|t| each(&t.info_hash, t.counts()));
+                .filter(|torrent| torrent.admit(open).is_ok())
+                .for_each(|torrent| each(&torrent.info_hash, torrent.counts()));
         }
     }
 
-    /// Forgets silent peers in one slice of all: called for each slice in turn, every peer is seen once a round, and no
-    /// announce waits for more than a part of a slice.
+    /// Removes expired peers from one slice of the shards. Called for each slice in turn, so that a round of
+    /// [`Tracker::SLICES`] calls visits every peer, and no announce waits for longer than a part of a slice takes.
     ///
-    /// A process that was stopped for hours finds everyone too old but those that have come since, and forgets them, though
-    /// ages wrap: only who happens to seem new, a minute or two in 256, stays for one more timeout.
+    /// Ages wrap at 256 minutes. After the process was stopped for hours, the sweep therefore removes all peers except those
+    /// that have announced since. A peer from before stays for one more timeout only if its age seems to be 0 to 2 minutes.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
         self.departures
             .expire(now, slice, 60 * u32::from(timeout_minutes));
-        for shard in self
-            .shards
-            .chunks(SHARDS / Self::SLICES)
-            .nth(slice % Self::SLICES)
-            .into_iter()
-            .flatten()
-        {
+        let mut slices = self.shards.chunks(SHARDS / Self::SLICES);
+        for shard in slices.nth(slice % Self::SLICES).into_iter().flatten() {
             let timeout_minutes = lock(shard).begin_sweep(now, timeout_minutes);
             let mut next = Some((0, 0));
             while let Some(from) = next {
-                let mut shard = self.locked(shard);
-                next = shard.expire(now, timeout_minutes, from, &self.keyed);
+                let mut shard = ShardGuard::lock(shard, &self.usage);
+                next = shard.expire(now, timeout_minutes, from);
             }
         }
     }
 
-    /// How many calls of [`Tracker::expire`] make a round.
+    /// The number of calls of [`Tracker::expire`] that make a round.
     pub const SLICES: usize = 64;
 
-    /// How many torrents have peers or are listed, and how many endpoints there are of IPv4 and of IPv6.
+    /// Returns the number of torrents that have peers or are listed or denied, and the number of peers.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for shard in &self.shards {
             let shard = lock(shard);
-            totals.torrents += shard.torrents.len();
-            totals.peers_v4 += shard.peers[0];
-            totals.peers_v6 += shard.peers[1];
+            totals += Totals {
+                torrents: shard.torrents.len(),
+                peers: shard.peers,
+            };
         }
         totals
     }
 
-    /// Whether it keeps as many torrents or peers as it may.
+    /// Returns whether the tracker has as many torrents or peers as it may have.
     pub fn is_full(&self) -> bool {
         let settings = self.settings();
         let torrents = self.usage.torrents.load(Ordering::Relaxed);
@@ -296,20 +291,19 @@ impl Tracker {
         settings.open && torrents >= settings.max_torrents || peers >= settings.max_peers
     }
 
-    /// How many of the endpoints are seeders: IPv4, IPv6. Looks at every torrent, so it is for the operator's views.
-    pub fn seeders(&self) -> [usize; 2] {
-        let mut seeders = [0, 0];
+    /// Returns the number of peers that are seeders. Looks at every torrent, so this is for what operators see.
+    pub fn seeders(&self) -> PerFamily<usize> {
+        let mut seeders = PerFamily::default();
         for shard in &self.shards {
             for torrent in &lock(shard).torrents {
-                let [v4, v6] = torrent.swarm.seeders();
-                seeders = [seeders[0] + v4, seeders[1] + v6];
+                seeders += torrent.swarm.seeders();
             }
         }
         seeders
     }
 
-    /// Whether a torrent that is not known yet may be kept.
-    fn room_for_torrent(&self, settings: &Settings) -> Result<(), Refusal> {
+    /// Checks whether a torrent that the tracker does not have may be added.
+    fn admit_unknown(&self, settings: &Settings) -> Result<(), Refusal> {
         match settings.open {
             true if self.usage.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
                 Err(Refusal::TooManyTorrents)
@@ -319,8 +313,9 @@ impl Tracker {
         }
     }
 
-    /// How many peers of a network a swarm may keep now: no new one where all swarms together are full.
-    fn most_peers(&self, settings: &Settings) -> usize {
+    /// Returns how many peers of one network a swarm may have now: 0, so that no peer is added, when all swarms together have
+    /// [`Settings::max_peers`].
+    fn max_per_network(&self, settings: &Settings) -> usize {
         match self.usage.peers.load(Ordering::Relaxed) < settings.max_peers {
             true => settings.max_peers_per_network,
             false => 0,
@@ -332,45 +327,47 @@ impl Tracker {
     }
 
     fn hash(&self, info_hash: &InfoHash) -> u64 {
-        self.keyed.hash(&info_hash.0)
+        self.key.hash(&info_hash.0)
     }
 
+    /// Locks the shard of a hash.
     fn shard(&self, hash: u64) -> ShardGuard<'_> {
-        self.locked(self.shard_of(hash))
+        ShardGuard::lock(self.unlocked_shard(hash), &self.usage)
     }
 
-    fn shard_of(&self, hash: u64) -> &Mutex<Shard> {
-        &self.shards[hash as usize % SHARDS]
-    }
-
-    fn locked<'a>(&'a self, shard: &'a Mutex<Shard>) -> ShardGuard<'a> {
-        let shard = lock(shard);
-        ShardGuard {
-            before: shard.held(),
-            shard,
-            usage: &self.usage,
-        }
+    fn unlocked_shard(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[shard_number(hash)]
     }
 }
 
-/// A scrape that has been admitted.
+/// Returns the number of the shard that has the torrents of this hash.
+fn shard_number(hash: u64) -> usize {
+    hash as usize % SHARDS
+}
+
+const _: () = assert!(
+    Departures::PARTS == Tracker::SLICES,
+    "a sweep of a slice also expires the part of the same number"
+);
+
+/// The permission to scrape, as [`Tracker::admit_scrape`] grants it.
 pub struct Scrape<'a> {
     tracker: &'a Tracker,
     open: bool,
 }
 
 impl Scrape<'_> {
-    /// One torrent's counts; `None` for one that is not tracked here.
+    /// Returns the counts of a torrent; `None` if it is not tracked.
     pub fn counts(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
         let hash = self.tracker.hash(info_hash);
-        let shard = lock(self.tracker.shard_of(hash));
+        let shard = lock(self.tracker.unlocked_shard(hash));
         match shard.find(info_hash, hash) {
-            Some(at) => shard.torrents[at]
-                .admitted(self.open)
-                .is_ok()
-                .then(|| shard.torrents[at].counts()),
+            Some(at) => {
+                let torrent = &shard.torrents[at];
+                torrent.admit(self.open).is_ok().then(|| torrent.counts())
+            }
             None => self.open.then(|| ScrapeEntry {
-                downloaded: shard.remembered.get(info_hash, hash).unwrap_or(0),
+                downloaded: shard.retired_counters.get(info_hash, hash).unwrap_or(0),
                 ..ScrapeEntry::default()
             }),
         }
@@ -456,7 +453,7 @@ mod tests {
         };
         let sweep = |now| {
             (0..Tracker::SLICES).for_each(|slice| tracker.expire(now, slice));
-            tracker.totals().peers_v4
+            tracker.totals().peers.v4
         };
         let begin = Time(1000 * 60);
         let minutes = |minutes: u32| Time(begin.0 + minutes * 60);

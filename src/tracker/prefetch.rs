@@ -1,9 +1,9 @@
-//! A look at what some requests will need, so that their waits for memory fall together.
+//! Reads the memory that a batch of requests will need, so that their waits for memory overlap.
 //!
-//! A torrent and a peer in it are found in half a dozen steps through memory, each of which waits for the one before. The
-//! processor can wait for several requests at once, but only for what stands close together in the program, with no lock
-//! taken or given back between: so here each step is taken for all before the next, with all their shards locked. Nothing is
-//! changed or told, so no request depends on having been here.
+//! To find a torrent and a peer in it takes half a dozen reads, each of which depends on the one before. The processor can wait
+//! for several requests at once, but only for reads that are close together in the program, with no lock taken or released
+//! between them. So each step is done for all requests before the next step, with all their shards locked. This changes nothing
+//! and returns nothing, so no request depends on it.
 
 use std::array;
 use std::hint::black_box;
@@ -12,18 +12,19 @@ use std::sync::MutexGuard;
 
 use super::rate_limit::RateLimiter;
 use super::settings::Settings;
-use super::shard::{Shard, Torrent};
-use super::swarm::peer::IndexKey;
-use super::{Announce, InfoHash, SHARDS, Tracker};
+use super::shard::{Shard, TrackedTorrent};
+use super::swarm::peer_set::IndexKey;
+use super::types::{Announce, InfoHash};
+use super::{Tracker, shard_number};
 
-/// How many are looked at together: about what a processor waits for at once.
+/// The number of requests in one step: about as many as the processor can wait for at once.
 const TOGETHER: usize = 16;
 
-/// What a request names.
+/// What a request will look up.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup {
     Announce(Announce),
-    /// One torrent of a scrape. The address is told with the first of them.
+    /// One torrent of a scrape. The first torrent of each scrape has the client's address with it.
     Scrape(InfoHash, Option<IpAddr>),
 }
 
@@ -37,61 +38,64 @@ impl Lookup {
 }
 
 impl Tracker {
-    /// Has the processor fetch what these requests will look at.
+    /// Makes the processor fetch the memory that these requests will read.
     pub fn prefetch(&self, batch: &[Lookup]) {
         let settings = self.settings();
-        for some in batch.chunks(TOGETHER) {
-            self.look_at_budgets(&settings, some);
-            self.look_at_torrents(some);
+        for lookups in batch.chunks(TOGETHER) {
+            prefetch_rate_limits(&settings, lookups);
+            self.prefetch_torrents(lookups);
         }
     }
 
-    fn look_at_budgets(&self, settings: &Settings, some: &[Lookup]) {
-        let asked: [Option<(&RateLimiter, _)>; TOGETHER] = array::from_fn(|nth| {
-            let (gate, address) = match some.get(nth)? {
-                Lookup::Announce(announce) => (&settings.announces, announce.address),
-                Lookup::Scrape(_, from) => (&settings.scrapes, (*from)?),
-            };
-            let budget = gate.rate_limiter.as_deref()?;
-            Some((budget, budget.narrowest(address)))
+    fn prefetch_torrents(&self, lookups: &[Lookup]) {
+        let hashes: [u64; TOGETHER] = array::from_fn(|nth| {
+            let lookup = lookups.get(nth);
+            lookup.map_or(0, |lookup| self.hash(lookup.info_hash()))
         });
-        for (budget, place) in asked.iter().flatten() {
-            budget.touch(place);
-        }
-    }
-
-    fn look_at_torrents(&self, some: &[Lookup]) {
-        let hashes: [u64; TOGETHER] =
-            array::from_fn(|nth| some.get(nth).map_or(0, |s| self.hash(s.info_hash())));
-        let places: [Option<IndexKey>; TOGETHER] = array::from_fn(|nth| match some.get(nth)? {
-            Lookup::Announce(it) => Some(IndexKey::new(it.address, it.port, &self.keyed)),
-            Lookup::Scrape(..) => None,
-        });
-        let shards = hashes.map(|hash| hash as usize % SHARDS);
+        let index_keys: [Option<IndexKey>; TOGETHER] =
+            array::from_fn(|nth| match lookups.get(nth)? {
+                Lookup::Announce(it) => Some(IndexKey::new(it.address, it.port, self.key)),
+                Lookup::Scrape(..) => None,
+            });
+        let shards = hashes.map(shard_number);
         let firsts: [usize; TOGETHER] = array::from_fn(|nth| {
             let same = shards[..nth].iter().position(|shard| *shard == shards[nth]);
             same.unwrap_or(nth)
         });
-        // One that another worker has at the moment is left out: to wait for it with others in hand could be for ever.
+        // A shard that another worker has locked is skipped: to wait for it while holding others could be a deadlock.
         let locked: [Option<MutexGuard<'_, Shard>>; TOGETHER] = array::from_fn(|nth| {
-            let wanted = nth < some.len() && firsts[nth] == nth;
+            let wanted = nth < lookups.len() && firsts[nth] == nth;
             wanted.then(|| self.shards[shards[nth]].try_lock().ok())?
         });
         let shard_of = |nth: usize| locked[firsts[nth]].as_deref();
 
-        let found: [Option<&Torrent>; TOGETHER] = array::from_fn(|nth| {
+        let found: [Option<&TrackedTorrent>; TOGETHER] = array::from_fn(|nth| {
             let shard = shard_of(nth)?;
-            let at = shard.find(some.get(nth)?.info_hash(), hashes[nth])?;
+            let at = shard.find(lookups.get(nth)?.info_hash(), hashes[nth])?;
             shard.torrents.get(at)
         });
         for torrent in found {
-            black_box(torrent.map(|torrent| torrent.swarm.indexed()));
+            black_box(torrent.map(|torrent| torrent.swarm.index_len()));
         }
-        for (place, torrent) in places.iter().zip(found) {
-            if let (Some(place), Some(torrent)) = (place, torrent) {
-                black_box(torrent.swarm.heard_at(place));
+        for (key, torrent) in index_keys.iter().zip(found) {
+            if let (Some(key), Some(torrent)) = (key, torrent) {
+                black_box(torrent.swarm.touch(key));
             }
         }
+    }
+}
+
+fn prefetch_rate_limits(settings: &Settings, lookups: &[Lookup]) {
+    let places: [Option<(&RateLimiter, _)>; TOGETHER] = array::from_fn(|nth| {
+        let (policy, address) = match lookups.get(nth)? {
+            Lookup::Announce(announce) => (&settings.announces, announce.address),
+            Lookup::Scrape(_, from) => (&settings.scrapes, (*from)?),
+        };
+        let rate_limiter = policy.budget.as_deref()?;
+        Some((rate_limiter, rate_limiter.narrowest(address)))
+    });
+    for (rate_limiter, place) in places.iter().flatten() {
+        rate_limiter.touch(place);
     }
 }
 
@@ -105,7 +109,7 @@ mod tests {
     use crate::tracker::rate_limit::{self, Rate};
     use crate::tracker::{Admission, Event, PeerId, Rng, Time};
 
-    /// An announce of a peer of either family, in a torrent that has many peers or few.
+    /// Returns an announce over IPv4 or IPv6. Its torrent is number 0, which has many peers, or one of nine others.
     fn announce(random: &mut Rng) -> Announce {
         let torrent = random.below(20).saturating_sub(10) as u8;
         let host = random.below(1000);
@@ -126,8 +130,8 @@ mod tests {
         }
     }
 
-    /// Five announces each.
-    fn budget() -> RateLimiter {
+    /// Returns a rate limiter that admits five announces from each address.
+    fn rate_limiter() -> RateLimiter {
         let per_minute = NonZeroU32::MIN;
         let rate = Rate {
             per_minute,
@@ -146,47 +150,47 @@ mod tests {
     }
 
     #[test]
-    fn what_another_worker_has_is_not_waited_for() {
+    fn skips_shard_that_is_locked() {
         let tracker = Tracker::new(Settings::default(), 1);
         let batch: Vec<_> = (0..40)
             .map(|torrent| Lookup::Scrape(InfoHash([torrent; 20]), None))
             .collect();
-        for sought in &batch {
-            tracker.admit(sought.info_hash(), Admission::Listed);
+        for lookup in &batch {
+            tracker.admit(lookup.info_hash(), Admission::Listed);
         }
         let hash = tracker.hash(batch[20].info_hash());
-        let others = tracker.shard(hash);
+        let locked = tracker.shard(hash);
         tracker.prefetch(&batch);
-        drop(others);
-        let free = |shard: &Mutex<Shard>| shard.try_lock().is_ok();
-        assert!(tracker.shards.iter().all(free));
+        drop(locked);
+        let is_free = |shard: &Mutex<Shard>| shard.try_lock().is_ok();
+        assert!(tracker.shards.iter().all(is_free));
     }
 
     #[test]
-    fn answers_are_the_same_with_and_without() {
+    fn responses_are_the_same_with_and_without_prefetch() {
         let [with, without] = [(); 2].map(|()| {
             let mut settings = Settings {
                 open: true,
                 ..Settings::default()
             };
-            settings.announces.rate_limiter = Some(Arc::new(budget()));
+            settings.announces.budget = Some(Arc::new(rate_limiter()));
             Tracker::new(settings, 1)
         });
         let mut random = Rng::new(2);
         let mut refused = 0;
         for _ in 0..200 {
             let batch: Vec<_> = (0..64).map(|_| announce(&mut random)).collect();
-            let mut sought = vec![Lookup::Scrape(InfoHash([0; 20]), None)];
-            sought.extend(batch.iter().map(|announce| Lookup::Announce(*announce)));
-            with.prefetch(&sought);
+            let mut lookups = vec![Lookup::Scrape(InfoHash([0; 20]), None)];
+            lookups.extend(batch.iter().map(|announce| Lookup::Announce(*announce)));
+            with.prefetch(&lookups);
             for announce in &batch {
-                let answers = [&with, &without].map(|tracker| {
+                let responses = [&with, &without].map(|tracker| {
                     let mut peers = Vec::new();
-                    let answer = tracker.announce(Time(0), announce, &mut peers);
-                    (answer, peers)
+                    let response = tracker.announce(Time(0), announce, &mut peers);
+                    (response, peers)
                 });
-                refused += u32::from(answers[0].0.is_err());
-                assert_eq!(answers[0], answers[1]);
+                refused += u32::from(responses[0].0.is_err());
+                assert_eq!(responses[0], responses[1]);
             }
             assert_eq!(with.totals(), without.totals());
         }

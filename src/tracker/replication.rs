@@ -1,34 +1,33 @@
-//! How one tracker tells another of its peers: what an announce changed, what others changed, and all over redelivered.
+//! Updates of peers that other trackers send, and the dump of all peers as updates for them.
 
-use siphasher::sip::SipHasher13;
-
-use super::dump;
+use super::Tracker;
+use super::dump::{DumpCursor, for_each_swarm};
 use super::shard::Shard;
 use super::swarm::peer::Peer;
 use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
-use super::{DumpCursor, Tracker};
 
-/// How much younger than told a change may be: batches wait for tens of milliseconds, and ages are whole seconds of a clock
-/// that is met across a network. Who stops here and starts there a moment later shall not be taken for gone.
+/// By how many seconds an update may be younger than its age says: batches wait for tens of milliseconds, and ages are whole
+/// seconds of a clock on another machine. A peer that stops here and starts on another tracker a moment later must not count as
+/// departed.
 const SLACK_SECS: u32 = 2;
 
-/// How many peers a part of a dump_updates has at least: enough to fill a few batches for each stream.
-const RECOUNTED_AT_ONCE: usize = 16_384;
+/// Minimum number of peers in a part of a dump, except for the last: enough to fill a few batches for each stream.
+const MIN_UPDATES: usize = 16_384;
 
-/// How many parts of a tracker it is made of at most.
-const BLOCKS_AT_ONCE: usize = 128;
+/// Maximum number of blocks that a part of a dump is made from.
+const MAX_BLOCKS: usize = 128;
 
-/// What became of a change that another tracker told.
+/// The result of applying an update from another tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ApplyResult {
     Applied,
-    /// What is known is as new or newer, or the peer has been silent for too long by now.
+    /// The tracker's state is as new or newer, or the peer has expired.
     Stale,
-    /// The torrent is not tracked here, the address is not welcome, or its network has too many peers in the swarm.
+    /// The torrent is not tracked, the address is denied, or the peer's network has too many peers in the swarm.
     Rejected,
 }
 
-/// When another tracker's change was, as this one keeps time.
+/// The time of another tracker's update by this tracker's clock.
 #[derive(Clone, Copy)]
 struct Moment {
     now: Time,
@@ -36,180 +35,182 @@ struct Moment {
 }
 
 impl Moment {
-    /// How many minutes were begun since; a peer heard in the same minute has the same.
+    /// Returns how many minutes have begun since; 0 if the moment is in the present minute.
     fn age_minutes(self) -> u32 {
         let then = i64::from(self.now.0) - i64::from(self.age_secs);
         (i64::from(self.now.0 / 60) - then.div_euclid(60)) as u32
     }
 
-    /// [`Time::minute`] of then, which may be before time 0.
+    /// Returns the [`Time::minute`] of the moment, which may be before time 0.
     fn minute(self) -> u8 {
         self.now.minute().wrapping_sub(self.age_minutes() as u8)
     }
 }
 
 impl Tracker {
-    /// Hears from another tracker what became of a peer, `passed_secs` after that was told. An older change undoes no newer
-    /// one, in whichever order they come, as far as their ages tell.
+    /// Applies an update of another tracker, which was sent `passed_secs` ago. Updates may come in any order: as far as their
+    /// ages tell which is older, an older update does not undo a newer one.
     ///
-    /// No download is counted: the other tracker has done that. Admission, access list and cap hold as for an announce;
-    /// budgets do not.
-    pub fn apply_update(&self, now: Time, passed_secs: u32, told: &TimedUpdate) -> ApplyResult {
+    /// The listing of torrents, the access list and the limit per network apply as for an announce; rate limits do not. No
+    /// download is counted, as the other tracker has counted it.
+    pub fn apply_update(&self, now: Time, passed_secs: u32, timed: &TimedUpdate) -> ApplyResult {
         let settings = self.settings();
-        let change = &told.change;
-        let slack = if told.redelivered { 0 } else { SLACK_SECS };
-        let age_secs = told.age_secs.saturating_add(passed_secs);
-        let at = Moment {
+        let update = &timed.update;
+        let slack = if timed.redelivered { 0 } else { SLACK_SECS };
+        let age_secs = timed.age_secs.saturating_add(passed_secs);
+        let moment = Moment {
             now,
             age_secs: age_secs.saturating_sub(slack),
         };
-        if at.age_minutes() > settings.timeout_minutes().into() {
+        if moment.age_minutes() > settings.timeout_minutes().into() {
             return ApplyResult::Stale;
         }
-        let peer = Peer::told(change, &settings.local_networks);
-        let hash = self.hash(&change.info_hash);
-        if change.class.is_none() {
-            return self.hear_leave(hash, told, &peer, at);
+        let peer = Peer::from_update(update, &settings.local_networks);
+        let hash = self.hash(&update.info_hash);
+        if update.class.is_none() {
+            return self.apply_departure(hash, timed, &peer, moment);
         }
-        if !settings.announces.access.admits(change.address)
-            || settings.check_withdrawn(&change.info_hash).is_err()
+        if !settings.announces.access.admits(update.address)
+            || settings.withdrawn(&update.info_hash).is_err()
         {
             return ApplyResult::Rejected;
         }
-        let (endpoint, keyed) = (peer.endpoint(), &self.keyed);
         let mut shard = self.shard(hash);
-        // TimedUpdate redelivered, a join is surely no news after a leave, even one in the same second.
-        let age_secs = match told.redelivered {
-            true => at.age_secs.saturating_add(SLACK_SECS),
-            false => at.age_secs,
+        // A redelivered join is older than a departure in the same second.
+        let age_secs = match timed.redelivered {
+            true => moment.age_secs.saturating_add(SLACK_SECS),
+            false => moment.age_secs,
         };
         if self
             .departures
-            .departed_within(&change.info_hash, endpoint, now, age_secs, keyed)
+            .departed_within(&update.info_hash, peer.endpoint(), now, age_secs)
         {
             return ApplyResult::Stale;
         }
-        let unknown = self.room_for_torrent(&settings);
-        match shard.admitted(&change.info_hash, hash, settings.open, unknown, keyed) {
-            Ok(torrent) => {
-                let most = self.most_peers(&settings);
-                shard.hear_join(torrent, &peer, at, told.redelivered, most, keyed)
+        let unknown = self.admit_unknown(&settings);
+        match shard.admit(&update.info_hash, hash, settings.open, unknown) {
+            Ok(at) => {
+                let max_per_network = self.max_per_network(&settings);
+                shard.apply_join(at, &peer, moment, timed.redelivered, max_per_network)
             }
             Err(_) => ApplyResult::Rejected,
         }
     }
 
-    /// Whether the peer that has changed is here now.
-    pub fn contains(&self, change: &PeerUpdate) -> bool {
-        let hash = self.hash(&change.info_hash);
-        let peer = Peer::told(change, &self.settings().local_networks);
-        let shard = self.shard(hash);
-        shard.find(&change.info_hash, hash).is_some_and(|at| {
-            let swarm = &shard.torrents[at].swarm;
-            swarm.heard(&peer, &self.keyed).is_some()
-        })
-    }
-
-    fn hear_leave(&self, hash: u64, told: &TimedUpdate, peer: &Peer, at: Moment) -> ApplyResult {
-        let (info_hash, endpoint) = (&told.change.info_hash, peer.endpoint());
+    fn apply_departure(
+        &self,
+        hash: u64,
+        timed: &TimedUpdate,
+        peer: &Peer,
+        moment: Moment,
+    ) -> ApplyResult {
+        let (info_hash, endpoint) = (&timed.update.info_hash, peer.endpoint());
+        let Moment { now, age_secs } = moment;
         let mut shard = self.shard(hash);
-        let known = |secs| {
+        let departed_within = |secs| {
             self.departures
-                .departed_within(info_hash, endpoint, at.now, secs, &self.keyed)
+                .departed_within(info_hash, endpoint, now, secs)
         };
-        if told.redelivered && known(at.age_secs + SLACK_SECS + 1) {
-            // Who is here has come back since.
+        if timed.redelivered && departed_within(age_secs + SLACK_SECS + 1) {
+            // The departure is recorded already. If the peer is here, it has joined again since.
             return ApplyResult::Stale;
         }
-        // Also where it is not known: word of its coming may be on the way.
-        self.departures
-            .record(info_hash, endpoint, at.now, at.age_secs, &self.keyed);
+        // Recorded even if the peer is not here: the update of its join may still arrive.
+        self.departures.record(info_hash, endpoint, now, age_secs);
         match shard.find(info_hash, hash) {
-            Some(torrent) => shard.hear_leave(torrent, peer, at, &self.keyed),
+            Some(at) => shard.apply_departure(at, peer, moment),
             None => ApplyResult::Stale,
         }
     }
 
-    /// Appends the walk's next part of all peers that were heard in the last `since_secs`, as they are told redelivered, and tells
-    /// whether that was not the end. A part is of some ten thousands, or takes some ten milliseconds to find less; one shard is
-    /// locked while its peers are copied. While announces go on, a few of a large swarm may be told twice, or not before their
-    /// next announce.
+    /// Returns whether the peer of an update is in its swarm.
+    pub fn contains(&self, update: &PeerUpdate) -> bool {
+        let hash = self.hash(&update.info_hash);
+        let peer = Peer::from_update(update, &self.settings().local_networks);
+        let shard = self.shard(hash);
+        shard
+            .find(&update.info_hash, hash)
+            .is_some_and(|at| shard.torrents[at].swarm.minute(&peer).is_some())
+    }
+
+    /// Appends a part of all peers that have announced in the last `since_secs`, as redelivered updates. Returns whether there is
+    /// more after `cursor`. A part has some ten thousand updates, or took some ten milliseconds to find fewer. One shard is
+    /// locked while its peers are copied.
+    ///
+    /// Announces may go on meanwhile. A few peers of a large swarm may then be sent twice, or not before their next announce.
     pub fn dump_updates(
         &self,
         now: Time,
         since_secs: u32,
-        walk: &mut DumpCursor,
-        told: &mut Vec<TimedUpdate>,
+        cursor: &mut DumpCursor,
+        updates: &mut Vec<TimedUpdate>,
     ) -> bool {
         let timeout = self.settings().timeout_minutes();
-        // The age is known to the minute begun.
-        let oldest = u8::try_from(since_secs / 60 + 1).unwrap_or(u8::MAX);
-        let enough = told.len() + RECOUNTED_AT_ONCE;
+        // One more, as a peer's age is known in minutes that have begun.
+        let max_age = u8::try_from(since_secs / 60 + 1).unwrap_or(u8::MAX);
+        let enough = updates.len() + MIN_UPDATES;
         let mut block = Vec::new();
-        for _ in 0..BLOCKS_AT_ONCE {
-            if told.len() >= enough {
+        for _ in 0..MAX_BLOCKS {
+            if updates.len() >= enough {
                 break;
             }
-            if self.save(now, walk, &mut block).is_none() {
+            if self.dump_block(now, cursor, &mut block).is_none() {
                 return false;
             }
-            let read = dump::for_each_swarm(&block, now, oldest.min(timeout), |id, v4, v6| {
-                told.extend(v4.iter().filter_map(|record| record.told(id, now)));
-                told.extend(v6.iter().filter_map(|record| record.told(id, now)));
+            let read = for_each_swarm(&block, now, max_age.min(timeout), |id, v4, v6| {
+                updates.extend(v4.iter().filter_map(|record| record.to_update(id, now)));
+                updates.extend(v6.iter().filter_map(|record| record.to_update(id, now)));
             });
-            debug_assert_eq!(read, Ok(()), "as it was just written");
+            debug_assert_eq!(read, Ok(()), "the block was written above");
         }
         true
     }
 }
 
 impl Shard {
-    fn hear_join(
+    fn apply_join(
         &mut self,
         at: usize,
         peer: &Peer,
         moment: Moment,
         redelivered: bool,
-        most: usize,
-        keyed: &SipHasher13,
+        max_per_network: usize,
     ) -> ApplyResult {
         let swarm = &mut self.torrents[at].swarm;
         let before = swarm.len();
-        let told = moment.age_minutes();
-        let outdated = swarm.heard(peer, keyed).is_some_and(|heard| {
-            let known = u32::from(age_minutes(moment.now, heard));
-            known < told || redelivered && known == told
+        let age = moment.age_minutes();
+        let is_stale = swarm.minute(peer).is_some_and(|minute| {
+            let known_age = u32::from(age_minutes(moment.now, minute));
+            known_age < age || redelivered && known_age == age
         });
-        let heard = if outdated {
+        let result = if is_stale {
             ApplyResult::Stale
         } else {
-            match swarm.join(moment.minute(), peer, most, keyed).at {
+            let outcome = swarm.join(moment.minute(), peer, max_per_network, self.key);
+            match outcome.position {
                 Some(_) => ApplyResult::Applied,
                 None => ApplyResult::Rejected,
             }
         };
-        self.update_totals_and_prune(at, before, keyed);
-        heard
+        self.update_totals_and_prune(at, before);
+        result
     }
 
-    fn hear_leave(
-        &mut self,
-        at: usize,
-        peer: &Peer,
-        moment: Moment,
-        keyed: &SipHasher13,
-    ) -> ApplyResult {
+    fn apply_departure(&mut self, at: usize, peer: &Peer, moment: Moment) -> ApplyResult {
         let swarm = &mut self.torrents[at].swarm;
         let before = swarm.len();
-        let heard = match swarm.heard(peer, keyed) {
-            Some(heard) if u32::from(age_minutes(moment.now, heard)) >= moment.age_minutes() => {
-                swarm.leave(peer, keyed);
+        let known_age = swarm
+            .minute(peer)
+            .map(|minute| u32::from(age_minutes(moment.now, minute)));
+        let result = match known_age {
+            Some(known_age) if known_age >= moment.age_minutes() => {
+                swarm.leave(peer);
                 ApplyResult::Applied
             }
             _ => ApplyResult::Stale,
         };
-        self.update_totals_and_prune(at, before, keyed);
-        heard
+        self.update_totals_and_prune(at, before);
+        result
     }
 }
 

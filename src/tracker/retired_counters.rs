@@ -1,41 +1,54 @@
-//! Download counters of torrents that were listed once and are nobody's now.
+//! Download counters of torrents that were listed, and now have no peers and are neither listed nor denied.
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
+use super::hash_key::HashKey;
 use super::types::InfoHash;
 
-/// The most that one shard remembers, a million in all: far beyond what anyone publishes, and a bound on the memory.
+/// Maximum number of counters in one shard, which is a million in all: far more than any operator publishes, and a bound on
+/// the memory.
 const MAX_COUNTERS: usize = 1024;
 
-/// Counters without a torrent. It may be listed redelivered after an absence or a restart, and shall then go on counting.
-#[derive(Default)]
-pub(super) struct RetiredCounters(HashTable<(InfoHash, u32)>);
+/// Counters without a torrent. A torrent may be listed again after an absence or a restart, and then continues to count.
+pub(super) struct RetiredCounters {
+    key: HashKey,
+    table: HashTable<(InfoHash, u32)>,
+}
 
 impl RetiredCounters {
-    /// Keeps the higher of two counters for one torrent, and none that is 0.
-    pub(super) fn put(&mut self, info_hash: InfoHash, downloaded: u32, keyed: &SipHasher13) {
-        let hash = |(info_hash, _): &(InfoHash, u32)| keyed.hash(&info_hash.0);
-        let new = (info_hash, downloaded);
-        if let Some(old) = self.0.find_mut(hash(&new), |old| old.0 == info_hash) {
-            old.1 = old.1.max(downloaded);
-        } else if downloaded > 0 && self.0.len() < MAX_COUNTERS {
-            self.0.insert_unique(hash(&new), new, hash);
+    pub(super) fn new(key: HashKey) -> Self {
+        Self {
+            key,
+            table: HashTable::new(),
         }
     }
 
+    /// Adds a counter unless it is 0. If the torrent has one already, the higher is kept.
+    pub(super) fn put(&mut self, info_hash: InfoHash, downloaded: u32) {
+        let key = self.key;
+        let hash = |(info_hash, _): &(InfoHash, u32)| key.hash(&info_hash.0);
+        let new = (info_hash, downloaded);
+        if let Some(old) = self.table.find_mut(hash(&new), |old| old.0 == info_hash) {
+            old.1 = old.1.max(downloaded);
+        } else if downloaded > 0 && self.table.len() < MAX_COUNTERS {
+            self.table.insert_unique(hash(&new), new, hash);
+        }
+    }
+
+    /// Returns the counter of a torrent. `hash` is the hash of its info-hash.
     pub(super) fn get(&self, info_hash: &InfoHash, hash: u64) -> Option<u32> {
-        let (_, downloaded) = self.0.find(hash, |(known, _)| known == info_hash)?;
+        let (_, downloaded) = self.table.find(hash, |(known, _)| known == info_hash)?;
         Some(*downloaded)
     }
 
+    /// Removes and returns the counter of a torrent. `hash` is the hash of its info-hash.
     pub(super) fn take(&mut self, info_hash: &InfoHash, hash: u64) -> Option<u32> {
-        let entry = self.0.find_entry(hash, |(known, _)| known == info_hash);
+        let entry = self.table.find_entry(hash, |(known, _)| known == info_hash);
         entry.ok().map(|entry| entry.remove().0.1)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &(InfoHash, u32)> {
-        self.0.iter()
+        self.table.iter()
     }
 }
 
@@ -43,35 +56,36 @@ impl RetiredCounters {
 mod tests {
     use super::*;
 
-    fn hash(number: u32) -> InfoHash {
+    const KEY: HashKey = HashKey::new(1, 2);
+
+    fn info_hash(number: u32) -> InfoHash {
         let mut info_hash = InfoHash([0; 20]);
         info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
         info_hash
     }
 
     #[test]
-    fn the_higher_counter_stays_until_it_is_taken() {
-        let keyed = SipHasher13::new_with_keys(1, 2);
-        let key = keyed.hash(&hash(1).0);
-        let mut remembered = RetiredCounters::default();
-        remembered.put(hash(1), 0, &keyed);
-        assert_eq!(remembered.get(&hash(1), key), None);
+    fn keeps_higher_counter_until_taken() {
+        let hash = KEY.hash(&info_hash(1).0);
+        let mut counters = RetiredCounters::new(KEY);
+        counters.put(info_hash(1), 0);
+        assert_eq!(counters.get(&info_hash(1), hash), None);
         for downloaded in [3, 5, 4] {
-            remembered.put(hash(1), downloaded, &keyed);
+            counters.put(info_hash(1), downloaded);
         }
-        assert_eq!(remembered.get(&hash(1), key), Some(5));
-        assert_eq!(remembered.take(&hash(1), key), Some(5));
-        assert_eq!(remembered.take(&hash(1), key), None);
+        assert_eq!(counters.get(&info_hash(1), hash), Some(5));
+        assert_eq!(counters.take(&info_hash(1), hash), Some(5));
+        assert_eq!(counters.take(&info_hash(1), hash), None);
     }
 
     #[test]
-    fn it_is_bounded() {
-        let keyed = SipHasher13::new_with_keys(1, 2);
-        let mut remembered = RetiredCounters::default();
-        (0..=MAX_COUNTERS as u32).for_each(|number| remembered.put(hash(number), 1, &keyed));
-        assert_eq!(remembered.iter().count(), MAX_COUNTERS);
-        // One that is known still counts on.
-        remembered.put(hash(0), 9, &keyed);
-        assert_eq!(remembered.get(&hash(0), keyed.hash(&hash(0).0)), Some(9));
+    fn number_of_counters_is_limited() {
+        let mut counters = RetiredCounters::new(KEY);
+        (0..=MAX_COUNTERS as u32).for_each(|number| counters.put(info_hash(number), 1));
+        assert_eq!(counters.iter().count(), MAX_COUNTERS);
+        // A counter that is in the table is still raised.
+        counters.put(info_hash(0), 9);
+        let hash = KEY.hash(&info_hash(0).0);
+        assert_eq!(counters.get(&info_hash(0), hash), Some(9));
     }
 }

@@ -1,4 +1,4 @@
-//! A small seeded generator, for choices that need to be fair and not secret.
+//! A small seeded random number generator, for choices that must be fair but need not be secret.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ impl Rng {
         (self.next_u64() >> 32) as u32
     }
 
-    /// A number below `bound`, which must not be 0; the bias is below one in 2^32 for bounds as small as ours.
+    /// Returns a number below `bound`, which must not be 0. The bias is below 1 in 2^32 for the small bounds that tbtt uses.
     pub fn below(&mut self, bound: u32) -> u32 {
         ((u64::from(self.next_u32()) * u64::from(bound)) >> 32) as u32
     }

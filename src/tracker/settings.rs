@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use siphasher::sip::SipHasher13;
-
 use super::access::{AccessList, LocalNetworks};
+use super::hash_key::HashKey;
 use super::rate_limit::{RateLimited, RateLimiter};
 use super::types::{InfoHash, Refusal, Time};
 
@@ -131,13 +130,13 @@ pub struct Notice {
 /// Keys the fingerprints of hosts, so that the trackers of a cluster recognize the same host. When the key of a tracker
 /// changes, dual-stack hosts count twice until they have announced again.
 #[derive(Clone, Copy)]
-pub struct HostKey(pub(super) SipHasher13);
+pub struct HostKey(pub(super) HashKey);
 
 impl HostKey {
     /// Derives the key from the name of the cluster. The name need not be secret: nobody can impersonate a client without its
     /// `key`, which is secret.
     pub fn new(name: &str) -> Self {
-        let half = |number| SipHasher13::new_with_keys(0, number).hash(name.as_bytes());
-        Self(SipHasher13::new_with_keys(half(1), half(2)))
+        let half = |number| HashKey::new(0, number).hash(name.as_bytes());
+        Self(HashKey::new(half(1), half(2)))
     }
 }

@@ -1,13 +1,15 @@
-//! The field's own nouns: what an announce says and what a tracker answers.
+//! The terms of the field: info-hash, announce, response, refusal, and the updates that trackers exchange.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::ops::{Add, AddAssign, Index, IndexMut};
 use std::sync::Arc;
 
 use crate::bytes::{Hex, parse_hex};
 
-/// A torrent's id on the wire: SHA-1 of a v1 `info` (BEP 3), or SHA-256 of a v2 one cut to 20 bytes (BEP 52).
+/// A torrent's id on the wire: the SHA-1 of a v1 `info` dictionary (BEP 3), or the first 20 bytes of the SHA-256 of a v2 one
+/// (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InfoHash(pub [u8; 20]);
 
@@ -23,12 +25,12 @@ impl fmt::Debug for InfoHash {
     }
 }
 
-/// The whole SHA-256 of a v2 `info` (BEP 52).
+/// The whole SHA-256 of a v2 `info` dictionary (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InfoHashV2(pub [u8; 32]);
 
 impl InfoHashV2 {
-    /// The id as it is announced: the first 20 bytes.
+    /// Returns the id that clients announce: the first 20 bytes.
     pub fn truncated(self) -> InfoHash {
         let mut id = [0; 20];
         id.copy_from_slice(&self.0[..20]);
@@ -48,30 +50,30 @@ impl fmt::Debug for InfoHashV2 {
     }
 }
 
-/// What a client calls itself (BEP 3). Never stored: it only helps to see that two addresses are one host.
+/// The id that a client gives itself (BEP 3). It is never stored: it only shows that two addresses belong to one host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerId(pub [u8; 20]);
 
-/// A client's secret towards the tracker, the same over both address families (BEP 7, BEP 15). Never shown.
+/// A secret of the client, which it sends to the tracker over both address families (BEP 7, BEP 15). It is never shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Key(pub u32);
 
-/// Time as the core contains it: seconds since an origin of the caller's choice that never runs backwards.
+/// The time of the core: seconds since an origin of the caller's choice. It never runs backwards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Time(pub u32);
 
 impl Time {
-    /// Whole minutes, wrapping at 256: how finely a peer's age is kept.
+    /// Returns whole minutes, modulo 256: the resolution of a peer's age.
     pub(crate) fn minute(self) -> u8 {
         (self.0 / 60).to_le_bytes()[0]
     }
 }
 
-/// Seconds since 1970. Unlike [`Time`], it means the same after a restart.
+/// Seconds since 1970. Unlike [`Time`], it has the same origin after a restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct UnixTime(pub u64);
 
-/// Why a client announces (BEP 3, BEP 21). Whatever else it sends counts as [`Event::None`].
+/// The event of an announce (BEP 3, BEP 21). An unknown event counts as [`Event::None`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Event {
     #[default]
@@ -79,27 +81,27 @@ pub enum Event {
     Started,
     Completed,
     Stopped,
-    /// A partial seed: has all that it wants, but not all that there is (BEP 21).
+    /// The client is a partial seed: it has all that it wants, but not the whole torrent (BEP 21).
     Paused,
 }
 
-/// One announce, read and checked, from whichever protocol.
+/// An announce, parsed and checked, from any protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Announce {
     pub info_hash: InfoHash,
     pub peer_id: PeerId,
     pub key: Option<Key>,
-    /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
+    /// The address at which the peer is reached. An IPv4-mapped address has been converted to IPv4.
     pub address: IpAddr,
     pub port: NonZeroU16,
     pub event: Event,
-    /// `left` was sent and is 0.
+    /// The client sent `left` and it is 0.
     pub complete: bool,
-    /// How many peers the client asks for; `None` leaves it to the tracker.
+    /// The number of peers that the client asks for; `None` leaves the number to the tracker.
     pub numwant: Option<u32>,
 }
 
-/// What a peer is in its swarm, the most complete last.
+/// The class of a peer in its swarm, in the order of completeness.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
     Leecher,
@@ -108,66 +110,66 @@ pub enum Class {
     Seeder,
 }
 
-/// One torrent's counts, each host once (BEP 48, BEP 21).
+/// The counts of a torrent (BEP 48, BEP 21). A host that announces over both address families counts once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ScrapeEntry {
     pub complete: u32,
-    /// Leechers, partial seeds among them.
+    /// Leechers, partial seeds included.
     pub incomplete: u32,
     /// Partial seeds.
     pub partial: u32,
     pub downloaded: u32,
 }
 
-/// Whether a torrent is tracked, and by whose word.
+/// Whether the operator has listed or denied a torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Admission {
-    /// Nobody has named it: served if the tracker is open, and forgotten with its last peer.
+    /// Neither listed nor denied: served if the tracker is open, and removed with its last peer.
     #[default]
     Unlisted,
-    /// Published here: served, and its counters are kept.
+    /// Published here: served, and its download counter is kept.
     Listed,
-    /// Refused even where the tracker is open.
+    /// Refused even if the tracker is open.
     Denied,
 }
 
-/// What the tracker answers to an announce; the peers themselves are appended to the caller's buffer.
+/// The response to an announce, without the peers, which are appended to the caller's buffer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
+pub struct AnnounceResponse {
     pub counts: ScrapeEntry,
-    /// Seconds until the next announce is due.
+    /// Seconds until the client's next announce is due.
     pub interval: u32,
-    /// Seconds before which the client shall not come redelivered.
+    /// Seconds before which the client must not announce again.
     pub min_interval: u32,
-    /// For the client's user to read.
+    /// A text for the client's user.
     pub warning: Option<Arc<str>>,
-    /// For other trackers to apply_update. `None`: nothing has changed, as the peer's network has too many in the swarm.
-    pub change: Option<PeerUpdate>,
-    /// This announce made a new download.
-    pub counted: bool,
+    /// For other trackers. `None` if nothing has changed, as the peer's network has too many peers in the swarm.
+    pub update: Option<PeerUpdate>,
+    /// The announce made a new download, which was counted.
+    pub new_download: bool,
 }
 
-/// Why the tracker does not serve a client.
+/// The reason why the tracker does not serve a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// The torrent is not tracked here, perhaps not yet.
+    /// The torrent is not tracked, or not yet.
     UnknownTorrent,
-    /// The torrent shall not be tracked here.
+    /// The operator has denied the torrent.
     DeniedTorrent,
-    /// An open tracker has no room for one more that nobody has named.
+    /// The tracker is open and has as many torrents as it may have; the torrent is not listed.
     TooManyTorrents,
-    /// The operator says why.
+    /// The operator has withdrawn the torrent and gives this reason.
     Withdrawn(Arc<str>),
-    /// The access list does not admit the client.
+    /// The access list denies the client's address.
     Address,
-    /// More requests than the client's network may make.
+    /// The client's network has made more requests than the rate limit allows.
     TooOften {
-        /// Seconds until the next may succeed, at least 1.
+        /// Seconds until the next request may succeed, at least 1.
         retry_secs: u32,
     },
 }
 
-/// When a refused client may come redelivered (BEP 31).
+/// When a refused client may try again (BEP 31).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retry {
     /// After this many minutes, at least 1.
@@ -176,30 +178,31 @@ pub enum Retry {
 }
 
 impl Refusal {
-    /// What the client's user reads.
+    /// Returns the text that the client's user sees.
     pub fn reason(&self) -> &str {
         match self {
             Self::UnknownTorrent => "this torrent is not tracked here",
-            Self::DeniedTorrent => "this torrent is on this tracker's deny list",
-            Self::TooManyTorrents => "this tracker has reached its torrent limit",
+            Self::DeniedTorrent => "this torrent is not allowed here",
+            Self::TooManyTorrents => "this tracker cannot track more torrents",
             Self::Withdrawn(text) => text,
-            Self::Address => "your address is not allowed on this tracker",
+            Self::Address => "your address is not allowed here",
             Self::TooOften { .. } => "too many requests from your network",
         }
     }
 
-    /// A torrent may be announced moments before it is published: such a client shall not wait for long.
+    /// Returns when the client may try again. For an unknown torrent that is soon, as a torrent may be announced moments before
+    /// it is published.
     pub fn retry(&self) -> Retry {
         match self {
             Self::UnknownTorrent => Retry::Minutes(5),
-            // Room comes as others' peers fall silent.
+            // Torrents are removed when their last peer expires.
             Self::TooManyTorrents => Retry::Minutes(30),
             Self::DeniedTorrent | Self::Withdrawn(_) | Self::Address => Retry::Never,
             Self::TooOften { retry_secs } => Retry::Minutes(retry_secs.div_ceil(60).max(1)),
         }
     }
 
-    /// Seconds, for the clients that know `interval` alone.
+    /// Returns the same in seconds, for clients that understand `interval` only.
     pub fn interval(&self) -> u32 {
         match self.retry() {
             Retry::Minutes(minutes) => minutes * 60,
@@ -208,20 +211,20 @@ impl Refusal {
     }
 }
 
-/// What a `.torrent` file says of its torrent.
+/// The properties of a torrent that its `.torrent` file gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Torrent {
     /// Safe to print on one line.
     pub name: String,
-    /// Bytes of all files.
+    /// The size of all files together, in bytes.
     pub size: u64,
-    /// At least one of `v1` and `v2` is there; a hybrid has both.
+    /// At least one of `v1` and `v2` is present; a hybrid torrent has both.
     pub v1: Option<InfoHash>,
     pub v2: Option<InfoHashV2>,
 }
 
 impl Torrent {
-    /// The ids under which clients announce: one, or a hybrid's two.
+    /// Returns the info-hashes under which clients announce: one, or two for a hybrid torrent.
     pub fn ids(&self) -> impl Iterator<Item = InfoHash> + use<> {
         self.v1
             .into_iter()
@@ -229,11 +232,14 @@ impl Torrent {
     }
 }
 
-/// One id; the error is a sentence for the operator.
+/// Parses an info-hash of 40 hexadecimal digits (v1) or 64 (v2), of which the first 40 count.
+///
+/// # Errors
+/// Returns a sentence for the operator.
 pub fn parse_hash(entry: &str) -> Result<InfoHash, String> {
     let not_hex = || {
         format!(
-            "`{}` is not a torrent's id: 40 or 64 hexadecimal digits",
+            "`{}` is not an info-hash: expected 40 or 64 hexadecimal digits",
             entry.escape_debug()
         )
     };
@@ -242,7 +248,7 @@ pub fn parse_hash(entry: &str) -> Result<InfoHash, String> {
     }
     if entry.len() != 40 && entry.len() != 64 {
         return Err(format!(
-            "`{entry}` has {} digits; a torrent's id has 40 (v1) or 64 (v2)",
+            "`{entry}` has {} digits; an info-hash has 40 (v1) or 64 (v2)",
             entry.len()
         ));
     }
@@ -250,34 +256,35 @@ pub fn parse_hash(entry: &str) -> Result<InfoHash, String> {
     id.map(InfoHash).ok_or_else(not_hex)
 }
 
-/// What an announce changed, as other trackers are told.
+/// A change of a peer, which trackers send to each other: it has joined, announced again, or left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerUpdate {
     pub info_hash: InfoHash,
-    /// Where the peer is reached; an IPv4-mapped address is already its IPv4 self.
+    /// The address at which the peer is reached. An IPv4-mapped address has been converted to IPv4.
     pub address: IpAddr,
     pub port: NonZeroU16,
-    /// The host's fingerprint, in the upper 28 bits; the others are 0. The same to all trackers with one [`HostKey`].
+    /// The host's fingerprint in the upper 28 bits; the lower four are 0. Trackers with the same
+    /// [`HostKey`](super::settings::HostKey) compute the same fingerprint.
     pub host: u32,
-    /// `None`: it has left.
+    /// `None`: the peer has left.
     pub class: Option<Class>,
-    /// Its download has been counted, now or earlier.
+    /// The peer's download has been counted, now or earlier.
     pub completed: bool,
 }
 
-/// A change and when it was.
+/// An update and its age.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimedUpdate {
-    pub change: PeerUpdate,
-    /// Seconds from the announce until this was told.
+    pub update: PeerUpdate,
+    /// Seconds from the announce until the update was sent.
     pub age_secs: u32,
-    /// TimedUpdate from memory, by [`Tracker::dump_updates`], or perhaps heard before: of a join, what is known from the same minute may be
-    /// newer, and stays; a leave that is known is no news. From memory the age is known to the minute, and is the oldest that it
-    /// can be.
+    /// Sent before, or read from memory by [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does not
+    /// overwrite state from the same minute, which may be newer; a redelivered departure is ignored if it is already recorded.
+    /// The age of an update from memory is accurate to a minute, and rounded up.
     pub redelivered: bool,
 }
 
-/// A block that does not follow the format.
+/// A block of a snapshot does not follow the format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CorruptBlock;
 
@@ -289,28 +296,87 @@ impl fmt::Display for CorruptBlock {
 
 impl std::error::Error for CorruptBlock {}
 
-/// How long ago a peer was heard. One that was heard since `now` was taken is not the oldest of all.
-pub(super) fn age_minutes(now: Time, heard: u8) -> u8 {
-    match now.minute().wrapping_sub(heard) {
+/// Returns how many minutes ago a peer announced in `minute`. A peer may have announced after `now` was read: its age is 0, not
+/// 255.
+pub(super) fn age_minutes(now: Time, minute: u8) -> u8 {
+    match now.minute().wrapping_sub(minute) {
         250.. => 0,
         age => age,
     }
 }
 
-/// What an announce did that other trackers are to apply_update.
+/// The effect of an announce, which a cluster replicates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AnnounceEffect {
-    /// `None`: nothing changed.
-    pub change: Option<PeerUpdate>,
-    /// It made a new download.
-    pub counted: bool,
+    /// For other trackers. `None` if nothing has changed.
+    pub update: Option<PeerUpdate>,
+    /// The announce made a new download, which was counted.
+    pub new_download: bool,
 }
 
 impl AnnounceEffect {
-    pub fn of(answer: &Answer) -> Self {
+    pub fn of(response: &AnnounceResponse) -> Self {
         Self {
-            change: answer.change,
-            counted: answer.counted,
+            update: response.update,
+            new_download: response.new_download,
+        }
+    }
+}
+
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// A value for each address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PerFamily<T> {
+    pub v4: T,
+    pub v6: T,
+}
+
+impl<T> PerFamily<T> {
+    /// Applies `f` to both values.
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> PerFamily<U> {
+        PerFamily {
+            v4: f(self.v4),
+            v6: f(self.v6),
+        }
+    }
+}
+
+impl<T: Add<Output = T>> PerFamily<T> {
+    /// Returns the sum of both values.
+    pub fn sum(self) -> T {
+        self.v4 + self.v6
+    }
+}
+
+impl<T: AddAssign> AddAssign for PerFamily<T> {
+    fn add_assign(&mut self, other: Self) {
+        self.v4 += other.v4;
+        self.v6 += other.v6;
+    }
+}
+
+impl<T> Index<Family> for PerFamily<T> {
+    type Output = T;
+
+    fn index(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+impl<T> IndexMut<Family> for PerFamily<T> {
+    fn index_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
         }
     }
 }

@@ -42,7 +42,7 @@ fn v4(number: u32) -> IpAddr {
 
 fn blocks(tracker: &Tracker, now: Time) -> Vec<Vec<u8>> {
     let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
-    while tracker.save(now, &mut walk, &mut block).is_some() {
+    while tracker.dump_block(now, &mut walk, &mut block).is_some() {
         assert!(block.len() <= Tracker::MAX_BLOCK);
         if !block.is_empty() {
             blocks.push(block.clone());
@@ -54,7 +54,7 @@ fn blocks(tracker: &Tracker, now: Time) -> Vec<Vec<u8>> {
 fn restore(tracker: &Tracker, now: Time, passed_minutes: u32, blocks: &[Vec<u8>]) -> Restored {
     let mut restore = tracker.restore(now, passed_minutes);
     for block in blocks {
-        restore.take_in(block).expect("as it was written");
+        restore.restore_block(block).expect("as it was written");
     }
     restore.finish()
 }
@@ -91,14 +91,14 @@ fn ages_go_on_and_the_too_old_stay_away() {
         let now = Time(NOW.0 + passed.min(300) * 60);
         let restored = restore(&second, now, passed, &blocks(&first, NOW));
         assert_eq!(
-            (restored.written.peers_v4, restored.back.peers_v4),
+            (restored.stored.peers.v4, restored.kept.peers.v4),
             (51, expected)
         );
-        assert_eq!(second.totals().peers_v4, expected, "after {passed} minutes");
+        assert_eq!(second.totals().peers.v4, expected, "after {passed} minutes");
         // One minute on, one more is too old.
         let later = Time(now.0 + 60);
         (0..Tracker::SLICES).for_each(|slice| second.expire(later, slice));
-        assert_eq!(second.totals().peers_v4, expected.saturating_sub(1));
+        assert_eq!(second.totals().peers.v4, expected.saturating_sub(1));
     }
 }
 
@@ -143,7 +143,7 @@ fn a_torrent_that_nobody_named_is_forgotten_with_its_last_peer() {
     announce(&first, NOW, 2, v4(1), Event::Stopped);
     let second = tracker(true);
     let restored = restore(&second, NOW, 0, &blocks(&first, NOW));
-    assert_eq!(restored.back.torrents, 1);
+    assert_eq!(restored.kept.torrents, 1);
     let downloaded = |tracker: &Tracker, torrent| {
         tracker
             .scrape(&hash(torrent))
@@ -167,7 +167,7 @@ fn a_denied_torrent_gets_no_peers_back() {
     let second = tracker(true);
     second.admit(&hash(1), Admission::Denied);
     restore(&second, NOW, 0, &blocks(&first, NOW));
-    assert_eq!(second.totals().peers_v4, 0);
+    assert_eq!(second.totals().peers.v4, 0);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_host_on_both_families_still_counts_once() {
         ..ScrapeEntry::default()
     };
     assert_eq!(third.scrape(&hash(1)), Some(expected));
-    assert_eq!((third.totals().peers_v4, third.totals().peers_v6), (1, 1));
+    assert_eq!((third.totals().peers.v4, third.totals().peers.v6), (1, 1));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn what_goes_on_meanwhile_loses_no_torrent() {
     }
     let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
     let mut steps = 0;
-    while first.save(NOW, &mut walk, &mut block).is_some() {
+    while first.dump_block(NOW, &mut walk, &mut block).is_some() {
         if block.is_empty() {
             continue;
         }
@@ -259,7 +259,7 @@ fn a_large_swarm_comes_back_whole() {
     assert!(saved.len() > 1);
     let second = tracker(true);
     let restored = restore(&second, NOW, 0, &saved);
-    assert_eq!(restored.back, first.totals());
+    assert_eq!(restored.kept, first.totals());
     assert_eq!(second.totals(), first.totals());
     assert_eq!(second.scrape(&hash(1)), first.scrape(&hash(1)));
     // In the same order even, after which no peer is new.
@@ -294,7 +294,7 @@ fn a_block_cut_short_is_refused() {
     };
     for len in 0..block.len() {
         let second = tracker(true);
-        let taken = second.restore(NOW, 0).take_in(&block[..len]);
+        let taken = second.restore(NOW, 0).restore_block(&block[..len]);
         // The count alone is a block of nothing.
         assert_eq!(taken.is_ok(), len == 4, "cut at {len}");
     }
@@ -302,7 +302,7 @@ fn a_block_cut_short_is_refused() {
     for at in [0, 29, 33] {
         let mut block = block.clone();
         block[at] = 0xff;
-        let taken = tracker(true).restore(NOW, 0).take_in(&block);
+        let taken = tracker(true).restore(NOW, 0).restore_block(&block);
         assert_eq!(taken.is_ok(), at == 0);
     }
 }
@@ -326,7 +326,7 @@ fn a_block_of_nonsense_does_no_harm() {
         }
         let second = tracker(true);
         let mut restore = second.restore(NOW, 0);
-        let taken = (0..2).all(|_| restore.take_in(&block).is_ok());
+        let taken = (0..2).all(|_| restore.restore_block(&block).is_ok());
         if taken {
             restore.finish();
         }
@@ -336,6 +336,6 @@ fn a_block_of_nonsense_does_no_harm() {
         }
         let later = Time(NOW.0 + 3600);
         (0..Tracker::SLICES).for_each(|slice| second.expire(later, slice));
-        assert_eq!((second.totals().peers_v4, second.totals().peers_v6), (0, 0));
+        assert_eq!((second.totals().peers.v4, second.totals().peers.v6), (0, 0));
     }
 }

@@ -41,7 +41,7 @@ fn from(address: &str, event: Event, complete: bool) -> Announce {
 fn announce(tracker: &Tracker, at: Time, announce: &Announce) -> TimedUpdate {
     let answer = tracker.announce(at, announce, &mut Vec::new()).unwrap();
     TimedUpdate {
-        change: answer.change.expect("it is kept"),
+        update: answer.update.expect("it is kept"),
         age_secs: 0,
         redelivered: false,
     }
@@ -100,13 +100,13 @@ fn a_host_counts_once_whichever_trackers_its_families_announce_to() {
     let answer = one
         .announce(NOW, &completed("192.0.2.1"), &mut Vec::new())
         .unwrap();
-    assert!(answer.counted);
+    assert!(answer.new_download);
     let told = announce(&one, NOW, &completed("192.0.2.1"));
-    assert!(told.change.completed, "still");
+    assert!(told.update.completed, "still");
     assert_eq!(other.apply_update(NOW, 0, &told), ApplyResult::Applied);
     let answer = other.announce(NOW, &completed("2001:db8::1"), &mut Vec::new());
     let answer = answer.unwrap();
-    assert!(!answer.counted, "its download is known");
+    assert!(!answer.new_download, "its download is known");
     let expected = ScrapeEntry {
         complete: 1,
         ..ScrapeEntry::default()
@@ -135,7 +135,7 @@ fn the_cap_yields_no_change() {
     }
     let fourth = from("192.0.2.1", Event::Started, false);
     let answer = tracker.announce(NOW, &fourth, &mut Vec::new()).unwrap();
-    assert_eq!((answer.change, answer.counted), (None, false));
+    assert_eq!((answer.update, answer.new_download), (None, false));
 }
 
 /// Two changes of one peer in both orders, and what remains.
@@ -231,7 +231,7 @@ fn within_a_minute_the_later_word_wins_but_not_by_hearsay() {
 #[test]
 fn who_is_here_is_known() {
     let tracker = tracker(1);
-    let gone = announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false)).change;
+    let gone = announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false)).update;
     assert!(!tracker.contains(&gone));
     announce(&tracker, NOW, &from("192.0.2.2", Event::Started, false));
     assert!(!tracker.contains(&gone));
@@ -347,7 +347,7 @@ fn hearsay_must_be_as_welcome_as_an_announce() {
     let full = tracker(2);
     for port in 1..=3 {
         let mut told = told;
-        told.change.port = NonZeroU16::new(port).unwrap();
+        told.update.port = NonZeroU16::new(port).unwrap();
         assert_eq!(full.apply_update(NOW, 0, &told), ApplyResult::Applied);
     }
     assert_eq!(full.apply_update(NOW, 0, &told), ApplyResult::Rejected);

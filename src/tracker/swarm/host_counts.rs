@@ -1,222 +1,245 @@
-//! Counts of the hosts in a swarm, each host once.
+//! Counts of the hosts in a swarm: a host that announces over both address families counts once.
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
 use super::peer::{CountKey, JoinOutcome, PeerFlags, PeerRecord};
 use super::peer_set::PeerSet;
+use crate::tracker::hash_key::HashKey;
+use crate::tracker::types::{Family, PerFamily};
 
-/// How many hosts are of each class, however many families they are on.
+/// The number of hosts of each class.
 #[derive(Default)]
 pub(super) struct HostCounts {
-    /// By [`Class`].
-    pub(super) hosts_of: [u32; 3],
-    /// How many records of each family have a role; kept from when both families are there and one has an index, until none has.
-    pub(super) roles: Option<Box<HashTable<CountEntry>>>,
-}
-
-pub(super) struct CountEntry {
-    packed: u32,
-    /// IPv4, IPv6.
-    records: [u32; 2],
+    /// By [`Class`](crate::tracker::types::Class).
+    hosts: [u32; 3],
+    /// Counted from when both families have peers and one has an index, until neither has an index. Otherwise the records are
+    /// scanned.
+    records: Option<Box<RecordCounts>>,
 }
 
 impl HostCounts {
-    /// Counts all at once what joining one by one would have counted.
-    pub(super) fn of(v4: &PeerSet<6>, v6: &PeerSet<18>, keyed: &SipHasher13) -> Self {
-        if v6.records.is_empty() {
-            return Self::of_one(v4);
+    /// Counts all peers at once, with the result that adding them one by one has.
+    pub(super) fn of_sets(v4: &PeerSet<6>, v6: &PeerSet<18>, key: HashKey) -> Self {
+        if v6.is_empty() {
+            return Self::of_set(v4);
         }
-        if v4.records.is_empty() {
-            return Self::of_one(v6);
+        if v4.is_empty() {
+            return Self::of_set(v6);
         }
-        let mut census = Self::default();
-        census.note_all(v4, v6, keyed);
-        for role in census.roles.iter().flat_map(|roles| roles.iter()) {
-            let mark = PeerFlags(role.packed);
-            if !mark.completed() {
-                let [v4, v6] = role.records;
-                census.hosts_of[mark.class() as usize] += v4.max(v6);
+        let mut counts = Self::default();
+        let records = RecordCounts::of(v4, v6, key);
+        for entry in &records.table {
+            if let Some(class) = CountKey::class_of(entry.packed) {
+                counts.hosts[class as usize] += entry.records.v4.max(entry.records.v6);
             }
         }
-        if v4.index.is_none() && v6.index.is_none() {
-            census.roles = None;
+        if v4.has_index() || v6.has_index() {
+            counts.records = Some(Box::new(records));
         }
-        census
+        counts
     }
 
-    /// Of one family each record is a host.
-    pub(super) fn of_one<const N: usize>(set: &PeerSet<N>) -> Self {
+    /// Counts the peers of a swarm with one family, in which each record is a host.
+    pub(super) fn of_set<const N: usize>(set: &PeerSet<N>) -> Self {
         Self {
-            hosts_of: set.records_of(),
-            roles: None,
+            hosts: set.class_counts(),
+            records: None,
         }
     }
 
-    /// Whether a record of this role in `mine`, which must not hold it, adds to the count: not while the other family
-    /// has a record for which it can stand.
-    fn adds<const N: usize, const M: usize>(
-        &self,
-        role: CountKey,
-        mine: &PeerSet<N>,
-        other: &PeerSet<M>,
-        keyed: &SipHasher13,
-    ) -> bool {
-        match &self.roles {
-            _ if other.records.is_empty() => true,
-            None => mine.count(role) >= other.count(role),
-            Some(roles) => {
-                let count = roles.find(keyed.hash(&role.packed.to_ne_bytes()), |c| {
-                    c.packed == role.packed
-                });
-                count.is_none_or(|c| c.records[family::<N>()] >= c.records[family::<M>()])
-            }
-        }
+    /// Returns the number of hosts of each class, by [`Class`](crate::tracker::types::Class).
+    pub(super) fn hosts(&self) -> [u32; 3] {
+        self.hosts
     }
 
-    /// Adds or refreshes a peer of the family `mine`. One whose network has `most` peers here is not added.
+    /// Returns whether records are counted in a table.
+    pub(super) fn has_table(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// Adds a peer to `mine`, the set of its family, or refreshes it. If its network has `max_per_network` peers in the set, a
+    /// new peer is not added.
     pub(super) fn join<const N: usize, const M: usize>(
         &mut self,
         record: PeerRecord<N>,
         mine: &mut PeerSet<N>,
         other: &PeerSet<M>,
-        most: usize,
-        keyed: &SipHasher13,
+        max_per_network: usize,
+        key: HashKey,
     ) -> JoinOutcome {
-        let Some(at) = mine.find(&record.endpoint, keyed) else {
-            if mine.neighbours(&record.endpoint, keyed) >= most {
+        let Some(position) = mine.find(&record.endpoint) else {
+            if mine.neighbors(&record.endpoint) >= max_per_network {
                 return JoinOutcome {
-                    at: None,
+                    position: None,
                     first_completed: false,
                     completed: false,
                 };
             }
-            let (at, first_completed) = self.insert(record, mine, other, keyed);
+            let (position, first_completed) = self.insert(record, mine, other, key);
             return JoinOutcome {
-                at: Some(at),
+                position: Some(position),
                 first_completed,
-                completed: record.mark().completed(),
+                completed: record.flags().completed(),
             };
         };
-        let mut renewed = mine.records[at];
-        let completes = renewed.renew(record.heard, record.mark());
-        let completed = renewed.mark().completed();
-        if renewed.mark() == mine.records[at].mark() {
-            mine.records[at] = renewed;
+        let before = mine.records()[position];
+        let mut renewed = before;
+        let completes = renewed.renew(record.minute, record.flags());
+        let completed = renewed.flags().completed();
+        if renewed.flags() == before.flags() {
+            mine.replace(position, renewed);
             return JoinOutcome {
-                at: Some(at),
+                position: Some(position),
                 first_completed: false,
                 completed,
             };
         }
-        self.remove(at, mine, other, keyed);
-        let (at, first_completed) = self.insert(renewed, mine, other, keyed);
+        self.remove(position, mine, other);
+        let (position, first_completed) = self.insert(renewed, mine, other, key);
         JoinOutcome {
-            at: Some(at),
+            position: Some(position),
             first_completed: first_completed && completes,
             completed,
         }
     }
 
-    /// Inserts a record; tells its position, and whether its host is the first to have completed.
+    /// Removes a peer from `mine`, the set of its family.
+    pub(super) fn remove<const N: usize, const M: usize>(
+        &mut self,
+        position: usize,
+        mine: &mut PeerSet<N>,
+        other: &PeerSet<M>,
+    ) {
+        let flags = mine.remove(position).flags();
+        if !mine.has_index() && !other.has_index() {
+            self.records = None;
+        }
+        if let Some(records) = &mut self.records {
+            records.subtract(flags, family::<N>());
+        }
+        if self.is_new_host(flags.class_key(), mine, other) {
+            self.hosts[flags.class() as usize] -= 1;
+        }
+    }
+
+    /// Adds the records whose endpoints are not in `mine`, the set of their family.
+    pub(super) fn restore<const N: usize, const M: usize>(
+        &mut self,
+        records: &[PeerRecord<N>],
+        mine: &mut PeerSet<N>,
+        other: &PeerSet<M>,
+        key: HashKey,
+    ) {
+        mine.reserve(records.len());
+        for record in records {
+            if mine.find(&record.endpoint).is_none() {
+                self.insert(*record, mine, other, key);
+            }
+        }
+    }
+
+    /// Inserts a record. Returns its position, and whether its host is the first to have completed.
     fn insert<const N: usize, const M: usize>(
         &mut self,
         record: PeerRecord<N>,
         mine: &mut PeerSet<N>,
         other: &PeerSet<M>,
-        keyed: &SipHasher13,
+        key: HashKey,
     ) -> (usize, bool) {
-        let mark = record.mark();
-        if self.adds(mark.in_class(), mine, other, keyed) {
-            self.hosts_of[mark.class() as usize] += 1;
+        let flags = record.flags();
+        if self.is_new_host(flags.class_key(), mine, other) {
+            self.hosts[flags.class() as usize] += 1;
         }
         let first_completed =
-            mark.completed() && self.adds(mark.as_completed(), mine, other, keyed);
-        let at = mine.insert(record, keyed);
-        if self.roles.is_some() {
-            self.note(mark, family::<N>(), keyed);
-        } else if !other.records.is_empty() && (mine.index.is_some() || other.index.is_some()) {
-            self.note_all(mine, other, keyed);
+            flags.completed() && self.is_new_host(flags.completed_key(), mine, other);
+        let position = mine.insert(record, key);
+        if let Some(records) = &mut self.records {
+            records.add(flags, family::<N>());
+        } else if !other.is_empty() && (mine.has_index() || other.has_index()) {
+            self.records = Some(Box::new(RecordCounts::of(mine, other, key)));
         }
-        (at, first_completed)
+        (position, first_completed)
     }
 
-    pub(super) fn remove<const N: usize, const M: usize>(
-        &mut self,
-        at: usize,
-        mine: &mut PeerSet<N>,
+    /// Returns whether one more record with this key in `mine` is one more host. It is not if the other family has a record
+    /// with this key that no record in `mine` is paired with. The record itself must not be in `mine`.
+    fn is_new_host<const N: usize, const M: usize>(
+        &self,
+        key: CountKey,
+        mine: &PeerSet<N>,
         other: &PeerSet<M>,
-        keyed: &SipHasher13,
-    ) -> PeerRecord<N> {
-        let record = mine.remove(at, keyed);
-        let mark = record.mark();
-        if mine.index.is_none() && other.index.is_none() {
-            self.roles = None;
-        }
-        self.unnote(mark, family::<N>(), keyed);
-        if self.adds(mark.in_class(), mine, other, keyed) {
-            self.hosts_of[mark.class() as usize] -= 1;
-        }
-        record
-    }
-
-    /// Adds those of `more` that are not there.
-    pub(super) fn take_in<const N: usize, const M: usize>(
-        &mut self,
-        more: &[PeerRecord<N>],
-        mine: &mut PeerSet<N>,
-        other: &PeerSet<M>,
-        keyed: &SipHasher13,
-    ) {
-        mine.reserve(more.len(), keyed);
-        for record in more {
-            if mine.find(&record.endpoint, keyed).is_none() {
-                self.insert(*record, mine, other, keyed);
+    ) -> bool {
+        match &self.records {
+            _ if other.is_empty() => true,
+            None => mine.count(key) >= other.count(key),
+            Some(records) => {
+                let count = records.get(key);
+                count.is_none_or(|count| count[family::<N>()] >= count[family::<M>()])
             }
         }
     }
+}
 
-    fn note_all<const N: usize, const M: usize>(
-        &mut self,
+/// How many records of each family have a [`CountKey`].
+struct RecordCounts {
+    key: HashKey,
+    table: HashTable<RecordCount>,
+}
+
+struct RecordCount {
+    /// [`CountKey::packed`].
+    packed: u32,
+    records: PerFamily<u32>,
+}
+
+impl RecordCounts {
+    fn of<const N: usize, const M: usize>(
         mine: &PeerSet<N>,
         other: &PeerSet<M>,
-        keyed: &SipHasher13,
-    ) {
-        self.roles = Some(Box::default());
-        mine.records
-            .iter()
-            .for_each(|r| self.note(r.mark(), family::<N>(), keyed));
-        other
-            .records
-            .iter()
-            .for_each(|r| self.note(r.mark(), family::<M>(), keyed));
+        key: HashKey,
+    ) -> Self {
+        let mut counts = Self {
+            key,
+            table: HashTable::new(),
+        };
+        for record in mine.records() {
+            counts.add(record.flags(), family::<N>());
+        }
+        for record in other.records() {
+            counts.add(record.flags(), family::<M>());
+        }
+        counts
     }
 
-    fn note(&mut self, mark: PeerFlags, family: usize, keyed: &SipHasher13) {
-        let Some(roles) = &mut self.roles else { return };
-        let completed = mark.completed().then(|| mark.as_completed());
-        for CountKey { packed, .. } in std::iter::once(mark.in_class()).chain(completed) {
-            let hash = |c: &CountEntry| keyed.hash(&c.packed.to_ne_bytes());
-            let new = CountEntry {
+    fn get(&self, key: CountKey) -> Option<&PerFamily<u32>> {
+        let packed = key.packed();
+        let hash = self.key.hash(&packed.to_ne_bytes());
+        let count = self.table.find(hash, |count| count.packed == packed)?;
+        Some(&count.records)
+    }
+
+    fn add(&mut self, flags: PeerFlags, family: Family) {
+        let key = self.key;
+        let hash = |count: &RecordCount| key.hash(&count.packed.to_ne_bytes());
+        for packed in packed_keys(flags) {
+            let new = RecordCount {
                 packed,
-                records: [0, 0],
+                records: PerFamily::default(),
             };
-            let mut entry = roles
-                .entry(hash(&new), |c| c.packed == packed, hash)
+            let mut entry = self
+                .table
+                .entry(hash(&new), |count| count.packed == packed, hash)
                 .or_insert(new);
             entry.get_mut().records[family] += 1;
         }
     }
 
-    fn unnote(&mut self, mark: PeerFlags, family: usize, keyed: &SipHasher13) {
-        let Some(roles) = &mut self.roles else { return };
-        let completed = mark.completed().then(|| mark.as_completed());
-        for CountKey { packed, .. } in std::iter::once(mark.in_class()).chain(completed) {
-            if let Ok(mut entry) =
-                roles.find_entry(keyed.hash(&packed.to_ne_bytes()), |c| c.packed == packed)
-            {
+    fn subtract(&mut self, flags: PeerFlags, family: Family) {
+        for packed in packed_keys(flags) {
+            let hash = self.key.hash(&packed.to_ne_bytes());
+            if let Ok(mut entry) = self.table.find_entry(hash, |count| count.packed == packed) {
                 entry.get_mut().records[family] -= 1;
-                if entry.get().records == [0, 0] {
+                if entry.get().records == PerFamily::default() {
                     entry.remove();
                 }
             }
@@ -224,7 +247,14 @@ impl HostCounts {
     }
 }
 
-/// Which of [`CountEntry::records`] counts endpoints of `N` bytes.
-const fn family<const N: usize>() -> usize {
-    if N == 6 { 0 } else { 1 }
+/// Returns the keys under which a record is counted: its class, and whether it has completed.
+fn packed_keys(flags: PeerFlags) -> impl Iterator<Item = u32> {
+    let completed = flags.completed().then(|| flags.completed_key());
+    let keys = std::iter::once(flags.class_key()).chain(completed);
+    keys.map(CountKey::packed)
+}
+
+/// Returns the family whose endpoints have `N` bytes.
+const fn family<const N: usize>() -> Family {
+    if N == 6 { Family::V4 } else { Family::V6 }
 }

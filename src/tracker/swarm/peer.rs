@@ -1,21 +1,15 @@
-//! One peer of a swarm: its endpoint and its flags, packed into a record.
+//! A peer of a swarm: its endpoint and its flags, packed into a record.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use siphasher::sip::SipHasher13;
-
 use crate::tracker::access::LocalNetworks;
-use crate::tracker::settings::HostKey;
-use crate::tracker::settings::Settings;
+use crate::tracker::hash_key::HashKey;
 use crate::tracker::types::{Announce, Class, Event, InfoHash, Time};
 use crate::tracker::types::{PeerUpdate, TimedUpdate, age_minutes};
 
-/// How many hashes the peers of one network have in an index.
-const SPOTS: u8 = 16;
-
-/// Where a peer is reached, as compact answers carry it: address and port in network order (BEP 23, BEP 7).
+/// The address and port of a peer in network order, as in a compact response (BEP 23 for IPv4, BEP 7 for IPv6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Endpoint {
     V4([u8; 6]),
@@ -26,12 +20,12 @@ impl Endpoint {
     pub(super) fn new(address: IpAddr, port: NonZeroU16) -> Self {
         let port = port.get().to_be_bytes();
         match address {
-            IpAddr::V4(v4) => Self::V4(joined(v4.octets(), port)),
-            IpAddr::V6(v6) => Self::V6(joined(v6.octets(), port)),
+            IpAddr::V4(v4) => Self::V4(concat(v4.octets(), port)),
+            IpAddr::V6(v6) => Self::V6(concat(v6.octets(), port)),
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         match self {
             Self::V4(bytes) => bytes,
             Self::V6(bytes) => bytes,
@@ -39,14 +33,14 @@ impl Endpoint {
     }
 }
 
-fn joined<const A: usize, const N: usize>(address: [u8; A], port: [u8; 2]) -> [u8; N] {
+fn concat<const A: usize, const N: usize>(address: [u8; A], port: [u8; 2]) -> [u8; N] {
     let mut endpoint = [0; N];
     endpoint[..A].copy_from_slice(&address);
     endpoint[A..].copy_from_slice(&port);
     endpoint
 }
 
-/// What shares a cap: an IPv4 address, or an IPv6 /64.
+/// Returns the network of an endpoint, whose peers share a limit: an IPv4 address, or an IPv6 /64.
 pub(super) fn network<const N: usize>(endpoint: &[u8; N]) -> &[u8] {
     if N == 6 {
         &endpoint[..4]
@@ -55,25 +49,7 @@ pub(super) fn network<const N: usize>(endpoint: &[u8; N]) -> &[u8] {
     }
 }
 
-/// Where a network's peers are in an index: beside each other, so that they can be counted, but by a few different hashes, so
-/// that most of those beside it need not be looked at to find one.
-pub(super) fn spots<const N: usize>(
-    endpoint: &[u8; N],
-    keyed: &SipHasher13,
-) -> impl Iterator<Item = u64> + use<N> {
-    let hash = keyed.hash(network(endpoint));
-    // The upper packed tell a table's neighbours apart, the lower ones choose the place.
-    (0..SPOTS).map(move |bucket_hash| hash ^ u64::from(bucket_hash) << 57)
-}
-
-/// The one of them where this peer is.
-pub(super) fn bucket_hash<const N: usize>(endpoint: &[u8; N], keyed: &SipHasher13) -> u64 {
-    // By the port, and over IPv6 by the address's end.
-    let bucket_hash = (endpoint[N - 1] ^ endpoint[N - 3]) % SPOTS;
-    keyed.hash(network(endpoint)) ^ u64::from(bucket_hash) << 57
-}
-
-/// The address of an endpoint.
+/// Returns the address of an endpoint.
 pub(super) fn address<const N: usize>(endpoint: &[u8; N]) -> IpAddr {
     match <[u8; 4]>::try_from(&endpoint[..N - 2]) {
         Ok(v4) => IpAddr::from(v4),
@@ -85,23 +61,29 @@ pub(super) fn address<const N: usize>(endpoint: &[u8; N]) -> IpAddr {
     }
 }
 
-/// A peer's host, its class, whether its download has been counted, and whether its address is a local one.
+/// The host of a peer, its class, whether its download has been counted, and whether its address is a local one.
 ///
-/// The host is a fingerprint of `peer_id` and `key`, by which one that announces over both families counts once (BEP 7).
-/// 28 packed: where 4,000 hosts of each family meet in one swarm, 1 in 16 such swarms is expected to count one too few.
+/// The host is a fingerprint of `peer_id` and `key`, so that a client that announces over both address families counts once
+/// (BEP 7). The fingerprint has 28 bits: of swarms with 4,000 hosts of each family, 1 in 16 is expected to count one host too
+/// few.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct PeerFlags(pub(super) u32);
+pub(super) struct PeerFlags(u32);
 
 impl PeerFlags {
     const CLASS: u32 = 0b0011;
     const COMPLETED: u32 = 0b0100;
     const LOCAL: u32 = 0b1000;
-    pub(super) const HOST: u32 = !0b1111;
+    const HOST: u32 = !0b1111;
 
-    pub(super) fn new(host: u32, class: Class, completed: bool, local: bool) -> Self {
+    fn new(host: u32, class: Class, completed: bool, local: bool) -> Self {
         let completed = if completed { Self::COMPLETED } else { 0 };
         let local = if local { Self::LOCAL } else { 0 };
         Self(host & Self::HOST | class as u32 | completed | local)
+    }
+
+    /// Returns the host's fingerprint in the upper 28 bits; the lower four are 0.
+    pub(super) fn host(self) -> u32 {
+        self.0 & Self::HOST
     }
 
     pub(super) fn class(self) -> Class {
@@ -120,175 +102,170 @@ impl PeerFlags {
         self.0 & Self::LOCAL != 0
     }
 
-    pub(super) fn in_class(self) -> CountKey {
+    /// Returns the key under which the host counts as one of its class.
+    pub(super) fn class_key(self) -> CountKey {
         CountKey {
             packed: self.0 & (Self::HOST | Self::CLASS),
-            of: Self::HOST | Self::CLASS,
+            mask: Self::HOST | Self::CLASS,
         }
     }
 
-    pub(super) fn as_completed(self) -> CountKey {
+    /// Returns the key under which the host counts as one that has completed.
+    pub(super) fn completed_key(self) -> CountKey {
         CountKey {
             packed: self.0 & Self::HOST | Self::COMPLETED,
-            of: Self::HOST | Self::COMPLETED,
+            mask: Self::HOST | Self::COMPLETED,
         }
     }
 }
 
-/// What a host is counted as: one of a class, or one that has completed.
+/// A host together with a class, or a host that has completed.
 #[derive(Clone, Copy)]
 pub(super) struct CountKey {
-    pub(super) packed: u32,
-    of: u32,
+    packed: u32,
+    mask: u32,
 }
 
 impl CountKey {
-    pub(super) fn is_of(self, mark: PeerFlags) -> bool {
-        mark.0 & self.of == self.packed
+    pub(super) fn matches(self, flags: PeerFlags) -> bool {
+        flags.0 & self.mask == self.packed
+    }
+
+    /// Returns the key without its mask, which differs for any two keys.
+    pub(super) fn packed(self) -> u32 {
+        self.packed
+    }
+
+    /// Returns the class of a [`CountKey::packed`]; `None` if that is of a host that has completed.
+    pub(super) fn class_of(packed: u32) -> Option<Class> {
+        let flags = PeerFlags(packed);
+        (!flags.completed()).then(|| flags.class())
     }
 }
 
-/// One peer of the family whose endpoints have `N` bytes. Bytes all through, so that no record is padded.
+/// A peer of the family whose endpoints have `N` bytes. All fields are bytes, so that a record has no padding.
 #[derive(Clone, Copy)]
 pub(in crate::tracker) struct PeerRecord<const N: usize> {
     pub(super) endpoint: [u8; N],
-    /// [`Time::minute`] of the last announce.
-    pub(super) heard: u8,
-    mark: [u8; 4],
+    pub(super) minute: u8,
+    flags: [u8; 4],
 }
 
 impl<const N: usize> PeerRecord<N> {
-    pub(super) fn new(endpoint: [u8; N], heard: u8, mark: PeerFlags) -> Self {
+    pub(super) fn new(endpoint: [u8; N], minute: u8, flags: PeerFlags) -> Self {
         Self {
             endpoint,
-            heard,
-            mark: mark.0.to_ne_bytes(),
+            minute,
+            flags: flags.0.to_ne_bytes(),
         }
     }
 
-    pub(super) fn mark(&self) -> PeerFlags {
-        PeerFlags(u32::from_ne_bytes(self.mark))
+    pub(super) fn flags(&self) -> PeerFlags {
+        PeerFlags(u32::from_ne_bytes(self.flags))
     }
 
-    /// Hears the peer redelivered; tells whether that is the first time that it has completed.
-    pub(super) fn renew(&mut self, heard: u8, mark: PeerFlags) -> bool {
-        let before = self.mark();
-        // Once counted, always counted: a client that repeats `completed` makes no second download.
-        self.heard = heard;
-        self.mark = (mark.0 | before.0 & PeerFlags::COMPLETED).to_ne_bytes();
-        mark.completed() && !before.completed()
+    /// Takes over the minute and the flags of a further announce. Returns whether the peer has completed for the first time.
+    pub(super) fn renew(&mut self, minute: u8, flags: PeerFlags) -> bool {
+        let before = self.flags();
+        // A download that was counted stays counted: a client that repeats `completed` makes no second download.
+        self.minute = minute;
+        self.flags = (flags.0 | before.0 & PeerFlags::COMPLETED).to_ne_bytes();
+        flags.completed() && !before.completed()
     }
 
-    /// A record as [`PeerRecord::endpoint`] and its like gave it away.
-    pub(in crate::tracker) fn restored(endpoint: [u8; N], heard: u8, packed: u32) -> Self {
-        // Bits that no class has would be counted for none.
-        let mark = PeerFlags(packed);
-        let mark = PeerFlags::new(packed, mark.class(), mark.completed(), mark.local());
-        Self {
-            endpoint,
-            heard,
-            mark: mark.0.to_ne_bytes(),
-        }
+    /// Returns the record that [`PeerRecord::endpoint`], [`PeerRecord::minute`] and [`PeerRecord::packed_flags`] describe.
+    pub(in crate::tracker) fn restored(endpoint: [u8; N], minute: u8, packed_flags: u32) -> Self {
+        // Rebuilt from its parts: class bits that stand for no class would be counted under no class.
+        let flags = PeerFlags(packed_flags);
+        let flags = PeerFlags::new(
+            packed_flags,
+            flags.class(),
+            flags.completed(),
+            flags.local(),
+        );
+        Self::new(endpoint, minute, flags)
     }
 
-    /// Address and port as the wire has them.
+    /// Returns address and port in network order.
     pub(in crate::tracker) fn endpoint(&self) -> &[u8; N] {
         &self.endpoint
     }
 
-    /// [`Time::minute`] of the last announce.
-    pub(in crate::tracker) fn heard(&self) -> u8 {
-        self.heard
+    /// Returns the [`Time::minute`] of the last announce.
+    pub(in crate::tracker) fn minute(&self) -> u8 {
+        self.minute
     }
 
-    /// As other trackers are told of it redelivered. None but those whose port is not 0 are kept.
-    pub(in crate::tracker) fn told(&self, info_hash: InfoHash, now: Time) -> Option<TimedUpdate> {
-        let mark = self.mark();
+    /// Returns host, class, whether the download was counted, and whether the address is local, in one number.
+    pub(in crate::tracker) fn packed_flags(&self) -> u32 {
+        self.flags().0
+    }
+
+    /// Returns the peer as a redelivered update for other trackers; `None` if its port is 0, which no peer that announced has.
+    pub(in crate::tracker) fn to_update(
+        self,
+        info_hash: InfoHash,
+        now: Time,
+    ) -> Option<TimedUpdate> {
+        let flags = self.flags();
         let port = u16::from_be_bytes([self.endpoint[N - 2], self.endpoint[N - 1]]);
-        let change = PeerUpdate {
+        let update = PeerUpdate {
             info_hash,
             address: address(&self.endpoint),
             port: NonZeroU16::new(port)?,
-            host: mark.0 & PeerFlags::HOST,
-            class: Some(mark.class()),
-            completed: mark.completed(),
+            host: flags.host(),
+            class: Some(flags.class()),
+            completed: flags.completed(),
         };
         Some(TimedUpdate {
-            change,
-            age_secs: 60 * u32::from(age_minutes(now, self.heard)) + now.0 % 60,
+            update,
+            age_secs: 60 * u32::from(age_minutes(now, self.minute)) + now.0 % 60,
             redelivered: true,
         })
     }
 
-    /// Host, class and whether it has completed.
-    pub(in crate::tracker) fn packed(&self) -> u32 {
-        self.mark().0
-    }
-
-    /// As [`PeerSet::choose`] does of more. An asker who is not kept is given this one.
-    pub(super) fn choose(
+    /// Appends the peer if the request is for it, as [`PeerSet::select_peers`](super::peer_set::PeerSet::select_peers) does
+    /// for larger swarms. A requester that has a position is this peer and gets nothing.
+    pub(super) fn select_peers(
         &self,
-        asker: &PeerRequest,
+        request: &PeerRequest,
         reaches: impl Fn(IpAddr) -> bool,
         out: &mut Vec<u8>,
     ) {
-        let mark = self.mark();
-        let fits = asker.class != Class::Seeder || mark.class() != Class::Seeder;
-        let reached = !mark.local() || reaches(address(&self.endpoint));
-        if asker.at.is_none() && asker.want > 0 && fits && reached {
+        let flags = self.flags();
+        let fits = request.class != Class::Seeder || flags.class() != Class::Seeder;
+        let reached = !flags.local() || reaches(address(&self.endpoint));
+        if request.position.is_none() && request.want > 0 && fits && reached {
             out.extend_from_slice(&self.endpoint);
         }
     }
 
-    pub(super) fn is_silent(&self, now: Time, timeout_minutes: u8) -> bool {
-        now.minute().wrapping_sub(self.heard) > timeout_minutes
+    /// Returns whether the last announce is more than `timeout_minutes` old.
+    pub(super) fn is_expired(&self, now: Time, timeout_minutes: u8) -> bool {
+        now.minute().wrapping_sub(self.minute) > timeout_minutes
     }
 }
 
-/// Where an index has a peer, if it has it.
-#[derive(Clone, Debug)]
-pub(in crate::tracker) struct IndexKey {
-    pub(super) is_v4: bool,
-    pub(super) bucket_hash: u64,
-}
-
-impl IndexKey {
-    pub(in crate::tracker) fn new(address: IpAddr, port: NonZeroU16, keyed: &SipHasher13) -> Self {
-        match Endpoint::new(address, port) {
-            Endpoint::V4(endpoint) => Self {
-                is_v4: true,
-                bucket_hash: bucket_hash(&endpoint, keyed),
-            },
-            Endpoint::V6(endpoint) => Self {
-                is_v4: false,
-                bucket_hash: bucket_hash(&endpoint, keyed),
-            },
-        }
-    }
-}
-
-/// A peer as it announces itself.
+/// A peer as its announce describes it.
 #[derive(Clone, Copy)]
 pub(in crate::tracker) struct Peer {
     pub(super) endpoint: Endpoint,
-    pub(super) mark: PeerFlags,
-    /// Which local network it is in, if in any.
+    pub(super) flags: PeerFlags,
+    /// The number of the local network that the peer is in, if any.
     pub(super) locality: Option<usize>,
-    /// How many others it is to be given.
+    /// How many peers the response has at most.
     pub(super) want: usize,
 }
 
 impl Peer {
+    /// `want` is how many peers the response has at most; `key` is the key of the host's fingerprint.
     pub(in crate::tracker) fn new(
         announce: &Announce,
-        settings: &Settings,
-        keyed: &SipHasher13,
+        want: u32,
+        local_networks: &LocalNetworks,
+        key: HashKey,
     ) -> Self {
-        let locality = settings.local_networks.of(announce.address);
-        let want = announce
-            .numwant
-            .unwrap_or(settings.numwant)
-            .min(settings.max_numwant);
+        let locality = local_networks.of(announce.address);
         let endpoint = Endpoint::new(announce.address, announce.port);
         let class = match (announce.complete, announce.event) {
             (true, _) => Class::Seeder,
@@ -296,81 +273,87 @@ impl Peer {
             (false, _) => Class::Leecher,
         };
         let completed = announce.complete && announce.event == Event::Completed;
-        let mut hasher = settings.host_key.map_or(*keyed, |HostKey(keyed)| keyed);
+        let mut hasher = key.hasher();
         match announce.key {
             Some(key) => {
                 hasher.write(&announce.peer_id.0);
-                // The same on every machine, as a snapshot carries it from one to another.
+                // The byte order is fixed, as a snapshot may move to another machine.
                 hasher.write(&key.0.to_be_bytes());
             }
-            // Without a key, anyone who has met a peer could pass for it: each endpoint is a host of its own.
+            // Without a key, any client that has met the peer could pass for it: then each endpoint is a host of its own.
             None => hasher.write(endpoint.bytes()),
         }
+        let host = hasher.finish() as u32;
         Self {
             endpoint,
-            mark: PeerFlags::new(hasher.finish() as u32, class, completed, locality.is_some()),
+            flags: PeerFlags::new(host, class, completed, locality.is_some()),
             locality,
             want: want as usize,
         }
     }
 
-    /// As another tracker tells of it; one that has left is a leecher, as good as any.
-    pub(in crate::tracker) fn told(change: &PeerUpdate, local_networks: &LocalNetworks) -> Self {
-        let locality = local_networks.of(change.address);
-        let class = change.class.unwrap_or(Class::Leecher);
+    /// Returns the peer that another tracker's update describes. The class of a peer that has left does not matter.
+    pub(in crate::tracker) fn from_update(
+        update: &PeerUpdate,
+        local_networks: &LocalNetworks,
+    ) -> Self {
+        let locality = local_networks.of(update.address);
+        let class = update.class.unwrap_or(Class::Leecher);
         Self {
-            endpoint: Endpoint::new(change.address, change.port),
-            mark: PeerFlags::new(change.host, class, change.completed, locality.is_some()),
+            endpoint: Endpoint::new(update.address, update.port),
+            flags: PeerFlags::new(update.host, class, update.completed, locality.is_some()),
             locality,
             want: 0,
         }
     }
 
-    /// Address and port as the wire has them.
+    /// Returns address and port in network order.
     pub(in crate::tracker) fn endpoint(&self) -> &[u8] {
         self.endpoint.bytes()
     }
 
-    /// What its announce changed: it stands there now, or has left.
-    pub(in crate::tracker) fn change(
-        &self,
+    /// Returns the update for other trackers: the peer has joined with this outcome, or has left. `None` if the swarm did not
+    /// take it in, as nothing changed then.
+    pub(in crate::tracker) fn to_update(
+        self,
         announce: &Announce,
-        joined: Option<&JoinOutcome>,
+        outcome: Option<&JoinOutcome>,
     ) -> Option<PeerUpdate> {
-        let change = PeerUpdate {
+        let left = PeerUpdate {
             info_hash: announce.info_hash,
             address: announce.address,
             port: announce.port,
-            host: self.mark.0 & PeerFlags::HOST,
+            host: self.flags.host(),
             class: None,
             completed: false,
         };
-        match joined {
-            None => Some(change),
-            Some(JoinOutcome { at: None, .. }) => None,
-            Some(joined) => Some(PeerUpdate {
-                class: Some(self.mark.class()),
-                completed: joined.completed,
-                ..change
+        match outcome {
+            None => Some(left),
+            Some(JoinOutcome { position: None, .. }) => None,
+            Some(outcome) => Some(PeerUpdate {
+                class: Some(self.flags.class()),
+                completed: outcome.completed,
+                ..left
             }),
         }
     }
 }
 
-/// Where a peer stands after its announce, and whether that made a new download.
+/// The outcome of adding or refreshing a peer.
 pub(in crate::tracker) struct JoinOutcome {
-    /// `None`: not kept, as its network has too many peers here already.
-    pub(in crate::tracker) at: Option<usize>,
+    /// The peer's position in its set; `None` if it is not kept, as its network has too many peers in the swarm.
+    pub(in crate::tracker) position: Option<usize>,
+    /// The announce made a new download.
     pub(in crate::tracker) first_completed: bool,
-    /// Its download has been counted, now or earlier.
+    /// The peer's download has been counted, now or earlier.
     pub(in crate::tracker) completed: bool,
 }
 
-/// For whom peers are chosen.
+/// The peer for which others are selected.
 pub(super) struct PeerRequest {
     pub(super) class: Class,
-    /// Where it stands in its set, if it is kept there.
-    pub(super) at: Option<usize>,
+    /// The requester's position in its set, if it is kept there.
+    pub(super) position: Option<usize>,
     pub(super) want: usize,
     pub(super) random: u32,
 }

@@ -1,162 +1,199 @@
-//! The peers of one address family in a swarm.
+//! The peers of one address family in a swarm: storage, index and selection.
 
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
-use super::peer::{CountKey, PeerRecord, PeerRequest, address, bucket_hash, network, spots};
+use super::peer::{CountKey, Endpoint, PeerRecord, PeerRequest, address, network};
+use crate::tracker::hash_key::HashKey;
 use crate::tracker::types::Class;
 
-/// Up to this many peers of a family are scanned: as quick as an index, and half the memory.
-const SCANNED: usize = 128;
+/// A set of up to this many peers is scanned: that is as fast as an index and takes half the memory.
+const MAX_SCANNED: usize = 128;
 
-/// The most peers of an answer that lie beside each other in memory: each that does not costs a wait for memory.
-const RUN: usize = 8;
+/// Maximum number of peers in a response that are neighbors in memory. Each peer that is not next to the one before costs a
+/// wait for memory.
+const MAX_RUN: usize = 8;
 
-/// The peers of one family: leechers before seeders, so that a seeder is given leechers alone without a search.
+/// The number of hashes that the peers of one network are distributed over.
+const BUCKETS_PER_NETWORK: u8 = 16;
+
+/// The peers of one family. Leechers come before seeders, so that a seeder gets leechers only, without a search.
 #[derive(Default)]
 pub(in crate::tracker) struct PeerSet<const N: usize> {
-    pub(super) records: Vec<PeerRecord<N>>,
-    /// `records[..leechers]` are leechers, partial seeds among them; the rest are seeders.
-    pub(super) leechers: u32,
-    pub(super) partial: u32,
-    /// Positions in `records` by [`bucket_hash`], once there are more than [`SCANNED`].
-    pub(super) index: Option<Box<HashTable<u32>>>,
+    records: Vec<PeerRecord<N>>,
+    /// `records[..leechers]` are leechers, partial seeds included; the rest are seeders.
+    leechers: u32,
+    partial: u32,
+    /// Present when the set has had more than [`MAX_SCANNED`] peers and has not shrunk to half of that since.
+    index: Option<Box<PeerIndex<N>>>,
 }
 
 impl<const N: usize> PeerSet<N> {
-    /// Of all these records at once, with no room to spare. Where there are so many that a snapshot was in several parts, one
-    /// that is there twice is taken once.
-    pub(super) fn of(records: &[PeerRecord<N>], keyed: &SipHasher13) -> Self {
+    pub(super) fn of_one(record: PeerRecord<N>) -> Self {
+        let class = record.flags().class();
+        Self {
+            records: vec![record],
+            leechers: u32::from(class != Class::Seeder),
+            partial: u32::from(class == Class::Partial),
+            index: None,
+        }
+    }
+
+    /// Builds the set of all these records at once, without spare capacity. If there are more than [`MAX_SCANNED`], a record
+    /// may come twice, as happens when a snapshot has the swarm in several blocks; the first is kept.
+    pub(super) fn from_records(records: &[PeerRecord<N>], key: HashKey) -> Self {
         let mut set = Self::default();
         set.records.reserve_exact(records.len());
-        if records.len() > SCANNED {
-            set.index = Some(Box::new(HashTable::with_capacity(records.len())));
+        if records.len() > MAX_SCANNED {
+            set.index = Some(Box::new(PeerIndex::with_capacity(records.len(), key)));
         }
-        let is_seeder = |record: &&PeerRecord<N>| record.mark().class() == Class::Seeder;
-        set.extend(records.iter().filter(|record| !is_seeder(record)), keyed);
+        let is_seeder = |record: &&PeerRecord<N>| record.flags().class() == Class::Seeder;
+        set.extend(records.iter().filter(|record| !is_seeder(record)));
         set.leechers = set.records.len() as u32;
-        let is_partial = |record: &&PeerRecord<N>| record.mark().class() == Class::Partial;
+        let is_partial = |record: &&PeerRecord<N>| record.flags().class() == Class::Partial;
         set.partial = set.records.iter().filter(is_partial).count() as u32;
-        set.extend(records.iter().filter(is_seeder), keyed);
+        set.extend(records.iter().filter(is_seeder));
         set
     }
 
-    fn extend<'a>(
-        &mut self,
-        records: impl Iterator<Item = &'a PeerRecord<N>>,
-        keyed: &SipHasher13,
-    ) {
+    fn extend<'a>(&mut self, records: impl Iterator<Item = &'a PeerRecord<N>>) {
         let Some(index) = &mut self.index else {
             return self.records.extend(records);
         };
         for record in records {
-            let all = &mut self.records;
-            let hash = bucket_hash(&record.endpoint, keyed);
-            let same = |at: &u32| all[*at as usize].endpoint == record.endpoint;
-            if index.find(hash, same).is_none() {
-                index.insert_unique(hash, all.len() as u32, |&at| {
-                    bucket_hash(&all[at as usize].endpoint, keyed)
-                });
-                all.push(*record);
+            if index.find(&self.records, &record.endpoint).is_none() {
+                self.records.push(*record);
+                index.insert(&self.records, self.records.len() - 1);
             }
         }
+    }
+
+    pub(super) fn records(&self) -> &[PeerRecord<N>] {
+        &self.records
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
     pub(super) fn seeders(&self) -> usize {
         self.records.len() - self.leechers as usize
     }
 
-    pub(super) fn reserve(&mut self, more: usize, keyed: &SipHasher13) {
-        self.records.reserve_exact(more);
-        let records = &self.records;
+    /// Returns how many records are of each class, by [`Class`].
+    pub(super) fn class_counts(&self) -> [u32; 3] {
+        let seeders = self.records.len() as u32 - self.leechers;
+        [self.leechers - self.partial, self.partial, seeders]
+    }
+
+    /// Returns how many records match the key; looks at all of them.
+    pub(super) fn count(&self, key: CountKey) -> u32 {
+        let matching = self.records.iter().filter(|r| key.matches(r.flags()));
+        matching.count() as u32
+    }
+
+    pub(super) fn has_index(&self) -> bool {
+        self.index.is_some()
+    }
+
+    /// Returns the number of peers in the index.
+    pub(super) fn index_len(&self) -> usize {
+        self.index.as_ref().map_or(0, |index| index.positions.len())
+    }
+
+    pub(super) fn reserve(&mut self, additional: usize) {
+        self.records.reserve_exact(additional);
         if let Some(index) = &mut self.index {
-            index.reserve(more, |&at| {
-                bucket_hash(&records[at as usize].endpoint, keyed)
-            });
+            index.reserve(&self.records, additional);
         }
     }
 
-    pub(super) fn find(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> Option<usize> {
+    /// Returns the position of a peer.
+    pub(super) fn find(&self, endpoint: &[u8; N]) -> Option<usize> {
         match &self.index {
             None => self.records.iter().position(|r| r.endpoint == *endpoint),
-            Some(index) => index
-                .find(bucket_hash(endpoint, keyed), |&at| {
-                    self.records[at as usize].endpoint == *endpoint
-                })
-                .map(|&at| at as usize),
+            Some(index) => index.find(&self.records, endpoint),
         }
     }
 
-    /// How many peers are in the index.
-    pub(super) fn indexed(&self) -> usize {
-        self.index.as_ref().map_or(0, |index| index.len())
+    /// Returns the [`Time::minute`](crate::tracker::types::Time::minute) of a peer's last announce.
+    pub(super) fn minute(&self, endpoint: &[u8; N]) -> Option<u8> {
+        Some(self.records[self.find(endpoint)?].minute)
     }
 
-    /// When the first was heard that shares a [`bucket_hash`], or that stands first where there is no index.
-    pub(super) fn heard_at(&self, bucket_hash: u64) -> Option<u8> {
+    /// Reads the records that [`PeerSet::find`] reads first, and returns the minute of one, so that the read is not optimized
+    /// away.
+    pub(super) fn touch(&self, bucket_hash: u64) -> Option<u8> {
         let first = match &self.index {
             None => 0,
-            Some(index) => *index.iter_hash(bucket_hash).next()? as usize,
+            Some(index) => *index.positions.iter_hash(bucket_hash).next()? as usize,
         };
-        self.records.get(first).map(|record| record.heard)
+        self.records.get(first).map(|record| record.minute)
     }
 
-    /// How many peers share the endpoint's network.
-    pub(super) fn neighbours(&self, endpoint: &[u8; N], keyed: &SipHasher13) -> usize {
-        let near = |record: &PeerRecord<N>| network(&record.endpoint) == network(endpoint);
-        let Some(index) = &self.index else {
-            return self.records.iter().filter(|record| near(record)).count();
-        };
-        let mut neighbours = 0;
-        for bucket_hash in spots(endpoint, keyed) {
-            // Passes by all that share the bucket_hash, and finds none.
-            index.find(bucket_hash, |&at| {
-                neighbours += usize::from(near(&self.records[at as usize]));
-                false
-            });
+    /// Returns how many peers share the endpoint's network.
+    pub(super) fn neighbors(&self, endpoint: &[u8; N]) -> usize {
+        match &self.index {
+            None => {
+                let near = |r: &&PeerRecord<N>| network(&r.endpoint) == network(endpoint);
+                self.records.iter().filter(near).count()
+            }
+            Some(index) => index.neighbors(&self.records, endpoint),
         }
-        neighbours
     }
 
-    /// Adds a peer that is not there yet and tells its position.
-    pub(super) fn insert(&mut self, record: PeerRecord<N>, keyed: &SipHasher13) -> usize {
+    /// Adds a peer that is not in the set and returns its position. `key` is for the index, if this peer makes one necessary.
+    pub(super) fn insert(&mut self, record: PeerRecord<N>, key: HashKey) -> usize {
         let len = self.records.len();
         if len == self.records.capacity() {
-            // By little: what is reserved, and the gaps left behind by growing, would be a third of the memory.
+            // In small steps: doubling would waste a third of the memory in spare capacity and in gaps between allocations.
             self.records.reserve_exact((len / 32).max(1));
         }
         self.records.push(record);
-        let mut at = len;
-        let class = record.mark().class();
+        let mut position = len;
+        let class = record.flags().class();
         self.partial += u32::from(class == Class::Partial);
         if class != Class::Seeder {
-            at = self.leechers as usize;
+            position = self.leechers as usize;
             self.leechers += 1;
-            self.records[len] = self.records[at];
-            self.moved(at, len, keyed);
-            self.records[at] = record;
+            self.records[len] = self.records[position];
+            self.relocate(position, len);
+            self.records[position] = record;
         }
-        self.add_to_index(at, keyed);
-        at
+        if let Some(index) = &mut self.index {
+            index.insert(&self.records, position);
+        } else if self.records.len() > MAX_SCANNED {
+            self.index = Some(Box::new(PeerIndex::of(&self.records, key)));
+        }
+        position
     }
 
-    pub(super) fn remove(&mut self, at: usize, keyed: &SipHasher13) -> PeerRecord<N> {
-        let record = self.records[at];
-        self.remove_from_index(at, keyed);
-        self.partial -= u32::from(record.mark().class() == Class::Partial);
-        let mut gap = at;
-        if at < self.leechers as usize {
+    pub(super) fn remove(&mut self, position: usize) -> PeerRecord<N> {
+        let record = self.records[position];
+        if self.records.len() < MAX_SCANNED / 2 {
+            self.index = None;
+        }
+        if let Some(index) = &mut self.index {
+            index.remove(&record.endpoint, position);
+        }
+        self.partial -= u32::from(record.flags().class() == Class::Partial);
+        let mut gap = position;
+        if position < self.leechers as usize {
             self.leechers -= 1;
             gap = self.leechers as usize;
-            self.records[at] = self.records[gap];
-            self.moved(gap, at, keyed);
+            self.records[position] = self.records[gap];
+            self.relocate(gap, position);
         }
         let last = self.records.len() - 1;
         self.records[gap] = self.records[last];
-        self.moved(last, gap, keyed);
+        self.relocate(last, gap);
         self.records.pop();
         if last < self.records.capacity() / 2 {
             self.records.shrink_to(last + last / 8);
@@ -164,96 +201,63 @@ impl<const N: usize> PeerSet<N> {
         record
     }
 
-    /// How many records are of each class, by [`Class`].
-    pub(super) fn records_of(&self) -> [u32; 3] {
-        let seeders = self.records.len() as u32 - self.leechers;
-        [self.leechers - self.partial, self.partial, seeders]
+    /// Replaces a record by another of the same endpoint and class.
+    pub(super) fn replace(&mut self, position: usize, record: PeerRecord<N>) {
+        self.records[position] = record;
     }
 
-    /// Tells the index that the record now at `to` was at `from`.
-    fn moved(&mut self, from: usize, to: usize, keyed: &SipHasher13) {
+    /// Updates the index: the record that is now at `to` was at `from`.
+    fn relocate(&mut self, from: usize, to: usize) {
         let Some(index) = &mut self.index else { return };
         if from != to {
-            let hash = bucket_hash(&self.records[to].endpoint, keyed);
-            if let Some(position) = index.find_mut(hash, |&at| at as usize == from) {
-                *position = to as u32;
-            }
+            index.relocate(&self.records[to].endpoint, from, to);
         }
     }
 
-    fn add_to_index(&mut self, at: usize, keyed: &SipHasher13) {
-        let records = &self.records;
-        let hash = |&at: &u32| bucket_hash(&records[at as usize].endpoint, keyed);
-        if let Some(index) = &mut self.index {
-            index.insert_unique(hash(&(at as u32)), at as u32, hash);
-        } else if records.len() > SCANNED {
-            let mut index = HashTable::with_capacity(records.len());
-            for at in 0..records.len() as u32 {
-                index.insert_unique(hash(&at), at, hash);
-            }
-            self.index = Some(Box::new(index));
-        }
-    }
-
-    fn remove_from_index(&mut self, at: usize, keyed: &SipHasher13) {
-        if self.records.len() < SCANNED / 2 {
-            self.index = None;
-        }
-        if let Some(index) = &mut self.index {
-            let hash = bucket_hash(&self.records[at].endpoint, keyed);
-            if let Ok(entry) = index.find_entry(hash, |&position| position as usize == at) {
-                entry.remove();
-            }
-        }
-    }
-
-    pub(super) fn count(&self, role: CountKey) -> u32 {
-        self.records.iter().filter(|r| role.is_of(r.mark())).count() as u32
-    }
-
-    /// Appends up to `want` endpoints: short runs, evenly spaced from a random start, so that each peer is as likely as any
-    /// other; never the asker's own. Peers at local addresses are left out unless `reaches` them.
-    pub(super) fn choose(
+    /// Appends up to `request.want` endpoints. They are taken in short runs, evenly spaced from a random start, so that each
+    /// peer is as likely as any other. The requester itself is left out, and so are peers at local addresses that `reaches`
+    /// refuses.
+    pub(super) fn select_peers(
         &self,
-        asker: &PeerRequest,
+        request: &PeerRequest,
         reaches: impl Fn(IpAddr) -> bool,
         out: &mut Vec<u8>,
     ) {
-        let pool = if asker.class == Class::Seeder {
+        let pool = if request.class == Class::Seeder {
             self.leechers as usize
         } else {
             self.records.len()
         };
-        let own = asker.at.filter(|&at| at < pool);
+        let own = request.position.filter(|&position| position < pool);
         let others = pool - usize::from(own.is_some());
-        let chosen = asker.want.min(others);
-        if chosen == 0 {
+        let selected = request.want.min(others);
+        if selected == 0 {
             return;
         }
-        let start = ((u64::from(asker.random) * others as u64) >> 32) as usize;
-        let run = (chosen / 4).clamp(1, RUN);
-        let gap = (others - chosen) / chosen.div_ceil(run);
+        let start = ((u64::from(request.random) * others as u64) >> 32) as usize;
+        let run = (selected / 4).clamp(1, MAX_RUN);
+        let gap = (others - selected) / selected.div_ceil(run);
         let other = |number: usize| {
-            let at = if number < others {
+            let position = if number < others {
                 number
             } else {
                 number - others
             };
-            &self.records[at + usize::from(own.is_some_and(|own| at >= own))]
+            &self.records[position + usize::from(own.is_some_and(|own| position >= own))]
         };
-        // One of each run at first, so that the waits for them fall together.
-        let firsts = (0..chosen.div_ceil(run)).map(|nth| start + nth * (run + gap));
-        black_box(firsts.fold(0, |all, first| all ^ other(first).heard));
+        // The first of each run is read in advance, so that the waits for memory overlap.
+        let firsts = (0..selected.div_ceil(run)).map(|nth| start + nth * (run + gap));
+        black_box(firsts.fold(0, |all, first| all ^ other(first).minute));
         let begin = out.len();
-        out.resize(begin + chosen * N, 0);
+        out.resize(begin + selected * N, 0);
         let mut slots = out[begin..].chunks_exact_mut(N);
         let mut first = start;
-        for number in (0..chosen).step_by(run) {
-            let wanted = run.min(chosen - number);
+        for number in (0..selected).step_by(run) {
+            let wanted = run.min(selected - number);
             let next = first + wanted + gap;
-            // Those in the gap stand in for those that are left out, as far as that is quickly done.
+            // Peers in the gap replace those that are left out, as far as a short search finds any.
             let near = (first..next.min(first + 4 * wanted)).map(other);
-            let reached = near.filter(|r| !r.mark().local() || reaches(address(&r.endpoint)));
+            let reached = near.filter(|r| !r.flags().local() || reaches(address(&r.endpoint)));
             for (record, slot) in reached.take(wanted).zip(&mut slots) {
                 slot.copy_from_slice(&record.endpoint);
             }
@@ -261,5 +265,117 @@ impl<const N: usize> PeerSet<N> {
         }
         let unused = slots.len() * N;
         out.truncate(out.len() - unused);
+    }
+}
+
+/// The positions of a set's peers by [`bucket_hash`]. All methods get the records that the positions refer to.
+struct PeerIndex<const N: usize> {
+    key: HashKey,
+    positions: HashTable<u32>,
+}
+
+impl<const N: usize> PeerIndex<N> {
+    fn with_capacity(capacity: usize, key: HashKey) -> Self {
+        let positions = HashTable::with_capacity(capacity);
+        Self { key, positions }
+    }
+
+    fn of(records: &[PeerRecord<N>], key: HashKey) -> Self {
+        let mut index = Self::with_capacity(records.len(), key);
+        (0..records.len()).for_each(|position| index.insert(records, position));
+        index
+    }
+
+    fn reserve(&mut self, records: &[PeerRecord<N>], additional: usize) {
+        let hash = hash_at(records, self.key);
+        self.positions.reserve(additional, hash);
+    }
+
+    fn find(&self, records: &[PeerRecord<N>], endpoint: &[u8; N]) -> Option<usize> {
+        let is_it = |&position: &u32| records[position as usize].endpoint == *endpoint;
+        let hash = bucket_hash(endpoint, self.key);
+        let position = self.positions.find(hash, is_it)?;
+        Some(*position as usize)
+    }
+
+    fn neighbors(&self, records: &[PeerRecord<N>], endpoint: &[u8; N]) -> usize {
+        let mut neighbors = 0;
+        for hash in bucket_hashes(endpoint, self.key) {
+            // The search passes all that share the hash and finds none, as the closure returns false.
+            self.positions.find(hash, |&position| {
+                let other = &records[position as usize].endpoint;
+                neighbors += usize::from(network(other) == network(endpoint));
+                false
+            });
+        }
+        neighbors
+    }
+
+    fn insert(&mut self, records: &[PeerRecord<N>], position: usize) {
+        let hash = hash_at(records, self.key);
+        let position = position as u32;
+        self.positions
+            .insert_unique(hash(&position), position, hash);
+    }
+
+    fn relocate(&mut self, endpoint: &[u8; N], from: usize, to: usize) {
+        let hash = bucket_hash(endpoint, self.key);
+        let is_it = |&position: &u32| position as usize == from;
+        if let Some(position) = self.positions.find_mut(hash, is_it) {
+            *position = to as u32;
+        }
+    }
+
+    fn remove(&mut self, endpoint: &[u8; N], position: usize) {
+        let hash = bucket_hash(endpoint, self.key);
+        let is_it = |&at: &u32| at as usize == position;
+        if let Ok(entry) = self.positions.find_entry(hash, is_it) {
+            entry.remove();
+        }
+    }
+}
+
+/// Returns the hash of a position in an index.
+fn hash_at<const N: usize>(records: &[PeerRecord<N>], key: HashKey) -> impl Fn(&u32) -> u64 {
+    move |&position| bucket_hash(&records[position as usize].endpoint, key)
+}
+
+/// Returns the hashes under which an index has the peers of a network. They are close together, so that the peers can be
+/// counted; they are several, so that a search for one peer passes few of the others.
+fn bucket_hashes<const N: usize>(
+    endpoint: &[u8; N],
+    key: HashKey,
+) -> impl Iterator<Item = u64> + use<N> {
+    let hash = key.hash(network(endpoint));
+    // A table distinguishes neighbors by the upper bits of a hash and chooses the place by the lower bits.
+    (0..BUCKETS_PER_NETWORK).map(move |bucket| hash ^ u64::from(bucket) << 57)
+}
+
+/// Returns the one of [`bucket_hashes`] that is this peer's.
+fn bucket_hash<const N: usize>(endpoint: &[u8; N], key: HashKey) -> u64 {
+    // Chosen by the port, and for IPv6 also by the end of the address.
+    let bucket = (endpoint[N - 1] ^ endpoint[N - 3]) % BUCKETS_PER_NETWORK;
+    key.hash(network(endpoint)) ^ u64::from(bucket) << 57
+}
+
+/// A peer's hash in the index of its swarm, for a look at the index ahead of the announce.
+#[derive(Clone, Debug)]
+pub(in crate::tracker) struct IndexKey {
+    pub(super) is_v4: bool,
+    pub(super) bucket_hash: u64,
+}
+
+impl IndexKey {
+    pub(in crate::tracker) fn new(address: IpAddr, port: NonZeroU16, key: HashKey) -> Self {
+        match Endpoint::new(address, port) {
+            Endpoint::V4(endpoint) => Self {
+                is_v4: true,
+                bucket_hash: bucket_hash(&endpoint, key),
+            },
+            Endpoint::V6(endpoint) => Self {
+                is_v4: false,
+                bucket_hash: bucket_hash(&endpoint, key),
+            },
+        }
     }
 }
