@@ -377,8 +377,9 @@ impl Scrape<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::IpAddr;
     use std::num::NonZeroU16;
+
+    use access::LocalNetworks;
 
     fn announce(info_hash: u8, address: &str, host: u8, event: Event, complete: bool) -> Announce {
         Announce {
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hybrids_hosts_count_once_under_both_ids_and_families() {
+    fn host_counts_once_over_both_info_hashes_and_families() {
         let tracker = Tracker::new(
             Settings {
                 open: true,
@@ -402,26 +403,26 @@ mod tests {
             },
             1,
         );
-        let apply_update = |announce: Announce| {
+        let announce_to = |announce: Announce| {
             tracker
                 .announce(Time(0), &announce, &mut Vec::new())
                 .unwrap();
         };
-        // One that completes under both ids and over both families.
+        // A host that completes under both info-hashes and over both families.
         for (id, address) in [
             (1, "192.0.2.1"),
             (2, "192.0.2.1"),
             (1, "2001:db8::1"),
             (2, "2001:db8::1"),
         ] {
-            apply_update(announce(id, address, 1, Event::Started, false));
-            apply_update(announce(id, address, 1, Event::Completed, true));
+            announce_to(announce(id, address, 1, Event::Started, false));
+            announce_to(announce(id, address, 1, Event::Completed, true));
         }
-        // One that contains v1 alone, one that contains v2 alone, and a partial seed of both.
-        apply_update(announce(1, "192.0.2.2", 2, Event::Started, false));
-        apply_update(announce(2, "192.0.2.3", 3, Event::Started, false));
-        apply_update(announce(1, "192.0.2.4", 4, Event::Paused, false));
-        apply_update(announce(2, "192.0.2.4", 4, Event::Paused, false));
+        // A host that announces v1 only, a host that announces v2 only, and a partial seed that announces both.
+        announce_to(announce(1, "192.0.2.2", 2, Event::Started, false));
+        announce_to(announce(2, "192.0.2.3", 3, Event::Started, false));
+        announce_to(announce(1, "192.0.2.4", 4, Event::Paused, false));
+        announce_to(announce(2, "192.0.2.4", 4, Event::Paused, false));
         let both = [InfoHash([1; 20]), InfoHash([2; 20])];
         let expected = ScrapeEntry {
             complete: 1,
@@ -441,13 +442,13 @@ mod tests {
     }
 
     #[test]
-    fn who_was_there_before_hours_of_standstill_is_forgotten() {
+    fn peers_from_before_hours_of_suspension_are_removed() {
         let settings = Settings {
             open: true,
             ..Settings::default()
         };
         let tracker = Tracker::new(settings, 1);
-        let apply_update = |now, host: u8| {
+        let announce_at = |now, host: u8| {
             let announce = announce(1, &format!("192.0.2.{host}"), host, Event::Started, false);
             tracker.announce(now, &announce, &mut Vec::new()).unwrap();
         };
@@ -458,27 +459,28 @@ mod tests {
         let begin = Time(1000 * 60);
         let minutes = |minutes: u32| Time(begin.0 + minutes * 60);
         assert_eq!(sweep(begin), 0);
-        apply_update(minutes(0), 1);
-        // Its age seems to be 10 minutes.
-        apply_update(minutes(266), 2);
+        announce_at(minutes(0), 1);
+        // The age of the first peer now seems to be 10 minutes.
+        announce_at(minutes(266), 2);
         assert_eq!(sweep(minutes(266)), 1);
-        // Without a standstill each stays for as long as it may.
+        // Without a suspension, a peer stays until its timeout.
         for minute in 267..=311 {
             assert_eq!(sweep(minutes(minute)), 1);
         }
         assert_eq!(sweep(minutes(312)), 0);
     }
 
-    fn given(tracker: &Tracker, announce: &Announce) -> usize {
+    /// Announces and returns the number of IPv4 peers in the response.
+    fn peers_received(tracker: &Tracker, announce: &Announce) -> usize {
         let mut peers = Vec::new();
         tracker.announce(Time(0), announce, &mut peers).unwrap();
         peers.len() / 6
     }
 
     #[test]
-    fn local_peers_are_given_to_their_own_network_alone() {
+    fn local_peer_is_given_to_its_own_network_only() {
         let networks = ["10.0.0.0/8", "192.168.0.0/16"].map(|network| network.parse().unwrap());
-        let local_networks = access::LocalNetworks::new(networks.to_vec());
+        let local_networks = LocalNetworks::new(networks.to_vec());
         let tracker = Tracker::new(
             Settings {
                 open: true,
@@ -488,37 +490,49 @@ mod tests {
             1,
         );
         let at = |address: &str, host| announce(1, address, host, Event::Started, false);
-        assert_eq!(given(&tracker, &at("10.0.0.1", 1)), 0);
+        assert_eq!(peers_received(&tracker, &at("10.0.0.1", 1)), 0);
         assert_eq!(
-            given(&tracker, &at("192.168.0.1", 2)),
+            peers_received(&tracker, &at("192.168.0.1", 2)),
             0,
-            "of another network"
+            "a peer of another local network"
         );
-        assert_eq!(given(&tracker, &at("10.9.9.9", 3)), 1, "of the same one");
-        assert_eq!(given(&tracker, &at("198.51.100.1", 4)), 0, "from outside");
         assert_eq!(
-            given(&tracker, &at("198.51.100.2", 5)),
+            peers_received(&tracker, &at("10.9.9.9", 3)),
             1,
-            "the other outside"
+            "a peer of the same local network"
         );
         assert_eq!(
-            given(&tracker, &at("10.0.0.1", 1)),
+            peers_received(&tracker, &at("198.51.100.1", 4)),
+            0,
+            "a requester outside"
+        );
+        assert_eq!(
+            peers_received(&tracker, &at("198.51.100.2", 5)),
+            1,
+            "the other peer outside"
+        );
+        assert_eq!(
+            peers_received(&tracker, &at("10.0.0.1", 1)),
             3,
-            "its own and the outside"
+            "a peer of its own network and two outside"
         );
         for host in 0..40 {
-            given(&tracker, &at(&format!("10.1.0.{host}"), host));
-            given(&tracker, &at(&format!("203.0.113.{host}"), host));
+            peers_received(&tracker, &at(&format!("10.1.0.{host}"), host));
+            peers_received(&tracker, &at(&format!("203.0.113.{host}"), host));
         }
         let outside = Announce {
             numwant: Some(12),
             ..at("198.51.100.1", 4)
         };
-        assert_eq!(given(&tracker, &outside), 12, "others stand in");
+        assert_eq!(
+            peers_received(&tracker, &outside),
+            12,
+            "other peers replace those left out"
+        );
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_makes_room_again() {
+    fn torrents_and_peers_are_limited_until_others_are_removed() {
         let tracker = Tracker::new(
             Settings {
                 open: true,
@@ -532,41 +546,49 @@ mod tests {
             let address = format!("192.0.2.{host}");
             announce(torrent, &address, host, Event::Started, false)
         };
-        let apply_update =
+        let announce_to =
             |announce: &Announce| tracker.announce(Time(0), announce, &mut Vec::new());
         for host in 1..=3 {
             assert!(!tracker.is_full());
-            apply_update(&at(1, host)).unwrap();
+            announce_to(&at(1, host)).unwrap();
         }
         assert!(tracker.is_full());
-        assert_eq!(given(&tracker, &at(1, 4)), 3, "answered in full");
         assert_eq!(
-            apply_update(&at(1, 1)).unwrap().counts.incomplete,
+            peers_received(&tracker, &at(1, 4)),
             3,
-            "not kept"
+            "the response has all peers"
+        );
+        assert_eq!(
+            announce_to(&at(1, 1)).unwrap().counts.incomplete,
+            3,
+            "the fourth peer was not kept"
         );
 
-        apply_update(&at(2, 5)).unwrap();
-        assert_eq!(given(&tracker, &at(2, 6)), 1, "the first of a torrent is");
-        assert_eq!(given(&tracker, &at(2, 7)), 1);
-        assert_eq!(apply_update(&at(3, 1)), Err(Refusal::TooManyTorrents));
+        announce_to(&at(2, 5)).unwrap();
+        assert_eq!(
+            peers_received(&tracker, &at(2, 6)),
+            1,
+            "the first peer of a torrent was kept"
+        );
+        assert_eq!(peers_received(&tracker, &at(2, 7)), 1);
+        assert_eq!(announce_to(&at(3, 1)), Err(Refusal::TooManyTorrents));
         let stopped = announce(3, "192.0.2.1", 1, Event::Stopped, false);
-        assert_eq!(apply_update(&stopped), Err(Refusal::TooManyTorrents));
-        apply_update(&at(1, 1)).unwrap();
+        assert_eq!(announce_to(&stopped), Err(Refusal::TooManyTorrents));
+        announce_to(&at(1, 1)).unwrap();
         tracker.admit(&InfoHash([4; 20]), Admission::Listed);
-        apply_update(&at(4, 8)).expect("a listed one is tracked");
+        announce_to(&at(4, 8)).expect("a listed torrent is tracked");
 
         tracker.admit(&InfoHash([4; 20]), Admission::Denied);
         tracker.admit(&InfoHash([4; 20]), Admission::Unlisted);
         tracker.admit(&InfoHash([1; 20]), Admission::Denied);
         tracker.admit(&InfoHash([1; 20]), Admission::Unlisted);
         assert!(!tracker.is_full());
-        apply_update(&at(3, 1)).expect("there is room again");
+        announce_to(&at(3, 1)).expect("two torrents were removed");
         for slice in 0..Tracker::SLICES {
             tracker.expire(Time(4000), slice);
         }
-        let held = &tracker.usage;
-        let held = [&held.torrents, &held.peers].map(|total| total.load(Ordering::Relaxed));
-        assert_eq!(held, [0, 0]);
+        let Usage { torrents, peers } = &tracker.usage;
+        let usage = [torrents, peers].map(|total| total.load(Ordering::Relaxed));
+        assert_eq!(usage, [0, 0]);
     }
 }

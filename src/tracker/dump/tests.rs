@@ -1,8 +1,12 @@
+//! Tests of the block format, and of dumps that are restored.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::tracker::{Announce, Event, Key, PeerId, Rng, ScrapeEntry, Settings};
+use crate::tracker::rng::Rng;
+use crate::tracker::settings::Settings;
+use crate::tracker::types::{Announce, Event, Key, PeerId, ScrapeEntry};
 
 const NOW: Time = Time(100 * 60);
 const SEED: u64 = 3;
@@ -33,7 +37,7 @@ fn announce(tracker: &Tracker, at: Time, torrent: u8, address: IpAddr, event: Ev
     };
     tracker
         .announce(at, &announce, &mut Vec::new())
-        .expect("it is welcome");
+        .expect("the tracker is open or the torrent is listed");
 }
 
 fn v4(number: u32) -> IpAddr {
@@ -41,8 +45,8 @@ fn v4(number: u32) -> IpAddr {
 }
 
 fn blocks(tracker: &Tracker, now: Time) -> Vec<Vec<u8>> {
-    let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
-    while tracker.dump_block(now, &mut walk, &mut block).is_some() {
+    let (mut cursor, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
+    while tracker.dump_block(now, &mut cursor, &mut block).is_some() {
         assert!(block.len() <= Tracker::MAX_BLOCK);
         if !block.is_empty() {
             blocks.push(block.clone());
@@ -54,20 +58,22 @@ fn blocks(tracker: &Tracker, now: Time) -> Vec<Vec<u8>> {
 fn restore(tracker: &Tracker, now: Time, passed_minutes: u32, blocks: &[Vec<u8>]) -> Restored {
     let mut restore = tracker.restore(now, passed_minutes);
     for block in blocks {
-        restore.restore_block(block).expect("as it was written");
+        restore
+            .restore_block(block)
+            .expect("the block was dumped by a tracker");
     }
     restore.finish()
 }
 
 #[test]
-fn the_format_is_the_same_on_every_machine() {
+fn format_is_the_same_on_every_machine() {
     let tracker = tracker(false);
     tracker.admit(&hash(1), Admission::Listed);
     announce(&tracker, Time(NOW.0 - 120), 1, v4(1), Event::Completed);
     let [block] = &blocks(&tracker, NOW)[..] else {
         panic!("one torrent is one block")
     };
-    let (fixed, mark) = block.split_at(block.len() - 4);
+    let (fixed, flags) = block.split_at(block.len() - 4);
     let expected = [
         &[0, 0, 0, 1][..],
         &[1; 20],
@@ -75,12 +81,12 @@ fn the_format_is_the_same_on_every_machine() {
         &[10, 0, 0, 1, 0, 1, 2],
     ];
     assert_eq!(fixed, expected.concat());
-    // The fingerprint of this seed, id and key; a seeder that has completed.
-    assert_eq!(mark, [0x1c, 0x1b, 0x99, 0xd6]);
+    // The fingerprint for this seed, peer id and key, and the flags of a seeder that has completed.
+    assert_eq!(flags, [0x1c, 0x1b, 0x99, 0xd6]);
 }
 
 #[test]
-fn ages_go_on_and_the_too_old_stay_away() {
+fn ages_continue_and_expired_peers_are_not_restored() {
     let first = tracker(true);
     // The default timeout is 45 minutes.
     for age in 0..=50 {
@@ -95,7 +101,7 @@ fn ages_go_on_and_the_too_old_stay_away() {
             (51, expected)
         );
         assert_eq!(second.totals().peers.v4, expected, "after {passed} minutes");
-        // One minute on, one more is too old.
+        // A minute later, one more peer has expired.
         let later = Time(now.0 + 60);
         (0..Tracker::SLICES).for_each(|slice| second.expire(later, slice));
         assert_eq!(second.totals().peers.v4, expected.saturating_sub(1));
@@ -103,7 +109,7 @@ fn ages_go_on_and_the_too_old_stay_away() {
 }
 
 #[test]
-fn a_peer_heard_while_a_snapshot_is_written_is_not_old() {
+fn peer_that_announces_during_dump_has_age_zero() {
     assert_eq!(age_minutes(NOW, NOW.minute()), 0);
     assert_eq!(age_minutes(NOW, NOW.minute() + 1), 0);
     assert_eq!(age_minutes(NOW, NOW.minute() - 1), 1);
@@ -111,13 +117,13 @@ fn a_peer_heard_while_a_snapshot_is_written_is_not_old() {
 }
 
 #[test]
-fn counters_of_listed_torrents_outlive_everyone() {
+fn counter_of_listed_torrent_is_kept_without_peers() {
     for listed_before in [true, false] {
         let mut last = tracker(false);
         last.admit(&hash(1), Admission::Listed);
         announce(&last, NOW, 1, v4(1), Event::Completed);
         announce(&last, NOW, 1, v4(1), Event::Stopped);
-        // Over three restarts, in the first two of which the torrent is not there.
+        // The torrent is not listed after the first two of three restarts.
         for listed in [false, false, true] {
             let next = tracker(false);
             if listed && listed_before {
@@ -136,7 +142,7 @@ fn counters_of_listed_torrents_outlive_everyone() {
 }
 
 #[test]
-fn a_torrent_that_nobody_named_is_forgotten_with_its_last_peer() {
+fn unlisted_torrent_is_removed_with_its_last_peer() {
     let first = tracker(true);
     announce(&first, NOW, 1, v4(1), Event::Completed);
     announce(&first, NOW, 2, v4(1), Event::Completed);
@@ -161,7 +167,7 @@ fn a_torrent_that_nobody_named_is_forgotten_with_its_last_peer() {
 }
 
 #[test]
-fn a_denied_torrent_gets_no_peers_back() {
+fn denied_torrent_gets_no_peers() {
     let first = tracker(true);
     announce(&first, NOW, 1, v4(1), Event::None);
     let second = tracker(true);
@@ -171,7 +177,7 @@ fn a_denied_torrent_gets_no_peers_back() {
 }
 
 #[test]
-fn a_host_on_both_families_still_counts_once() {
+fn dual_stack_host_counts_once_after_restore() {
     let first = tracker(true);
     let v6 = Ipv6Addr::LOCALHOST.into();
     announce(&first, NOW, 1, v4(1), Event::None);
@@ -190,9 +196,9 @@ fn a_host_on_both_families_still_counts_once() {
 }
 
 #[test]
-fn what_goes_on_meanwhile_loses_no_torrent() {
+fn announces_during_dump_lose_no_torrent() {
     let first = tracker(true);
-    // All in one shard, so that it takes several blocks.
+    // All torrents are in one shard, which takes several blocks.
     let shard = |number: u32| {
         let mut info_hash = InfoHash([0; 20]);
         info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
@@ -216,14 +222,14 @@ fn what_goes_on_meanwhile_loses_no_torrent() {
     for torrent in 0..8 {
         (0..peers(torrent)).for_each(|number| announce(torrent, number, Event::None));
     }
-    let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
+    let (mut cursor, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
     let mut steps = 0;
-    while first.dump_block(NOW, &mut walk, &mut block).is_some() {
+    while first.dump_block(NOW, &mut cursor, &mut block).is_some() {
         if block.is_empty() {
             continue;
         }
         blocks.push(block.clone());
-        // One torrent leaves, others fill its place; peers of the largest come and go.
+        // One torrent is removed and another fills the gap; peers of the largest torrent come and go.
         match steps {
             1 => (0..peers(0)).for_each(|number| announce(0, number, Event::Stopped)),
             2.. => (0..50).for_each(|number| {
@@ -250,7 +256,7 @@ fn what_goes_on_meanwhile_loses_no_torrent() {
 }
 
 #[test]
-fn a_large_swarm_comes_back_whole() {
+fn large_swarm_is_restored_completely() {
     let first = tracker(true);
     for number in 0..100_000 {
         announce_keyless(&first, number);
@@ -262,7 +268,7 @@ fn a_large_swarm_comes_back_whole() {
     assert_eq!(restored.kept, first.totals());
     assert_eq!(second.totals(), first.totals());
     assert_eq!(second.scrape(&hash(1)), first.scrape(&hash(1)));
-    // In the same order even, after which no peer is new.
+    // The order of peers is the same, and a second announce adds no peer.
     assert_eq!(blocks(&second, NOW), saved);
     (0..100_000).for_each(|number| announce_keyless(&second, number));
     assert_eq!(second.totals(), first.totals());
@@ -284,7 +290,7 @@ fn announce_keyless(tracker: &Tracker, number: u32) {
 }
 
 #[test]
-fn a_block_cut_short_is_refused() {
+fn rejects_truncated_block() {
     let first = tracker(true);
     announce(&first, NOW, 1, v4(1), Event::None);
     announce(&first, NOW, 1, v4(2), Event::None);
@@ -294,22 +300,22 @@ fn a_block_cut_short_is_refused() {
     };
     for len in 0..block.len() {
         let second = tracker(true);
-        let taken = second.restore(NOW, 0).restore_block(&block[..len]);
-        // The count alone is a block of nothing.
-        assert_eq!(taken.is_ok(), len == 4, "cut at {len}");
+        let result = second.restore(NOW, 0).restore_block(&block[..len]);
+        // A count alone is a block without torrents.
+        assert_eq!(result.is_ok(), len == 4, "cut at {len}");
     }
-    // Counts beyond all bounds.
+    // Counts that exceed the block.
     for at in [0, 29, 33] {
         let mut block = block.clone();
         block[at] = 0xff;
-        let taken = tracker(true).restore(NOW, 0).restore_block(&block);
-        assert_eq!(taken.is_ok(), at == 0);
+        let result = tracker(true).restore(NOW, 0).restore_block(&block);
+        assert_eq!(result.is_ok(), at == 0);
     }
 }
 
-/// Checksums are checked elsewhere: whatever comes is no reason to crash, now or later.
+/// The snapshot verifies checksums. Here any block must be restored or refused without a panic, then or later.
 #[test]
-fn a_block_of_nonsense_does_no_harm() {
+fn corrupt_block_does_not_crash() {
     let first = tracker(true);
     for number in 0..200 {
         announce(&first, NOW, number as u8 % 4, v4(number), Event::None);
@@ -326,8 +332,8 @@ fn a_block_of_nonsense_does_no_harm() {
         }
         let second = tracker(true);
         let mut restore = second.restore(NOW, 0);
-        let taken = (0..2).all(|_| restore.restore_block(&block).is_ok());
-        if taken {
+        let restored = (0..2).all(|_| restore.restore_block(&block).is_ok());
+        if restored {
             restore.finish();
         }
         for number in 0..50 {

@@ -1,14 +1,17 @@
-use std::net::Ipv4Addr;
+//! Tests of updates: their order, their age, the limits, and the dump of all peers.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::tracker::settings::HostKey;
-use crate::tracker::types::InfoHash;
-use crate::tracker::{
-    Admission, Announce, Event, Key, PeerId, Refusal, ScrapeEntry, Settings, Totals,
+use crate::tracker::access::AccessList;
+use crate::tracker::settings::{HostKey, Notice, Settings};
+use crate::tracker::shard::Totals;
+use crate::tracker::types::{
+    Admission, Announce, Event, InfoHash, Key, PeerId, Refusal, ScrapeEntry,
 };
 
-/// The middle of a minute.
+/// A time in the middle of a minute.
 const NOW: Time = Time(100 * 60 + 30);
 const ID: InfoHash = InfoHash([7; 20]);
 
@@ -38,22 +41,24 @@ fn from(address: &str, event: Event, complete: bool) -> Announce {
     }
 }
 
+/// Announces and returns the update for other trackers.
 fn announce(tracker: &Tracker, at: Time, announce: &Announce) -> TimedUpdate {
-    let answer = tracker.announce(at, announce, &mut Vec::new()).unwrap();
+    let response = tracker.announce(at, announce, &mut Vec::new()).unwrap();
     TimedUpdate {
-        update: answer.update.expect("it is kept"),
+        update: response.update.expect("the peer is kept"),
         age_secs: 0,
         redelivered: false,
     }
 }
 
-fn redelivered(told: TimedUpdate) -> TimedUpdate {
+fn redelivered(update: TimedUpdate) -> TimedUpdate {
     TimedUpdate {
         redelivered: true,
-        ..told
+        ..update
     }
 }
 
+/// Returns the numbers of seeders and leechers.
 fn counts(tracker: &Tracker) -> (u32, u32) {
     let entry = tracker.scrape(&ID).unwrap();
     (entry.complete, entry.incomplete)
@@ -64,8 +69,8 @@ fn later(secs: u32) -> Time {
 }
 
 #[test]
-fn what_one_tracker_answers_another_hears() {
-    let (one, other) = (tracker(1), tracker(2));
+fn update_of_every_event_is_applied() {
+    let (source, other) = (tracker(1), tracker(2));
     let steps = [
         (Event::Started, false, (0, 1)),
         (Event::Paused, false, (0, 1)),
@@ -75,58 +80,61 @@ fn what_one_tracker_answers_another_hears() {
     ];
     for address in ["192.0.2.1", "2001:db8::1"] {
         for (number, (event, complete, expected)) in (0..).zip(steps) {
-            let told = announce(&one, later(number), &from(address, event, complete));
+            let update = announce(&source, later(number), &from(address, event, complete));
             assert_eq!(
-                other.apply_update(later(number), 0, &told),
+                other.apply_update(later(number), 0, &update),
                 ApplyResult::Applied,
                 "{event:?}"
             );
             assert_eq!(counts(&other), expected, "{event:?}");
-            assert_eq!(counts(&one), expected, "{event:?}");
+            assert_eq!(counts(&source), expected, "{event:?}");
         }
     }
     assert_eq!(
-        one.scrape(&ID),
+        source.scrape(&ID),
         other.scrape(&ID),
-        "each has forgotten the torrent"
+        "both have removed the torrent"
     );
     assert_eq!(other.totals(), Totals::default());
 }
 
 #[test]
-fn a_host_counts_once_whichever_trackers_its_families_announce_to() {
-    let (one, other) = (tracker(1), tracker(2));
+fn host_that_announces_to_two_trackers_counts_once() {
+    let (source, other) = (tracker(1), tracker(2));
     let completed = |address| from(address, Event::Completed, true);
-    let answer = one
+    let response = source
         .announce(NOW, &completed("192.0.2.1"), &mut Vec::new())
         .unwrap();
-    assert!(answer.new_download);
-    let told = announce(&one, NOW, &completed("192.0.2.1"));
-    assert!(told.update.completed, "still");
-    assert_eq!(other.apply_update(NOW, 0, &told), ApplyResult::Applied);
-    let answer = other.announce(NOW, &completed("2001:db8::1"), &mut Vec::new());
-    let answer = answer.unwrap();
-    assert!(!answer.new_download, "its download is known");
+    assert!(response.new_download);
+    let update = announce(&source, NOW, &completed("192.0.2.1"));
+    assert!(
+        update.update.completed,
+        "the download was counted before this announce"
+    );
+    assert_eq!(other.apply_update(NOW, 0, &update), ApplyResult::Applied);
+    let response = other.announce(NOW, &completed("2001:db8::1"), &mut Vec::new());
+    let response = response.unwrap();
+    assert!(!response.new_download, "the source has counted it");
     let expected = ScrapeEntry {
         complete: 1,
         ..ScrapeEntry::default()
     };
-    assert_eq!(answer.counts, expected, "no download is counted by hearsay");
-    // A tracker with another key takes them for two.
-    let stranger = Tracker::new(
+    assert_eq!(response.counts, expected, "an update counts no download");
+    // A tracker with another key takes the two peers for two hosts.
+    let other_key = Tracker::new(
         Settings {
             host_key: Some(HostKey::new("other")),
             ..settings()
         },
         2,
     );
-    stranger.apply_update(NOW, 0, &told);
-    announce(&stranger, NOW, &completed("2001:db8::1"));
-    assert_eq!(counts(&stranger), (2, 0));
+    other_key.apply_update(NOW, 0, &update);
+    announce(&other_key, NOW, &completed("2001:db8::1"));
+    assert_eq!(counts(&other_key), (2, 0));
 }
 
 #[test]
-fn the_cap_yields_no_change() {
+fn announce_beyond_limit_of_network_has_no_update() {
     let tracker = tracker(1);
     for port in 1..=3 {
         let mut announce_from = from("192.0.2.1", Event::Started, false);
@@ -134,13 +142,13 @@ fn the_cap_yields_no_change() {
         announce(&tracker, NOW, &announce_from);
     }
     let fourth = from("192.0.2.1", Event::Started, false);
-    let answer = tracker.announce(NOW, &fourth, &mut Vec::new()).unwrap();
-    assert_eq!((answer.update, answer.new_download), (None, false));
+    let response = tracker.announce(NOW, &fourth, &mut Vec::new()).unwrap();
+    assert_eq!((response.update, response.new_download), (None, false));
 }
 
-/// Two changes of one peer in both orders, and what remains.
+/// Applies two updates of one peer in both orders, and compares what remains.
 #[test]
-fn older_never_beats_newer() {
+fn older_update_does_not_undo_newer_one() {
     let join = |tracker: &Tracker, at: Time, complete| {
         announce(tracker, at, &from("192.0.2.1", Event::Started, complete))
     };
@@ -148,44 +156,44 @@ fn older_never_beats_newer() {
         |tracker: &Tracker, at| announce(tracker, at, &from("192.0.2.1", Event::Stopped, false));
     let source = tracker(1);
     let (leecher, seeder) = (join(&source, NOW, false), join(&source, NOW, true));
-    let gone = leave(&source, NOW);
+    let departure = leave(&source, NOW);
     let cases = [
-        // First, its age, second, its age, what remains.
+        // The older update and its age, the newer and its age, and the remaining seeders and leechers.
         (leecher, 90, seeder, 5, (1, 0)),
         (seeder, 90, leecher, 5, (0, 1)),
-        (leecher, 90, gone, 5, (0, 0)),
-        (gone, 90, leecher, 5, (0, 1)),
+        (leecher, 90, departure, 5, (0, 0)),
+        (departure, 90, leecher, 5, (0, 1)),
     ];
-    for (first, first_age, second, second_age, expected) in cases {
+    for (older, older_age, newer, newer_age, expected) in cases {
         for reversed in [false, true] {
             let other = tracker(2);
-            let mut steps = [(first_age, first), (second_age, second)];
+            let mut steps = [(older_age, older), (newer_age, newer)];
             if reversed {
                 steps.reverse();
             }
-            for (passed, told) in steps {
-                other.apply_update(NOW, passed, &told);
+            for (passed, update) in steps {
+                other.apply_update(NOW, passed, &update);
             }
-            assert_eq!(counts(&other), expected, "{first:?} {second:?} {reversed}");
-            // And all over redelivered, as often as you like.
-            for (passed, told) in steps {
-                let heard = other.apply_update(NOW, passed, &told);
+            assert_eq!(counts(&other), expected, "{older:?} {newer:?} {reversed}");
+            // Nothing changes when both are applied again.
+            for (passed, update) in steps {
+                let result = other.apply_update(NOW, passed, &update);
                 assert!(
-                    passed == second_age || heard == ApplyResult::Stale,
-                    "{heard:?}"
+                    passed == newer_age || result == ApplyResult::Stale,
+                    "{result:?}"
                 );
             }
-            assert_eq!(counts(&other), expected, "{first:?} {second:?} {reversed}");
+            assert_eq!(counts(&other), expected, "{older:?} {newer:?} {reversed}");
         }
     }
 }
 
 #[test]
-fn within_a_minute_the_later_word_wins_but_not_by_hearsay() {
+fn within_a_minute_the_later_update_wins_unless_redelivered() {
     let source = tracker(1);
-    let told = |complete| announce(&source, NOW, &from("192.0.2.1", Event::None, complete));
-    let (leecher, seeder) = (told(false), told(true));
-    let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
+    let join = |complete| announce(&source, NOW, &from("192.0.2.1", Event::None, complete));
+    let (leecher, seeder) = (join(false), join(true));
+    let departure = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
     let other = tracker(2);
     assert_eq!(other.apply_update(NOW, 10, &seeder), ApplyResult::Applied);
     assert_eq!(other.apply_update(NOW, 10, &leecher), ApplyResult::Applied);
@@ -195,107 +203,114 @@ fn within_a_minute_the_later_word_wins_but_not_by_hearsay() {
         ApplyResult::Stale
     );
     assert_eq!(counts(&other), (0, 1));
-    assert_eq!(other.apply_update(NOW, 10, &gone), ApplyResult::Applied);
+    assert_eq!(
+        other.apply_update(NOW, 10, &departure),
+        ApplyResult::Applied
+    );
     assert_eq!(
         other.apply_update(NOW, 10, &redelivered(leecher)),
         ApplyResult::Stale,
-        "it has left since that minute began"
+        "the peer has left since that minute began"
     );
     assert_eq!(
         other.apply_update(NOW, 10, &leecher),
         ApplyResult::Applied,
-        "stopped, and started within the second"
+        "stopped and started within a second"
     );
     assert_eq!(counts(&other), (0, 1));
     assert_eq!(
-        other.apply_update(NOW, 12, &redelivered(gone)),
+        other.apply_update(NOW, 12, &redelivered(departure)),
         ApplyResult::Stale,
-        "it has come back since"
+        "the peer has joined again since"
     );
     assert_eq!(counts(&other), (0, 1));
     assert_eq!(
-        other.apply_update(later(60), 12, &redelivered(gone)),
+        other.apply_update(later(60), 12, &redelivered(departure)),
         ApplyResult::Applied
     );
     assert_eq!(counts(&other), (0, 0));
-    let third = self::tracker(3);
+    let third = tracker(3);
     assert_eq!(third.apply_update(NOW, 10, &leecher), ApplyResult::Applied);
     assert_eq!(
-        third.apply_update(NOW, 10, &redelivered(gone)),
+        third.apply_update(NOW, 10, &redelivered(departure)),
         ApplyResult::Applied,
-        "missed it"
+        "this tracker has missed the departure"
     );
     assert_eq!(counts(&third), (0, 0));
 }
 
 #[test]
-fn who_is_here_is_known() {
+fn contains_peer_until_it_leaves() {
     let tracker = tracker(1);
-    let gone = announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false)).update;
-    assert!(!tracker.contains(&gone));
+    let peer = announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false)).update;
+    assert!(!tracker.contains(&peer));
     announce(&tracker, NOW, &from("192.0.2.2", Event::Started, false));
-    assert!(!tracker.contains(&gone));
+    assert!(!tracker.contains(&peer));
     announce(&tracker, NOW, &from("192.0.2.1", Event::Started, false));
-    assert!(tracker.contains(&gone));
+    assert!(tracker.contains(&peer));
     announce(&tracker, NOW, &from("192.0.2.1", Event::Stopped, false));
-    assert!(!tracker.contains(&gone));
+    assert!(!tracker.contains(&peer));
 }
 
 #[test]
-fn a_local_announce_stands_against_what_is_late() {
+fn late_update_does_not_undo_local_announce() {
     let source = tracker(1);
-    let told = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
-    let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
+    let join = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
+    let departure = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
     let other = tracker(2);
     announce(&other, later(60), &from("192.0.2.1", Event::Started, false));
-    for late in [told, gone] {
+    for late in [join, departure] {
         assert_eq!(other.apply_update(later(65), 65, &late), ApplyResult::Stale);
     }
     assert_eq!(counts(&other), (0, 1));
     announce(&other, later(70), &from("192.0.2.1", Event::Stopped, false));
-    assert_eq!(other.apply_update(later(75), 75, &told), ApplyResult::Stale);
+    assert_eq!(other.apply_update(later(75), 75, &join), ApplyResult::Stale);
     assert_eq!(counts(&other), (0, 0));
-    // Clocks across a network do not agree to the second.
+    // Two seconds of tolerance, as clocks on two machines do not agree to the second.
     assert_eq!(
-        other.apply_update(later(75), 7, &told),
+        other.apply_update(later(75), 7, &join),
         ApplyResult::Applied
     );
-    // Without a key nothing is told, and so nothing is remembered.
-    let lone = Tracker::new(
+    // Without a host key there is no cluster, so departures are not recorded.
+    let standalone = Tracker::new(
         Settings {
             host_key: None,
             ..settings()
         },
         3,
     );
-    announce(&lone, later(70), &from("192.0.2.1", Event::Stopped, false));
+    announce(
+        &standalone,
+        later(70),
+        &from("192.0.2.1", Event::Stopped, false),
+    );
     assert_eq!(
-        lone.apply_update(later(75), 75, &told),
+        standalone.apply_update(later(75), 75, &join),
         ApplyResult::Applied
     );
 }
 
 #[test]
-fn ages_are_kept_and_the_silent_stay_away() {
+fn age_is_kept_and_expired_peer_is_stale() {
     let source = tracker(1);
-    let told = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
-    // Time 0 was a moment ago, and the change before it.
+    let update = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
+    // The update may be from before time 0.
     for now in [Time(0), Time(59), NOW, Time(u32::MAX - 10_000)] {
         let other = tracker(2);
-        assert_eq!(other.apply_update(now, 2700, &told), ApplyResult::Applied);
+        assert_eq!(other.apply_update(now, 2700, &update), ApplyResult::Applied);
         let expire = |at: u32| (0..Tracker::SLICES).for_each(|slice| other.expire(Time(at), slice));
         expire(now.0);
         assert_eq!(counts(&other), (1, 0), "{now:?}");
         expire(now.0 + 62);
         assert_eq!(counts(&other), (0, 0), "{now:?}");
         assert_eq!(
-            other.apply_update(now, 2762, &told),
+            other.apply_update(now, 2762, &update),
             ApplyResult::Stale,
             "{now:?}"
         );
         let ancient = TimedUpdate {
             age_secs: u32::MAX,
-            ..told
+            ..update
         };
         assert_eq!(
             other.apply_update(now, u32::MAX, &ancient),
@@ -305,10 +320,10 @@ fn ages_are_kept_and_the_silent_stay_away() {
 }
 
 #[test]
-fn hearsay_must_be_as_welcome_as_an_announce() {
+fn update_is_subject_to_the_rules_for_announces() {
     let source = tracker(1);
-    let told = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
-    let gone = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
+    let join = announce(&source, NOW, &from("192.0.2.1", Event::Started, true));
+    let departure = announce(&source, NOW, &from("192.0.2.1", Event::Stopped, true));
     let closed = Tracker::new(
         Settings {
             open: false,
@@ -316,29 +331,28 @@ fn hearsay_must_be_as_welcome_as_an_announce() {
         },
         2,
     );
-    assert_eq!(closed.apply_update(NOW, 0, &told), ApplyResult::Rejected);
-    assert_eq!(closed.apply_update(NOW, 0, &gone), ApplyResult::Stale);
+    assert_eq!(closed.apply_update(NOW, 0, &join), ApplyResult::Rejected);
+    assert_eq!(closed.apply_update(NOW, 0, &departure), ApplyResult::Stale);
     assert_eq!(closed.totals(), Totals::default());
     closed.admit(&ID, Admission::Listed);
-    assert_eq!(closed.apply_update(NOW, 0, &told), ApplyResult::Applied);
+    assert_eq!(closed.apply_update(NOW, 0, &join), ApplyResult::Applied);
     closed.admit(&ID, Admission::Denied);
-    assert_eq!(closed.apply_update(NOW, 0, &told), ApplyResult::Rejected);
+    assert_eq!(closed.apply_update(NOW, 0, &join), ApplyResult::Rejected);
 
-    let mut unwelcome = settings();
-    let list = |text: &str| text.parse().unwrap();
-    unwelcome.announces.access =
-        crate::tracker::access::AccessList::new(Vec::new(), vec![list("192.0.2.0/24")]);
-    let picky = Tracker::new(unwelcome, 2);
-    assert_eq!(picky.apply_update(NOW, 0, &told), ApplyResult::Rejected);
-    assert_eq!(picky.totals(), Totals::default());
+    let mut denying = settings();
+    let denied = vec!["192.0.2.0/24".parse().unwrap()];
+    denying.announces.access = AccessList::new(Vec::new(), denied);
+    let denying = Tracker::new(denying, 2);
+    assert_eq!(denying.apply_update(NOW, 0, &join), ApplyResult::Rejected);
+    assert_eq!(denying.totals(), Totals::default());
 
     let withdrawn = tracker(2);
-    let notice = crate::tracker::settings::Notice {
+    let notice = Notice {
         failure: Some("withdrawn".into()),
         ..Default::default()
     };
     withdrawn.set_notice(ID, Some(notice));
-    assert_eq!(withdrawn.apply_update(NOW, 0, &told), ApplyResult::Rejected);
+    assert_eq!(withdrawn.apply_update(NOW, 0, &join), ApplyResult::Rejected);
     assert!(matches!(
         withdrawn.announce(NOW, &from("192.0.2.1", Event::None, true), &mut Vec::new()),
         Err(Refusal::Withdrawn(_))
@@ -346,16 +360,16 @@ fn hearsay_must_be_as_welcome_as_an_announce() {
 
     let full = tracker(2);
     for port in 1..=3 {
-        let mut told = told;
-        told.update.port = NonZeroU16::new(port).unwrap();
-        assert_eq!(full.apply_update(NOW, 0, &told), ApplyResult::Applied);
+        let mut join = join;
+        join.update.port = NonZeroU16::new(port).unwrap();
+        assert_eq!(full.apply_update(NOW, 0, &join), ApplyResult::Applied);
     }
-    assert_eq!(full.apply_update(NOW, 0, &told), ApplyResult::Rejected);
+    assert_eq!(full.apply_update(NOW, 0, &join), ApplyResult::Rejected);
     assert_eq!(counts(&full), (3, 0));
 }
 
 #[test]
-fn a_recount_tells_everything_and_adds_nothing_twice() {
+fn dump_has_every_peer_and_is_stale_when_applied_again() {
     let (source, other) = (tracker(1), tracker(2));
     let mut peers = 0;
     for torrent in 0..50 {
@@ -365,22 +379,22 @@ fn a_recount_tells_everything_and_adds_nothing_twice() {
             announce_from.info_hash = InfoHash([torrent as u8; 20]);
             announce_from.key = Some(Key(number));
             if number % 3 == 0 {
-                let v6 = std::net::Ipv6Addr::from((0x2001_0db8 << 96) + (u128::from(number) << 64));
+                let v6 = Ipv6Addr::from((0x2001_0db8 << 96) + (u128::from(number) << 64));
                 announce_from.address = v6.into();
             }
             announce(&source, Time(NOW.0 - number % 600), &announce_from);
             peers += 1;
         }
     }
-    // It comes to another a minute later, whose clock says something else.
-    let all = recounted(&source, later(0), u32::MAX);
+    // The other tracker applies it a minute later, by a clock with another origin.
+    let all = dump(&source, later(0), u32::MAX);
     assert_eq!(all.len(), peers);
-    let theirs = Time(7);
-    for told in &all {
+    let other_now = Time(7);
+    for update in &all {
         assert_eq!(
-            other.apply_update(theirs, 60, told),
+            other.apply_update(other_now, 60, update),
             ApplyResult::Applied,
-            "{told:?}"
+            "{update:?}"
         );
     }
     for torrent in 0..50 {
@@ -391,40 +405,40 @@ fn a_recount_tells_everything_and_adds_nothing_twice() {
         };
         assert_eq!(without_downloads(&other), without_downloads(&source));
     }
-    for told in &all {
+    for update in &all {
         assert_eq!(
-            other.apply_update(theirs, 60, told),
+            other.apply_update(other_now, 60, update),
             ApplyResult::Stale,
-            "{told:?}"
+            "{update:?}"
         );
         assert_eq!(
-            source.apply_update(later(60), 60, told),
+            source.apply_update(later(60), 60, update),
             ApplyResult::Stale,
-            "{told:?}"
-        );
-    }
-    // Back from the other, nothing has become younger.
-    for told in recounted(&other, theirs, u32::MAX) {
-        assert_eq!(
-            source.apply_update(later(60), 0, &told),
-            ApplyResult::Stale,
-            "{told:?}"
+            "{update:?}"
         );
     }
-    // The last two minutes and the one begun before; each second as many peers as another.
-    let late = recounted(&source, later(0), 120);
-    assert!(late.iter().all(|told| told.age_secs < 240));
+    // In a dump of the other tracker, no peer is younger than in the source.
+    for update in dump(&other, other_now, u32::MAX) {
+        assert_eq!(
+            source.apply_update(later(60), 0, &update),
+            ApplyResult::Stale,
+            "{update:?}"
+        );
+    }
+    // The peers of the last two minutes and of the minute that had begun before. The same number announced in each second.
+    let late = dump(&source, later(0), 120);
+    assert!(late.iter().all(|update| update.age_secs < 240));
     assert!(late.len() > all.len() / 5 && late.len() < all.len() * 2 / 3);
 }
 
-fn recounted(tracker: &Tracker, now: Time, since_secs: u32) -> Vec<TimedUpdate> {
-    let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
-    while tracker.dump_updates(now, since_secs, &mut walk, &mut told) {}
-    told
+fn dump(tracker: &Tracker, now: Time, since_secs: u32) -> Vec<TimedUpdate> {
+    let (mut cursor, mut updates) = (DumpCursor::default(), Vec::new());
+    while tracker.dump_updates(now, since_secs, &mut cursor, &mut updates) {}
+    updates
 }
 
 #[test]
-fn the_highest_count_is_shown() {
+fn show_downloads_only_raises_the_counter() {
     let tracker = Tracker::new(
         Settings {
             open: false,
@@ -436,7 +450,7 @@ fn the_highest_count_is_shown() {
     tracker.show_downloads(&ID, 5);
     assert_eq!(tracker.scrape(&ID), None);
     tracker.admit(&ID, Admission::Listed);
-    assert_eq!(shown(), 5, "remembered until it was listed");
+    assert_eq!(shown(), 5, "kept until the torrent was listed");
     tracker.show_downloads(&ID, 4);
     assert_eq!(shown(), 5);
     announce(&tracker, NOW, &from("192.0.2.1", Event::Completed, true));
