@@ -1,4 +1,4 @@
-//! What it costs to tell other trackers, and to apply_update them: one thread, no engine.
+//! Measures the cost of replication: updates for other trackers, batches, and updates applied. One thread, without a store.
 //!
 //! `cargo bench --bench changes`
 
@@ -10,9 +10,12 @@ use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, announce};
 use tbtt::cluster::download_counters::NodeId;
 use tbtt::cluster::wire::{self, Batch, ReplicationRecord, Sender};
+use tbtt::tracker::Tracker;
 use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::replication::ApplyResult;
-use tbtt::tracker::{Announce, HostKey, Rng, Settings, TimedUpdate, Tracker};
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::{HostKey, Settings};
+use tbtt::tracker::types::{Announce, TimedUpdate};
 
 const BATCH: usize = 256;
 
@@ -24,40 +27,40 @@ fn main() {
             .map(|peer| announce(peer, spread(peer, &mut random)))
             .collect();
         let source = tracker(true);
-        let (told, took) = timed(|| tell(&source, &announces));
+        let (updates, took) = timed(|| announce_all(&source, &announces));
         println!("  announce, new      {took}");
-        let (_, took) = timed(|| tell(&source, &announces));
+        let (_, took) = timed(|| announce_all(&source, &announces));
         println!("  announce, known    {took}");
-        let lone = tracker(false);
-        tell(&lone, &announces);
-        let (_, took) = timed(|| tell(&lone, &announces));
+        let standalone = tracker(false);
+        announce_all(&standalone, &announces);
+        let (_, took) = timed(|| announce_all(&standalone, &announces));
         println!("    without cluster  {took}");
 
-        let (batches, took) = timed(|| pack(&told));
+        let (batches, took) = timed(|| pack(&updates));
         let bytes: usize = batches.iter().map(Vec::len).sum();
         println!(
-            "  write batches      {took}, {:.1} bytes a change",
+            "  write batches      {took}, {:.1} bytes per update",
             bytes as f64 / f64::from(PEERS)
         );
         let other = tracker(true);
-        let ((), took) = timed(|| apply_update(&other, &batches, ApplyResult::Applied));
+        let ((), took) = timed(|| apply_all(&other, &batches, ApplyResult::Applied));
         assert_eq!(other.totals(), source.totals());
-        println!("  read and apply_update, new {took}");
-        let ((), took) = timed(|| apply_update(&other, &batches, ApplyResult::Applied));
-        println!("  the same, known    {took}");
+        println!("  apply, new         {took}");
+        let ((), took) = timed(|| apply_all(&other, &batches, ApplyResult::Applied));
+        println!("  apply, known       {took}");
 
         let (redelivered, took) = timed(|| {
-            let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
-            while source.dump_updates(NOW, u32::MAX, &mut walk, &mut told) {}
-            told
+            let (mut cursor, mut updates) = (DumpCursor::default(), Vec::new());
+            while source.dump_updates(NOW, u32::MAX, &mut cursor, &mut updates) {}
+            updates
         });
-        println!("  dump_updates            {took}");
-        let ((), took) = timed(|| apply_update(&other, &pack(&redelivered), ApplyResult::Stale));
-        println!("  tell it redelivered      {took}");
-        let gone: Vec<_> = told.into_iter().map(left).collect();
-        let ((), took) = timed(|| apply_update(&other, &pack(&gone), ApplyResult::Applied));
+        println!("  dump               {took}");
+        let ((), took) = timed(|| apply_all(&other, &pack(&redelivered), ApplyResult::Stale));
+        println!("  apply dump, stale  {took}");
+        let departures: Vec<_> = updates.into_iter().map(departure).collect();
+        let ((), took) = timed(|| apply_all(&other, &pack(&departures), ApplyResult::Applied));
         assert_eq!(other.totals(), tracker(true).totals());
-        println!("  write, apply_update leaves {took}");
+        println!("  apply departures   {took}");
     }
 }
 
@@ -70,69 +73,62 @@ fn tracker(in_cluster: bool) -> Tracker {
     Tracker::new(settings, 7)
 }
 
-fn tell(tracker: &Tracker, announces: &[Announce]) -> Vec<TimedUpdate> {
-    let (mut told, mut peers) = (Vec::with_capacity(announces.len()), Vec::new());
+fn announce_all(tracker: &Tracker, announces: &[Announce]) -> Vec<TimedUpdate> {
+    let (mut updates, mut peers) = (Vec::with_capacity(announces.len()), Vec::new());
     for announce in announces {
         peers.clear();
-        let answer = tracker.announce(NOW, announce, &mut peers);
-        told.extend(
-            answer
-                .expect("it is open")
-                .update
-                .map(|update| TimedUpdate {
-                    update,
-                    age_secs: 0,
-                    redelivered: false,
-                }),
-        );
+        let response = tracker.announce(NOW, announce, &mut peers);
+        let update = response.expect("the tracker is open").update;
+        updates.extend(update.map(|update| TimedUpdate {
+            update,
+            age_secs: 0,
+            redelivered: false,
+        }));
     }
-    told
+    updates
 }
 
-fn left(mut told: TimedUpdate) -> TimedUpdate {
-    told.update.class = None;
-    told
+fn departure(mut update: TimedUpdate) -> TimedUpdate {
+    update.update.class = None;
+    update
 }
 
-fn pack(told: &[TimedUpdate]) -> Vec<Vec<u8>> {
-    let sender = BatchSender {
+fn pack(updates: &[TimedUpdate]) -> Vec<Vec<u8>> {
+    let sender = Sender {
         node: NodeId(1),
         run: 1,
     };
-    let batches = told.chunks(BATCH).map(|told| {
+    let batches = updates.chunks(BATCH).map(|updates| {
         let mut batch = Vec::new();
-        wire::write_header(sender, &mut batch);
-        for told in told {
-            wire::write_record(&ReplicationRecord::Peer(*told), &mut batch);
+        wire::write_head(sender, &mut batch);
+        for update in updates {
+            wire::write_record(&ReplicationRecord::Peer(*update), &mut batch);
         }
         batch
     });
     batches.collect()
 }
 
-fn apply_update(tracker: &Tracker, batches: &[Vec<u8>], expected: ApplyResult) {
+fn apply_all(tracker: &Tracker, batches: &[Vec<u8>], expected: ApplyResult) {
     for batch in batches {
-        for record in ReplicationBatch::parse(batch)
-            .expect("just written")
-            .records()
-        {
-            let ReplicationRecord::Peer(told) = record else {
+        let batch = Batch::parse(batch).expect("the batch was written above");
+        for record in batch.records() {
+            let ReplicationRecord::Peer(update) = record else {
                 continue;
             };
-            assert_eq!(tracker.apply_update(NOW, 1, &told), expected);
+            assert_eq!(tracker.apply_update(NOW, 1, &update), expected);
         }
     }
 }
 
-/// Tells how much of the processor's time it took, and of that for one of a million: what others do on the machine shall not
-/// count.
-fn timed<T>(what: impl FnOnce() -> T) -> (T, String) {
+/// Returns the result of `action`, and the CPU time it took in all and per peer. CPU time excludes other processes.
+fn timed<T>(action: impl FnOnce() -> T) -> (T, String) {
     let cpu = || {
         let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
-        Duration::from(used.expect("the clock is always there"))
+        Duration::from(used.expect("Linux has this clock"))
     };
     let start = cpu();
-    let result = what();
+    let result = action();
     let took = cpu() - start;
     let each = took.as_nanos() as f64 / f64::from(PEERS);
     (

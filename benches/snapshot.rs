@@ -1,6 +1,6 @@
-//! What a snapshot costs: on disk, in time, and for those who announce meanwhile.
+//! Measures the cost of a snapshot: size on disk, time, and the delay of announces meanwhile.
 //!
-//! `cargo bench --bench snapshot`; `TMPDIR` says where to write.
+//! `cargo bench --bench snapshot`; the snapshot is written below `TMPDIR`.
 
 mod population;
 
@@ -14,18 +14,20 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, Spread, announce};
 use tbtt::snapshot::{self, Beside, SavePriority, Secrets};
+use tbtt::tracker::Tracker;
 use tbtt::tracker::dump::DumpCursor;
-use tbtt::tracker::{Rng, Settings, Tracker};
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::Settings;
 
 const SEED: u64 = 7;
 
 fn main() {
     let directory = std::env::temp_dir().join(format!("tbtt-bench-{}", std::process::id()));
     for (name, spread) in SPREADS {
-        fs::create_dir(&directory).expect("a directory to write to");
+        fs::create_dir(&directory).expect("the directory for temporary files is writable");
         println!("{name}");
         measure(&directory, spread);
-        fs::remove_dir_all(&directory).expect("it was made above");
+        fs::remove_dir_all(&directory).expect("the directory was created above");
     }
 }
 
@@ -36,13 +38,13 @@ fn measure(directory: &Path, spread: Spread) {
         let announce = announce(peer, spread(peer, &mut random));
         tracker
             .announce(NOW, &announce, &mut Vec::new())
-            .expect("it is open");
+            .expect("the tracker is open");
     }
     let secrets = Secrets {
         seed: SEED,
         connection_id: [0; 16],
     };
-    let save = |pace| {
+    let save = |priority| {
         let at = SystemTime::now();
         snapshot::save(
             directory,
@@ -51,52 +53,54 @@ fn measure(directory: &Path, spread: Spread) {
             NOW,
             at,
             &secrets,
-            pace,
+            priority,
         )
-        .expect("room for a snapshot")
+        .expect("the disk has room for a snapshot")
     };
 
     let (saved, took) = timed(|| save(SavePriority::Shutdown));
     let peers = saved.totals.peers.sum() as f64;
     println!(
-        "  on disk        {:.1} bytes a peer",
+        "  on disk        {:.1} bytes per peer",
         saved.bytes as f64 / peers
     );
-    println!("  save           {took} at the stop");
+    println!("  save           {took}, at shutdown");
     let (_, took) = timed(|| save(SavePriority::Background));
-    println!("  save           {took} beside service");
+    println!("  save           {took}, in the background");
     let mut loads: Vec<Took> = (0..5)
         .map(|_| {
             let (loaded, took) = timed(|| {
                 let loaded = snapshot::load(directory, SystemTime::now(), open_tracker);
-                loaded.expect("whole").expect("just written")
+                loaded
+                    .expect("the snapshot is valid")
+                    .expect("the snapshot exists")
             });
             assert_eq!(loaded.tracker.totals(), tracker.totals());
             took
         })
         .collect();
     loads.sort_by_key(|took| took.wall);
-    println!("  load           {}, the median of 5", loads[2]);
+    println!("  load           {}, median of 5", loads[2]);
 
-    let mut holds = Vec::new();
-    let (mut walk, mut block) = (DumpCursor::default(), Vec::new());
+    let mut copies = Vec::new();
+    let (mut cursor, mut block) = (DumpCursor::default(), Vec::new());
     loop {
         let start = Instant::now();
-        if tracker.dump_block(NOW, &mut walk, &mut block).is_none() {
+        if tracker.dump_block(NOW, &mut cursor, &mut block).is_none() {
             break;
         }
-        holds.push(start.elapsed());
+        copies.push(start.elapsed());
     }
-    println!("  a block copied {}", Spectrum(holds));
+    println!("  copy a block   {}", Percentiles(copies));
 
     println!(
         "  announces      {}",
-        Spectrum(announce_for(&tracker, spread, || {}))
+        Percentiles(announce_for(&tracker, spread, || {}))
     );
     let with = announce_for(&tracker, spread, || {
         save(SavePriority::Background);
     });
-    println!("  while saving   {}", Spectrum(with));
+    println!("  while saving   {}", Percentiles(with));
 }
 
 fn open_tracker(seed: u64) -> Tracker {
@@ -107,8 +111,9 @@ fn open_tracker(seed: u64) -> Tracker {
     Tracker::new(settings, seed)
 }
 
-/// Announces from two threads for two seconds, as fast as they can, while `beside` is done over and over.
-fn announce_for(tracker: &Tracker, spread: Spread, beside: impl Fn()) -> Vec<Duration> {
+/// Announces from two threads for two seconds, as fast as possible, while `meanwhile` is called repeatedly. Returns how long each
+/// announce took.
+fn announce_for(tracker: &Tracker, spread: Spread, meanwhile: impl Fn()) -> Vec<Duration> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let announcers: Vec<_> = (0..2)
@@ -124,7 +129,7 @@ fn announce_for(tracker: &Tracker, spread: Spread, beside: impl Fn()) -> Vec<Dur
                         let start = Instant::now();
                         tracker
                             .announce(NOW, &announce, &mut peers)
-                            .expect("it is open");
+                            .expect("the tracker is open");
                         took.push(start.elapsed());
                     }
                     took
@@ -133,29 +138,29 @@ fn announce_for(tracker: &Tracker, spread: Spread, beside: impl Fn()) -> Vec<Dur
             .collect();
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
-            beside();
+            meanwhile();
             thread::sleep(Duration::from_millis(1));
         }
         stop.store(true, Ordering::Relaxed);
         let took = announcers.into_iter().map(|announcer| announcer.join());
-        took.flat_map(|took| took.expect("no announcer panics"))
+        took.flat_map(|took| took.expect("no thread panics"))
             .collect()
     })
 }
 
-/// What something took; the two differ by what others did on the machine, and the disk.
+/// The time that an action took. CPU time excludes other processes and the disk.
 struct Took {
     wall: Duration,
     cpu: Duration,
 }
 
-fn timed<T>(what: impl FnOnce() -> T) -> (T, Took) {
+fn timed<T>(action: impl FnOnce() -> T) -> (T, Took) {
     let cpu = || {
         let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
-        Duration::from(used.expect("the clock is always there"))
+        Duration::from(used.expect("Linux has this clock"))
     };
     let (start, cpu_start) = (Instant::now(), cpu());
-    let result = what();
+    let result = action();
     let took = Took {
         wall: start.elapsed(),
         cpu: cpu() - cpu_start,
@@ -171,9 +176,9 @@ impl fmt::Display for Took {
     }
 }
 
-struct Spectrum(Vec<Duration>);
+struct Percentiles(Vec<Duration>);
 
-impl fmt::Display for Spectrum {
+impl fmt::Display for Percentiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.0.clone();
         sorted.sort();
@@ -182,7 +187,7 @@ impl fmt::Display for Spectrum {
         };
         write!(
             f,
-            "{:.2} us p50, {:.2} p99, {:.1} p99.9, {:.0} at worst",
+            "{:.2} us p50, {:.2} p99, {:.1} p99.9, {:.0} maximum",
             at(0.5),
             at(0.99),
             at(0.999),

@@ -1,7 +1,7 @@
-//! What a second worker brings: announces a second of one thread, of two on one tracker, and of two that share nothing, which is
-//! what the machine can do.
+//! Measures the gain of a second worker: announces per second of one thread, of two threads with one tracker, and of two threads
+//! with a tracker each. The last is the maximum that the machine allows.
 //!
-//! `cargo bench --bench workers`, with two processors that have nothing else to do.
+//! `cargo bench --bench workers`, on a machine with two idle processors.
 
 mod population;
 
@@ -10,7 +10,10 @@ use std::thread;
 use std::time::Instant;
 
 use population::{NOW, PEERS, SPREADS, announce};
-use tbtt::tracker::{Announce, Rng, Settings, Tracker};
+use tbtt::tracker::Tracker;
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::Settings;
+use tbtt::tracker::types::Announce;
 
 const ROUNDS: usize = 9;
 
@@ -44,15 +47,15 @@ fn main() {
             column[ROUNDS / 2]
         });
         println!(
-            "{name}: {alone:.0} announces a second; two workers {together:.2} times as many, with a tracker each {apart:.2}"
+            "{name}: {alone:.0} announces/s; two workers {together:.2} times as many, with a tracker each {apart:.2}"
         );
     }
 }
 
-/// How many announces a second all of these make together, each in a thread of its own.
+/// Returns the announces per second of all workers together. Each has a thread of its own.
 fn rate(workers: &[(&Tracker, &Vec<Announce>)]) -> f64 {
     let start = Barrier::new(workers.len() + 1);
-    let begun = thread::scope(|scope| {
+    let started = thread::scope(|scope| {
         for (tracker, announces) in workers {
             let start = &start;
             scope.spawn(move || {
@@ -63,9 +66,9 @@ fn rate(workers: &[(&Tracker, &Vec<Announce>)]) -> f64 {
         start.wait();
         Instant::now()
     });
-    let took = begun.elapsed().as_secs_f64();
-    let many: usize = workers.iter().map(|(_, announces)| announces.len()).sum();
-    many as f64 / took
+    let secs = started.elapsed().as_secs_f64();
+    let total: usize = workers.iter().map(|(_, announces)| announces.len()).sum();
+    total as f64 / secs
 }
 
 fn work(tracker: &Tracker, announces: &[Announce]) {
@@ -74,7 +77,7 @@ fn work(tracker: &Tracker, announces: &[Announce]) {
         peers.clear();
         tracker
             .announce(NOW, announce, &mut peers)
-            .expect("it is open");
+            .expect("the tracker is open");
     }
 }
 

@@ -1,29 +1,32 @@
-//! The tracker beside a plain model of it: clients over days, a network that loses, repeats and delays, an operator who changes
-//! his mind, standstills and restarts; time in hand, compared after each step.
+//! Compares the tracker with a plain model after each step of a simulation: clients over days, a network that loses, repeats and
+//! delays announces, an operator who changes settings, suspensions and restarts. The simulation controls the time.
 //!
-//! `SEED=n cargo test --test simulation` replays one history of each test.
+//! `SEED=n cargo test --test simulation` replays the history of one seed in each test.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
+use tbtt::tracker::Tracker;
 use tbtt::tracker::access::AccessList;
 use tbtt::tracker::dump::DumpCursor;
-use tbtt::tracker::settings::Notice;
-use tbtt::tracker::{
-    AccessPolicy, Admission, Announce, Class, Event, InfoHash, Key, PeerId, Refusal, Rng,
-    ScrapeEntry, Settings, Time, Totals, Tracker,
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::{AccessPolicy, Notice, Settings};
+use tbtt::tracker::shard::Totals;
+use tbtt::tracker::types::{
+    Admission, Announce, Class, Event, Family, InfoHash, Key, PeerId, PerFamily, Refusal,
+    ScrapeEntry, Time,
 };
 
-/// Who a peer is over all families: `peer_id` and `key`, or else its own endpoint.
+/// The identity of a host over both address families: `peer_id` and `key`, or its endpoint if it has no key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Host {
     Named([u8; 20], u32),
     Endpoint(SocketAddr),
 }
 
-/// What a host is counted as.
+/// A count that a host is part of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Role {
     Leecher,
@@ -32,7 +35,7 @@ enum Role {
     Completed,
 }
 
-/// What shares the cap of peers: an IPv4 address, or an IPv6 /64.
+/// A network whose peers share a limit: an IPv4 address, or an IPv6 /64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Network {
     V4(Ipv4Addr),
@@ -48,13 +51,13 @@ impl Network {
     }
 }
 
-/// What one peer is, told as plainly as can be.
+/// A peer in the model.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct ModelPeer {
     host: Host,
     class: Class,
     completed: bool,
-    heard_minute: u32,
+    announce_minute: u32,
 }
 
 impl ModelPeer {
@@ -72,55 +75,55 @@ impl ModelPeer {
 #[derive(Clone, Default)]
 struct ModelTorrent {
     admission: Admission,
-    /// Its counter is remembered for good.
+    /// The torrent is or was listed: its counter is kept without peers.
     was_listed: bool,
     downloaded: u32,
     peers: HashMap<SocketAddr, ModelPeer>,
-    /// What follows from the peers; kept as they come and go, since to count all after each step would take hours, and
-    /// now and then compared with what it follows from.
+    /// Counts of the peers. They are updated with each change, as counting all peers after each step would take hours. At
+    /// intervals they are compared with a full count.
     tally: Tally,
 }
 
 #[derive(Clone, Default, PartialEq, Debug)]
 struct Tally {
     networks: HashMap<Network, usize>,
-    /// How many endpoints of IPv4 and of IPv6 a host has in a role.
-    roles: HashMap<(Host, Role), [u32; 2]>,
-    /// Each host once, unless it has several addresses of one family.
+    /// The number of endpoints that a host has in a role.
+    roles: HashMap<(Host, Role), PerFamily<u32>>,
+    /// Each host counts once, unless it has several addresses of one family.
     hosts: HashMap<Role, u32>,
-    /// IPv4 and IPv6, all and seeders.
-    families: [[usize; 2]; 2],
+    peers: PerFamily<usize>,
+    seeders: PerFamily<usize>,
 }
 
 impl Tally {
     fn add(&mut self, at: SocketAddr, peer: &ModelPeer) {
         *self.networks.entry(Network::of(at.ip())).or_insert(0) += 1;
-        let family = &mut self.families[usize::from(at.is_ipv6())];
-        family[0] += 1;
-        family[1] += usize::from(peer.class == Class::Seeder);
+        let family = family(at);
+        self.peers[family] += 1;
+        self.seeders[family] += usize::from(peer.class == Class::Seeder);
         for role in peer.roles() {
-            let endpoints = self.roles.entry((peer.host, role)).or_insert([0, 0]);
-            let before = endpoints[0].max(endpoints[1]);
-            endpoints[usize::from(at.is_ipv6())] += 1;
-            *self.hosts.entry(role).or_insert(0) += endpoints[0].max(endpoints[1]) - before;
+            let endpoints = self.roles.entry((peer.host, role)).or_default();
+            let before = endpoints.v4.max(endpoints.v6);
+            endpoints[family] += 1;
+            *self.hosts.entry(role).or_insert(0) += endpoints.v4.max(endpoints.v6) - before;
         }
     }
 
     fn remove(&mut self, at: SocketAddr, peer: &ModelPeer) {
-        let neighbours = self.networks.get_mut(&Network::of(at.ip())).unwrap();
-        *neighbours -= 1;
-        if *neighbours == 0 {
+        let neighbors = self.networks.get_mut(&Network::of(at.ip())).unwrap();
+        *neighbors -= 1;
+        if *neighbors == 0 {
             self.networks.remove(&Network::of(at.ip()));
         }
-        let family = &mut self.families[usize::from(at.is_ipv6())];
-        family[0] -= 1;
-        family[1] -= usize::from(peer.class == Class::Seeder);
+        let family = family(at);
+        self.peers[family] -= 1;
+        self.seeders[family] -= usize::from(peer.class == Class::Seeder);
         for role in peer.roles() {
             let endpoints = self.roles.get_mut(&(peer.host, role)).unwrap();
-            let before = endpoints[0].max(endpoints[1]);
-            endpoints[usize::from(at.is_ipv6())] -= 1;
-            *self.hosts.get_mut(&role).unwrap() -= before - endpoints[0].max(endpoints[1]);
-            if *endpoints == [0, 0] {
+            let before = endpoints.v4.max(endpoints.v6);
+            endpoints[family] -= 1;
+            *self.hosts.get_mut(&role).unwrap() -= before - endpoints.v4.max(endpoints.v6);
+            if *endpoints == PerFamily::default() {
                 self.roles.remove(&(peer.host, role));
             }
         }
@@ -131,9 +134,16 @@ impl Tally {
     }
 }
 
+fn family(at: SocketAddr) -> Family {
+    match at {
+        SocketAddr::V4(_) => Family::V4,
+        SocketAddr::V6(_) => Family::V6,
+    }
+}
+
 impl ModelTorrent {
-    /// Somebody is in it or has named it.
-    fn is_there(&self) -> bool {
+    /// Returns whether the tracker has the torrent: it has peers, or is listed or denied.
+    fn exists(&self) -> bool {
         self.admission != Admission::Unlisted || !self.peers.is_empty()
     }
 
@@ -153,12 +163,12 @@ impl ModelTorrent {
         self.tally = Tally::default();
     }
 
-    /// Keeps the peers for which `keeps` has a minute: that in which they seem to have been heard.
+    /// Keeps the peers for which `keeps` returns a minute, in which the peer seems to have announced.
     fn retain(&mut self, keeps: impl Fn(&ModelPeer) -> Option<u32>) {
         let tally = &mut self.tally;
         self.peers.retain(|at, peer| match keeps(peer) {
             Some(minute) => {
-                peer.heard_minute = minute;
+                peer.announce_minute = minute;
                 true
             }
             None => {
@@ -178,31 +188,30 @@ impl ModelTorrent {
         }
     }
 
-    /// Counts everyone, by the rules as they are written.
-    fn dump_updates(&self) {
+    /// Counts all peers and compares the result with the tally.
+    fn verify_tally(&self) {
         let mut whole = Tally::default();
         for (at, peer) in &self.peers {
             *whole.networks.entry(Network::of(at.ip())).or_insert(0) += 1;
-            let family = &mut whole.families[usize::from(at.is_ipv6())];
-            family[0] += 1;
-            family[1] += usize::from(peer.class == Class::Seeder);
+            let family = family(*at);
+            whole.peers[family] += 1;
+            whole.seeders[family] += usize::from(peer.class == Class::Seeder);
             for role in peer.roles() {
-                let endpoints = whole.roles.entry((peer.host, role)).or_insert([0, 0]);
-                endpoints[usize::from(at.is_ipv6())] += 1;
+                whole.roles.entry((peer.host, role)).or_default()[family] += 1;
             }
         }
-        for ((_, role), [v4, v6]) in &whole.roles {
+        for ((_, role), PerFamily { v4, v6 }) in &whole.roles {
             *whole.hosts.entry(*role).or_insert(0) += v4.max(v6);
         }
         let mut kept = self.tally.clone();
         kept.hosts.retain(|_, hosts| *hosts > 0);
-        assert_eq!(kept, whole, "the model is wrong");
+        assert_eq!(kept, whole, "the model's tally is wrong");
     }
 
     fn announce(&mut self, now: Time, announce: &Announce, max_per_network: usize) {
         let at = SocketAddr::new(announce.address, announce.port.get());
-        let neighbours = self.tally.networks.get(&Network::of(at.ip()));
-        let is_full = neighbours.is_some_and(|&neighbours| neighbours >= max_per_network);
+        let neighbors = self.tally.networks.get(&Network::of(at.ip()));
+        let is_full = neighbors.is_some_and(|&neighbors| neighbors >= max_per_network);
         if is_full && !self.peers.contains_key(&at) {
             return;
         }
@@ -224,7 +233,7 @@ impl ModelTorrent {
                 (false, _) => Class::Leecher,
             },
             completed: completes || completed_before,
-            heard_minute: now.0 / 60,
+            announce_minute: now.0 / 60,
         };
         self.insert(at, peer);
         if completes && !completed_before && self.tally.hosts(Role::Completed) > completed_hosts {
@@ -233,13 +242,13 @@ impl ModelTorrent {
     }
 }
 
-/// A client program on a host with an address or two.
+/// A client program on a host with one or two addresses.
 struct Client {
     number: u32,
     addresses: Vec<SocketAddr>,
-    /// Each run of the program has ids of its own.
+    /// The number of times that the program has started. Each run has peer ids of its own.
     run: u32,
-    /// What it is at, if it runs.
+    /// The torrent that the program downloads or seeds, if it runs.
     torrent: Option<InfoHash>,
     complete: bool,
 }
@@ -247,7 +256,7 @@ struct Client {
 impl Client {
     fn announce(&self, torrent: InfoHash, event: Event, random: &mut Rng) -> Vec<Announce> {
         let mut peer_id = [b'-'; 20];
-        // Now and then programs share an id, or lack a key.
+        // Some programs share an id, and some have no key.
         let number = self.number / (1 + u32::from(self.number % 16 == 0));
         peer_id[..4].copy_from_slice(&number.to_be_bytes());
         peer_id[4..8].copy_from_slice(&self.run.to_be_bytes());
@@ -276,16 +285,16 @@ impl Client {
     }
 }
 
-/// What comes by itself, in its time.
-enum Coming {
-    /// A client does what it does next.
+/// A scheduled event.
+enum Scheduled {
+    /// The client of this number takes its next action.
     Turn(usize),
-    /// An announce has found its way.
+    /// An announce reaches the tracker.
     Arrival(Announce),
     Sweep,
 }
 
-/// A snapshot, and what it is of.
+/// A snapshot, and the model at its time.
 struct Saved {
     blocks: Vec<Vec<u8>>,
     time: Time,
@@ -293,26 +302,26 @@ struct Saved {
     torrents: HashMap<InfoHash, ModelTorrent>,
 }
 
-/// What a history is made of.
+/// The parameters of a simulation.
 #[derive(Clone, Copy)]
-struct Scene {
+struct Scenario {
     clients: u32,
     torrents: u32,
-    /// How many hosts share an address.
-    crowding: u32,
+    /// The number of clients that share an address.
+    clients_per_address: u32,
     open: bool,
-    /// One step in so many is the operator's.
-    calm: u32,
+    /// The operator acts in one of so many steps.
+    steps_per_operation: u32,
     steps: u32,
 }
 
 struct World {
-    scene: Scene,
+    scenario: Scenario,
     seed: u64,
     random: Rng,
-    /// The world's seconds.
+    /// The simulated time, in seconds.
     wall: u64,
-    /// The tracker's are these, and the world's since then.
+    /// The tracker's time at a simulated time.
     origin: (Time, u64),
     tracker: Tracker,
     settings: Settings,
@@ -322,7 +331,7 @@ struct World {
     model: HashMap<InfoHash, ModelTorrent>,
     torrents: Vec<InfoHash>,
     clients: Vec<Client>,
-    coming: BTreeMap<(u64, u64), Coming>,
+    schedule: BTreeMap<(u64, u64), Scheduled>,
     serial: u64,
     saved: Saved,
     swept: Option<Time>,
@@ -330,20 +339,20 @@ struct World {
 
 const DAY: u64 = 24 * 3600;
 
-/// Seconds between sweeps of all; far from what makes ages wrap.
+/// Seconds between sweeps of all shards; much shorter than the 256 minutes after which ages wrap.
 const SWEEP_INTERVAL: u64 = 400;
 
 impl World {
-    fn new(seed: u64, scene: Scene) -> Self {
+    fn new(seed: u64, scenario: Scenario) -> Self {
         let settings = Settings {
-            open: scene.open,
+            open: scenario.open,
             max_numwant: 70,
             ..Settings::default()
         };
         let mut random = Rng::new(seed);
         let origin = (Time(random.below(1_000_000)), 0);
         let mut world = Self {
-            scene,
+            scenario,
             seed,
             wall: 0,
             origin,
@@ -353,11 +362,11 @@ impl World {
             allowed: Vec::new(),
             withdrawn: HashSet::new(),
             model: HashMap::new(),
-            torrents: (0..scene.torrents)
+            torrents: (0..scenario.torrents)
                 .map(|number| InfoHash(std::array::from_fn(|at| (number >> (at % 4 * 8)) as u8)))
                 .collect(),
             clients: Vec::new(),
-            coming: BTreeMap::new(),
+            schedule: BTreeMap::new(),
             serial: 0,
             saved: Saved {
                 blocks: Vec::new(),
@@ -368,22 +377,22 @@ impl World {
             swept: None,
             random,
         };
-        for number in 0..scene.clients {
-            world.settle_in(number);
+        for number in 0..scenario.clients {
+            world.add_client(number);
         }
-        if !scene.open {
+        if !scenario.open {
             for torrent in world.torrents.clone() {
                 world.admit(torrent, Admission::Listed);
             }
         }
-        world.comes(SWEEP_INTERVAL, Coming::Sweep);
+        world.schedule_in(SWEEP_INTERVAL, Scheduled::Sweep);
         world
     }
 
-    /// A client with addresses that others may share.
-    fn settle_in(&mut self, number: u32) {
-        let place = number / self.scene.crowding;
-        let port = 6881 + (number % self.scene.crowding) as u16;
+    /// Adds a client with addresses that others may share.
+    fn add_client(&mut self, number: u32) {
+        let place = number / self.scenario.clients_per_address;
+        let port = 6881 + (number % self.scenario.clients_per_address) as u16;
         let v4 = SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + place).into(), port);
         let prefix = 0x2001_0db8_u128 << 96 | u128::from(place / 8) << 64;
         let v6 = Ipv6Addr::from(prefix | u128::from(place) << 8);
@@ -401,20 +410,21 @@ impl World {
             complete: false,
         });
         let first = self.random.below(self.settings.interval).into();
-        self.comes(first, Coming::Turn(number as usize));
+        self.schedule_in(first, Scheduled::Turn(number as usize));
     }
 
     fn now(&self) -> Time {
         Time(self.origin.0.0 + (self.wall - self.origin.1) as u32)
     }
 
-    fn comes(&mut self, seconds: u64, what: Coming) {
+    fn schedule_in(&mut self, seconds: u64, what: Scheduled) {
         self.serial += 1;
-        self.coming.insert((self.wall + seconds, self.serial), what);
+        self.schedule
+            .insert((self.wall + seconds, self.serial), what);
     }
 
     fn torrent(&mut self) -> InfoHash {
-        // The first are busier than the last.
+        // The first torrents have more clients than the last.
         let all = self.torrents.len() as u32;
         let number = self
             .random
@@ -424,27 +434,27 @@ impl World {
         self.torrents[number as usize]
     }
 
-    /// Until something has happened to the tracker.
+    /// Continues until the tracker has been called.
     fn step(&mut self) {
-        if self.random.below(self.scene.calm) == 0 {
-            return self.operate();
+        if self.random.below(self.scenario.steps_per_operation) == 0 {
+            return self.operator_acts();
         }
         loop {
-            let ((wall, _), what) = self.coming.pop_first().expect("there are clients");
-            // What a standstill has held up comes when it is over.
+            let ((wall, _), what) = self.schedule.pop_first().expect("there are clients");
+            // Events that were due during a suspension happen after it.
             self.wall = self.wall.max(wall);
             match what {
-                Coming::Turn(client) => self.turn(client),
-                Coming::Arrival(announce) => return self.announce(&announce),
-                Coming::Sweep => {
-                    self.comes(SWEEP_INTERVAL, Coming::Sweep);
+                Scheduled::Turn(client) => self.turn(client),
+                Scheduled::Arrival(announce) => return self.announce(&announce),
+                Scheduled::Sweep => {
+                    self.schedule_in(SWEEP_INTERVAL, Scheduled::Sweep);
                     return self.sweep();
                 }
             }
         }
     }
 
-    /// A client starts, goes on, completes, pauses, stops, or vanishes without a word.
+    /// A client starts, continues, completes, pauses, stops, or disappears without an announce.
     fn turn(&mut self, number: usize) {
         let torrent = match self.clients[number].torrent {
             Some(torrent) => torrent,
@@ -466,29 +476,30 @@ impl World {
         } else if chance < 35 {
             Some(Event::Paused)
         } else if chance < 37 {
-            // Not what a client should say then.
+            // A client should not send this event now.
             Some(Event::Completed)
         } else {
             Some(Event::None)
         };
-        let goes_on = !matches!(event, None | Some(Event::Stopped));
-        client.torrent = goes_on.then_some(torrent);
+        let continues = !matches!(event, None | Some(Event::Stopped));
+        client.torrent = continues.then_some(torrent);
         let announces = match event {
             Some(event) => client.announce(torrent, event, random),
             None => Vec::new(),
         };
         let interval = self.settings.interval;
-        let next = match goes_on {
+        let next = match continues {
             true => interval * 9 / 10 + random.below(interval / 5),
             false => random.below(2 * interval),
         };
-        self.comes(next.into(), Coming::Turn(number));
+        self.schedule_in(next.into(), Scheduled::Turn(number));
         for announce in announces {
             self.send(announce);
         }
     }
 
-    /// Over a network that loses announces or their answers, so that a client asks again, and repeats and delays some.
+    /// Sends an announce over a network that loses some announces or their responses, so that the client retries, and that repeats
+    /// and delays some.
     fn send(&mut self, announce: Announce) {
         for attempt in 0..3 {
             let chance = self.random.below(100);
@@ -498,13 +509,13 @@ impl World {
             };
             let sent = attempt * 15;
             if chance >= 5 {
-                self.comes((sent + delay).into(), Coming::Arrival(announce));
+                self.schedule_in((sent + delay).into(), Scheduled::Arrival(announce));
             }
             if chance >= 97 {
-                let again = self.random.below(60);
-                self.comes((sent + delay + again).into(), Coming::Arrival(announce));
+                let repeat = self.random.below(60);
+                self.schedule_in((sent + delay + repeat).into(), Scheduled::Arrival(announce));
             }
-            // Answered, as far as the client sees.
+            // The client has received a response.
             if chance >= 10 {
                 return;
             }
@@ -528,18 +539,19 @@ impl World {
             _ => None,
         };
         assert_eq!(result.as_ref().err().cloned(), refusal);
-        if let Ok(answer) = result {
+        if let Ok(response) = result {
             let torrent = self.model.entry(info_hash).or_default();
             torrent.announce(now, announce, self.settings.max_peers_per_network);
-            assert_eq!(answer.counts, torrent.counts(), "{announce:?}");
-            assert_eq!(answer.interval, self.settings.interval);
+            assert_eq!(response.counts, torrent.counts(), "{announce:?}");
+            assert_eq!(response.interval, self.settings.interval);
             check_peers(torrent, announce, &self.settings, &peers);
             self.forget(info_hash);
         }
         self.compare_counts(info_hash);
     }
 
-    /// The most specific network decides, a denial wins, and who is on no list is welcome unless some are allowed.
+    /// The most specific network decides, and a denial wins over an equally specific permission. An address on no list is admitted
+    /// unless there is an allow list.
     fn admits(&self, address: IpAddr) -> bool {
         let longest = |networks: &[IpNet]| {
             let holding = networks.iter().filter(|network| network.contains(&address));
@@ -551,8 +563,8 @@ impl World {
         }
     }
 
-    /// Something that only an operator, or his machine, does.
-    fn operate(&mut self) {
+    /// An action of the operator, or a restart or suspension of the machine.
+    fn operator_acts(&mut self) {
         match self.random.below(16) {
             0..4 => {
                 let torrent = self.torrent();
@@ -569,7 +581,7 @@ impl World {
             9..12 => self.save(),
             12 => self.restart(true),
             13 => self.restart(false),
-            14 => self.stand_still(),
+            14 => self.suspend(),
             _ => self.sweep(),
         }
         self.compare_totals();
@@ -598,7 +610,7 @@ impl World {
         self.tracker.set_notice(torrent, notice);
     }
 
-    /// Other settings.
+    /// Replaces the settings.
     fn reload(&mut self) {
         let random = &mut self.random;
         let mut one_of = |choices: &[u32]| choices[random.below(choices.len() as u32) as usize];
@@ -607,10 +619,10 @@ impl World {
         self.settings.max_peers_per_network = one_of(&[1, 3, 64, 1000]) as usize;
         self.settings.numwant = one_of(&[0, 5, 50]);
         self.settings.max_numwant = one_of(&[1, 70, 200]);
-        self.settings.open = one_of(&[0, 1, 1, 1]) == u32::from(self.scene.open);
+        self.settings.open = one_of(&[0, 1, 1, 1]) == u32::from(self.scenario.open);
         self.denied.clear();
         self.allowed.clear();
-        // Mostly there are no such lists.
+        // Most of the time there are no such lists.
         for choice in 0..4 {
             let network = match random.below(16) {
                 0 => format!("10.0.{}.0/{}", random.below(16), 20 + random.below(13)),
@@ -637,11 +649,11 @@ impl World {
     }
 
     fn save(&mut self) {
-        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
+        let (mut cursor, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         let time = self.now();
         while self
             .tracker
-            .dump_block(time, &mut walk, &mut block)
+            .dump_block(time, &mut cursor, &mut block)
             .is_some()
         {
             if !block.is_empty() {
@@ -656,9 +668,10 @@ impl World {
         };
     }
 
-    /// A new tracker goes on where the snapshot is: one just written, or, after a crash, the last there is.
-    fn restart(&mut self, in_order: bool) {
-        if in_order {
+    /// Replaces the tracker by a new one with the state of a snapshot: a snapshot of now after a clean shutdown, the last snapshot
+    /// after a crash.
+    fn restart(&mut self, clean: bool) {
+        if clean {
             self.save();
         }
         self.wall += match self.random.below(8) {
@@ -666,7 +679,7 @@ impl World {
             1 | 2 => u64::from(self.random.below(3000)),
             _ => u64::from(self.random.below(3)),
         };
-        // What the system's clock says has passed: it may have been set back, or far ahead.
+        // The time that has passed by the system's clock, which may have been set back, or far ahead.
         let passed = match self.random.below(10) {
             0 => 0,
             1 => 30 * DAY,
@@ -680,35 +693,37 @@ impl World {
         for torrent in &self.withdrawn {
             self.tracker.set_notice(*torrent, Some(notice()));
         }
-        let named: Vec<_> = self
+        let admissions: Vec<_> = self
             .model
             .iter()
             .map(|(info_hash, torrent)| (*info_hash, torrent.admission))
             .filter(|(_, admission)| *admission != Admission::Unlisted)
             .collect();
-        // Who has named what, it is told before or after.
+        // Torrents are listed and denied before or after the snapshot is restored.
         let before = self.random.below(2) == 0;
-        let name = |tracker: &Tracker| {
-            named
+        let admit = |tracker: &Tracker| {
+            admissions
                 .iter()
                 .for_each(|(info_hash, admission)| tracker.admit(info_hash, *admission));
         };
         if before {
-            name(&self.tracker);
+            admit(&self.tracker);
         }
         let passed_minutes = now.0 / 60 - written.0 / 60;
         let mut restore = self.tracker.restore(now, passed_minutes);
         for block in &self.saved.blocks {
-            restore.restore_block(block).expect("as it was written");
+            restore
+                .restore_block(block)
+                .expect("the block was dumped by the tracker");
         }
         restore.finish();
         if !before {
-            name(&self.tracker);
+            admit(&self.tracker);
         }
         self.model = std::mem::take(&mut self.saved.torrents);
-        let named: HashMap<_, _> = named.into_iter().collect();
-        self.restart_model(now, passed_minutes, &named, before);
-        // The snapshot is there still.
+        let admissions: HashMap<_, _> = admissions.into_iter().collect();
+        self.restart_model(now, passed_minutes, &admissions, before);
+        // The snapshot still exists.
         self.save();
     }
 
@@ -716,26 +731,26 @@ impl World {
         &mut self,
         now: Time,
         passed_minutes: u32,
-        named: &HashMap<InfoHash, Admission>,
+        admissions: &HashMap<InfoHash, Admission>,
         before: bool,
     ) {
         let timeout = self.settings.peer_timeout.div_ceil(60);
         let written_minute = now.0 / 60 - passed_minutes;
         for (info_hash, torrent) in &mut self.model {
-            // All that is written of one that nobody is in is a counter that is to be remembered.
+            // Of a torrent without peers only a counter is saved, if it was listed.
             let is_written =
                 !torrent.peers.is_empty() || torrent.was_listed && torrent.downloaded > 0;
             torrent.retain(|peer| {
-                let age = written_minute - peer.heard_minute + passed_minutes;
-                (age <= timeout).then_some(peer.heard_minute)
+                let age = written_minute - peer.announce_minute + passed_minutes;
+                (age <= timeout).then_some(peer.announce_minute)
             });
-            let is_found = before && named.contains_key(info_hash);
+            let is_found = before && admissions.contains_key(info_hash);
             if !is_written || !is_found && torrent.peers.is_empty() && !torrent.was_listed {
                 *torrent = ModelTorrent::default();
             }
             torrent.admission = Admission::Unlisted;
         }
-        for (info_hash, admission) in named {
+        for (info_hash, admission) in admissions {
             let torrent = self.model.entry(*info_hash).or_default();
             torrent.admission = *admission;
             torrent.was_listed |= *admission == Admission::Listed;
@@ -748,15 +763,15 @@ impl World {
         }
     }
 
-    /// The process, or the whole machine, is stopped for hours, and the world goes on without it. Then it is swept, while
-    /// a few have come in already.
-    fn stand_still(&mut self) {
+    /// The process or the whole machine is suspended for hours. The sweep after that finds a few clients that have announced
+    /// since.
+    fn suspend(&mut self) {
         self.sweep();
         self.wall += u64::from(self.random.below(12 * 3600));
         let end = self.wall + 60;
         for _ in 0..20 {
             let torrent = self.torrent();
-            let number = self.random.below(self.scene.clients) as usize;
+            let number = self.random.below(self.scenario.clients) as usize;
             for announce in self.clients[number].announce(torrent, Event::None, &mut self.random) {
                 self.announce(&announce);
             }
@@ -771,7 +786,7 @@ impl World {
         let minute = now.0 / 60;
         let timeout = self.settings.peer_timeout.div_ceil(60);
         let since = minute - self.swept.replace(now).unwrap_or(now).0 / 60;
-        // After a standstill only those are known who have come since.
+        // After a suspension only the peers remain that have announced since.
         let limit = if since > timeout {
             timeout.min(2)
         } else {
@@ -779,8 +794,8 @@ impl World {
         };
         for torrent in self.model.values_mut() {
             torrent.retain(|peer| {
-                let age = minute - peer.heard_minute;
-                // Ages wrap: of those who were there before, a few seem new.
+                let age = minute - peer.announce_minute;
+                // Ages wrap: of the peers from before, a few seem young.
                 (age % 256 <= limit).then(|| minute - age % 256)
             });
         }
@@ -789,10 +804,10 @@ impl World {
         }
     }
 
-    /// A remembered counter of 0 is none.
+    /// Removes a torrent of which the tracker keeps nothing. A counter of 0 is not kept.
     fn forget(&mut self, info_hash: InfoHash) {
         let is_kept = |torrent: &ModelTorrent| {
-            torrent.is_there() || torrent.was_listed && torrent.downloaded > 0
+            torrent.exists() || torrent.was_listed && torrent.downloaded > 0
         };
         if self
             .model
@@ -805,12 +820,11 @@ impl World {
 
     fn compare_totals(&self) {
         let mut totals = Totals {
-            torrents: self.model.values().filter(|t| t.is_there()).count(),
+            torrents: self.model.values().filter(|t| t.exists()).count(),
             ..Totals::default()
         };
         for torrent in self.model.values() {
-            totals.peers.v4 += torrent.tally.families[0][0];
-            totals.peers.v6 += torrent.tally.families[1][0];
+            totals.peers += torrent.tally.peers;
         }
         assert_eq!(self.tracker.totals(), totals);
     }
@@ -836,10 +850,11 @@ fn notice() -> Notice {
     }
 }
 
-/// As many as asked for and there are; each of the asker's family, another than the asker, once; for a seeder no seeder.
+/// Checks the peers in a response: as many as requested and available, of the requester's family, each once, not the requester
+/// itself, and no seeder for a seeder.
 fn check_peers(torrent: &ModelTorrent, announce: &Announce, settings: &Settings, peers: &[u8]) {
-    let asker = SocketAddr::new(announce.address, announce.port.get());
-    let size = if asker.is_ipv4() { 6 } else { 18 };
+    let requester = SocketAddr::new(announce.address, announce.port.get());
+    let size = if requester.is_ipv4() { 6 } else { 18 };
     assert_eq!(peers.len() % size, 0);
     let seeders_too = !announce.complete;
     let mut given = HashSet::new();
@@ -850,17 +865,22 @@ fn check_peers(torrent: &ModelTorrent, announce: &Announce, settings: &Settings,
             Err(_) => IpAddr::from(<[u8; 16]>::try_from(address).unwrap()),
         };
         let at = SocketAddr::new(address, u16::from_be_bytes(port.try_into().unwrap()));
-        let class = torrent.peers.get(&at).expect("one who is there").class;
-        assert!(at != asker, "{announce:?} was given itself");
+        let class = torrent
+            .peers
+            .get(&at)
+            .expect("the peer is in the swarm")
+            .class;
+        assert!(at != requester, "{announce:?} received itself");
         assert!(
             seeders_too || class != Class::Seeder,
-            "{announce:?} was given {at}"
+            "{announce:?} received {at}"
         );
-        assert!(given.insert(at), "{announce:?} was given {at} twice");
+        assert!(given.insert(at), "{announce:?} received {at} twice");
     }
-    let [all, seeders] = torrent.tally.families[usize::from(asker.is_ipv6())];
-    let own = torrent.peers.get(&asker).map(|peer| peer.class);
-    let there = match seeders_too {
+    let family = family(requester);
+    let (all, seeders) = (torrent.tally.peers[family], torrent.tally.seeders[family]);
+    let own = torrent.peers.get(&requester).map(|peer| peer.class);
+    let available = match seeders_too {
         true => all - usize::from(own.is_some()),
         false => all - seeders - usize::from(own.is_some_and(|class| class != Class::Seeder)),
     };
@@ -868,19 +888,19 @@ fn check_peers(torrent: &ModelTorrent, announce: &Announce, settings: &Settings,
     let want = want.min(settings.max_numwant) as usize;
     let expected = match announce.event {
         Event::Stopped => 0,
-        _ => want.min(there),
+        _ => want.min(available),
     };
     assert_eq!(given.len(), expected, "{announce:?}");
 }
 
-fn simulate(seed: u64, scene: Scene) {
+fn simulate(seed: u64, scenario: Scenario) {
     let seed = match std::env::var("SEED") {
         Ok(seed) => seed.parse().expect("SEED is a number"),
         Err(_) => seed,
     };
     eprintln!("replay with SEED={seed}");
-    let mut world = World::new(seed, scene);
-    for step in 0..scene.steps {
+    let mut world = World::new(seed, scenario);
+    for step in 0..scenario.steps {
         world.step();
         if step % 500 == 0 {
             world.compare_totals();
@@ -888,72 +908,72 @@ fn simulate(seed: u64, scene: Scene) {
             world
                 .model
                 .get(&torrent)
-                .inspect(|torrent| torrent.dump_updates());
+                .inspect(|torrent| torrent.verify_tally());
         }
     }
     let totals = world.tracker.totals();
     eprintln!("{} days, {totals:?} at the end", world.wall / DAY);
 }
 
-/// Three hosts to an address, everyone in a few swarms, hardly a quiet moment.
+/// Three clients share each address, all are in a few swarms, and the operator acts often.
 #[test]
-fn a_village_agrees_with_the_model() {
-    let scene = Scene {
+fn small_swarms_agree_with_model() {
+    let scenario = Scenario {
         clients: 36,
         torrents: 4,
-        crowding: 3,
+        clients_per_address: 3,
         open: true,
-        calm: 100,
+        steps_per_operation: 100,
         steps: 250_000,
     };
-    simulate(1, scene);
+    simulate(1, scenario);
 }
 
-/// Swarms that are large enough for an index.
+/// The swarms are large enough for an index.
 #[test]
-fn a_town_agrees_with_the_model() {
-    let scene = Scene {
+fn indexed_swarms_agree_with_model() {
+    let scenario = Scenario {
         clients: 1500,
         torrents: 3,
-        crowding: 2,
+        clients_per_address: 2,
         open: true,
-        calm: 1000,
+        steps_per_operation: 1000,
         steps: 250_000,
     };
-    simulate(2, scene);
+    simulate(2, scenario);
 }
 
-/// Many torrents, most of them small, in a tracker that is closed most of the time.
+/// There are many torrents, most of them with few peers, in a tracker that is closed most of the time.
 #[test]
-fn a_mirror_agrees_with_the_model() {
-    let scene = Scene {
+fn closed_tracker_agrees_with_model() {
+    let scenario = Scenario {
         clients: 2500,
         torrents: 60,
-        crowding: 1,
+        clients_per_address: 1,
         open: false,
-        calm: 1000,
+        steps_per_operation: 1000,
         steps: 250_000,
     };
-    simulate(3, scene);
+    simulate(3, scenario);
 }
 
-/// The same, open to all, with little to disturb it.
+/// There are more torrents in an open tracker, and the operator acts seldom.
 #[test]
-fn days_of_an_open_tracker_agree_with_the_model() {
-    let scene = Scene {
+fn open_tracker_agrees_with_model() {
+    let scenario = Scenario {
         clients: 3000,
         torrents: 200,
-        crowding: 4,
+        clients_per_address: 4,
         open: true,
-        calm: 5000,
+        steps_per_operation: 5000,
         steps: 250_000,
     };
-    simulate(4, scene);
+    simulate(4, scenario);
 }
 
-/// Each of 1,000 peers is as likely as any other: 200,000 choices, 200 expected of each, 60 is over four standard deviations.
+/// Each of 1,000 peers is expected 200 times in 200,000 selections. A deviation of 60 is more than four standard deviations.
 #[test]
-fn every_peer_is_as_likely_as_any_other() {
+fn every_peer_is_equally_likely_to_be_selected() {
     let tracker = Tracker::new(
         Settings {
             open: true,
@@ -965,7 +985,7 @@ fn every_peer_is_as_likely_as_any_other() {
         info_hash: InfoHash([9; 20]),
         peer_id: PeerId([1; 20]),
         key: None,
-        address: std::net::Ipv4Addr::from(0x0a00_0000 + number).into(),
+        address: Ipv4Addr::from(0x0a00_0000 + number).into(),
         port: NonZeroU16::MIN,
         event: Event::None,
         complete: false,
@@ -988,10 +1008,10 @@ fn every_peer_is_as_likely_as_any_other() {
             .chunks(6)
             .for_each(|peer| given[usize::from(peer[2]) << 8 | usize::from(peer[3])] += 1);
     }
-    assert_eq!(given.pop(), Some(0), "the asker is never given itself");
-    let (least, most) = (given.iter().min().unwrap(), given.iter().max().unwrap());
+    assert_eq!(given.pop(), Some(0), "the requester never receives itself");
+    let (min, max) = (given.iter().min().unwrap(), given.iter().max().unwrap());
     assert!(
-        (140..=260).contains(least) && (140..=260).contains(most),
-        "from {least} to {most}"
+        (140..=260).contains(min) && (140..=260).contains(max),
+        "from {min} to {max}"
     );
 }

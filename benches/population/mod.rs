@@ -1,15 +1,16 @@
-//! A million peers, and the torrents that they may be in.
+//! A population for benchmarks: a million peers, in torrents of several distributions.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
-use tbtt::tracker::{Announce, Event, InfoHash, Key, PeerId, Rng, Time};
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::types::{Announce, Event, InfoHash, Key, PeerId, Time};
 
 pub(crate) const PEERS: u32 = 1_000_000;
 /// The current time in all benchmarks.
 pub(crate) const NOW: Time = Time(100_000);
 
-/// Which torrent a peer is in.
+/// Returns the number of the torrent that a peer is in.
 pub(crate) type Spread = fn(peer: u32, random: &mut Rng) -> u32;
 
 /// The distributions, with the names that the benchmarks print.
@@ -22,7 +23,7 @@ pub(crate) const SPREADS: [(&str, Spread); 4] = [
     ("1 M peers in 1 torrent", |_, _| 0),
 ];
 
-/// One of 10,000: number n about 1/n as often as number 1.
+/// Returns one of 10,000 numbers. Number n is about 1/n as likely as number 1.
 fn zipf(random: &mut Rng) -> u32 {
     let uniform = f64::from(random.next_u32()) / f64::from(u32::MAX);
     (10_000f64.powf(uniform) as u32).min(10_000) - 1

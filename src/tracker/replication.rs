@@ -49,7 +49,7 @@ impl Moment {
 
 impl Tracker {
     /// Applies an update of another tracker, which was sent `passed_secs` ago. Updates may come in any order: as far as their
-    /// ages tell which is older, an older update does not undo a newer one.
+    /// ages show which is older, an older update does not undo a newer one.
     ///
     /// The listing of torrents, the access list and the limit per network apply as for an announce; rate limits do not. No
     /// download is counted, as the other tracker has counted it.
