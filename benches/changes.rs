@@ -1,4 +1,5 @@
-//! Measures the cost of replication: updates for other trackers, batches, and updates applied. One thread, without a store.
+//! Measures the cost of replication: updates for other trackers, batches, and updates applied. A single thread, without a
+//! store.
 //!
 //! `cargo bench --bench changes`
 

@@ -1,7 +1,7 @@
-//! Compares the tracker with a plain model after each step of a simulation: clients over days, a network that loses, repeats and
-//! delays announces, an operator who changes settings, suspensions and restarts. The simulation controls the time.
+//! Compares the tracker with a plain model after each step of a simulation: clients over days, a network that loses, repeats
+//! and delays announces, an operator that changes settings, suspensions and restarts. The simulation controls the time.
 //!
-//! `SEED=n cargo test --test simulation` replays the history of one seed in each test.
+//! `SEED=n cargo test --test simulation` replays the history of a seed in each test.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -89,7 +89,7 @@ struct Tally {
     networks: HashMap<Network, usize>,
     /// The number of endpoints that a host has in a role.
     roles: HashMap<(Host, Role), PerFamily<u32>>,
-    /// Each host counts once, unless it has several addresses of one family.
+    /// Each host counts once, unless it has several addresses of the same family.
     hosts: HashMap<Role, u32>,
     peers: PerFamily<usize>,
     seeders: PerFamily<usize>,
@@ -310,7 +310,7 @@ struct Scenario {
     /// The number of clients that share an address.
     clients_per_address: u32,
     open: bool,
-    /// The operator acts in one of so many steps.
+    /// The operator acts once in so many steps.
     steps_per_operation: u32,
     steps: u32,
 }
@@ -498,8 +498,8 @@ impl World {
         }
     }
 
-    /// Sends an announce over a network that loses some announces or their responses, so that the client retries, and that repeats
-    /// and delays some.
+    /// Sends an announce over a network that loses some announces or their responses, so that the client retries, and that
+    /// repeats and delays some.
     fn send(&mut self, announce: Announce) {
         for attempt in 0..3 {
             let chance = self.random.below(100);
@@ -550,8 +550,8 @@ impl World {
         self.compare_counts(info_hash);
     }
 
-    /// The most specific network decides, and a denial wins over an equally specific permission. An address on no list is admitted
-    /// unless there is an allow list.
+    /// The most specific network decides, and a denial wins over an equally specific permission. An address on no list is
+    /// admitted unless there is an allow list.
     fn admits(&self, address: IpAddr) -> bool {
         let longest = |networks: &[IpNet]| {
             let holding = networks.iter().filter(|network| network.contains(&address));
@@ -668,8 +668,8 @@ impl World {
         };
     }
 
-    /// Replaces the tracker by a new one with the state of a snapshot: a snapshot of now after a clean shutdown, the last snapshot
-    /// after a crash.
+    /// Replaces the tracker by a new tracker with the state of a snapshot: a snapshot of now after a clean shutdown, the last
+    /// snapshot after a crash.
     fn restart(&mut self, clean: bool) {
         if clean {
             self.save();
@@ -850,8 +850,8 @@ fn notice() -> Notice {
     }
 }
 
-/// Checks the peers in a response: as many as requested and available, of the requester's family, each once, not the requester
-/// itself, and no seeder for a seeder.
+/// Checks the peers in a response: as many as requested and available, of the requester's family, each once, not the
+/// requester itself, and no seeder for a seeder.
 fn check_peers(torrent: &ModelTorrent, announce: &Announce, settings: &Settings, peers: &[u8]) {
     let requester = SocketAddr::new(announce.address, announce.port.get());
     let size = if requester.is_ipv4() { 6 } else { 18 };

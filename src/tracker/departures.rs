@@ -9,13 +9,13 @@ use super::hash_key::HashKey;
 use super::types::{InfoHash, Time};
 use crate::lock::lock;
 
-/// Maximum number of departures of a generation in one part: as many as a table of 16,384 buckets holds, in 147 kB. Two
+/// Maximum number of departures of a generation in a part: as many as a table of 16,384 buckets holds, in 147 kB. Two
 /// generations of all parts take 19 MB.
 const MAX_DEPARTURES: usize = 14_336;
 
-/// The time at which a peer left, with a hash of the peer and the torrent: the upper 40 bits are the hash, the lower 24 the time
-/// in seconds. Two peers with the same hash are taken for one. In a full part, that wrongly drops one late update in tens of
-/// millions.
+/// The time at which a peer left, with a hash of the peer and the torrent: the upper 40 bits are the hash, the lower 24 the
+/// time in seconds. Two peers with the same hash are mistaken for each other. In a full part, that wrongly drops a late
+/// update in tens of millions.
 #[derive(Clone, Copy)]
 struct Departure(u64);
 
@@ -82,7 +82,7 @@ impl Departures {
             .is_some_and(|departure| departure.age_secs(now) < age_secs)
     }
 
-    /// Removes the departures of one part that are older than `lifetime_secs`. Some are removed only after twice that time.
+    /// Removes the departures of a part that are older than `lifetime_secs`. Some are removed only after twice that time.
     pub(super) fn expire(&self, now: Time, slice: usize, lifetime_secs: u32) {
         let mut part = lock(&self.parts[slice % Self::PARTS]);
         if now.0.saturating_sub(part.rotated_at.0) > lifetime_secs {
@@ -133,15 +133,15 @@ impl DeparturePart {
             });
     }
 
-    /// Drops the older generation and begins a new one.
+    /// Drops the older generation and begins the next.
     fn rotate(&mut self, now: Time) {
         self.older = std::mem::take(&mut self.younger);
         self.rotated_at = now;
     }
 }
 
-/// Returns the hash of a departure in a table, from the bits that a departure keeps. A table chooses the place by the lower bits
-/// and distinguishes neighbors by the upper bits.
+/// Returns the hash of a departure in a table, from the bits that a departure keeps. A table chooses the place by the lower
+/// bits and distinguishes neighbors by the upper bits.
 fn table_hash(hash: u64) -> u64 {
     hash & !Departure::TIME | hash >> 40
 }

@@ -12,9 +12,9 @@
 //!             23 bytes each: address and port (18), age in minutes (1), flags (4)
 //! ```
 //!
-//! Numbers are big-endian. The count includes only torrents with peers. A block may have more torrents: those without peers, of
-//! which only the counter is kept. The upper 28 bits of a peer's flags are the host's fingerprint, which is valid only for a
-//! tracker with the same seed.
+//! Numbers are big-endian. The count includes only torrents with peers. A block may have more torrents: those without peers,
+//! of which only the counter is kept. The upper 28 bits of a peer's flags are the host's fingerprint, which is valid only for
+//! a tracker with the same seed.
 
 use super::Tracker;
 use super::shard::{Shard, Totals, TrackedTorrent};
@@ -24,7 +24,7 @@ use crate::bytes;
 use crate::lock::lock;
 
 /// A block of this size in bytes is full. While a block is copied, the announces for its shard wait, for a fraction of a
-/// millisecond. Only swarms of tens of thousands of peers do not fit into one block.
+/// millisecond. Only swarms of tens of thousands of peers do not fit into a block.
 const FULL: usize = 512 * 1024;
 
 const HEAD_LEN: usize = 20 + 1 + 3 * 4;
@@ -38,7 +38,8 @@ const fn record_len<const N: usize>() -> usize {
     N + 1 + 4
 }
 
-/// The maximum time that passes between a dump and its restoration, as far as ages are concerned. Any peer timeout is shorter.
+/// The maximum time that passes between a dump and its restoration, as far as ages are concerned. Any peer timeout is
+/// shorter.
 const DAY_MINUTES: u32 = 1440;
 
 /// A position in a dump of all that a tracker has. The default is the beginning.
@@ -69,10 +70,10 @@ pub struct Restored {
 
 impl Tracker {
     /// Replaces `block` by the next block of the dump and returns what is in it; returns `None` after the last block. A block
-    /// may be empty, which need not be restored. It has at most [`Tracker::MAX_BLOCK`] bytes. One shard is locked while its
+    /// may be empty, which need not be restored. It has at most [`Tracker::MAX_BLOCK`] bytes. A shard is locked while its
     /// part is copied.
     ///
-    /// Announces may go on meanwhile. A peer of a swarm that is too large for one block may then be in two blocks, or in none,
+    /// Announces may go on meanwhile. A peer of a swarm that is too large for a block may then be in two blocks, or in none,
     /// if it moves from the part that is left to the part that is done. Torrents and counters are never missed.
     pub fn dump_block(
         &self,
@@ -146,7 +147,7 @@ impl Restore<'_> {
         while !rest.is_empty() {
             let head = Head::read(&mut rest)?;
             if room > 0 {
-                // All torrents of a block are of one shard.
+                // All torrents of a block are of the same shard.
                 let hash = self.tracker.hash(&head.info_hash);
                 let mut shard = self.tracker.shard(hash);
                 shard.reserve(std::mem::take(&mut room));
@@ -295,7 +296,7 @@ impl Shard {
     }
 }
 
-/// Returns what one torrent adds to the totals: it counts if it has peers.
+/// Returns what a torrent adds to the totals. A torrent counts if it has peers.
 fn torrent_totals(peers: PerFamily<usize>) -> Totals {
     Totals {
         torrents: usize::from(peers.sum() > 0),

@@ -5,7 +5,7 @@ use siphasher::sip::SipHasher13;
 /// A key for SipHash-1-3.
 ///
 /// Clients choose their info-hashes and addresses. The key is secret, so that nobody can choose many of them that fall into
-/// one bucket of a table. A key has 16 bytes, so each table keeps a copy of its own.
+/// the same bucket of a table. A key has 16 bytes, so each table keeps a copy of its own.
 #[derive(Clone, Copy)]
 pub(super) struct HashKey(u64, u64);
 
@@ -19,7 +19,7 @@ impl HashKey {
         self.hasher().hash(bytes)
     }
 
-    /// Returns a hasher for what is not in one piece.
+    /// Returns a hasher for input in several pieces.
     pub(super) fn hasher(self) -> SipHasher13 {
         SipHasher13::new_with_keys(self.0, self.1)
     }

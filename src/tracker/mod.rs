@@ -1,4 +1,4 @@
-//! The tracker: swarms by info-hash, and the one call that serves an announce.
+//! The tracker: swarms by info-hash, and the call that serves an announce.
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -36,10 +36,10 @@ use shard::{Shard, ShardGuard, Usage};
 use swarm::Swarm;
 use swarm::peer::Peer;
 
-/// So many that two workers seldom need the same shard, and that a sweep of one is short.
+/// So many that two workers seldom need the same shard, and that the sweep of a shard is short.
 const SHARDS: usize = 1024;
 
-/// All torrents and their swarms, shared by all workers. Each call holds the lock of one shard at a time, for a short time.
+/// All torrents and their swarms, shared by all workers. Each call holds the lock of a shard for a short time.
 pub struct Tracker {
     settings: RwLock<Settings>,
     shards: Box<[Mutex<Shard>]>,
@@ -84,7 +84,7 @@ impl Tracker {
         write(&self.settings).notices = notices;
     }
 
-    /// Replaces or removes the notice of one torrent.
+    /// Replaces or removes the notice of a torrent.
     pub fn set_notice(&self, info_hash: InfoHash, notice: Option<Notice>) {
         let mut settings = write(&self.settings);
         match notice {
@@ -96,7 +96,8 @@ impl Tracker {
     /// Processes an announce. Appends the endpoints of other peers of the same address family to `peers`, in compact form.
     ///
     /// # Errors
-    /// When the client or the torrent is refused; then nothing has changed, except that the request counts for the rate limit.
+    /// When the client or the torrent is refused; then nothing has changed, except that the request counts for the rate
+    /// limit.
     pub fn announce(
         &self,
         now: Time,
@@ -163,8 +164,8 @@ impl Tracker {
         .counts(info_hash)
     }
 
-    /// Raises the download counter of a torrent to `downloads`, which other trackers may have counted; never lowers it. If the
-    /// torrent is not tracked, the counter is kept for when it is, unless the tracker is open.
+    /// Raises the download counter of a torrent to `downloads`, which other trackers may have counted; never lowers it. If
+    /// the torrent is not tracked, the counter is kept for when it is, unless the tracker is open.
     pub fn show_downloads(&self, info_hash: &InfoHash, downloads: u32) {
         let open = self.settings().open;
         let hash = self.hash(info_hash);
@@ -205,8 +206,9 @@ impl Tracker {
         self.listings.load(Ordering::Relaxed)
     }
 
-    /// Returns the counts of a torrent over all its info-hashes, with each host counted once: clients announce a hybrid torrent
-    /// under both of its info-hashes (BEP 52). Looks at every peer, so this is for what operators see, not for clients.
+    /// Returns the counts of a torrent over all its info-hashes, with each host counted once: clients announce a hybrid
+    /// torrent under both of its info-hashes (BEP 52). Looks at every peer, so this is for what operators see, not for
+    /// clients.
     pub fn counts_together(&self, ids: impl IntoIterator<Item = InfoHash>) -> ScrapeEntry {
         let mut hosts = HashMap::new();
         let mut downloaded = 0;
@@ -247,11 +249,11 @@ impl Tracker {
         }
     }
 
-    /// Removes expired peers from one slice of the shards. Called for each slice in turn, so that a round of
+    /// Removes expired peers from a slice of the shards. Called for each slice in turn, so that a round of
     /// [`Tracker::SLICES`] calls visits every peer, and no announce waits for longer than a part of a slice takes.
     ///
     /// Ages wrap at 256 minutes. After the process was stopped for hours, the sweep therefore removes all peers except those
-    /// that have announced since. A peer from before stays for one more timeout only if its age seems to be 0 to 2 minutes.
+    /// that have announced since. A peer from before stays for another timeout only if its age seems to be 0 to 2 minutes.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
         self.departures
@@ -313,7 +315,7 @@ impl Tracker {
         }
     }
 
-    /// Returns how many peers of one network a swarm may have now: 0, so that no peer is added, when all swarms together have
+    /// Returns how many peers of a network a swarm may have now: 0, so that no peer is added, when all swarms together have
     /// [`Settings::max_peers`].
     fn max_per_network(&self, settings: &Settings) -> usize {
         match self.usage.peers.load(Ordering::Relaxed) < settings.max_peers {

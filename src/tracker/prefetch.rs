@@ -1,9 +1,9 @@
 //! Reads the memory that a batch of requests will need, so that their waits for memory overlap.
 //!
-//! To find a torrent and a peer in it takes half a dozen reads, each of which depends on the one before. The processor can wait
+//! To find a torrent and a peer in it takes half a dozen reads, each of which depends on the previous. The processor can wait
 //! for several requests at once, but only for reads that are close together in the program, with no lock taken or released
-//! between them. So each step is done for all requests before the next step, with all their shards locked. This changes nothing
-//! and returns nothing, so no request depends on it.
+//! between them. So each step is done for all requests before the next step, with all their shards locked. This changes
+//! nothing and returns nothing, so no request depends on it.
 
 use std::array;
 use std::hint::black_box;
@@ -17,14 +17,14 @@ use super::swarm::peer_set::IndexKey;
 use super::types::{Announce, InfoHash};
 use super::{Tracker, shard_number};
 
-/// The number of requests in one step: about as many as the processor can wait for at once.
+/// The number of requests in a step: about as many as the processor can wait for at once.
 const TOGETHER: usize = 16;
 
 /// What a request will look up.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup {
     Announce(Announce),
-    /// One torrent of a scrape. The first torrent of each scrape has the client's address with it.
+    /// A torrent of a scrape. The first torrent of each scrape has the client's address with it.
     Scrape(InfoHash, Option<IpAddr>),
 }
 
@@ -109,7 +109,7 @@ mod tests {
     use crate::tracker::rate_limit::{self, Rate};
     use crate::tracker::{Admission, Event, PeerId, Rng, Time};
 
-    /// Returns an announce over IPv4 or IPv6. Its torrent is number 0, which has many peers, or one of nine others.
+    /// Returns an announce over IPv4 or IPv6. Its torrent is number 0, which has many peers, or 1 to 9.
     fn announce(random: &mut Rng) -> Announce {
         let torrent = random.below(20).saturating_sub(10) as u8;
         let host = random.below(1000);

@@ -7,8 +7,8 @@ use super::swarm::peer::Peer;
 use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
 
 /// By how many seconds an update may be younger than its age says: batches wait for tens of milliseconds, and ages are whole
-/// seconds of a clock on another machine. A peer that stops here and starts on another tracker a moment later must not count as
-/// departed.
+/// seconds of a clock on another machine. A peer that stops here and starts on another tracker a moment later must not count
+/// as departed.
 const SLACK_SECS: u32 = 2;
 
 /// Minimum number of peers in a part of a dump, except for the last: enough to fill a few batches for each stream.
@@ -49,7 +49,7 @@ impl Moment {
 
 impl Tracker {
     /// Applies an update of another tracker, which was sent `passed_secs` ago. Updates may come in any order: as far as their
-    /// ages show which is older, an older update does not undo a newer one.
+    /// ages show which is older, an older update does not undo a newer update.
     ///
     /// The listing of torrents, the access list and the limit per network apply as for an announce; rate limits do not. No
     /// download is counted, as the other tracker has counted it.
@@ -133,9 +133,9 @@ impl Tracker {
             .is_some_and(|at| shard.torrents[at].swarm.minute(&peer).is_some())
     }
 
-    /// Appends a part of all peers that have announced in the last `since_secs`, as redelivered updates. Returns whether there is
-    /// more after `cursor`. A part has some ten thousand updates, or took some ten milliseconds to find fewer. One shard is
-    /// locked while its peers are copied.
+    /// Appends a part of all peers that have announced in the last `since_secs`, as redelivered updates. Returns whether
+    /// there is more after `cursor`. A part has some ten thousand updates, or took some ten milliseconds to find fewer. A
+    /// shard is locked while its peers are copied.
     ///
     /// Announces may go on meanwhile. A few peers of a large swarm may then be sent twice, or not before their next announce.
     pub fn dump_updates(
@@ -146,7 +146,7 @@ impl Tracker {
         updates: &mut Vec<TimedUpdate>,
     ) -> bool {
         let timeout = self.settings().timeout_minutes();
-        // One more, as a peer's age is known in minutes that have begun.
+        // Rounded up, as a peer's age is known in minutes that have begun.
         let max_age = u8::try_from(since_secs / 60 + 1).unwrap_or(u8::MAX);
         let enough = updates.len() + MIN_UPDATES;
         let mut block = Vec::new();

@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use super::hash_key::HashKey;
 use super::types::InfoHash;
 
-/// Maximum number of counters in one shard, which is a million in all: far more than any operator publishes, and a bound on
+/// Maximum number of counters in a shard, which is a million in all: far more than any operator publishes, and a bound on
 /// the memory.
 const MAX_COUNTERS: usize = 1024;
 
@@ -23,7 +23,7 @@ impl RetiredCounters {
         }
     }
 
-    /// Adds a counter unless it is 0. If the torrent has one already, the higher is kept.
+    /// Adds a counter unless it is 0. If the torrent has a counter already, the higher is kept.
     pub(super) fn put(&mut self, info_hash: InfoHash, downloaded: u32) {
         let key = self.key;
         let hash = |(info_hash, _): &(InfoHash, u32)| key.hash(&info_hash.0);

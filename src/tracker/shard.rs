@@ -1,4 +1,4 @@
-//! The torrents of one shard: index, sweep, and the totals that the limits are compared with.
+//! The torrents of a shard: index, sweep, and the totals that the limits are compared with.
 
 use std::ops::{AddAssign, Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -173,15 +173,15 @@ impl Shard {
             let removed = self.update_totals_and_prune(at, before);
             match next {
                 Some(peer_at) => from = peer_at,
-                // The last torrent has taken the position of a removed one.
+                // The last torrent has taken the position of the removed torrent.
                 None => (at, from) = (if removed { at } else { at + 1 }, 0),
             }
         }
         None
     }
 
-    /// Updates the number of peers after a change of a swarm, and removes its torrent if that has no peers and is neither listed
-    /// nor denied. Returns whether the torrent was removed.
+    /// Updates the number of peers after a change of a swarm, and removes its torrent if that has no peers and is neither
+    /// listed nor denied. Returns whether the torrent was removed.
     pub(super) fn update_totals_and_prune(&mut self, at: usize, before: PerFamily<usize>) -> bool {
         let torrent = &self.torrents[at];
         let after = torrent.swarm.len();

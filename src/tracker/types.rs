@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::bytes::{Hex, parse_hex};
 
-/// A torrent's id on the wire: the SHA-1 of a v1 `info` dictionary (BEP 3), or the first 20 bytes of the SHA-256 of a v2 one
-/// (BEP 52).
+/// A torrent's id on the wire: the SHA-1 of a v1 `info` dictionary (BEP 3), or the first 20 bytes of the SHA-256 of a v2
+/// `info` dictionary (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InfoHash(pub [u8; 20]);
 
@@ -50,7 +50,7 @@ impl fmt::Debug for InfoHashV2 {
     }
 }
 
-/// The id that a client gives itself (BEP 3). It is never stored: it only shows that two addresses belong to one host.
+/// The id that a client gives itself (BEP 3). It is never stored: it only shows that two addresses belong to the same host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerId(pub [u8; 20]);
 
@@ -190,8 +190,8 @@ impl Refusal {
         }
     }
 
-    /// Returns when the client may try again. For an unknown torrent that is soon, as a torrent may be announced moments before
-    /// it is published.
+    /// Returns when the client may try again. For an unknown torrent that is soon, as a torrent may be announced moments
+    /// before it is published.
     pub fn retry(&self) -> Retry {
         match self {
             Self::UnknownTorrent => Retry::Minutes(5),
@@ -214,17 +214,17 @@ impl Refusal {
 /// The properties of a torrent that its `.torrent` file gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Torrent {
-    /// Safe to print on one line.
+    /// Safe to print on a single line.
     pub name: String,
     /// The size of all files together, in bytes.
     pub size: u64,
-    /// At least one of `v1` and `v2` is present; a hybrid torrent has both.
+    /// `v1` or `v2` is present; a hybrid torrent has both.
     pub v1: Option<InfoHash>,
     pub v2: Option<InfoHashV2>,
 }
 
 impl Torrent {
-    /// Returns the info-hashes under which clients announce: one, or two for a hybrid torrent.
+    /// Returns the info-hashes under which clients announce: two for a hybrid torrent.
     pub fn ids(&self) -> impl Iterator<Item = InfoHash> + use<> {
         self.v1
             .into_iter()
@@ -278,9 +278,9 @@ pub struct TimedUpdate {
     pub update: PeerUpdate,
     /// Seconds from the announce until the update was sent.
     pub age_secs: u32,
-    /// Sent before, or read from memory by [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does not
-    /// overwrite state from the same minute, which may be newer; a redelivered departure is ignored if it is already recorded.
-    /// The age of an update from memory is accurate to a minute, and rounded up.
+    /// Sent before, or read from memory by [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does
+    /// not overwrite state from the same minute, which may be newer; a redelivered departure is ignored if it is already
+    /// recorded. The age of an update from memory is accurate to a minute, and rounded up.
     pub redelivered: bool,
 }
 
@@ -296,8 +296,8 @@ impl fmt::Display for CorruptBlock {
 
 impl std::error::Error for CorruptBlock {}
 
-/// Returns how many minutes ago a peer announced in `minute`. A peer may have announced after `now` was read: its age is 0, not
-/// 255.
+/// Returns how many minutes ago a peer announced in `minute`. A peer may have announced after `now` was read: its age is 0,
+/// not 255.
 pub(super) fn age_minutes(now: Time, minute: u8) -> u8 {
     match now.minute().wrapping_sub(minute) {
         250.. => 0,

@@ -101,7 +101,7 @@ fn ages_continue_and_expired_peers_are_not_restored() {
             (51, expected)
         );
         assert_eq!(second.totals().peers.v4, expected, "after {passed} minutes");
-        // A minute later, one more peer has expired.
+        // A minute later, another peer has expired.
         let later = Time(now.0 + 60);
         (0..Tracker::SLICES).for_each(|slice| second.expire(later, slice));
         assert_eq!(second.totals().peers.v4, expected.saturating_sub(1));
@@ -198,7 +198,7 @@ fn dual_stack_host_counts_once_after_restore() {
 #[test]
 fn announces_during_dump_lose_no_torrent() {
     let first = tracker(true);
-    // All torrents are in one shard, which takes several blocks.
+    // All torrents are in the same shard, which takes several blocks.
     let shard = |number: u32| {
         let mut info_hash = InfoHash([0; 20]);
         info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
@@ -229,7 +229,7 @@ fn announces_during_dump_lose_no_torrent() {
             continue;
         }
         blocks.push(block.clone());
-        // One torrent is removed and another fills the gap; peers of the largest torrent come and go.
+        // A torrent is removed and another fills the gap; peers of the largest torrent come and go.
         match steps {
             1 => (0..peers(0)).for_each(|number| announce(0, number, Event::Stopped)),
             2.. => (0..50).for_each(|number| {

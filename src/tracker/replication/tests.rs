@@ -146,7 +146,7 @@ fn announce_beyond_limit_of_network_has_no_update() {
     assert_eq!((response.update, response.new_download), (None, false));
 }
 
-/// Applies two updates of one peer in both orders, and compares what remains.
+/// Applies two updates of a peer in both orders, and compares what remains.
 #[test]
 fn older_update_does_not_undo_newer_one() {
     let join = |tracker: &Tracker, at: Time, complete| {

@@ -12,13 +12,13 @@ use crate::tracker::types::{Family, PerFamily};
 pub(super) struct HostCounts {
     /// By [`Class`](crate::tracker::types::Class).
     hosts: [u32; 3],
-    /// Counted from when both families have peers and one has an index, until neither has an index. Otherwise the records are
+    /// Counted from when both families have peers and either has an index, until neither has. Otherwise the records are
     /// scanned.
     records: Option<Box<RecordCounts>>,
 }
 
 impl HostCounts {
-    /// Counts all peers at once, with the result that adding them one by one has.
+    /// Counts all peers at once, with the result that adding each of them has.
     pub(super) fn of_sets(v4: &PeerSet<6>, v6: &PeerSet<18>, key: HashKey) -> Self {
         if v6.is_empty() {
             return Self::of_set(v4);
@@ -39,7 +39,7 @@ impl HostCounts {
         counts
     }
 
-    /// Counts the peers of a swarm with one family, in which each record is a host.
+    /// Counts the peers of a swarm with a single family, in which each record is a host.
     pub(super) fn of_set<const N: usize>(set: &PeerSet<N>) -> Self {
         Self {
             hosts: set.class_counts(),
@@ -57,8 +57,8 @@ impl HostCounts {
         self.records.is_some()
     }
 
-    /// Adds a peer to `mine`, the set of its family, or refreshes it. If its network has `max_per_network` peers in the set, a
-    /// new peer is not added.
+    /// Adds a peer to `mine`, the set of its family, or refreshes it. If its network has `max_per_network` peers in the set,
+    /// a new peer is not added.
     pub(super) fn join<const N: usize, const M: usize>(
         &mut self,
         record: PeerRecord<N>,
@@ -161,7 +161,7 @@ impl HostCounts {
         (position, first_completed)
     }
 
-    /// Returns whether one more record with this key in `mine` is one more host. It is not if the other family has a record
+    /// Returns whether another record with this key in `mine` is another host. It is not if the other family has a record
     /// with this key that no record in `mine` is paired with. The record itself must not be in `mine`.
     fn is_new_host<const N: usize, const M: usize>(
         &self,

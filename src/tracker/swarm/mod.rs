@@ -1,7 +1,7 @@
-//! The peers of one torrent, their timeout, and the selection of peers for a response.
+//! The peers of a torrent, their timeout, and the selection of peers for a response.
 //!
-//! A peer is its endpoint in network order and a few flags: 11 bytes for IPv4, 23 for IPv6. Small sets are scanned, large sets
-//! have an index. Either way the cost of an announce does not depend on the number of peers.
+//! A peer is its endpoint in network order and a few flags: 11 bytes for IPv4, 23 for IPv6. Small sets are scanned, large
+//! sets have an index. Either way the cost of an announce does not depend on the number of peers.
 
 mod host_counts;
 pub(super) mod peer;
@@ -16,10 +16,10 @@ use host_counts::HostCounts;
 use peer::{Endpoint, JoinOutcome, Peer, PeerFlags, PeerRecord, PeerRequest};
 use peer_set::{IndexKey, PeerSet};
 
-/// The peers of one torrent, in the smallest form that holds them.
+/// The peers of a torrent, in the smallest form that holds them.
 ///
-/// Most torrents of an open tracker have one peer, which takes no allocation. Most others have IPv4 peers only, each of which
-/// is a host, so that no host counts are needed.
+/// Most torrents of an open tracker have a single peer, which takes no allocation. Most others have IPv4 peers only, each of
+/// which is a host, so that no host counts are needed.
 #[derive(Default)]
 pub(super) enum Swarm {
     #[default]
@@ -136,8 +136,9 @@ impl Swarm {
         }
     }
 
-    /// Adds a peer that announced in this minute, or refreshes it. A new peer is not kept if its network has `max_per_network`
-    /// peers in the swarm, unless the swarm is empty. `key` is for an index that this peer may make necessary.
+    /// Adds a peer that announced in this minute, or refreshes it. A new peer is not kept if its network has
+    /// `max_per_network` peers in the swarm, unless the swarm is empty. `key` is for an index that this peer may make
+    /// necessary.
     pub(super) fn join(
         &mut self,
         minute: u8,
@@ -232,8 +233,8 @@ impl Swarm {
         }
     }
 
-    /// Removes the peers whose last announce is more than `timeout_minutes` old. Looks at no more than `max_visited` peers from
-    /// number `from` on. Returns the number at which to continue, or `None` at the end.
+    /// Removes the peers whose last announce is more than `timeout_minutes` old. Looks at no more than `max_visited` peers
+    /// from number `from` on. Returns the number at which to continue, or `None` at the end.
     pub(super) fn expire(
         &mut self,
         now: Time,
@@ -347,8 +348,8 @@ impl Swarm {
             (&[record], []) => *self = Self::OneV4(record),
             ([], &[record]) => *self = Self::OneV6(record),
             (_, []) => {
-                // The table of counts stays while an index does: otherwise a single IPv6 peer that comes and goes would have all
-                // records counted again each time.
+                // The table of counts stays while an index does: otherwise a single IPv6 peer that comes and goes would have
+                // all records counted again each time.
                 if let Self::Both(swarm) = self {
                     if !swarm.host_counts.has_table() {
                         *self = Self::V4(Box::new(std::mem::take(&mut swarm.v4)));

@@ -61,10 +61,10 @@ pub(super) fn address<const N: usize>(endpoint: &[u8; N]) -> IpAddr {
     }
 }
 
-/// The host of a peer, its class, whether its download has been counted, and whether its address is a local one.
+/// The host of a peer, its class, whether its download has been counted, and whether its address is local.
 ///
 /// The host is a fingerprint of `peer_id` and `key`, so that a client that announces over both address families counts once
-/// (BEP 7). The fingerprint has 28 bits: of swarms with 4,000 hosts of each family, 1 in 16 is expected to count one host too
+/// (BEP 7). The fingerprint has 28 bits: of swarms with 4,000 hosts of each family, 1 in 16 is expected to count a host too
 /// few.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct PeerFlags(u32);
@@ -102,7 +102,7 @@ impl PeerFlags {
         self.0 & Self::LOCAL != 0
     }
 
-    /// Returns the key under which the host counts as one of its class.
+    /// Returns the key under which the host counts in its class.
     pub(super) fn class_key(self) -> CountKey {
         CountKey {
             packed: self.0 & (Self::HOST | Self::CLASS),
@@ -110,7 +110,7 @@ impl PeerFlags {
         }
     }
 
-    /// Returns the key under which the host counts as one that has completed.
+    /// Returns the key under which the host counts as having completed.
     pub(super) fn completed_key(self) -> CountKey {
         CountKey {
             packed: self.0 & Self::HOST | Self::COMPLETED,
@@ -196,12 +196,13 @@ impl<const N: usize> PeerRecord<N> {
         self.minute
     }
 
-    /// Returns host, class, whether the download was counted, and whether the address is local, in one number.
+    /// Returns host, class, whether the download was counted, and whether the address is local, as a number.
     pub(in crate::tracker) fn packed_flags(&self) -> u32 {
         self.flags().0
     }
 
-    /// Returns the peer as a redelivered update for other trackers; `None` if its port is 0, which no peer that announced has.
+    /// Returns the peer as a redelivered update for other trackers; `None` if its port is 0, which no peer that announced
+    /// has.
     pub(in crate::tracker) fn to_update(
         self,
         info_hash: InfoHash,

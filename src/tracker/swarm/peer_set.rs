@@ -1,4 +1,4 @@
-//! The peers of one address family in a swarm: storage, index and selection.
+//! The peers of an address family in a swarm: storage, index and selection.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -13,14 +13,14 @@ use crate::tracker::types::Class;
 /// A set of up to this many peers is scanned: that is as fast as an index and takes half the memory.
 const MAX_SCANNED: usize = 128;
 
-/// Maximum number of peers in a response that are neighbors in memory. Each peer that is not next to the one before costs a
+/// Maximum number of peers in a response that are neighbors in memory. Each peer that is not next to the previous costs a
 /// wait for memory.
 const MAX_RUN: usize = 8;
 
-/// The number of hashes that the peers of one network are distributed over.
+/// The number of hashes that the peers of a network are distributed over.
 const BUCKETS_PER_NETWORK: u8 = 16;
 
-/// The peers of one family. Leechers come before seeders, so that a seeder gets leechers only, without a search.
+/// The peers of a family. Leechers come before seeders, so that a seeder gets leechers only, without a search.
 #[derive(Default)]
 pub(in crate::tracker) struct PeerSet<const N: usize> {
     records: Vec<PeerRecord<N>>,
@@ -128,8 +128,8 @@ impl<const N: usize> PeerSet<N> {
         Some(self.records[self.find(endpoint)?].minute)
     }
 
-    /// Reads the records that [`PeerSet::find`] reads first, and returns the minute of one, so that the read is not optimized
-    /// away.
+    /// Reads the records that [`PeerSet::find`] reads first, and returns the minute of the first, so that the read is not
+    /// optimized away.
     pub(super) fn touch(&self, bucket_hash: u64) -> Option<u8> {
         let first = match &self.index {
             None => 0,
@@ -149,7 +149,7 @@ impl<const N: usize> PeerSet<N> {
         }
     }
 
-    /// Adds a peer that is not in the set and returns its position. `key` is for the index, if this peer makes one necessary.
+    /// Adds a peer that is not in the set and returns its position. `key` is for the index, if this peer makes it necessary.
     pub(super) fn insert(&mut self, record: PeerRecord<N>, key: HashKey) -> usize {
         let len = self.records.len();
         if len == self.records.capacity() {
@@ -341,7 +341,7 @@ fn hash_at<const N: usize>(records: &[PeerRecord<N>], key: HashKey) -> impl Fn(&
 }
 
 /// Returns the hashes under which an index has the peers of a network. They are close together, so that the peers can be
-/// counted; they are several, so that a search for one peer passes few of the others.
+/// counted; they are several, so that a search for a peer passes few of the others.
 fn bucket_hashes<const N: usize>(
     endpoint: &[u8; N],
     key: HashKey,
@@ -351,7 +351,7 @@ fn bucket_hashes<const N: usize>(
     (0..BUCKETS_PER_NETWORK).map(move |bucket| hash ^ u64::from(bucket) << 57)
 }
 
-/// Returns the one of [`bucket_hashes`] that is this peer's.
+/// Returns this peer's hash, which is among [`bucket_hashes`].
 fn bucket_hash<const N: usize>(endpoint: &[u8; N], key: HashKey) -> u64 {
     // Chosen by the port, and for IPv6 also by the end of the address.
     let bucket = (endpoint[N - 1] ^ endpoint[N - 3]) % BUCKETS_PER_NETWORK;
