@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, announce};
 use tbtt::cluster::download_counters::NodeId;
-use tbtt::cluster::wire::{self, Batch, ReplicationRecord, Sender};
+use tbtt::cluster::wire::{self, BatchSender, ReplicationBatch, ReplicationRecord};
 use tbtt::tracker::Tracker;
 use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::replication::ApplyResult;
@@ -95,13 +95,13 @@ fn departure(mut update: TimedUpdate) -> TimedUpdate {
 }
 
 fn pack(updates: &[TimedUpdate]) -> Vec<Vec<u8>> {
-    let sender = Sender {
+    let sender = BatchSender {
         node: NodeId(1),
         run: 1,
     };
     let batches = updates.chunks(BATCH).map(|updates| {
         let mut batch = Vec::new();
-        wire::write_head(sender, &mut batch);
+        wire::write_header(sender, &mut batch);
         for update in updates {
             wire::write_record(&ReplicationRecord::Peer(*update), &mut batch);
         }
@@ -112,7 +112,7 @@ fn pack(updates: &[TimedUpdate]) -> Vec<Vec<u8>> {
 
 fn apply_all(tracker: &Tracker, batches: &[Vec<u8>], expected: ApplyResult) {
     for batch in batches {
-        let batch = Batch::parse(batch).expect("the batch was written above");
+        let batch = ReplicationBatch::parse(batch).expect("the batch was written above");
         for record in batch.records() {
             let ReplicationRecord::Peer(update) = record else {
                 continue;

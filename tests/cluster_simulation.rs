@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use tbtt::cluster::download_counters::{DownloadCounter, NodeId};
 use tbtt::cluster::node::ClusterNode;
 use tbtt::cluster::queue::{PARTITIONS, UpdateQueue};
-use tbtt::cluster::resync::EntryId;
-use tbtt::cluster::{Entry, Node, ReadStatus, Reader, StreamStore, Writer};
+use tbtt::cluster::reader::{ReadStatus, StreamReader};
+use tbtt::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
+use tbtt::cluster::writer::StreamWriter;
 use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::types::AnnounceEffect;
 use tbtt::tracker::{
@@ -460,11 +461,11 @@ impl Process {
 
     fn save(&mut self, ms: u64) {
         let time = self.now(ms);
-        let kept = self.node.keep();
-        let (mut walk, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
+        let checkpoint = self.node.checkpoint();
+        let (mut cursor, mut block, mut blocks) = (DumpCursor::default(), Vec::new(), Vec::new());
         while self
             .tracker
-            .dump_block(time, &mut walk, &mut block)
+            .dump_block(time, &mut cursor, &mut block)
             .is_some()
         {
             blocks.extend((!block.is_empty()).then(|| block.clone()));
@@ -496,10 +497,10 @@ impl Process {
 
     /// Returns every peer in the memory of the node.
     fn peers(&self, ms: u64) -> HashMap<Peer, Class> {
-        let (mut walk, mut told) = (DumpCursor::default(), Vec::new());
-        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut walk, &mut told) {}
-        let peers = told.into_iter().map(|told| {
-            let change = told.update;
+        let (mut cursor, mut updates) = (DumpCursor::default(), Vec::new());
+        while (self.tracker).dump_updates(self.now(ms), u32::MAX, &mut cursor, &mut updates) {}
+        let peers = updates.into_iter().map(|update| {
+            let change = update.update;
             let at = SocketAddr::new(change.address, change.port.get());
             let class = change.class.expect("a peer in memory has not left");
             ((change.info_hash, at), class)
@@ -716,8 +717,8 @@ impl World {
         let process = &self.nodes[number];
         let now = process.now(ms);
         let answer = process.tracker.announce(now, &announce, &mut Vec::new());
-        let answer = answer.expect("it is listed");
-        let news = AnnounceEffect {
+        let answer = answer.expect("the torrent is listed");
+        let effect = AnnounceEffect {
             update: answer.update,
             new_download: answer.new_download,
         };

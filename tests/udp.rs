@@ -449,12 +449,12 @@ fn access_lists_and_rate_limits_apply() {
         |(id, client): &(u64, Client), request: fn(u64) -> Vec<u8>| client.ask(&request(*id));
     let scrape = |id| scrape(id, &[TORRENT]);
     assert_eq!(
-        told(&denied, announce),
-        error("your address is not allowed here")
+        send(&denied, announce),
+        error("your address is not allowed on this tracker")
     );
     assert_eq!(
-        told(&no_scrape, scrape),
-        error("your address is not allowed here")
+        send(&no_scrape, scrape),
+        error("your address is not allowed on this tracker")
     );
     assert_eq!(send(&denied, scrape).len(), 20);
     assert_eq!(send(&no_scrape, announce), announced(0, 1, b""));

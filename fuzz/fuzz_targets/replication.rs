@@ -155,7 +155,7 @@ fn apply_update(
     update: &TimedUpdate,
     totals: &mut Totals,
 ) {
-    let (info_hash, joins) = (&told.update.info_hash, told.update.class.is_some());
+    let (info_hash, joins) = (&update.update.info_hash, update.update.class.is_some());
     let before = (*totals, tracker.scrape(info_hash));
     let result = tracker.apply_update(now, passed_secs, update);
     let redelivered = TimedUpdate {
@@ -251,7 +251,9 @@ fn resend(tracker: &Tracker, now: Time, open: bool) {
         );
         for tracker in [tracker, &other] {
             tracker.for_each_torrent(|id, entry| {
-                let of_it = told.iter().filter(|told| told.update.info_hash == *id);
+                let of_torrent = updates
+                    .iter()
+                    .filter(|update| update.update.info_hash == *id);
                 assert_eq!(
                     (entry.complete, entry.incomplete, entry.partial),
                     counts(of_torrent),
@@ -265,10 +267,10 @@ fn resend(tracker: &Tracker, now: Time, open: bool) {
 /// Returns how many hosts are complete, incomplete and partial. An IPv4 and an IPv6 endpoint of a host count once.
 fn counts<'u>(updates: impl Iterator<Item = &'u TimedUpdate>) -> (u32, u32, u32) {
     let mut endpoints = HashMap::new();
-    let mut hosts_of = [0; 3];
-    for TimedUpdate { update: change, .. } in told {
-        let class = change.class.expect("who has left is not told redelivered") as usize;
-        let of: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
+    let mut hosts = [0; 3];
+    for TimedUpdate { update: change, .. } in updates {
+        let class = change.class.expect("a peer in memory has not left") as usize;
+        let of_host: &mut [u32; 2] = endpoints.entry((change.host, class)).or_default();
         let family = usize::from(change.address.is_ipv6());
         of_host[family] += 1;
         hosts[class] += u32::from(of_host[family] > of_host[1 - family]);

@@ -87,7 +87,7 @@ impl StatusCollector {
             clock,
             ..
         } = &*self.shared;
-        let now = unix(*clock);
+        let now = unix_now(*clock);
         let (totals, seeders) = (tracker.totals(), tracker.seeders());
         let mut releases: Vec<_> = self
             .torrent_sync
@@ -106,7 +106,7 @@ impl StatusCollector {
                 peers_ipv4: totals.peers.v4 as u64,
                 peers_ipv6: totals.peers.v6 as u64,
                 seeders: seeders.sum() as u64,
-                // Some may have come or gone between the two looks.
+                // The two counts are not taken at the same moment, so there may be more seeders than peers.
                 leechers: totals.peers.sum().saturating_sub(seeders.sum()) as u64,
                 seeders_ipv4: seeders.v4 as u64,
                 seeders_ipv6: seeders.v6 as u64,
@@ -174,7 +174,7 @@ impl StatusCollector {
     fn sample(&self) -> Sample {
         let totals = self.shared.tracker.totals();
         Sample {
-            at: unix(self.shared.clock),
+            at: unix_now(self.shared.clock),
             peers_ipv4: totals.peers.v4 as u64,
             peers_ipv6: totals.peers.v6 as u64,
             announces: self.shared.counters.announces(),

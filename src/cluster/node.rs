@@ -137,7 +137,7 @@ impl ClusterNode {
     /// Returns the number of peers in the tracker.
     pub(super) fn peer_count(&self) -> u64 {
         let totals = self.tracker.totals();
-        (totals.peers_v4 + totals.peers_v6) as u64
+        totals.peers.sum() as u64
     }
 
     /// Applies a counter, and makes the tracker show the new total.

@@ -18,7 +18,7 @@ const CAPACITY_KEPT: usize = 4096;
 /// An update in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueuedUpdate {
-    pub change: PeerUpdate,
+    pub update: PeerUpdate,
     /// When the announce came.
     pub at: Time,
     /// The update may have been sent before.
@@ -81,27 +81,27 @@ impl UpdateQueue {
         for partition in &self.partitions {
             let mut partition = lock(partition);
             let before = partition.len();
-            partition.retain(|update| update.change.class.is_none());
+            partition.retain(|update| update.update.class.is_none());
             self.len
                 .fetch_sub(before - partition.len(), Ordering::Relaxed);
         }
     }
 
-    /// Keeps what an announce did, if that is anything.
-    pub fn push_effect(&self, news: &AnnounceEffect, at: Time) {
-        if let Some(change) = news.update {
-            if news.new_download {
-                *lock(&self.counts).entry(change.info_hash).or_default() += 1;
+    /// Queues the change that an announce made, if any.
+    pub fn push_effect(&self, effect: &AnnounceEffect, at: Time) {
+        if let Some(update) = effect.update {
+            if effect.new_download {
+                *lock(&self.downloads).entry(update.info_hash).or_default() += 1;
             }
-            self.push(change, at);
+            self.push(update, at);
         }
     }
 
     /// Queues an update if there is room.
-    pub fn push(&self, change: PeerUpdate, at: Time) {
+    pub fn push(&self, update: PeerUpdate, at: Time) {
         let redelivered = false;
         self.enqueue(QueuedUpdate {
-            change,
+            update,
             at,
             redelivered,
         });
@@ -116,9 +116,9 @@ impl UpdateQueue {
         });
     }
 
-    fn enqueue(&self, update: QueuedUpdate) {
-        let QueuedUpdate { change, at, .. } = update;
-        if change.class.is_some() && self.store_lost.load(Ordering::Relaxed) {
+    fn enqueue(&self, queued: QueuedUpdate) {
+        let QueuedUpdate { update, at, .. } = queued;
+        if update.class.is_some() && self.store_lost.load(Ordering::Relaxed) {
             return;
         }
         let before = self.len.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl UpdateQueue {
             lock(&self.dropped_since).get_or_insert(at);
             return;
         }
-        lock(&self.partitions[partition(&change.info_hash)]).push(update);
+        lock(&self.partitions[partition(&update.info_hash)]).push(queued);
         if before == self.capacity / 4 {
             self.wake_writer();
         }
@@ -248,9 +248,9 @@ mod tests {
     }
 
     #[test]
-    fn a_download_is_never_dropped() {
-        let updates = UpdateQueue::new(0);
-        let news = AnnounceEffect {
+    fn never_drops_downloads() {
+        let queue = UpdateQueue::new(0);
+        let effect = AnnounceEffect {
             update: Some(change(1, Some(Class::Seeder))),
             new_download: true,
         };

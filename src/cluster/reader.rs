@@ -9,7 +9,7 @@ use crate::cluster::status::Side;
 use crate::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
 use crate::cluster::wire::{self, ReplicationBatch, ReplicationRecord};
 use crate::lock::lock;
-use crate::tracker::ApplyResult;
+use crate::tracker::replication::ApplyResult;
 use crate::tracker::types::Time;
 
 /// How long a read waits for new entries.
@@ -213,7 +213,7 @@ fn apply_batch(
                 match node.tracker.apply_update(now, passed_secs, &update) {
                     ApplyResult::Applied => {
                         applied += 1;
-                        node.show_downloads(&update.change.info_hash);
+                        node.show_downloads(&update.update.info_hash);
                     }
                     ApplyResult::Stale => stale += 1,
                     ApplyResult::Rejected => rejected += 1,

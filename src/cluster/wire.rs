@@ -118,8 +118,8 @@ pub fn write_record(record: &ReplicationRecord, out: &mut Vec<u8>) {
     }
 }
 
-fn write_peer(told: &TimedUpdate, out: &mut Vec<u8>) {
-    let change = &told.update;
+fn write_peer(update: &TimedUpdate, out: &mut Vec<u8>) {
+    let change = &update.update;
     out.push(if change.address.is_ipv4() {
         PEER_V4
     } else {
@@ -319,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_same_on_every_machine() {
-        let told = TimedUpdate {
+    fn format_is_fixed() {
+        let joined = TimedUpdate {
             update: PeerUpdate {
                 info_hash: InfoHash(*b"aaaaabbbbbcccccddddd"),
                 address: "192.0.2.1".parse().unwrap(),
@@ -337,13 +337,13 @@ mod tests {
                 address: "2001:db8::1".parse().unwrap(),
                 class: None,
                 completed: false,
-                ..told.update
+                ..joined.update
             },
             age_secs: 70_000,
             redelivered: true,
         };
-        let counter = Counter {
-            info_hash: told.update.info_hash,
+        let counter = DownloadCounter {
+            info_hash: joined.update.info_hash,
             node: NodeId(3),
             downloads: 4,
         };
@@ -435,8 +435,8 @@ mod tests {
     fn rejects_invalid_endpoint_and_unknown_kind() {
         let mut random = Rng::new(4);
         let peer = loop {
-            match some_record(&mut random) {
-                ReplicationRecord::Peer(told) if told.update.address.is_ipv6() => break told,
+            match random_record(&mut random) {
+                ReplicationRecord::Peer(joined) if joined.update.address.is_ipv6() => break joined,
                 _ => {}
             }
         };

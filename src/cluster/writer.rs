@@ -12,7 +12,7 @@ use crate::cluster::status::Side;
 use crate::cluster::stream_store::{StoreError, StreamStore};
 use crate::cluster::wire::{self, BatchSender, ReplicationRecord};
 use crate::lock::lock;
-use crate::tracker::DumpCursor;
+use crate::tracker::dump::DumpCursor;
 use crate::tracker::types::{Time, TimedUpdate};
 
 /// The interval between two steps if no work is left. A longer interval delays the updates of other nodes. A shorter
@@ -89,7 +89,7 @@ impl SentDepartures {
         while self.0.front().is_some_and(|(at, _)| !is_recent(*at)) {
             self.0.pop_front();
         }
-        let departures = sent.iter().filter(|update| update.change.class.is_none());
+        let departures = sent.iter().filter(|update| update.update.class.is_none());
         self.0.extend(departures.map(|update| (now, *update)));
         let excess = self.0.len().saturating_sub(max);
         self.0.drain(..excess);
@@ -203,17 +203,17 @@ impl<'n> StreamWriter<'n> {
             node.queue.take(partition, taken);
             // A peer that left while the store was lost may be back.
             let is_current = |update: &QueuedUpdate| {
-                update.change.class.is_some() || !node.tracker.contains(&update.change)
+                update.update.class.is_some() || !node.tracker.contains(&update.update)
             };
             taken.retain(is_current);
             for update in &*taken {
                 // The torrent may be new to this tracker, or a total that other nodes sent meanwhile may have replaced the
                 // tracker's own count.
-                node.show_downloads(&update.change.info_hash);
+                node.show_downloads(&update.update.info_hash);
             }
             let records = taken.iter().map(|update| {
                 ReplicationRecord::Peer(TimedUpdate {
-                    change: update.change,
+                    update: update.update,
                     age_secs: now.0.saturating_sub(update.at.0),
                     redelivered: update.redelivered,
                 })
@@ -362,7 +362,7 @@ impl<'n> StreamWriter<'n> {
             .tracker
             .dump_updates(now, since_secs, &mut resend.cursor, &mut updates);
         for update in updates {
-            resend.pending[partition(&update.change.info_hash)].push(update);
+            resend.pending[partition(&update.update.info_hash)].push(update);
         }
         for (partition, pending) in resend.pending.iter_mut().enumerate() {
             // Only full batches, except at the end.
@@ -439,7 +439,7 @@ mod tests {
         };
         // It waited in the queue for a long time before it was sent.
         let waited = QueuedUpdate {
-            change,
+            update: change,
             at: Time(100),
             redelivered: false,
         };

@@ -491,32 +491,4 @@ mod tests {
             );
         }
     }
-
-    #[test]
-    fn ids_are_read_in_hex() {
-        let long = "AB".repeat(32);
-        let text = format!("# ours\n{}  # v1\n\n{long}\n", "0f".repeat(20));
-        assert_eq!(parse_hashes(&text).unwrap(), [id(0x0f), id(0xab)]);
-        assert_eq!(parse_hashes("").unwrap(), []);
-        let text: String = (0..20).map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(parse_hash(&text).unwrap().to_string(), text);
-    }
-
-    #[test]
-    fn faults_in_ids_name_the_line() {
-        let fault = |text: &str| parse_hashes(text).unwrap_err().to_string();
-        for (wrong, digits) in [(1, 39), (2, 41), (3, 63), (4, 65), (5, 1)] {
-            let text = "\n".repeat(wrong - 1) + &"a".repeat(digits);
-            assert!(
-                fault(&text).starts_with(&format!("line {wrong}: "))
-                    && fault(&text).contains(&format!("has {digits} digits"))
-            );
-        }
-        assert!(fault(&"g".repeat(40)).contains("is not an info-hash"));
-        assert!(fault("0x0f0f").contains("is not an info-hash"));
-        assert!(
-            fault("\u{1b}[0m").contains("is not an info-hash")
-                && !fault("\u{1b}[0m").contains('\u{1b}')
-        );
-    }
 }

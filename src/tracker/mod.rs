@@ -5,7 +5,7 @@ pub mod access;
 mod departures;
 pub mod dump;
 mod hash_key;
-pub mod list;
+mod ip_ranges;
 pub mod prefetch;
 pub mod rate_limit;
 pub mod replication;
@@ -106,7 +106,7 @@ impl Tracker {
     ) -> Result<AnnounceResponse, Refusal> {
         let settings = self.settings();
         settings.announces.admit(now, announce.address)?;
-        settings.withdrawn(&announce.info_hash)?;
+        settings.check_withdrawn(&announce.info_hash)?;
         let want = announce.numwant.unwrap_or(settings.numwant);
         let want = want.min(settings.max_numwant);
         let host_key = settings.host_key.map_or(self.key, |HostKey(key)| key);
@@ -135,7 +135,7 @@ impl Tracker {
             counts,
             interval: settings.interval,
             min_interval: settings.min_interval,
-            warning: settings.warning(&announce.info_hash),
+            warning: settings.warning_for(&announce.info_hash),
             update: peer.to_update(announce, outcome.as_ref()),
             new_download: outcome.is_some_and(|outcome| outcome.first_completed),
         })

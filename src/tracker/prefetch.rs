@@ -91,7 +91,7 @@ fn prefetch_rate_limits(settings: &Settings, lookups: &[Lookup]) {
             Lookup::Announce(announce) => (&settings.announces, announce.address),
             Lookup::Scrape(_, from) => (&settings.scrapes, (*from)?),
         };
-        let rate_limiter = policy.budget.as_deref()?;
+        let rate_limiter = policy.rate_limiter.as_deref()?;
         Some((rate_limiter, rate_limiter.narrowest(address)))
     });
     for (rate_limiter, place) in places.iter().flatten() {
@@ -173,7 +173,7 @@ mod tests {
                 open: true,
                 ..Settings::default()
             };
-            settings.announces.budget = Some(Arc::new(rate_limiter()));
+            settings.announces.rate_limiter = Some(Arc::new(rate_limiter()));
             Tracker::new(settings, 1)
         });
         let mut random = Rng::new(2);

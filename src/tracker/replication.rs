@@ -71,7 +71,7 @@ impl Tracker {
             return self.apply_departure(hash, timed, &peer, moment);
         }
         if !settings.announces.access.admits(update.address)
-            || settings.withdrawn(&update.info_hash).is_err()
+            || settings.check_withdrawn(&update.info_hash).is_err()
         {
             return ApplyResult::Rejected;
         }

@@ -182,10 +182,10 @@ impl Refusal {
     pub fn reason(&self) -> &str {
         match self {
             Self::UnknownTorrent => "this torrent is not tracked here",
-            Self::DeniedTorrent => "this torrent is not allowed here",
-            Self::TooManyTorrents => "this tracker cannot track more torrents",
+            Self::DeniedTorrent => "this torrent is on this tracker's deny list",
+            Self::TooManyTorrents => "this tracker has reached its torrent limit",
             Self::Withdrawn(text) => text,
-            Self::Address => "your address is not allowed here",
+            Self::Address => "your address is not allowed on this tracker",
             Self::TooOften { .. } => "too many requests from your network",
         }
     }

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::tracker::types::{Answer, InfoHash, Refusal, Retry, ScrapeEntry};
+use crate::tracker::types::{AnnounceResponse, InfoHash, Refusal, Retry, ScrapeEntry};
 
 /// Writes the response to an announce. The keys are sorted, as bencode requires. `peers` is always present, because some
 /// clients fail without it.
 pub(super) fn write_answer(
     out: &mut Vec<u8>,
     from: IpAddr,
-    answer: &Answer,
+    answer: &AnnounceResponse,
     peers: &[u8],
     compact: bool,
 ) {

@@ -8,7 +8,7 @@ use serde_bencode::value::Value;
 
 use super::request::Paths;
 use super::*;
-use crate::tracker::types::{Admission, Answer, Event, Key, PeerId, ScrapeEntry};
+use crate::tracker::types::{Admission, AnnounceResponse, Event, Key, PeerId, ScrapeEntry};
 use crate::tracker::{self, Rng};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -526,7 +526,7 @@ fn response_has_the_family_of_the_ip_parameter() {
 }
 
 /// Builds the response from the BEPs' description, without our own writer.
-fn reference_answer(from: IpAddr, answer: &Answer, peers: &[u8], compact: bool) -> Value {
+fn reference_answer(from: IpAddr, answer: &AnnounceResponse, peers: &[u8], compact: bool) -> Value {
     let number = |number: u32| Value::Int(number.into());
     let mut expected = HashMap::new();
     let mut put = |key: &str, value| expected.insert(key.as_bytes().to_vec(), value);
@@ -581,7 +581,7 @@ fn responses_match_serde_bencode() {
         let count = random.below(4) * random.below(70);
         let peers = random_bytes(&mut random, count * size);
         let warning = (random.below(2) == 0).then(|| "näxt wéek".repeat(number() as usize % 5));
-        let answer = Answer {
+        let answer = AnnounceResponse {
             counts: ScrapeEntry {
                 complete: number(),
                 incomplete: number(),
@@ -591,8 +591,8 @@ fn responses_match_serde_bencode() {
             interval: number(),
             min_interval: number(),
             warning: warning.map(Into::into),
-            change: None,
-            counted: false,
+            update: None,
+            new_download: false,
         };
         let compact = random.below(2) == 0;
         let mut body = Vec::new();

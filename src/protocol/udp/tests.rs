@@ -15,8 +15,8 @@ const MAPPED: &str = "[::ffff:192.0.2.1]:1001";
 /// The outcome of every accepted announce in these tests. The tests check the tracker's counts instead of its contents.
 const ANNOUNCED: UdpOutcome = UdpOutcome::Announced(ANY, NOTHING);
 const NOTHING: AnnounceEffect = AnnounceEffect {
-    change: None,
-    counted: false,
+    update: None,
+    new_download: false,
 };
 const ANY: Announce = Announce {
     info_hash: InfoHash(TORRENT),

@@ -31,7 +31,7 @@ use crate::server::udp::packet_info::{
     LocalAddress, Message, PacketInfo, ResponseSource, SendHeaders, info_v4, info_v6,
     with_socket_addr,
 };
-use crate::tracker::Lookup;
+use crate::tracker::prefetch::Lookup;
 use crate::tracker::types::{Time, UnixTime};
 
 /// Maximum number of packets per system call.

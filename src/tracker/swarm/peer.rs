@@ -266,7 +266,7 @@ impl Peer {
         local_networks: &LocalNetworks,
         key: HashKey,
     ) -> Self {
-        let locality = local_networks.of(announce.address);
+        let locality = local_networks.index_of(announce.address);
         let endpoint = Endpoint::new(announce.address, announce.port);
         let class = match (announce.complete, announce.event) {
             (true, _) => Class::Seeder,
@@ -298,7 +298,7 @@ impl Peer {
         update: &PeerUpdate,
         local_networks: &LocalNetworks,
     ) -> Self {
-        let locality = local_networks.of(update.address);
+        let locality = local_networks.index_of(update.address);
         let class = update.class.unwrap_or(Class::Leecher);
         Self {
             endpoint: Endpoint::new(update.address, update.port),
