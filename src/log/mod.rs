@@ -830,53 +830,6 @@ impl Line {
     }
 }
 
-/// Events that are counted and not repeated: at most one line per interval, with how many it stands for.
-///
-/// ```
-/// # use std::time::{Duration, Instant};
-/// # use tbtt::log::Repeated;
-/// let now = Instant::now();
-/// let mut failed = Repeated::new(Duration::from_secs(10));
-/// assert_eq!(failed.count(now), Some(1));
-/// assert_eq!(failed.count(now + Duration::from_secs(1)), None);
-/// assert_eq!(failed.due(now + Duration::from_secs(10)), Some(1));
-/// ```
-#[derive(Debug)]
-pub struct Repeated {
-    every: Duration,
-    told: Option<Instant>,
-    count: u64,
-}
-
-impl Repeated {
-    pub const fn new(every: Duration) -> Self {
-        Self {
-            every,
-            told: None,
-            count: 0,
-        }
-    }
-
-    /// Counts one event. `Some(count)` when a line is due, which then stands for that many.
-    pub fn count(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        self.due(now)
-    }
-
-    /// `Some(count)` when events were counted that no line tells of yet and one is due: for a timer, so that the last ones of a
-    /// storm are told as well.
-    pub fn due(&mut self, now: Instant) -> Option<u64> {
-        let waiting = self
-            .told
-            .is_some_and(|told| now.saturating_duration_since(told) < self.every);
-        if waiting || self.count == 0 {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1213,22 +1166,5 @@ mod tests {
         assert_eq!(line.len(), "2026-11-22T10:25:46.123Z warning one\n".len());
         assert!(line.ends_with("Z warning one\n"));
         std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn repeated_events_are_told_once_per_interval_with_their_count() {
-        let start = Instant::now();
-        let at = |secs| start + Duration::from_secs(secs);
-        let mut repeated = Repeated::new(Duration::from_secs(10));
-        assert_eq!(repeated.due(at(0)), None);
-        assert_eq!(repeated.count(at(0)), Some(1));
-        assert_eq!(repeated.count(at(1)), None);
-        assert_eq!(repeated.count(at(9)), None);
-        assert_eq!(repeated.count(at(10)), Some(3));
-        assert_eq!(repeated.count(at(19)), None);
-        assert_eq!(repeated.due(at(19)), None);
-        assert_eq!(repeated.due(at(20)), Some(1));
-        assert_eq!(repeated.due(at(40)), None);
-        assert_eq!(repeated.count(at(41)), Some(1));
     }
 }
