@@ -11,13 +11,16 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::sync::watch;
 
+use tbtt::app::access_log::new_counters;
 use tbtt::app::cluster::ClusterSetup;
 use tbtt::app::confine::enter_confinement;
+use tbtt::app::context::{AppContext, ConfigSource};
 use tbtt::app::control;
 use tbtt::app::sockets::{Sockets, open_sockets};
 use tbtt::app::state::{self, StateSaver};
 use tbtt::app::status_collector::StatusCollector;
-use tbtt::app::tasks::{AppContext, ConfigSource, log_counted, new_counters, warn_on_notify_error};
+use tbtt::app::systemd_status::warn_on_notify_error;
+use tbtt::app::tasks::log_counted;
 use tbtt::app::workers::{Workers, runtime};
 use tbtt::app::{Exit, Failed, fail};
 use tbtt::config::{self, LoadedConfig};

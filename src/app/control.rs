@@ -15,7 +15,7 @@ use crate::server::control::{
 use crate::snapshot::SavePriority;
 use crate::status::report::StatusReport;
 
-use crate::app::tasks::AppContext;
+use crate::app::context::AppContext;
 use crate::app::workers::runtime;
 use crate::app::{Exit, Failed, fail};
 

@@ -1,12 +1,16 @@
 //! What `main` puts together: the process, its sockets, the workers, and the duties beside serving.
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod cluster;
 pub mod confine;
+pub mod context;
 pub mod control;
+pub mod reload;
 pub mod sockets;
 pub mod state;
 pub mod status_collector;
+pub mod systemd_status;
 pub mod tasks;
 pub mod workers;
 
