@@ -1,31 +1,11 @@
 //! Swarms, counters and secrets across a restart: one file in the state directory, replaced as a whole.
 //!
-//! `snapshot` begins with a header, and goes on with frames to its end. Numbers are big-endian.
-//!
-//! ```text
-//! magic       "TBTTSNAP"
-//! version     u32
-//! written     u64       seconds since 1970
-//! time        u32       the tracker's time then
-//! seed        u64       secret
-//! secret      16 bytes  of UDP's connection ids
-//! checksum    u64       of all before
-//!
-//! kind        1 byte    B: a block of torrents; H: seeds of listed torrents, if any; C: a part of what is kept of the cluster,
-//!                       if it is in one; E: the end
-//! length      u32       of the content
-//! checksum    u64       of kind, length and content
-//! content               as the tracker writes it; at the end the numbers of blocks, torrents and peers over IPv4 and
-//!                       IPv6 in all blocks (u64 each)
-//! ```
-//!
-//! A checksum is SipHash-1-3 with a key that holds the frame's number (the header has 0), so that frames that changed places
-//! are seen too. It guards against accidents, not against someone who may write the file.
 #![forbid(unsafe_code)]
+
+mod format;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::hash::Hasher;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -33,12 +13,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
-use siphasher::sip::SipHasher13;
 
-use crate::os::random::random_bytes;
+use self::format::{
+    BLOCK, CLUSTER, END, End, Fault, HEADER, HEALTH, Header, read_frame, write_frame,
+};
 use crate::torrents::seed_health::SeedHealth;
 use crate::tracker::dump::{DumpCursor, Restored};
 use crate::tracker::{Time, Totals, Tracker};
+
+pub use self::format::Secrets;
 
 /// The good one, always whole.
 const FILE: &str = "snapshot";
@@ -52,17 +35,8 @@ const ASIDE: &str = "snapshot.aside-";
 /// How many of those are kept, the latest.
 const ASIDE_MOST: usize = 3;
 
-const MAGIC: [u8; 8] = *b"TBTTSNAP";
-const VERSION: u32 = 1;
-const HEADER: usize = 8 + 4 + 8 + 4 + 8 + 16;
-
 /// How much is written before it is made lasting, beside service: what comes to the disk all at once takes a processor for long.
 const LASTING: u64 = 1 << 20;
-
-const BLOCK: u8 = b'B';
-const HEALTH: u8 = b'H';
-const CLUSTER: u8 = b'C';
-const END: u8 = b'E';
 
 /// How much of what is kept of the cluster goes into a frame.
 const CLUSTER_FULL: usize = 1 << 20;
@@ -75,36 +49,6 @@ const LONGEST_GAP: Duration = Duration::from_secs(86_400);
 
 /// A slow disk makes for rest enough.
 const LONGEST_REST: Duration = Duration::from_millis(50);
-
-/// What must stay the same over a restart, and must not be known outside.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secrets {
-    /// For [`Tracker::new`]: with another, hosts on both address families would be counted twice.
-    pub seed: u64,
-    /// For UDP's connection ids: with another, clients would have to ask for new ones.
-    pub connection_id: [u8; 16],
-}
-
-impl Secrets {
-    /// New ones, for when there is no snapshot.
-    ///
-    /// # Errors
-    /// When `/dev/urandom` cannot be read.
-    pub fn new() -> io::Result<Self> {
-        let random: [u8; 24] = random_bytes()?;
-        let mut fields = Fields(&random);
-        Ok(Self {
-            seed: fields.u64(),
-            connection_id: fields.take(),
-        })
-    }
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secrets(..)")
-    }
-}
 
 /// What a snapshot gave back.
 pub struct Loaded {
@@ -355,143 +299,6 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-struct Header {
-    written: u64,
-    time: Time,
-    secrets: Secrets,
-}
-
-impl Header {
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + 8);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&self.written.to_be_bytes());
-        bytes.extend_from_slice(&self.time.0.to_be_bytes());
-        bytes.extend_from_slice(&self.secrets.seed.to_be_bytes());
-        bytes.extend_from_slice(&self.secrets.connection_id);
-        bytes.extend_from_slice(&checksum(0, &[&bytes]).to_be_bytes());
-        bytes
-    }
-
-    fn read(file: &mut impl Read) -> Result<Self, Fault> {
-        let mut bytes = [0; HEADER];
-        // What another version has after its number is not ours to know.
-        read_exact(file, &mut bytes[..12])?;
-        let mut fields = Fields(&bytes[..12]);
-        if fields.take() != MAGIC {
-            return Err(Fault::Foreign);
-        }
-        match fields.u32() {
-            VERSION => {}
-            version => return Err(Fault::OtherVersion(version)),
-        }
-        read_exact(file, &mut bytes[12..])?;
-        let mut sum = [0; 8];
-        read_exact(file, &mut sum)?;
-        if checksum(0, &[&bytes]) != u64::from_be_bytes(sum) {
-            return Err(Fault::Damaged("the checksum of its header is wrong"));
-        }
-        let mut fields = Fields(&bytes[12..]);
-        Ok(Self {
-            written: fields.u64(),
-            time: Time(fields.u32()),
-            secrets: Secrets {
-                seed: fields.u64(),
-                connection_id: fields.take(),
-            },
-        })
-    }
-}
-
-/// What must have come by the end.
-#[derive(Default)]
-struct End {
-    blocks: u64,
-    totals: Totals,
-}
-
-impl End {
-    fn count(&mut self, block: Totals) {
-        self.blocks += 1;
-        self.totals += block;
-    }
-
-    fn content(&self) -> Vec<u8> {
-        let Totals { torrents, peers } = self.totals;
-        let counts = [torrents, peers.v4, peers.v6].map(|count| count as u64);
-        [[self.blocks].as_slice(), &counts]
-            .concat()
-            .into_iter()
-            .flat_map(u64::to_be_bytes)
-            .collect()
-    }
-}
-
-/// Appends a frame and tells its length.
-fn write_frame(file: &mut impl Write, number: u64, kind: u8, content: &[u8]) -> io::Result<u64> {
-    let mut head = [kind, 0, 0, 0, 0];
-    head[1..].copy_from_slice(&(content.len() as u32).to_be_bytes());
-    file.write_all(&head)?;
-    file.write_all(&checksum(number, &[&head, content]).to_be_bytes())?;
-    file.write_all(content)?;
-    Ok((head.len() + 8 + content.len()) as u64)
-}
-
-/// Replaces `content` by the next frame's, and tells its kind.
-fn read_frame(file: &mut impl Read, number: u64, content: &mut Vec<u8>) -> Result<u8, Fault> {
-    let (mut head, mut sum) = ([0; 5], [0; 8]);
-    read_exact(file, &mut head)?;
-    read_exact(file, &mut sum)?;
-    let [kind, len @ ..] = head;
-    let len = u32::from_be_bytes(len) as usize;
-    // A damaged length shall not cost more memory than a true one.
-    if len > Tracker::MAX_BLOCK {
-        return Err(Fault::Damaged("a block is too long"));
-    }
-    content.resize(len, 0);
-    read_exact(file, content)?;
-    if checksum(number, &[&head, content]) != u64::from_be_bytes(sum) {
-        return Err(Fault::Damaged("a checksum is wrong"));
-    }
-    match kind {
-        BLOCK | HEALTH | CLUSTER | END => Ok(kind),
-        _ => Err(Fault::Damaged("a block is of no known kind")),
-    }
-}
-
-fn checksum(number: u64, parts: &[&[u8]]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(u64::from_be_bytes(MAGIC), number);
-    parts.iter().for_each(|part| hasher.write(part));
-    hasher.finish()
-}
-
-fn read_exact(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), Fault> {
-    file.read_exact(bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Fault::Damaged("it ends too early"),
-        _ => Fault::Unreadable(error),
-    })
-}
-
-/// Numbers off the front of a header, which is long enough.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.0.split_at(N);
-        self.0 = rest;
-        field.try_into().expect("split at its length")
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_be_bytes(self.take())
-    }
-}
-
 /// Gives the snapshot a name under which nothing overwrites it, and removes the oldest so named.
 fn put_aside(directory: &Path, at: SystemTime) -> io::Result<PathBuf> {
     let mut names = names_aside(directory)?;
@@ -521,31 +328,6 @@ fn names_aside(directory: &Path) -> io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Why a snapshot cannot be used.
-#[derive(Debug)]
-enum Fault {
-    Unreadable(io::Error),
-    NotAFile,
-    Foreign,
-    OtherVersion(u32),
-    Damaged(&'static str),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
-            Self::NotAFile => f.write_str("is not a regular file"),
-            Self::Foreign => f.write_str("is not a snapshot of tbtt"),
-            Self::OtherVersion(version) => write!(
-                f,
-                "has format {version}, of another version of tbtt; this one reads format {VERSION}"
-            ),
-            Self::Damaged(how) => write!(f, "is damaged: {how}"),
-        }
-    }
 }
 
 /// Why there is nothing to go on with, in one line for the operator.
