@@ -1,18 +1,20 @@
+//! Formats one log line: no control characters, and no longer than [`LINE_MAX`].
+
 use std::fmt::{Display, Write as _};
 
-/// The longest line in bytes, its prefix and newline included: `PIPE_BUF`, the most that a pipe takes whole or not
-/// at all (pipe(7)). A longer one is cut and ends in `cut=yes`.
+/// Maximum length of a line in bytes, with prefix and newline. This is `PIPE_BUF`: a pipe accepts a write of up to this size
+/// completely or not at all (pipe(7)). A longer line is cut and ends in `cut=yes`.
 pub const LINE_MAX: usize = 4096;
 
-/// Kept free for what stands before the sentence: priority, name and pid, or time and level.
+/// Bytes reserved for the prefix: priority, name and pid, or time and level.
 pub(super) const PREFIX_MAX: usize = 64;
 
 pub(super) const CUT_MARK: &str = " cut=yes";
 
-/// What a line says after its sentence: `key=value`, keys in lower case, in the order given.
+/// Details that follow the sentence of a line, as `key=value` in the given order. Keys are in lower case.
 pub type Fields<'a> = &'a [(&'a str, &'a dyn Display)];
 
-/// The sentence and its fields as one line's text: no newline or other control character gets through, and it always fits.
+/// Returns the sentence and its fields as the text of one line, without prefix and newline.
 pub(super) fn compose(sentence: &str, fields: Fields<'_>) -> String {
     let mut line = Line {
         text: String::with_capacity(256),
@@ -32,17 +34,18 @@ pub(super) fn compose(sentence: &str, fields: Fields<'_>) -> String {
 
 pub(super) struct Line {
     text: String,
-    /// Full: nothing more is added but the mark that says so.
+    /// The line is full: only the mark that reports the cut is added.
     cut: bool,
 }
 
 impl Line {
-    /// The last bytes are for a closing quote, the mark and the newline.
-    pub(super) const ROOM: usize = LINE_MAX - PREFIX_MAX - CUT_MARK.len() - 2;
+    /// Maximum length of the text. The bytes after that are for a closing quote, the mark and the newline.
+    pub(super) const TEXT_MAX: usize = LINE_MAX - PREFIX_MAX - CUT_MARK.len() - 2;
 
     fn push(&mut self, piece: impl Display) {
         let before = self.text.len();
-        if !self.cut && (write!(self.text, "{piece}").is_err() || self.text.len() > Self::ROOM) {
+        if !self.cut && (write!(self.text, "{piece}").is_err() || self.text.len() > Self::TEXT_MAX)
+        {
             self.text.truncate(before);
             self.cut = true;
         }
@@ -54,15 +57,15 @@ impl Line {
         if self.cut {
             return;
         }
-        // Written where it belongs; taken out again only if it cannot stand there bare.
+        // Most values need no quotes, so the value is written in place first, and removed if it needs them.
         let start = self.text.len();
-        let told = write!(self.text, "{value}");
-        let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
+        let written = write!(self.text, "{value}");
+        let is_bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
         let value = &self.text[start..];
-        if told.is_ok()
+        if written.is_ok()
             && !value.is_empty()
-            && value.bytes().all(bare)
-            && self.text.len() <= Self::ROOM
+            && value.bytes().all(is_bare)
+            && self.text.len() <= Self::TEXT_MAX
         {
             return;
         }
@@ -81,7 +84,8 @@ impl Line {
         self.text.push('"');
     }
 
-    /// Control characters, line separators, text-direction marks and the like are written as Rust writes them.
+    /// Appends a character. Control characters, line separators, marks for the direction of text and the like are written as Rust
+    /// escapes.
     fn push_escaped(&mut self, character: char) {
         match character {
             '"' | '\'' | '\\' => self.push(character),

@@ -1,3 +1,5 @@
+//! The state of the log: level, destination, and the count of dropped lines.
+
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -10,30 +12,33 @@ use super::settings::{Addresses, Level, Settings};
 use super::sink::Sink;
 use crate::lock::{lock, read, write};
 
-/// A receiver that takes a line now and then must not be fed on these reports alone.
-const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
+/// Minimum time between two reports of dropped lines: a receiver that accepts only a few lines would otherwise receive nothing but
+/// these reports.
+const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-static LOG: OnceLock<Log> = OnceLock::new();
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-pub(super) fn log() -> &'static Log {
-    LOG.get_or_init(Log::early)
+/// Returns the logger of the process.
+pub(super) fn logger() -> &'static Logger {
+    LOGGER.get_or_init(Logger::early)
 }
 
-pub(super) struct Log {
+pub(super) struct Logger {
     pub(super) level: AtomicU8,
     pub(super) addresses: AtomicU8,
-    /// Locked only to take the `Arc` or to exchange it, never over a write.
+    /// Locked only to clone or replace the `Arc`, never during a write.
     pub(super) sink: RwLock<Arc<Sink>>,
-    /// What `sink` was opened for.
+    /// The settings that `sink` was opened with.
     opened: Mutex<Option<Settings>>,
-    /// Lines dropped and not yet told.
+    /// Number of dropped lines that are not reported yet.
     pub(super) dropped: AtomicUsize,
     pub(super) dropped_total: AtomicUsize,
-    /// When dropped lines were last told of.
-    pub(super) told: Mutex<Option<Instant>>,
+    /// Time of the last report of dropped lines.
+    pub(super) last_report: Mutex<Option<Instant>>,
 }
 
-impl Log {
+impl Logger {
+    /// Creates the logger that is used before the configuration is known. It writes to standard error.
     pub(super) fn early() -> Self {
         Self {
             level: AtomicU8::new(Level::Info as u8),
@@ -42,16 +47,16 @@ impl Log {
             opened: Mutex::new(None),
             dropped: AtomicUsize::new(0),
             dropped_total: AtomicUsize::new(0),
-            told: Mutex::new(None),
+            last_report: Mutex::new(None),
         }
     }
 
     pub(super) fn apply(&self, settings: &Settings) -> io::Result<()> {
         let mut opened = lock(&self.opened);
-        // Where lines go is kept if nothing else is asked for: without root, standard error may not open anew.
+        // An unchanged destination is not opened again: without root privileges, opening standard error again may fail.
         if !opened
             .as_ref()
-            .is_some_and(|before| before.same_place(settings))
+            .is_some_and(|before| before.same_destination(settings))
         {
             let sink = Sink::open(settings)?;
             *write(&self.sink) = Arc::new(sink);
@@ -75,31 +80,32 @@ impl Log {
             return;
         }
         let sink = self.sink();
-        // What was dropped comes first, so that the gap shows where it was.
-        let open = self.tell_dropped(&sink, TELL_DROPPED_EVERY);
-        if !open || !sink.deliver(level, &compose(sentence, fields), patience()) {
+        // Dropped lines are reported first, so that the report stands at the place of the gap.
+        let open = self.report_dropped(&sink, DROP_REPORT_INTERVAL);
+        if !open || !sink.deliver(level, &compose(sentence, fields), max_wait()) {
             self.dropped.fetch_add(1, Relaxed);
             self.dropped_total.fetch_add(1, Relaxed);
         }
     }
 
-    /// False when that was due and could not be written: then another line can't either.
-    pub(super) fn tell_dropped(&self, sink: &Sink, every: Duration) -> bool {
+    /// Reports dropped lines, unless the last report is less than `interval` ago. Returns false if a report was due and could not be
+    /// written: the next line would be lost, too.
+    pub(super) fn report_dropped(&self, sink: &Sink, interval: Duration) -> bool {
         if self.dropped.load(Relaxed) == 0 {
             return true;
         }
-        // Taken: another thread is telling.
-        let Ok(mut told) = self.told.try_lock() else {
+        // If the lock is taken, another thread is writing the report.
+        let Ok(mut last_report) = self.last_report.try_lock() else {
             return true;
         };
         let now = Instant::now();
-        if told.is_some_and(|told| now.saturating_duration_since(told) < every) {
+        if last_report.is_some_and(|last| now.saturating_duration_since(last) < interval) {
             return true;
         }
         let dropped = self.dropped.swap(0, Relaxed);
         let report = compose("log lines dropped", &[("dropped", &dropped)]);
-        if sink.deliver(Level::Warning, &report, patience()) {
-            *told = Some(now);
+        if sink.deliver(Level::Warning, &report, max_wait()) {
+            *last_report = Some(now);
             return true;
         }
         self.dropped.fetch_add(dropped, Relaxed);
@@ -107,9 +113,11 @@ impl Log {
     }
 }
 
-/// A burst of the few lines that a start and a stop write outruns a receiver that lives: outside systemd the kernel queues
-/// eleven datagrams. The main thread, which serves nobody, waits a moment for it. No other thread ever waits.
-fn patience() -> Duration {
+/// Returns how long the calling thread may wait for a receiver that is full.
+///
+/// Even the few lines of a start and a stop can be too many at once for a working receiver: outside systemd, the kernel queues eleven
+/// datagrams. The main thread serves no client, so it waits for a moment. No other thread ever waits.
+fn max_wait() -> Duration {
     match gettid() == getpid() {
         true => Duration::from_millis(100),
         false => Duration::ZERO,

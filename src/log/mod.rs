@@ -1,4 +1,4 @@
-//! The log: one event is one line and one write, whole and at once; no worker waits for it, and what it must drop it counts.
+//! The log: each event is one line and one write. No worker waits for the log; lines that cannot be written are dropped and counted.
 
 mod line;
 mod logger;
@@ -17,38 +17,40 @@ use std::thread;
 use std::time::Duration;
 
 use self::line::compose;
-use self::logger::log;
+use self::logger::logger;
 use self::sink::Sink;
 use self::stderr::{duplicate_stderr, stderr_is_journal};
 
 pub use self::line::{Fields, LINE_MAX};
-pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownWord};
+pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKeyword};
 
-/// Opens the log as the settings say; before that, lines go to standard error. To be called before privileges are dropped,
-/// and again at a reload, when it changes what the settings changed.
+/// Opens the log with these settings. Before the first call, lines go to
+/// standard error.
 ///
-/// That nobody listens at `/dev/log` yet is no error: it is told on standard error, and lines are dropped and counted until
-/// somebody does.
+/// Call this before privileges are dropped, and at each reload: a second call changes only what differs.
+///
+/// A missing `/dev/log` is not an error: a warning is written to standard error, and lines are dropped and counted until the socket
+/// exists.
 ///
 /// # Errors
-/// When the process has no file descriptors left. The log then stays as it was.
+/// When the process has no file descriptors left. The log then keeps its settings.
 pub fn init(settings: &Settings) -> io::Result<()> {
-    log().apply(settings)
+    logger().apply(settings)
 }
 
-/// An error as it is, on standard error, for who has asked. The journal is told how urgent it is.
+/// Writes an error to standard error, for a user who waits for the result of a command. The journal also gets its priority.
 pub fn error_on_stderr(line: &str) {
     let journal = duplicate_stderr().is_ok_and(|stderr| stderr_is_journal(&stderr));
     let priority = match journal {
         true => format!("<{}>", Level::Error as u8),
         false => String::new(),
     };
-    // If nobody takes it, there is nobody to tell.
+    // If standard error is closed, there is no place to report it.
     let _ = io::stderr().write_all(format!("{priority}{line}\n").as_bytes());
 }
 
-/// An error before [`init`], as what would say where to is at fault itself: on standard error, and where that is neither
-/// journal nor terminal, as in an init script, to syslog too.
+/// Reports an error before the log is configured: to standard error and, unless that is a terminal or the journal, also to syslog.
+/// An init script, for example, can discard standard error.
 pub fn error_before_init(line: &str) {
     error_on_stderr(line);
     let settings = Settings::default();
@@ -57,50 +59,53 @@ pub fn error_before_init(line: &str) {
     }
 }
 
-/// Writes lines as urgent as this and more so from now on.
+/// Sets the least important level that is written.
 pub fn set_level(level: Level) {
-    log().level.store(level as u8, Relaxed);
+    logger().level.store(level as u8, Relaxed);
 }
 
-/// The least urgent level that is written.
+/// Returns the least important level that is written.
 pub fn level() -> Level {
-    let level = log().level.load(Relaxed);
+    let level = logger().level.load(Relaxed);
     let levels = [Level::Error, Level::Warning, Level::Notice, Level::Info];
     let known = levels.into_iter().find(|known| *known as u8 == level);
     known.unwrap_or(Level::Debug)
 }
 
-/// Whether a line of this level would be written: asked where the fields are dear to come by.
+/// Returns whether lines of this level are written. Check this before computing fields that are expensive.
 pub fn enabled(level: Level) -> bool {
-    log().enabled(level)
+    logger().enabled(level)
 }
 
-/// Something asked for does not work.
+/// Logs that an operation failed.
 pub fn error(sentence: &str, fields: Fields<'_>) {
-    log().write(Level::Error, sentence, fields);
+    logger().write(Level::Error, sentence, fields);
 }
 
-/// It works, but somebody should look.
+/// Logs a condition that an operator should look into.
 pub fn warning(sentence: &str, fields: Fields<'_>) {
-    log().write(Level::Warning, sentence, fields);
+    logger().write(Level::Warning, sentence, fields);
 }
 
-/// Normal and rare.
+/// Logs an event that is normal and rare.
 pub fn notice(sentence: &str, fields: Fields<'_>) {
-    log().write(Level::Notice, sentence, fields);
+    logger().write(Level::Notice, sentence, fields);
 }
 
+/// Logs a normal event.
 pub fn info(sentence: &str, fields: Fields<'_>) {
-    log().write(Level::Info, sentence, fields);
+    logger().write(Level::Info, sentence, fields);
 }
 
+/// Logs a detail that helps to find the cause of a problem. Such lines must be limited in rate by their caller, and must not contain
+/// a client address, except as [`client`] displays it.
 pub fn debug(sentence: &str, fields: Fields<'_>) {
-    log().write(Level::Debug, sentence, fields);
+    logger().write(Level::Debug, sentence, fields);
 }
 
-/// A client's address as far as the settings let a line show it.
+/// Returns a client's address as the settings allow it in a line.
 pub fn client(address: IpAddr) -> impl Display {
-    let addresses = match log().addresses.load(Relaxed) {
+    let addresses = match logger().addresses.load(Relaxed) {
         0 => Addresses::Off,
         1 => Addresses::Masked,
         _ => Addresses::Full,
@@ -108,18 +113,18 @@ pub fn client(address: IpAddr) -> impl Display {
     addresses.show(address)
 }
 
-/// Tells how many lines were dropped if the receiver takes lines again. The next line does so by itself: this is for a timer
-/// and for the stop, when there may be no next line.
+/// Logs the number of dropped lines, if the receiver accepts lines again. The next line also does this; call this from a timer and
+/// at shutdown, when there may be no next line.
 pub fn report_dropped() {
-    log().tell_dropped(&log().sink(), Duration::ZERO);
+    logger().report_dropped(&logger().sink(), Duration::ZERO);
 }
 
-/// Lines dropped since the start, told or not.
+/// Returns the number of lines dropped since the start, reported or not.
 pub fn dropped_total() -> usize {
-    log().dropped_total.load(Relaxed)
+    logger().dropped_total.load(Relaxed)
 }
 
-/// Makes a panic a line of the log, whole and at once; Rust's own message comes in pieces and knows no syslog.
+/// Makes each panic one line of the log. Rust's own message is written in several pieces, and never to syslog.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
@@ -130,7 +135,7 @@ pub fn log_panics() {
             .map_or_else(|| "-".to_owned(), ToString::to_string);
         let thread = thread::current();
         error(
-            "panicked",
+            "tbtt panicked; report this line as a bug",
             &[
                 ("reason", &reason.unwrap_or("-")),
                 ("place", &place),

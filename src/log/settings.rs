@@ -1,3 +1,5 @@
+//! The settings of the log, and the words that the configuration uses for them.
+
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -5,21 +7,21 @@ use std::str::FromStr;
 
 use syslog::Severity;
 
-/// What `[log]` says.
+/// Settings of section `[log]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub target: Target,
-    /// Lines less urgent than this are not written.
+    /// Least important level that is written.
     pub level: Level,
-    /// Only syslog knows it.
+    /// Used by syslog only.
     pub facility: Facility,
     pub addresses: Addresses,
-    /// Where syslog listens; only tests use another than `/dev/log`.
+    /// Path of the syslog socket. Only tests use another path than `/dev/log`.
     pub socket: PathBuf,
 }
 
 impl Settings {
-    pub(super) fn same_place(&self, other: &Self) -> bool {
+    pub(super) fn same_destination(&self, other: &Self) -> bool {
         (self.target, self.facility, &self.socket) == (other.target, other.facility, &other.socket)
     }
 }
@@ -36,30 +38,30 @@ impl Default for Settings {
     }
 }
 
-/// Refused: not one of the words that this key takes.
+/// Error: the word is not allowed for this key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UnknownWord {
+pub struct UnknownKeyword {
     pub word: String,
     pub allowed: &'static str,
 }
 
-impl Display for UnknownWord {
+impl Display for UnknownKeyword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\" is not one of {}", self.word, self.allowed)
     }
 }
 
-impl std::error::Error for UnknownWord {}
+impl std::error::Error for UnknownKeyword {}
 
 macro_rules! words {
     ($type:ident, $allowed:literal, $($variant:ident = $word:literal),+) => {
         impl FromStr for $type {
-            type Err = UnknownWord;
+            type Err = UnknownKeyword;
 
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+            fn from_str(word: &str) -> Result<Self, UnknownKeyword> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { word: word.to_owned(), allowed: $allowed }),
+                    _ => Err(UnknownKeyword { word: word.to_owned(), allowed: $allowed }),
                 }
             }
         }
@@ -72,10 +74,10 @@ macro_rules! words {
     };
 }
 
-/// Where lines go.
+/// Destination of the lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// Standard error if that is a terminal or the journal, or if syslog has no socket here; else syslog.
+    /// Standard error if that is a terminal or the journal, or if the syslog socket does not exist; otherwise syslog.
     Auto,
     Syslog,
     Stderr,
@@ -89,17 +91,18 @@ words!(
     Stderr = "stderr"
 );
 
-/// How urgent a line is, with syslog's numbers (syslog(3)).
+/// Importance of a line, with the numbers of syslog(3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Level {
-    /// Something asked for does not work.
+    /// An operation failed.
     Error = 3,
-    /// It works, but somebody should look.
+    /// The operation works, but an operator should look into it.
     Warning = 4,
     /// Normal and rare: start, stop, reload.
     Notice = 5,
     Info = 6,
+    /// Details that help to find the cause of a problem.
     Debug = 7,
 }
 
@@ -125,13 +128,13 @@ impl Level {
     }
 }
 
-/// How much of a client's address a line may show.
+/// How much of a client's address a line contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Addresses {
     /// Nothing: `-`.
     Off,
-    /// Its network: /24 of IPv4, /48 of IPv6.
+    /// The network: /24 for IPv4, /48 for IPv6.
     Masked,
     Full,
 }
@@ -145,7 +148,7 @@ words!(
 );
 
 impl Addresses {
-    /// The address as a line may show it. An IPv4 address mapped into IPv6 shows as IPv4.
+    /// Returns the address as a line may contain it. An IPv4-mapped IPv6 address is displayed as IPv4.
     pub fn show(self, address: IpAddr) -> impl Display {
         ShownAddress {
             address: address.to_canonical(),
@@ -165,18 +168,12 @@ impl Display for ShownAddress {
             (Addresses::Off, _) => f.write_str("-"),
             (Addresses::Full, address) => address.fmt(f),
             (Addresses::Masked, IpAddr::V4(v4)) => {
-                write!(
-                    f,
-                    "{}/24",
-                    Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))
-                )
+                let network = Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8));
+                write!(f, "{network}/24")
             }
             (Addresses::Masked, IpAddr::V6(v6)) => {
-                write!(
-                    f,
-                    "{}/48",
-                    Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80))
-                )
+                let network = Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80));
+                write!(f, "{network}/48")
             }
         }
     }
@@ -201,12 +198,12 @@ impl PartialEq for Facility {
 impl Eq for Facility {}
 
 impl FromStr for Facility {
-    type Err = UnknownWord;
+    type Err = UnknownKeyword;
 
-    /// Refuses `kern`, which the receiver takes from the kernel alone.
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+    /// Refuses `kern`: syslog daemons accept it from the kernel only.
+    fn from_str(word: &str) -> Result<Self, UnknownKeyword> {
         let known = word.parse().map(Self).ok();
-        known.filter(|facility| facility.to_string() == word && word != "kern").ok_or_else(|| UnknownWord {
+        known.filter(|facility| facility.to_string() == word && word != "kern").ok_or_else(|| UnknownKeyword {
             word: word.to_owned(),
             allowed: "daemon, local0 to local7, user, auth, authpriv, cron, ftp, lpr, mail, news, syslog, uucp",
         })

@@ -1,3 +1,5 @@
+//! The destination of the lines: syslog or standard error.
+
 use std::io::{self, ErrorKind, IsTerminal};
 use std::path::Path;
 use std::thread;
@@ -8,13 +10,14 @@ use super::settings::{Level, Settings, Target};
 use super::stderr::{Prefix, Stderr, duplicate_stderr, stderr_is_journal};
 use super::syslog::Syslog;
 
-const PATIENCE_STEP: Duration = Duration::from_millis(5);
+/// Pause between two attempts to deliver a line.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A receiver of lines. Its `write` takes one line whole or not at all, and never waits.
+/// A receiver of lines. `write` writes one line completely or not at all, and never waits.
 pub(super) enum Sink {
     Syslog(Syslog),
     Stderr(Stderr),
-    /// Not even a file descriptor was to be had.
+    /// Standard error could not be duplicated: no file descriptor was available.
     Nowhere,
 }
 
@@ -35,7 +38,7 @@ impl Sink {
         let syslog = Syslog::open(&settings.socket, settings.facility)?;
         if let Err(reason) = syslog.socket.connect(&syslog.path) {
             let warning = compose(
-                "nobody takes log lines, they are dropped until somebody does",
+                "cannot reach the syslog socket; dropping log messages until it is available",
                 &[("path", &syslog.path.display()), ("reason", &reason)],
             );
             Self::open_stderr()?.deliver(Level::Warning, &warning, Duration::ZERO);
@@ -61,14 +64,14 @@ impl Sink {
         }
     }
 
-    /// Whether the line got through, for which it waits as long as `patience` says if the receiver lives but is full.
-    pub(super) fn deliver(&self, level: Level, text: &str, patience: Duration) -> bool {
+    /// Writes a line and returns whether that succeeded. If the receiver exists but is full, retries for up to `max_wait`.
+    pub(super) fn deliver(&self, level: Level, text: &str, max_wait: Duration) -> bool {
         let mut waited = Duration::ZERO;
         loop {
             match self.write(level, text) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && waited < patience => {
-                    thread::sleep(PATIENCE_STEP);
-                    waited += PATIENCE_STEP;
+                Err(error) if error.kind() == ErrorKind::WouldBlock && waited < max_wait => {
+                    thread::sleep(RETRY_INTERVAL);
+                    waited += RETRY_INTERVAL;
                 }
                 result => return result.is_ok(),
             }

@@ -1,3 +1,5 @@
+//! Writes lines to standard error, without ever waiting for its reader.
+
 use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
@@ -16,38 +18,39 @@ use super::settings::Level;
 use crate::lock::lock;
 use crate::utc::Utc;
 
-/// Standard error, whatever it is.
+/// Standard error: a terminal, a pipe, a socket or a file.
 pub(super) struct Stderr {
     pub(super) pipe: Pipe,
     prefix: Prefix,
-    /// A line was written in part (a full disk): the next one begins on a line of its own.
+    /// The last line was written only in part (the disk is full): the next line starts with a newline.
     pub(super) torn: AtomicBool,
 }
 
+/// What precedes the text of a line.
 pub(super) enum Prefix {
-    /// `<5>`, which the journal takes off again (sd-daemon(3)).
+    /// A priority such as `<5>`, which the journal removes (sd-daemon(3)).
     Priority,
-    /// For those who have nothing else that would tell.
+    /// Time and level, for readers that add neither.
     TimeAndLevel,
 }
 
-/// How to write without waiting depends on what standard error is. `O_NONBLOCK` is never set on it: the flag belongs to the open
-/// file, which is the parent's as well, and a shell would find its terminal changed.
+/// How to write without waiting, which depends on the kind of file. `O_NONBLOCK` is never set on standard error itself: the flag
+/// belongs to the open file, which the parent process shares, and a shell would find its terminal changed.
 pub(super) enum Pipe {
-    /// The journal, or another Unix socket: each send says for itself that it will not wait.
+    /// The journal or another Unix socket: a flag of each send forbids waiting.
     Socket(socket2::Socket),
-    /// A pipe, opened anew through `/proc`: the same pipe, but an open file of our own, whose flag is ours to set.
+    /// A pipe, opened again through `/proc`: the same pipe, but an open file of this process, on which `O_NONBLOCK` can be set.
     Reopened(File),
-    /// A terminal, or a pipe that cannot be opened anew (made by another user). Room for one page is room for one line,
-    /// and the lock lets nobody else of this process take it between the look and the write.
+    /// A terminal, or a pipe that cannot be opened again because another user created it. The file is polled before each write. Free
+    /// space for a page is space for a line, and the lock prevents another thread from using it between poll and write.
     Polled(File, Mutex<()>),
-    /// A file or `/dev/null`, which never makes a writer wait for a reader. Where a line crosses into a new page of a file, the
-    /// kernel itself stops half way if the disk is full or a SIGKILL comes at that moment; pipes and sockets have no such gap.
+    /// A file or `/dev/null`, on which a writer never waits for a reader. A line that crosses into a new page of a file can be cut
+    /// there by the kernel, if the disk is full or SIGKILL arrives at that moment. Pipes and sockets do not have this gap.
     File(File),
 }
 
 impl Stderr {
-    /// `reopen_path` is where the same pipe can be opened anew.
+    /// Prepares writing to `stderr`. `reopen_path` is the path where the same pipe can be opened again.
     pub(super) fn open(stderr: OwnedFd, reopen_path: &Path, prefix: Prefix) -> io::Result<Self> {
         let file = File::from(stderr);
         let metadata = file.metadata()?;
@@ -60,12 +63,12 @@ impl Stderr {
                 .custom_flags(O_NONBLOCK | O_NOCTTY)
                 .open(reopen_path)
                 .ok();
-            let same = |other: &File| {
+            let is_same = |other: &File| {
                 other
                     .metadata()
                     .is_ok_and(|m| (m.dev(), m.ino()) == (metadata.dev(), metadata.ino()))
             };
-            match nonblocking.filter(same) {
+            match nonblocking.filter(is_same) {
                 Some(reopened) => Pipe::Reopened(reopened),
                 None => Pipe::Polled(file, Mutex::new(())),
             }
@@ -107,10 +110,10 @@ impl Pipe {
         retry_interrupted(|| match self {
             Self::Socket(socket) => socket.send_with_flags(line, MSG_DONTWAIT | MSG_NOSIGNAL),
             Self::Reopened(pipe) => (&*pipe).write(line),
-            Self::Polled(pipe, looking) => {
-                let _looking = lock(looking);
-                let mut room = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
-                match poll(&mut room, PollTimeout::ZERO)? {
+            Self::Polled(pipe, polling) => {
+                let _polling = lock(polling);
+                let mut writable = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+                match poll(&mut writable, PollTimeout::ZERO)? {
                     0 => Err(ErrorKind::WouldBlock.into()),
                     _ => (&*pipe).write(line),
                 }
@@ -120,6 +123,7 @@ impl Pipe {
     }
 }
 
+/// Repeats a system call for as long as signals interrupt it.
 pub(super) fn retry_interrupted<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match attempt() {
@@ -129,12 +133,14 @@ pub(super) fn retry_interrupted<T>(mut attempt: impl FnMut() -> io::Result<T>) -
     }
 }
 
-/// A descriptor of our own, closed on exec: if somebody closes 2, no line lands in a stranger's file.
+/// Returns a duplicate of file descriptor 2, closed on exec. If 2 is closed and reused later, no line is written into an unrelated
+/// file.
 pub(super) fn duplicate_stderr() -> io::Result<OwnedFd> {
     io::stderr().as_fd().try_clone_to_owned()
 }
 
-/// `JOURNAL_STREAM` is inherited by children whose standard error was redirected since, so it must be compared (systemd.exec(5)).
+/// Returns whether standard error is the journal. `JOURNAL_STREAM` alone does not prove it: children inherit the variable, even if
+/// their standard error was redirected, so its device and inode are compared (systemd.exec(5)).
 pub(super) fn stderr_is_journal(stderr: &OwnedFd) -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -145,7 +151,7 @@ pub(super) fn stderr_is_journal(stderr: &OwnedFd) -> bool {
     metadata.is_ok_and(|m| stream == format!("{}:{}", m.dev(), m.ino()))
 }
 
-/// `2026-11-22T10:25:46.123Z` (RFC 3339).
+/// Displays a time as `2026-11-22T10:25:46.123Z` (RFC 3339).
 pub(super) struct Timestamp(pub(super) SystemTime);
 
 impl Display for Timestamp {

@@ -1,3 +1,5 @@
+//! Writes lines to the local syslog socket.
+
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -10,23 +12,23 @@ use super::stderr::retry_interrupted;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 
-/// Syslog's local socket: one line, one datagram.
+/// The local syslog socket: each line is one datagram.
 ///
-/// From the syslog crate come the facilities, severities and the trait of a format; not its socket, which blocks when the
-/// receiver is slow and is connected once, so that a syslogd restarted is a syslogd lost; nor its format, which
-/// stamps UTC where receivers that believe the stamp (syslog-ng, busybox) read local time. Without a stamp each of them takes the
-/// time at which the line came.
+/// The syslog crate provides the facilities, the severities and the trait of a format. Its socket is not used: it blocks when the
+/// receiver is slow, and connects only once, so that it never reaches a syslogd that was restarted. Its format is not used either: it
+/// adds a time stamp in UTC, and receivers that use that time stamp (syslog-ng, busybox) read it as local time. Without a time stamp,
+/// each of them uses the time at which it received the line.
 pub(super) struct Syslog {
     pub(super) socket: UnixDatagram,
     pub(super) path: PathBuf,
-    header: Header,
+    header: SyslogHeader,
 }
 
 impl Syslog {
     pub(super) fn open(path: &Path, facility: Facility) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        let header = Header {
+        let header = SyslogHeader {
             facility,
             pid: std::process::id(),
         };
@@ -43,7 +45,7 @@ impl Syslog {
             .format(&mut datagram, level.severity(), text)
             .map_err(|_| ErrorKind::InvalidData)?;
         match self.send(&datagram) {
-            // A full queue is a receiver that lives: connecting again would not help.
+            // A full queue belongs to a receiver that exists: connecting again would not help.
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
                 self.socket.connect(&self.path)?;
                 self.send(&datagram)
@@ -57,13 +59,13 @@ impl Syslog {
     }
 }
 
-/// `<30>tbtt[123]: sentence key=value`
-struct Header {
+/// Formats a line as `<30>tbtt[123]: sentence key=value`.
+struct SyslogHeader {
     facility: Facility,
     pid: u32,
 }
 
-impl LogFormat<&str> for Header {
+impl LogFormat<&str> for SyslogHeader {
     fn format<W: io::Write>(
         &self,
         line: &mut W,

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::line::{CUT_MARK, LINE_MAX, Line, PREFIX_MAX, compose};
-use super::logger::Log;
+use super::logger::Logger;
 use super::settings::{Addresses, Facility, Level, Target};
 use super::sink::Sink;
 use super::stderr::{Pipe, Prefix, Stderr, Timestamp};
@@ -22,8 +22,8 @@ fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-fn log_to(sink: Sink) -> Log {
-    let log = Log::early();
+fn log_to(sink: Sink) -> Logger {
+    let log = Logger::early();
     *log.sink.write().unwrap() = Arc::new(sink);
     log
 }
@@ -42,7 +42,7 @@ fn syslog_sink(path: &Path) -> Sink {
 }
 
 #[test]
-fn fields_are_quoted_only_when_they_must_be() {
+fn quotes_fields_only_if_needed() {
     let cases: [(&str, &str); 11] = [
         ("[::]:6969", "k=[::]:6969"),
         ("", "k=\"\""),
@@ -64,9 +64,9 @@ fn fields_are_quoted_only_when_they_must_be() {
 }
 
 #[test]
-fn a_long_line_is_cut_within_its_bounds_and_says_so() {
+fn cuts_long_line_and_marks_the_cut() {
     let mut cut = 0;
-    for length in Line::ROOM - 40..Line::ROOM + 40 {
+    for length in Line::TEXT_MAX - 40..Line::TEXT_MAX + 40 {
         for unit in ["x", "\"", "\n", "\u{e4}", "\u{202e}"] {
             let value = unit.repeat(length / unit.len());
             let text = compose("s", &[("key", &value), ("next", &"n")]);
@@ -88,12 +88,12 @@ fn a_long_line_is_cut_within_its_bounds_and_says_so() {
     }
     assert!(cut > 0);
     assert!(compose(&"x".repeat(9000), &[("k", &1)]).ends_with(CUT_MARK));
-    let full = "x".repeat(Line::ROOM);
+    let full = "x".repeat(Line::TEXT_MAX);
     assert_eq!(compose(&full, &[]), full);
 }
 
 #[test]
-fn addresses_show_what_the_setting_allows() {
+fn shows_addresses_as_the_setting_allows() {
     let show =
         |addresses: Addresses, address: &str| addresses.show(address.parse().unwrap()).to_string();
     assert_eq!(show(Addresses::Off, "192.0.2.77"), "-");
@@ -108,7 +108,7 @@ fn addresses_show_what_the_setting_allows() {
 }
 
 #[test]
-fn words_are_read_as_they_are_shown() {
+fn parses_words_as_displayed() {
     for word in ["auto", "syslog", "stderr"] {
         assert_eq!(word.parse::<Target>().unwrap().to_string(), word);
     }
@@ -132,7 +132,7 @@ fn words_are_read_as_they_are_shown() {
 }
 
 #[test]
-fn times_are_written_as_rfc_3339() {
+fn formats_times_as_rfc_3339() {
     let utc = |secs: u64, millis: u64| {
         Timestamp(UNIX_EPOCH + Duration::from_secs(secs) + Duration::from_millis(millis))
             .to_string()
@@ -145,7 +145,7 @@ fn times_are_written_as_rfc_3339() {
 }
 
 #[test]
-fn levels_below_the_set_one_are_silent() {
+fn skips_less_important_levels() {
     let dir = scratch("levels");
     let receiver = UnixDatagram::bind(dir.join("log")).unwrap();
     let log = log_to(syslog_sink(&dir.join("log")));
@@ -162,11 +162,11 @@ fn levels_below_the_set_one_are_silent() {
 }
 
 #[test]
-fn syslog_full_gone_and_back_loses_only_counted_lines() {
+fn syslog_full_missing_and_back_loses_only_counted_lines() {
     let dir = scratch("syslog");
     let path = dir.join("log");
     let log = log_to(syslog_sink(&path));
-    log.write(Level::Error, "nobody yet", &[]);
+    log.write(Level::Error, "no receiver yet", &[]);
     assert_eq!(log.dropped.load(Relaxed), 1);
 
     let receiver = UnixDatagram::bind(&path).unwrap();
@@ -189,7 +189,7 @@ fn syslog_full_gone_and_back_loses_only_counted_lines() {
         );
     }
     assert_eq!(receive(&receiver), None);
-    log.tell_dropped(&log.sink(), Duration::ZERO);
+    log.report_dropped(&log.sink(), Duration::ZERO);
     assert!(
         receive(&receiver)
             .unwrap()
@@ -206,7 +206,7 @@ fn syslog_full_gone_and_back_loses_only_counted_lines() {
             .unwrap()
             .ends_with("]: within a second of the last report")
     );
-    *log.told.lock().unwrap() = None;
+    *log.last_report.lock().unwrap() = None;
     log.write(Level::Error, "back", &[]);
     assert!(receive(&receiver).unwrap().ends_with("dropped=1"));
     assert!(receive(&receiver).unwrap().ends_with("]: back"));
@@ -215,7 +215,7 @@ fn syslog_full_gone_and_back_loses_only_counted_lines() {
 }
 
 #[test]
-fn patience_outlasts_a_receiver_that_catches_up_and_no_other() {
+fn waits_only_for_a_receiver_that_catches_up() {
     let dir = scratch("patience");
     let receiver = UnixDatagram::bind(dir.join("log")).unwrap();
     let sink = syslog_sink(&dir.join("log"));
@@ -231,7 +231,7 @@ fn patience_outlasts_a_receiver_that_catches_up_and_no_other() {
     drop(receiver);
     assert!(!sink.deliver(
         Level::Info,
-        "gone: no reason to wait",
+        "no receiver: no reason to wait",
         Duration::from_secs(3600)
     ));
     std::fs::remove_dir_all(dir).unwrap();
@@ -246,7 +246,7 @@ fn open_flags(fd: &OwnedFd) -> String {
 }
 
 #[test]
-fn a_full_pipe_never_blocks_and_takes_whole_lines() {
+fn full_pipe_never_blocks_and_accepts_whole_lines() {
     for reopen in [true, false] {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let path = match reopen {
@@ -272,7 +272,7 @@ fn a_full_pipe_never_blocks_and_takes_whole_lines() {
         let flags_after = open_flags(&writer);
         assert_eq!(
             flags_before, flags_after,
-            "the parent's open file is as it was"
+            "the open file of the parent is unchanged"
         );
         drop((log, writer));
         let mut text = String::new();
@@ -286,7 +286,7 @@ fn a_full_pipe_never_blocks_and_takes_whole_lines() {
 }
 
 #[test]
-fn a_pipe_without_a_reader_only_counts() {
+fn pipe_without_reader_only_counts() {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let stderr = Stderr::open(writer, Path::new("/nonexistent"), Prefix::Priority).unwrap();
     drop(reader);
@@ -296,7 +296,7 @@ fn a_pipe_without_a_reader_only_counts() {
 }
 
 #[test]
-fn a_full_socket_never_blocks() {
+fn full_socket_never_blocks() {
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     let stderr = Stderr::open(writer.into(), Path::new("/nonexistent"), Prefix::Priority).unwrap();
     let log = log_to(Sink::Stderr(stderr));
@@ -316,7 +316,7 @@ fn a_full_socket_never_blocks() {
 }
 
 #[test]
-fn after_half_a_line_the_next_begins_anew() {
+fn line_after_a_torn_line_starts_with_newline() {
     let dir = scratch("torn");
     let file = File::create(dir.join("out")).unwrap();
     let stderr = Stderr::open(file.into(), Path::new("/nonexistent"), Prefix::Priority).unwrap();
@@ -331,7 +331,7 @@ fn after_half_a_line_the_next_begins_anew() {
 }
 
 #[test]
-fn a_plain_file_gets_time_and_level() {
+fn plain_file_gets_time_and_level() {
     let dir = scratch("plain");
     let file = File::create(dir.join("out")).unwrap();
     let stderr =
