@@ -1,5 +1,6 @@
 //! The log: each event is one line and one write. No worker waits for the log; lines that cannot be written are dropped and counted.
 
+mod libraries;
 mod line;
 mod logger;
 mod settings;
@@ -24,7 +25,7 @@ use self::stderr::{duplicate_stderr, stderr_is_journal};
 pub use self::line::{Fields, LINE_MAX};
 pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKeyword};
 
-/// Opens the log with these settings. Before the first call, lines go to
+/// Opens the log with these settings, and receives the messages of libraries from then on. Before the first call, lines go to
 /// standard error.
 ///
 /// Call this before privileges are dropped, and at each reload: a second call changes only what differs.
@@ -35,7 +36,9 @@ pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKe
 /// # Errors
 /// When the process has no file descriptors left. The log then keeps its settings.
 pub fn init(settings: &Settings) -> io::Result<()> {
-    logger().apply(settings)
+    logger().apply(settings)?;
+    libraries::receive(settings.level);
+    Ok(())
 }
 
 /// Writes an error to standard error, for a user who waits for the result of a command. The journal also gets its priority.
@@ -62,6 +65,7 @@ pub fn error_before_init(line: &str) {
 /// Sets the least important level that is written.
 pub fn set_level(level: Level) {
     logger().level.store(level as u8, Relaxed);
+    libraries::receive(level);
 }
 
 /// Returns the least important level that is written.
