@@ -1,7 +1,8 @@
-//! The log under hostile conditions: killed at any moment, nobody reading, syslogd stopped and started.
+//! The log under hostile conditions: the process is killed, nothing reads, syslogd stops and starts.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -17,7 +18,7 @@ use tbtt::log::{self, Settings, Target};
 const SYSLOG_SOCKET: &str = "TBTT_TEST_SYSLOG_SOCKET";
 const THREADS: usize = 4;
 
-/// What the other tests start as a process of its own; by itself it does nothing. Does what its standard input says.
+/// The process that the other tests start: it executes the commands on its standard input. Without them it does nothing.
 #[test]
 fn helper() {
     let Some(socket) = std::env::var_os(SYSLOG_SOCKET).map(PathBuf::from) else {
@@ -28,9 +29,9 @@ fn helper() {
         ..Settings::default()
     };
     let mut written = 0;
-    for order in std::io::stdin().lines() {
-        let order = order.unwrap();
-        match order.split_once(' ').unwrap_or((&order, "")) {
+    for command in std::io::stdin().lines() {
+        let command = command.unwrap();
+        match command.split_once(' ').unwrap_or((&command, "")) {
             ("target", target) => {
                 settings.target = target.parse::<Target>().unwrap();
                 log::init(&settings).unwrap();
@@ -46,6 +47,12 @@ fn helper() {
                 written += lines / THREADS;
             }
             ("report", _) => log::report_dropped(),
+            ("level", level) => log::set_level(level.parse().unwrap()),
+            ("library", message) => {
+                ::log::warn!(target: "rustls::conn", "{message}\n<0>forged error=1");
+                ::log::debug!(target: "rustls::conn", "details of {message}");
+                ::log::trace!(target: "mio::poll", "ignored");
+            }
             ("panic", reason) => {
                 log::log_panics();
                 let reason = reason.replace('\\', "\n");
@@ -55,13 +62,13 @@ fn helper() {
                     .unwrap()
                     .join();
             }
-            _ => panic!("{order}"),
+            _ => panic!("{command}"),
         }
         println!("\ndone {}", log::dropped_total());
     }
 }
 
-/// Of all lengths, with all that could break a line.
+/// Writes lines of many lengths, with characters that could break a line.
 fn write_lines(thread: usize, numbers: std::ops::Range<usize>) {
     for number in numbers {
         let forged = format!(
@@ -82,8 +89,8 @@ fn write_lines(thread: usize, numbers: std::ops::Range<usize>) {
 
 struct Helper {
     child: Child,
-    /// Its standard output, a line each, by way of a thread: a log that blocks must fail a test, not hang it.
-    answers: Receiver<String>,
+    /// The lines of its standard output. A thread reads them, so that a log that blocks fails a test instead of hanging it.
+    results: Receiver<String>,
 }
 
 impl Helper {
@@ -98,25 +105,25 @@ impl Helper {
             .spawn()
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, answers) = channel();
+        let (sender, results) = channel();
         std::thread::spawn(move || {
             output
                 .lines()
                 .map_while(Result::ok)
                 .try_for_each(|line| sender.send(line))
         });
-        Self { child, answers }
+        Self { child, results }
     }
 
-    fn order(&mut self, order: &str) {
-        writeln!(self.child.stdin.as_ref().unwrap(), "{order}").unwrap();
+    fn send(&mut self, command: &str) {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{command}").unwrap();
     }
 
-    /// Waits until the last order is done. Returns how many lines it has dropped since its start.
+    /// Waits until the last command is done. Returns the number of lines dropped since the start.
     fn done(&mut self) -> usize {
         loop {
-            let line = self.answers.recv_timeout(Duration::from_secs(60));
-            let line = line.expect("an answer, within a minute");
+            let line = self.results.recv_timeout(Duration::from_secs(60));
+            let line = line.expect("the command is done within a minute");
             if let Some(dropped) = line.strip_prefix("done ") {
                 return dropped.parse().unwrap();
             }
@@ -140,11 +147,11 @@ fn scratch(test: &str) -> PathBuf {
     dir
 }
 
-/// A whole line of the helper's, from its sentence to its last field, and nothing else.
+/// Asserts that the text is one complete line of the helper, from its sentence to its last field.
 fn assert_whole(text: &str) {
     let fields = text
         .strip_prefix("line thread=")
-        .unwrap_or_else(|| panic!("not whole: {text}"));
+        .unwrap_or_else(|| panic!("not a whole line: {text}"));
     let (thread, rest) = fields.split_once(" n=").unwrap();
     let (number, rest) = rest.split_once(" value=\"").unwrap();
     let number: usize = number.parse().unwrap();
@@ -156,12 +163,15 @@ fn assert_whole(text: &str) {
     assert_eq!(rest, expected);
 }
 
-/// The text after time and level, of a line on standard error that is no journal.
+/// Returns the text after time and level, of a line on standard error that is not the journal.
 fn text_of(line: &str) -> &str {
     let (time, rest) = line
         .split_once(' ')
-        .unwrap_or_else(|| panic!("not whole: {line}"));
-    assert!(time.len() == 24 && time.ends_with('Z'), "not whole: {line}");
+        .unwrap_or_else(|| panic!("not a whole line: {line}"));
+    assert!(
+        time.len() == 24 && time.ends_with('Z'),
+        "not a whole line: {line}"
+    );
     rest.split_once(' ').unwrap().1
 }
 
@@ -172,14 +182,14 @@ fn dropped_in(text: &str) -> Option<usize> {
 }
 
 #[test]
-fn a_kill_at_any_moment_leaves_only_whole_lines() {
+fn kill_at_any_moment_leaves_only_whole_lines() {
     let mut lines_seen = 0;
     for round in 0..30 {
         let mut helper = Helper::start(&PathBuf::from("/nonexistent"), Stdio::piped(), "");
-        helper.order("target stderr");
-        helper.order("write 4000000");
+        helper.send("target stderr");
+        helper.send("write 4000000");
         let mut pipe = helper.stderr();
-        // Not a time but a place: after this many bytes, anywhere within a line.
+        // Kills after a number of bytes, not after a time, so that the last line ends at any of its bytes.
         let mut text = vec![0; 1 + round * round * 777];
         pipe.read_exact(&mut text).unwrap();
         helper.child.kill().unwrap();
@@ -198,24 +208,24 @@ fn a_kill_at_any_moment_leaves_only_whole_lines() {
 }
 
 #[test]
-fn a_pipe_nobody_reads_stops_nobody_and_the_gap_is_told() {
+fn unread_pipe_blocks_no_thread_and_dropped_lines_are_reported() {
     let mut helper = Helper::start(&PathBuf::from("/nonexistent"), Stdio::piped(), "");
-    helper.order("target stderr");
+    helper.send("target stderr");
     helper.done();
     let start = Instant::now();
-    helper.order("write 40000");
+    helper.send("write 40000");
     let dropped = helper.done();
     assert!(start.elapsed() < Duration::from_secs(60));
     assert!(dropped > 0);
 
     let pipe = BufReader::new(helper.stderr());
-    let told = Arc::new(AtomicUsize::new(0));
-    let telling = told.clone();
+    let reported = Arc::new(AtomicUsize::new(0));
+    let total = reported.clone();
     let reader = std::thread::spawn(move || {
         let mut whole = 0;
         for line in pipe.lines().map(Result::unwrap) {
             match dropped_in(text_of(&line)) {
-                Some(dropped) => _ = telling.fetch_add(dropped, Relaxed),
+                Some(dropped) => _ = total.fetch_add(dropped, Relaxed),
                 None => {
                     assert_whole(text_of(&line));
                     whole += 1;
@@ -224,25 +234,25 @@ fn a_pipe_nobody_reads_stops_nobody_and_the_gap_is_told() {
         }
         whole
     });
-    helper.order("write 400");
+    helper.send("write 400");
     let dropped = helper.done();
-    // Until the reader has made room, the report finds none and waits for its next chance.
-    while told.load(Relaxed) < dropped {
+    // Until the reader has made room, the report cannot be written and is repeated.
+    while reported.load(Relaxed) < dropped {
         assert!(
             start.elapsed() < Duration::from_secs(60),
-            "dropped lines are never told of"
+            "dropped lines are never reported"
         );
-        helper.order("report");
+        helper.send("report");
         helper.done();
     }
     helper.end();
     let whole: usize = reader.join().unwrap();
     assert_eq!(
-        told.load(Relaxed),
+        reported.load(Relaxed),
         dropped,
-        "each dropped line is told of once"
+        "each dropped line is reported once"
     );
-    assert_eq!(whole + dropped, 40_400, "each line is there or counted");
+    assert_eq!(whole + dropped, 40_400, "each line is written or counted");
 }
 
 fn receive(syslog: &UnixDatagram) -> Option<String> {
@@ -260,7 +270,7 @@ fn bind_syslog(path: &PathBuf) -> UnixDatagram {
 }
 
 #[test]
-fn syslogd_slow_stopped_and_started_costs_only_counted_lines() {
+fn slow_stopped_and_restarted_syslogd_loses_only_counted_lines() {
     let dir = scratch("syslog");
     let socket = dir.join("log");
     let syslog = bind_syslog(&socket);
@@ -270,17 +280,17 @@ fn syslogd_slow_stopped_and_started_costs_only_counted_lines() {
         let datagram = receive(syslog).expect("a datagram");
         datagram.strip_prefix(&prefix).map(str::to_owned)
     };
-    helper.order("target syslog");
+    helper.send("target syslog");
     helper.done();
 
-    // Slow: its queue is full, and nobody waits for it.
-    helper.order("write 4000");
+    // A slow syslogd: its queue is full, and no thread waits for it.
+    helper.send("write 4000");
     let dropped = helper.done();
     assert!(dropped > 0, "the queue never filled");
     for _ in 0..4000 - dropped {
         assert_whole(&line(&syslog).unwrap());
     }
-    helper.order("report");
+    helper.send("report");
     helper.done();
     assert_eq!(
         receive(&syslog),
@@ -290,22 +300,24 @@ fn syslogd_slow_stopped_and_started_costs_only_counted_lines() {
         ))
     );
 
-    // Stopped: nothing but a count.
+    // A stopped syslogd: lines are only counted. The shutdown is needed because a helper that another test starts at this moment has
+    // a copy of the socket until it executes its program.
+    syslog.shutdown(Shutdown::Both).unwrap();
     drop(syslog);
     fs::remove_file(&socket).unwrap();
-    helper.order("write 400");
+    helper.send("write 400");
     assert_eq!(helper.done(), dropped + 400);
 
-    // Started again: another socket under the same name.
+    // A restarted syslogd: another socket under the same name.
     let syslog = bind_syslog(&socket);
-    helper.order("report");
+    helper.send("report");
     helper.done();
     assert!(
         receive(&syslog)
             .unwrap()
             .ends_with("log lines dropped dropped=400")
     );
-    helper.order("write 4");
+    helper.send("write 4");
     assert_eq!(helper.done(), dropped + 400);
     for _ in 0..4 {
         assert_whole(&line(&syslog).unwrap());
@@ -314,7 +326,7 @@ fn syslogd_slow_stopped_and_started_costs_only_counted_lines() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// Standard error as a socket that keeps each write apart, as the journal's would be seen under strace.
+/// Returns a socket for standard error, like the journal's, that keeps the boundaries between writes.
 fn stderr_by_write() -> (UnixDatagram, OwnedFd, String) {
     let (reader, writer) = UnixDatagram::pair().unwrap();
     reader
@@ -330,12 +342,12 @@ fn stderr_by_write() -> (UnixDatagram, OwnedFd, String) {
 }
 
 #[test]
-fn to_the_journal_each_line_is_one_write_with_its_priority() {
+fn journal_gets_each_line_as_one_write_with_its_priority() {
     let (reader, stderr, stream) = stderr_by_write();
     let mut helper = Helper::start(&PathBuf::from("/nonexistent"), stderr, &stream);
-    helper.order("target auto");
+    helper.send("target auto");
     helper.done();
-    helper.order("write 8");
+    helper.send("write 8");
     assert_eq!(helper.done(), 0);
     for _ in 0..8 {
         let write = receive(&reader).unwrap();
@@ -348,16 +360,16 @@ fn to_the_journal_each_line_is_one_write_with_its_priority() {
 }
 
 #[test]
-fn auto_is_syslog_unless_stderr_is_the_journal() {
+fn auto_selects_syslog_unless_stderr_is_the_journal() {
     let dir = scratch("auto");
     let socket = dir.join("log");
     let syslog = bind_syslog(&socket);
     let (reader, stderr, stream) = stderr_by_write();
-    // A journal, but not this one: inherited from somebody whose standard error it was.
+    // JOURNAL_STREAM names another file: the variable was inherited, and standard error was redirected since.
     let mut helper = Helper::start(&socket, stderr, "1:2");
-    helper.order("target auto");
+    helper.send("target auto");
     helper.done();
-    helper.order("write 4");
+    helper.send("write 4");
     helper.done();
     for _ in 0..4 {
         assert!(receive(&syslog).unwrap().starts_with("<29>tbtt["));
@@ -367,9 +379,9 @@ fn auto_is_syslog_unless_stderr_is_the_journal() {
     let (reader_of_journal, stderr, stream_of_journal) = stderr_by_write();
     assert_ne!(stream, stream_of_journal);
     let mut helper = Helper::start(&socket, stderr, &stream_of_journal);
-    helper.order("target auto");
+    helper.send("target auto");
     helper.done();
-    helper.order("write 4");
+    helper.send("write 4");
     helper.done();
     for _ in 0..4 {
         assert!(receive(&reader_of_journal).unwrap().starts_with("<5>line"));
@@ -382,36 +394,59 @@ fn auto_is_syslog_unless_stderr_is_the_journal() {
 }
 
 #[test]
-fn a_missing_syslogd_is_told_on_stderr_and_ends_nothing() {
+fn missing_syslogd_is_reported_on_stderr() {
     let dir = scratch("missing");
     let (reader, stderr, _) = stderr_by_write();
     let mut helper = Helper::start(&dir.join("log"), stderr, "");
-    helper.order("target syslog");
+    helper.send("target syslog");
     helper.done();
-    let told = receive(&reader).unwrap();
+    let line = receive(&reader).unwrap();
     assert!(
-        told.contains("nobody takes log lines") && told.contains("path="),
-        "{told}"
+        line.contains("cannot reach the syslog socket") && line.contains("path="),
+        "{line}"
     );
-    helper.order("write 4");
+    helper.send("write 4");
     assert_eq!(helper.done(), 4);
     helper.end();
     fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
-fn a_panic_is_one_line_too() {
+fn panic_is_one_line() {
     let (reader, stderr, _) = stderr_by_write();
     let mut helper = Helper::start(&PathBuf::from("/nonexistent"), stderr, "");
-    helper.order("target stderr");
+    helper.send("target stderr");
     helper.done();
-    helper.order("panic first\\second");
+    helper.send("panic first\\second");
     helper.done();
-    let told = receive(&reader).unwrap();
+    let line = receive(&reader).unwrap();
     assert!(
-        told.contains(" error panicked reason=\"first\\nsecond\" place=tests/log.rs:"),
-        "{told}"
+        line.contains(" error tbtt panicked; report this line as a bug reason=\"first\\nsecond\" place=tests/log.rs:"),
+        "{line}"
     );
-    assert!(told.ends_with(" thread=worker\n"), "{told}");
+    assert!(line.ends_with(" thread=worker\n"), "{line}");
+    helper.end();
+}
+
+#[test]
+fn library_messages_are_escaped_lines_of_their_level() {
+    let (reader, stderr, stream) = stderr_by_write();
+    let mut helper = Helper::start(&PathBuf::from("/nonexistent"), stderr, &stream);
+    helper.send("target stderr");
+    helper.send("library the handshake");
+    helper.send("level debug");
+    helper.send("library a handshake");
+    (0..4).for_each(|_| _ = helper.done());
+    let warning = |subject: &str| {
+        format!("<4>library message library=rustls message=\"{subject}\\n<0>forged error=1\"\n")
+    };
+    let expected = [
+        warning("the handshake"),
+        warning("a handshake"),
+        "<7>library message library=rustls message=\"details of a handshake\"\n".to_owned(),
+    ];
+    for line in expected {
+        assert_eq!(receive(&reader), Some(line));
+    }
     helper.end();
 }
