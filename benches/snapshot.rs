@@ -13,11 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, Spread, announce};
-use tbtt::snapshot::{self, Beside, SavePriority, Secrets};
-use tbtt::tracker::Tracker;
-use tbtt::tracker::dump::DumpCursor;
-use tbtt::tracker::rng::Rng;
-use tbtt::tracker::settings::Settings;
+use tbtt::snapshot::{self, SavePriority, Secrets, Sections};
+use tbtt::tracker::{DumpCursor, Rng, Settings, Tracker};
 
 const SEED: u64 = 7;
 
@@ -49,7 +46,7 @@ fn measure(directory: &Path, spread: Spread) {
         snapshot::save(
             directory,
             &tracker,
-            Beside::default(),
+            Sections::default(),
             NOW,
             at,
             &secrets,

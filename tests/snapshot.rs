@@ -1,4 +1,4 @@
-//! A snapshot written and read as the daemon does: what comes back, and what is done with one that is bad.
+//! Snapshots written and read as the daemon does: what is restored, and what happens to a damaged snapshot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
-use tbtt::snapshot::{self, Beside, LoadError, Loaded, SaveError, SavePriority, Saved, Secrets};
+use tbtt::snapshot::{
+    self, LoadError, LoadedSnapshot, SaveError, SavePriority, SavedSnapshot, Secrets, Sections,
+};
 use tbtt::tracker::{
     Admission, Announce, Event, InfoHash, Key, PeerId, Rng, ScrapeEntry, Settings, Time, Tracker,
 };
@@ -47,11 +49,11 @@ impl Directory {
         names
     }
 
-    fn save(&self, tracker: &Tracker) -> Result<Saved, SaveError> {
+    fn save(&self, tracker: &Tracker) -> Result<SavedSnapshot, SaveError> {
         snapshot::save(
             &self.0,
             tracker,
-            Beside::default(),
+            Sections::default(),
             NOW,
             at(0),
             &SECRETS,
@@ -59,23 +61,23 @@ impl Directory {
         )
     }
 
-    fn load(&self, passed_secs: u64) -> Result<Option<Loaded>, LoadError> {
+    fn load(&self, passed_secs: u64) -> Result<Option<LoadedSnapshot>, LoadError> {
         snapshot::load(&self.0, at(passed_secs), tracker)
     }
 
-    /// What the operator reads after a start with these bytes as the snapshot.
-    fn refusal(&self, bytes: &[u8]) -> String {
+    /// Returns the error that a start with these bytes as the snapshot logs.
+    fn rejection(&self, bytes: &[u8]) -> String {
         fs::write(self.file(), bytes).unwrap();
         match self.load(0) {
             Err(error) => error.to_string(),
-            Ok(_) => panic!("{} bytes were taken for a snapshot", bytes.len()),
+            Ok(_) => panic!("{} bytes were accepted as a snapshot", bytes.len()),
         }
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // A test that fails must say why, not that this failed too.
+        // A second panic here would hide why a test failed.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -118,7 +120,8 @@ fn v6(host: u32) -> IpAddr {
     Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(host) << 64).into()
 }
 
-/// Torrents with up to hundreds of peers, on one family or both, of all ages that are still good.
+/// Returns a tracker with torrents of up to hundreds of peers, of one or both address families, and of all ages below the
+/// time-out.
 fn busy() -> Tracker {
     let tracker = tracker(SECRETS.seed);
     let mut random = Rng::new(1);
@@ -134,14 +137,16 @@ fn busy() -> Tracker {
         };
         for _ in 0..peers {
             let host = random.below(500);
-            let heard = Time(NOW.0 - random.below(2700));
+            let announced = Time(NOW.0 - random.below(2700));
             for address in [v4(host), v6(host)] {
                 let mut announce = announce(torrent, host, address);
                 announce.event =
                     [Event::None, Event::Completed, Event::Paused][random.below(3) as usize];
                 announce.complete = random.below(2) == 0;
                 if random.below(3) > 0 {
-                    tracker.announce(heard, &announce, &mut Vec::new()).unwrap();
+                    tracker
+                        .announce(announced, &announce, &mut Vec::new())
+                        .unwrap();
                 }
             }
         }
@@ -149,7 +154,7 @@ fn busy() -> Tracker {
     tracker
 }
 
-/// A few peers, so that every byte can be tried.
+/// Returns a tracker with a few peers, so that a test can change each byte of its snapshot.
 fn few() -> Tracker {
     let tracker = tracker(SECRETS.seed);
     for (torrent, host) in [(1, 1), (1, 2), (2, 3)] {
@@ -161,7 +166,7 @@ fn few() -> Tracker {
     tracker
 }
 
-/// Each torrent's counts, and all its peers, as askers of both families are given them.
+/// Returns the counts of each torrent, and all peers that announces of both address families return.
 fn all(tracker: &Tracker, now: Time) -> BTreeMap<InfoHash, (ScrapeEntry, Vec<Vec<u8>>)> {
     let mut torrents = BTreeMap::new();
     tracker.for_each_torrent(|info_hash, counts| {
@@ -169,13 +174,13 @@ fn all(tracker: &Tracker, now: Time) -> BTreeMap<InfoHash, (ScrapeEntry, Vec<Vec
     });
     for (info_hash, (_, peers)) in &mut torrents {
         for (address, len) in [(v4(1_000_000), 6), (v6(1_000_000), 18)] {
-            let mut asker = announce(0, 1_000_000, address);
-            asker.info_hash = *info_hash;
-            let mut given = Vec::new();
-            tracker.announce(now, &asker, &mut given).unwrap();
-            peers.extend(given.chunks(len).map(<[u8]>::to_vec));
-            asker.event = Event::Stopped;
-            tracker.announce(now, &asker, &mut Vec::new()).unwrap();
+            let mut request = announce(0, 1_000_000, address);
+            request.info_hash = *info_hash;
+            let mut returned = Vec::new();
+            tracker.announce(now, &request, &mut returned).unwrap();
+            peers.extend(returned.chunks(len).map(<[u8]>::to_vec));
+            request.event = Event::Stopped;
+            tracker.announce(now, &request, &mut Vec::new()).unwrap();
         }
         peers.sort();
     }
@@ -183,7 +188,7 @@ fn all(tracker: &Tracker, now: Time) -> BTreeMap<InfoHash, (ScrapeEntry, Vec<Vec
 }
 
 #[test]
-fn all_comes_back() {
+fn restores_everything() {
     let directory = Directory::new("all");
     assert!(directory.load(0).unwrap().is_none());
     let before = busy();
@@ -200,7 +205,7 @@ fn all_comes_back() {
     assert_eq!(loaded.restored.kept, saved.totals);
     let (mut peers, after) = (0, all(&loaded.tracker, loaded.now));
     let mut before = all(&before, NOW);
-    // Nobody was in these, and who named them has not spoken yet.
+    // Torrents without peers, which no list has named yet.
     before.retain(|_, (counts, peers)| counts.downloaded > 0 || !peers.is_empty());
     for (info_hash, torrent) in &before {
         peers += torrent.1.len();
@@ -212,7 +217,7 @@ fn all_comes_back() {
 }
 
 #[test]
-fn a_seed_replays() {
+fn same_seed_writes_same_snapshot() {
     let directory = Directory::new("seed");
     let saves: Vec<_> = (0..2)
         .map(|_| {
@@ -224,14 +229,14 @@ fn a_seed_replays() {
 }
 
 #[test]
-fn ages_go_on_as_if_there_had_been_no_gap() {
+fn ages_continue_across_a_restart() {
     let directory = Directory::new("ages");
     directory.save(&busy()).unwrap();
     for passed_secs in [0, 1, 59, 60, 61, 1000, 1799, 2640, 2699, 2700, 2760, 90_000] {
         let never_stopped = busy();
         let loaded = directory.load(passed_secs).unwrap().unwrap();
         for secs in [0, 1, 30, 59, 60, 61] {
-            let sweep = |tracker: &Tracker, now| {
+            let expire = |tracker: &Tracker, now| {
                 (0..Tracker::SLICES).for_each(|slice| tracker.expire(now, slice));
                 let totals = tracker.totals();
                 (totals.peers.v4, totals.peers.v6)
@@ -239,31 +244,31 @@ fn ages_go_on_as_if_there_had_been_no_gap() {
             let passed = passed_secs as u32 + secs;
             assert_eq!(
                 // A tracker counts ages up to 256 minutes.
-                sweep(&never_stopped, Time(NOW.0 + passed.min(12_000))),
-                sweep(&loaded.tracker, Time(loaded.now.0 + secs)),
-                "{passed_secs} s away, {secs} s on"
+                expire(&never_stopped, Time(NOW.0 + passed.min(12_000))),
+                expire(&loaded.tracker, Time(loaded.now.0 + secs)),
+                "{secs} s after a stop of {passed_secs} s"
             );
         }
-        // By then even the youngest is 46 minutes old.
-        assert_eq!(passed_secs > 2640, never_stopped.totals().peers.v4 == 0);
+        // After more than 2640 seconds even the youngest peer is 46 minutes old.
+        assert_eq!(passed_secs > 2640, never_stopped.totals().peers_v4 == 0);
     }
 }
 
 #[test]
-fn restarts_in_quick_succession_neither_age_nor_rejuvenate() {
+fn quick_restarts_do_not_change_ages() {
     let directory = Directory::new("quick");
     let mut loaded = None;
-    // Thirty restarts of twenty seconds each are ten minutes: the peers are heard at minutes 0 to 45.
+    // Thirty restarts of twenty seconds each take ten minutes; the peers announced in minutes 0 to 45.
     for restart in 0..=30 {
         let (tracker, now) = match loaded.take() {
             None => (busy(), NOW),
-            Some(Loaded { tracker, now, .. }) => (tracker, now),
+            Some(LoadedSnapshot { tracker, now, .. }) => (tracker, now),
         };
         let elapsed = 20 * restart;
         snapshot::save(
             &directory.0,
             &tracker,
-            Beside::default(),
+            Sections::default(),
             now,
             at(elapsed),
             &SECRETS,
@@ -284,27 +289,27 @@ fn restarts_in_quick_succession_neither_age_nor_rejuvenate() {
 }
 
 #[test]
-fn a_host_on_both_families_still_counts_once() {
+fn dual_stack_host_is_still_counted_once() {
     let directory = Directory::new("once");
     let before = tracker(SECRETS.seed);
     let first = announce(1, 1, v4(1));
     before.announce(NOW, &first, &mut Vec::new()).unwrap();
     directory.save(&before).unwrap();
     let loaded = directory.load(5).unwrap().unwrap();
-    let answer = loaded
+    let response = loaded
         .tracker
         .announce(loaded.now, &announce(1, 1, v6(1)), &mut Vec::new())
         .unwrap();
-    assert_eq!(answer.counts.incomplete, 1);
+    assert_eq!(response.counts.incomplete, 1);
 }
 
 #[test]
-fn nobody_else_may_read_it() {
+fn snapshot_is_readable_by_its_owner_only() {
     let directory = Directory::new("mode");
     directory.save(&few()).unwrap();
     let mode = fs::metadata(directory.file()).unwrap().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    // Not even when someone was there first.
+    // The same holds if a file of that name exists already.
     fs::write(directory.0.join("snapshot.new"), "").unwrap();
     fs::set_permissions(
         directory.0.join("snapshot.new"),
@@ -317,27 +322,27 @@ fn nobody_else_may_read_it() {
     assert_eq!(directory.names(), ["snapshot"]);
 }
 
-/// Where the operator is told that the bad one is.
-fn aside(told: &str) -> &Path {
-    let (_, rest) = told.split_once("; put aside as ").expect(told);
-    let (path, rest) = rest.split_once(", ").expect(told);
-    assert_eq!(rest, "and started without peers and counters");
+/// Returns the path of the snapshot that was set aside, from the error.
+fn aside(error: &str) -> &Path {
+    let (_, rest) = error.split_once("; set aside as ").expect(error);
+    let (path, rest) = rest.split_once("; ").expect(error);
+    assert_eq!(rest, "starting without peers and counters");
     Path::new(path)
 }
 
 #[test]
-fn cut_at_any_byte_it_is_put_aside() {
+fn sets_truncated_snapshot_aside() {
     let directory = Directory::new("cut");
     directory.save(&few()).unwrap();
     let whole = fs::read(directory.file()).unwrap();
     for len in 0..whole.len() {
-        let told = directory.refusal(&whole[..len]);
+        let error = directory.rejection(&whole[..len]);
         let expected = format!(
-            "{} is damaged: it ends too early; ",
+            "{} is damaged: it is truncated; ",
             directory.file().display()
         );
-        assert!(told.starts_with(&expected), "cut at {len}: {told}");
-        assert_eq!(fs::read(aside(&told)).unwrap(), whole[..len]);
+        assert!(error.starts_with(&expected), "cut at {len}: {error}");
+        assert_eq!(fs::read(aside(&error)).unwrap(), whole[..len]);
         assert!(directory.load(0).unwrap().is_none());
     }
     assert_eq!(directory.names().len(), 3);
@@ -347,20 +352,20 @@ fn cut_at_any_byte_it_is_put_aside() {
 }
 
 #[test]
-fn no_flipped_bit_is_missed() {
+fn detects_each_flipped_bit() {
     let directory = Directory::new("flipped");
     directory.save(&few()).unwrap();
     let whole = fs::read(directory.file()).unwrap();
     for bit in 0..whole.len() * 8 {
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let told = directory.refusal(&flipped);
-        assert_eq!(fs::read(aside(&told)).unwrap(), flipped, "bit {bit}");
+        let error = directory.rejection(&flipped);
+        assert_eq!(fs::read(aside(&error)).unwrap(), flipped, "bit {bit}");
     }
 }
 
 #[test]
-fn a_part_that_is_lost_doubled_or_moved_is_missed() {
+fn detects_lost_repeated_and_zeroed_parts() {
     let directory = Directory::new("parts");
     directory.save(&busy()).unwrap();
     let whole = fs::read(directory.file()).unwrap();
@@ -369,37 +374,37 @@ fn a_part_that_is_lost_doubled_or_moved_is_missed() {
         let from = random.below(whole.len() as u32) as usize;
         let to = from + 1 + random.below((whole.len() - from) as u32) as usize;
         let lost = [&whole[..from], &whole[to..]].concat();
-        directory.refusal(&lost);
-        let doubled = [&whole[..to], &whole[from..]].concat();
-        directory.refusal(&doubled);
+        directory.rejection(&lost);
+        let repeated = [&whole[..to], &whole[from..]].concat();
+        directory.rejection(&repeated);
         let mut zeros = whole.clone();
         zeros[from..to].fill(0);
         if zeros != whole {
-            directory.refusal(&zeros);
+            directory.rejection(&zeros);
         }
     }
 }
 
 #[test]
-fn what_is_no_snapshot_is_put_aside() {
+fn sets_aside_other_files() {
     let directory = Directory::new("foreign");
-    let (file, place) = (directory.file(), directory.0.clone());
-    let other = place.join("other");
+    let file = directory.file();
+    let other = directory.0.join("other");
     directory.save(&few()).unwrap();
     fs::rename(&file, &other).unwrap();
     type Make<'a> = &'a dyn Fn();
     let cases: [(&str, Make); 5] = [
-        ("is not a snapshot of tbtt", &|| {
+        ("is not a tbtt snapshot", &|| {
             fs::write(&file, "# written by hand\n").unwrap();
         }),
         (
-            "has format 2, of another version of tbtt; this one reads format 1",
+            "has format 2, of another version of tbtt; this version reads format 1",
             &|| {
-                fs::write(&file, b"TBTTSNAP\0\0\0\x02 and whatever comes then").unwrap();
+                fs::write(&file, b"TBTTSNAP\0\0\0\x02 and other data").unwrap();
             },
         ),
         ("is not a regular file", &|| fs::create_dir(&file).unwrap()),
-        // Whoever opened this would wait for a writer.
+        // Opening a FIFO would wait for a writer.
         ("is not a regular file", &|| {
             mkfifo(&file, Mode::S_IRWXU).unwrap()
         }),
@@ -407,65 +412,68 @@ fn what_is_no_snapshot_is_put_aside() {
     ];
     for (why, make) in cases {
         make();
-        let told = directory.load(0).err().expect(why).to_string();
-        let expected = format!("{} {why}; put aside as ", file.display());
-        assert!(told.starts_with(&expected), "{told}");
-        assert!(fs::symlink_metadata(aside(&told)).is_ok());
+        let error = directory.load(0).err().expect(why).to_string();
+        let expected = format!("{} {why}; set aside as ", file.display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(fs::symlink_metadata(aside(&error)).is_ok());
         assert!(directory.load(0).unwrap().is_none(), "{why}");
     }
-    // What the link led to is as it was.
+    // The target of the link is unchanged.
     fs::rename(&other, &file).unwrap();
     assert!(directory.load(0).unwrap().is_some());
 }
 
 #[test]
-fn one_that_may_not_be_read_is_put_aside() {
+fn sets_unreadable_snapshot_aside() {
     if Uid::effective().is_root() {
-        eprintln!("skipped: no mode stops root");
+        eprintln!("skipped: root can read any file");
         return;
     }
     let directory = Directory::new("unreadable");
     directory.save(&few()).unwrap();
     fs::set_permissions(directory.file(), fs::Permissions::from_mode(0o000)).unwrap();
-    let told = directory.load(0).err().unwrap().to_string();
-    assert!(told.contains("cannot be read: Permission denied"), "{told}");
-    assert!(aside(&told).exists());
+    let error = directory.load(0).err().unwrap().to_string();
+    assert!(
+        error.contains("cannot be read: Permission denied"),
+        "{error}"
+    );
+    assert!(aside(&error).exists());
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_told_at_the_start() {
-    let directory = Directory::new("absent");
-    let absent = directory.0.join("absent");
-    let told = snapshot::load(&absent, at(0), tracker).err().unwrap();
+fn reports_missing_directory_at_start() {
+    let directory = Directory::new("missing");
+    let missing = directory.0.join("missing");
+    let error = snapshot::load(&missing, at(0), tracker).err().unwrap();
     assert_eq!(
-        told.to_string(),
+        error.to_string(),
         format!(
             "{} cannot be read: No such file or directory (os error 2); \
-             make the directory, and let the user that runs tbtt read and write in it",
-            absent.display()
+             create the directory and grant the user that runs tbtt read and write access",
+            missing.display()
         )
     );
-    fs::write(&absent, "").unwrap();
-    let told = snapshot::load(&absent, at(0), tracker).err().unwrap();
-    assert!(told.to_string().contains("ot a directory"), "{told}");
-    let told = snapshot::save(
-        &absent,
+    fs::write(&missing, "").unwrap();
+    let error = snapshot::load(&missing, at(0), tracker).err().unwrap();
+    assert!(error.to_string().contains("ot a directory"), "{error}");
+    let saved = snapshot::save(
+        &missing,
         &few(),
-        Beside::default(),
+        Sections::default(),
         NOW,
         at(0),
         &SECRETS,
         SavePriority::Shutdown,
     );
-    assert!(told.unwrap_err().to_string().contains("ot a directory"));
+    assert!(saved.unwrap_err().to_string().contains("ot a directory"));
 }
 
 #[test]
-fn the_last_three_put_aside_are_kept() {
+fn keeps_the_last_three_snapshots_set_aside() {
     let directory = Directory::new("three");
     for number in 0..6 {
         fs::write(directory.file(), [number]).unwrap();
-        // The system's clock is set back in between.
+        // The system's clock is set back after the third.
         let at = at(if number < 3 { 1000 } else { 0 });
         assert!(snapshot::load(&directory.0, at, tracker).is_err());
     }
@@ -479,7 +487,7 @@ fn the_last_three_put_aside_are_kept() {
 
 const SMALL_DISK: &str = "TBTT_TEST_SMALL_DISK";
 
-/// What the next test starts as a process of its own, whose files cannot grow; by itself it does nothing.
+/// The process that the next test starts, with a limit for the size of files. Without that test it does nothing.
 #[test]
 fn helper() {
     let Some(directory) = std::env::var_os(SMALL_DISK) else {
@@ -488,24 +496,24 @@ fn helper() {
     let saved = snapshot::save(
         Path::new(&directory),
         &busy(),
-        Beside::default(),
+        Sections::default(),
         NOW,
         at(0),
         &SECRETS,
         SavePriority::Shutdown,
     );
     match saved {
-        Ok(_) => println!("told: nothing"),
-        Err(error) => println!("told: {error}"),
+        Ok(_) => println!("result: saved"),
+        Err(error) => println!("result: {error}"),
     }
 }
 
 #[test]
-fn when_there_is_no_room_the_last_one_stays() {
+fn full_disk_keeps_the_previous_snapshot() {
     let directory = Directory::new("full");
     directory.save(&busy()).unwrap();
     let whole = fs::read(directory.file()).unwrap();
-    // At the beginning, in the middle, and just before the end, in blocks of 512 bytes.
+    // The limit is reached at the beginning, in the middle, and just before the end. Its unit is 512 bytes.
     for blocks in [0, 1, 20, whole.len() / 512] {
         let output = Command::new("/bin/sh")
             .args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\""])
@@ -517,8 +525,8 @@ fn when_there_is_no_room_the_last_one_stays() {
             .unwrap();
         let output = String::from_utf8(output.stdout).unwrap();
         let expected = format!(
-            "told: {}/snapshot.new cannot be written: File too large (os error 27); \
-             the last snapshot stays\n",
+            "result: cannot write {}/snapshot.new: File too large (os error 27); \
+             keeping the previous snapshot\n",
             directory.0.display()
         );
         assert!(output.contains(&expected), "{blocks} blocks: {output}");
@@ -529,16 +537,16 @@ fn when_there_is_no_room_the_last_one_stays() {
 }
 
 #[test]
-fn what_is_in_the_way_is_told() {
+fn reports_a_directory_in_the_way() {
     let directory = Directory::new("way");
     directory.save(&few()).unwrap();
     let new = directory.0.join("snapshot.new");
     fs::create_dir(&new).unwrap();
-    let told = directory.save(&few()).unwrap_err().to_string();
-    let expected = format!("{} cannot be removed: ", new.display());
-    assert!(told.starts_with(&expected), "{told}");
+    let error = directory.save(&few()).unwrap_err().to_string();
+    let expected = format!("cannot remove {}: ", new.display());
+    assert!(error.starts_with(&expected), "{error}");
     fs::remove_dir(&new).unwrap();
-    // Left by a process that was killed.
+    // A file that a killed process has left is replaced.
     fs::write(&new, "half").unwrap();
     assert!(directory.load(0).unwrap().is_some());
     directory.save(&few()).unwrap();
@@ -546,7 +554,7 @@ fn what_is_in_the_way_is_told() {
 }
 
 #[test]
-fn it_is_whole_while_announces_go_on() {
+fn snapshot_is_complete_while_announces_continue() {
     let directory = Directory::new("beside");
     let tracker = busy();
     let mut before = all(&tracker, NOW);
@@ -569,7 +577,7 @@ fn it_is_whole_while_announces_go_on() {
             let saved = snapshot::save(
                 &directory.0,
                 &tracker,
-                Beside::default(),
+                Sections::default(),
                 NOW,
                 at(0),
                 &SECRETS,

@@ -1,9 +1,9 @@
-//! The state over a restart: loaded once, written now and then, when the operator asks, and at the stop.
+//! The state across a restart: restored once, saved periodically, when the operator requests it, and at shutdown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -13,69 +13,81 @@ use crate::cluster::threads::Cluster;
 use crate::config::{Config, LoadedConfig};
 use crate::lock::lock;
 use crate::log;
-use crate::snapshot::{self, Beside, SaveError, SavePriority, Saved, Secrets};
+use crate::snapshot::{
+    self, LoadError, LoadedSnapshot, SaveError, SavePriority, SavedSnapshot, Secrets, Sections,
+};
 use crate::torrents::seed_health::SeedHealth;
 use crate::tracker::Tracker;
 
-/// What is there when the daemon begins to serve.
+/// The state with which the daemon begins to serve.
 pub struct RestoredState {
     pub tracker: Arc<Tracker>,
     pub health: Arc<Mutex<SeedHealth>>,
     pub clock: Clock,
     pub secrets: Secrets,
-    /// What a cluster's node has cluster_checkpoint.
+    /// The checkpoint of the cluster node.
     pub cluster: Vec<u8>,
-    /// When the snapshot was written that it is from.
+    /// Time at which the snapshot was written.
     pub saved: Option<SystemTime>,
 }
 
-/// The state as the last process left it, or a new one. A snapshot that cannot be used is put aside and warn_on_notify_error: better to
-/// serve without it than not at all. `fresh` are for when there is none.
+/// Returns the state as the last process left it, or a new state with the secrets `fresh`.
+///
+/// A snapshot that cannot be used is set aside, and that is logged: serving without it is better than not serving.
 pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
     let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
+    let started = Instant::now();
     let found = match &loaded.config.state.directory {
         None => None,
-        Some(directory) => {
-            snapshot::load(directory, SystemTime::now(), make).unwrap_or_else(|error| {
-                log::error("the state is not restored", &[("reason", &error)]);
-                None
-            })
-        }
+        Some(directory) => load(directory, make).unwrap_or_else(|error| {
+            log::error("cannot restore the state", &[("reason", &error)]);
+            None
+        }),
     };
-    if let Some(snapshot::Loaded {
-        tracker,
-        health,
-        cluster,
-        secrets,
-        now,
-        passed,
-        restored,
-    }) = found
-    {
-        let totals = restored.kept;
-        let peers = totals.peers.sum();
-        let fields: log::Fields<'_> = &[
-            ("torrents", &totals.torrents),
-            ("peers", &peers),
-            ("age_seconds", &passed.as_secs()),
-        ];
-        log::notice("state restored", fields);
+    let Some((snapshot, health)) = found else {
         return RestoredState {
-            tracker: Arc::new(tracker),
-            health: Arc::new(Mutex::new(health)),
-            clock: Clock::resume(now),
-            secrets,
-            cluster,
-            saved: SystemTime::now().checked_sub(passed),
+            tracker: Arc::new(make(fresh.seed)),
+            health: Arc::default(),
+            clock: Clock::start(),
+            secrets: fresh,
+            cluster: Vec::new(),
+            saved: None,
         };
-    }
+    };
+    let totals = snapshot.restored.back;
+    let peers = totals.peers_v4 + totals.peers_v6;
+    let fields: log::Fields<'_> = &[
+        ("torrents", &totals.torrents),
+        ("peers", &peers),
+        ("age_seconds", &snapshot.passed.as_secs()),
+    ];
+    log::notice("state restored", fields);
+    log::debug(
+        "snapshot read",
+        &[("milliseconds", &started.elapsed().as_millis())],
+    );
     RestoredState {
-        tracker: Arc::new(make(fresh.seed)),
-        health: Arc::default(),
-        clock: Clock::start(),
-        secrets: fresh,
-        cluster: Vec::new(),
-        saved: None,
+        tracker: Arc::new(snapshot.tracker),
+        health: Arc::new(Mutex::new(health)),
+        clock: Clock::resume(snapshot.now),
+        secrets: snapshot.secrets,
+        cluster: snapshot.cluster,
+        saved: SystemTime::now().checked_sub(snapshot.passed),
+    }
+}
+
+/// Reads the snapshot and converts its section of seed health.
+fn load(
+    directory: &Path,
+    make: impl FnOnce(u64) -> Tracker,
+) -> Result<Option<(LoadedSnapshot, SeedHealth)>, LoadError> {
+    let Some(snapshot) = snapshot::load(directory, SystemTime::now(), make)? else {
+        return Ok(None);
+    };
+    let mut health = SeedHealth::default();
+    match health.restore(&snapshot.seed_health) {
+        Ok(()) => Ok(Some((snapshot, health))),
+        Err(_) => Err(snapshot::reject_section(directory, SystemTime::now())),
     }
 }
 
@@ -110,20 +122,20 @@ impl StateSaver {
         })
     }
 
-    /// Takes another interval; the directory stays until a restart.
+    /// Sets the interval. The directory does not change until a restart.
     pub fn set(&self, config: &Config) {
         self.interval_secs
             .store(config.state.interval, Ordering::Relaxed);
     }
 
-    /// When the last one was written, by this process or the one before, in Unix time.
+    /// Returns the time of the last snapshot, written by this process or the one before, in seconds since 1970.
     pub fn last_saved(&self) -> Option<u64> {
         let last = *self.last();
         let since = last?.duration_since(UNIX_EPOCH).ok()?;
         Some(since.as_secs())
     }
 
-    /// How many seconds are between two; `None` if none are written.
+    /// Returns the interval between snapshots in seconds; `None` if none are written.
     pub fn interval(&self) -> Option<u32> {
         let interval = self.interval_secs.load(Ordering::Relaxed);
         self.directory.as_ref().map(|_| interval)
@@ -133,7 +145,7 @@ impl StateSaver {
         lock(&self.last)
     }
 
-    /// Writes one now and then, in a thread that may wait for the disk.
+    /// Writes a snapshot in each interval, in a thread that may wait for the disk.
     pub async fn run_periodically(self: Arc<Self>) {
         loop {
             sleep(Duration::from_secs(
@@ -145,46 +157,125 @@ impl StateSaver {
     }
 
     pub async fn save_in_background(self: Arc<Self>) {
-        // A panic in there has ended the process.
+        // `save` logs its errors, and a panic in it ends the process.
         let _ = spawn_blocking(move || self.save(SavePriority::Background)).await;
     }
 
-    /// Writes one, if there is a directory for it, and tells if that fails: the last one is then still there.
-    pub fn save(&self, pace: SavePriority) -> Result<Option<Saved>, SaveError> {
+    /// Writes a snapshot, if a directory is configured. Logs an error; the previous snapshot is kept then.
+    ///
+    /// # Errors
+    /// When the snapshot could not be written.
+    pub fn save(&self, priority: SavePriority) -> Result<Option<SavedSnapshot>, SaveError> {
         let Some(directory) = &self.directory else {
             return Ok(None);
         };
         let _alone = lock(&self.writing);
         let (now, at) = (self.clock.now(), SystemTime::now());
-        let health = lock(&self.health).save();
-        // How far others were heard is noted before the tracker is written, and what they counted after it: so none of it is
-        // missed, or counted twice, by who goes on from there.
+        let seed_health = lock(&self.health).save();
+        // The positions in the streams of the other nodes are taken before the tracker is written, and their counters after that. A
+        // process that continues from the snapshot then misses none of their updates and counts none twice.
         let cluster = self.cluster.as_ref().map(|cluster| cluster.checkpoint());
         let cluster = || match &cluster {
             Some(keep) => keep(),
             None => self.cluster_checkpoint.clone(),
         };
-        let beside = Beside {
-            health: &health,
+        let sections = Sections {
+            seed_health: &seed_health,
             cluster: Some(&cluster),
         };
         let secrets = &self.secrets;
-        match snapshot::save(directory, &self.tracker, beside, now, at, secrets, pace) {
+        match snapshot::save(
+            directory,
+            &self.tracker,
+            sections,
+            now,
+            at,
+            secrets,
+            priority,
+        ) {
             Ok(saved) => {
-                let peers = saved.totals.peers.sum();
-                let fields: log::Fields<'_> = &[
-                    ("torrents", &saved.totals.torrents),
-                    ("peers", &peers),
-                    ("bytes", &saved.bytes),
-                ];
-                log::info("state saved", fields);
+                log_saved(&saved);
                 *self.last() = Some(at);
                 Ok(Some(saved))
             }
             Err(error) => {
-                log::error("the state is not saved", &[("reason", &error)]);
+                log::error("cannot save the state", &[("reason", &error)]);
                 Err(error)
             }
         }
+    }
+}
+
+fn log_saved(saved: &SavedSnapshot) {
+    let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
+    let fields: log::Fields<'_> = &[
+        ("torrents", &saved.totals.torrents),
+        ("peers", &peers),
+        ("bytes", &saved.bytes),
+    ];
+    log::info("state saved", fields);
+    let fields: log::Fields<'_> = &[
+        ("writing_milliseconds", &saved.writing.as_millis()),
+        ("syncing_milliseconds", &saved.syncing.as_millis()),
+    ];
+    log::debug("snapshot written", fields);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::{InfoHash, Settings, Time, UnixTime};
+
+    fn make(seed: u64) -> Tracker {
+        Tracker::new(Settings::default(), seed)
+    }
+
+    fn save(directory: &Path, seed_health: &[u8]) {
+        let sections = Sections {
+            seed_health,
+            cluster: None,
+        };
+        let (secrets, at) = (Secrets::new().unwrap(), SystemTime::now());
+        let priority = SavePriority::Shutdown;
+        snapshot::save(
+            directory,
+            &make(1),
+            sections,
+            Time(0),
+            at,
+            &secrets,
+            priority,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn restores_seed_health_and_sets_malformed_section_aside() {
+        let directory = std::env::temp_dir().join(format!("tbtt-state-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let mut health = SeedHealth::default();
+        let ids: Vec<_> = (0..25_000_u32)
+            .map(|number| {
+                let mut id = InfoHash([0; 20]);
+                id.0[..4].copy_from_slice(&number.to_be_bytes());
+                id
+            })
+            .collect();
+        health.update(Time(0), UnixTime(7), 1, ids.iter().map(|id| (*id, true)));
+        save(&directory, &health.save());
+        let (_, restored) = load(&directory, make).unwrap().unwrap();
+        for id in &ids {
+            assert!(restored.history(id).is_some());
+            assert_eq!(restored.history(id), health.history(id));
+        }
+
+        save(&directory, b"?");
+        let error = load(&directory, make).err().unwrap().to_string();
+        assert!(
+            error.contains("is damaged: the content of a block is malformed; set aside as "),
+            "{error}"
+        );
+        assert!(load(&directory, make).unwrap().is_none());
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

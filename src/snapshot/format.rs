@@ -1,26 +1,24 @@
-//! The format of a snapshot.
-//!
-//! `snapshot` begins with a header, and goes on with frames to its end. Numbers are big-endian.
+//! The format of the file `snapshot`: a header, then frames to the end of the file. Numbers are big-endian.
 //!
 //! ```text
 //! magic       "TBTTSNAP"
 //! version     u32
 //! written     u64       seconds since 1970
-//! time        u32       the tracker's time then
+//! time        u32       the tracker's time at that moment
 //! seed        u64       secret
-//! secret      16 bytes  of UDP's connection ids
-//! checksum    u64       of all before
+//! secret      16 bytes  key of UDP's connection IDs
+//! checksum    u64       of all bytes before
 //!
-//! kind        1 byte    B: a block of torrents; H: seeds of listed torrents, if any; C: a part of what is kept of the cluster,
-//!                       if it is in one; E: the end
+//! kind        1 byte    B: a block of torrents; H: a part of the seed health of listed torrents, if there are any;
+//!                       C: a part of the state of the cluster node, if there is a cluster; E: the end
 //! length      u32       of the content
 //! checksum    u64       of kind, length and content
-//! content               as the tracker writes it; at the end the numbers of blocks, torrents and peers over IPv4 and
-//!                       IPv6 in all blocks (u64 each)
+//! content               as its module writes it; in the frame E the numbers of blocks, torrents, IPv4 peers and IPv6
+//!                       peers in all blocks (u64 each)
 //! ```
 //!
-//! A checksum is SipHash-1-3 with a key that holds the frame's number (the header has 0), so that frames that changed places
-//! are seen too. It guards against accidents, not against someone who may write the file.
+//! A checksum is SipHash-1-3, keyed with the magic and the number of the frame (0 for the header), so that reordered frames are
+//! detected, too. The checksum protects against accidents, not against a process that may write the file.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -28,38 +26,47 @@ use std::io::{self, Read, Write};
 
 use siphasher::sip::SipHasher13;
 
+use crate::bytes::take;
 use crate::os::random::random_bytes;
 use crate::tracker::{Time, Totals, Tracker};
 
 const MAGIC: [u8; 8] = *b"TBTTSNAP";
 const VERSION: u32 = 1;
-pub(super) const HEADER: usize = 8 + 4 + 8 + 4 + 8 + 16;
 
+/// Length of magic and version, which all versions of the format have in common.
+const PREAMBLE_LEN: usize = 8 + 4;
+
+/// Length of the header without its checksum.
+pub(super) const HEADER_LEN: usize = PREAMBLE_LEN + 8 + 4 + 8 + 16;
+
+pub(super) const CHECKSUM_LEN: usize = 8;
+
+/// Kinds of frames.
 pub(super) const BLOCK: u8 = b'B';
-pub(super) const HEALTH: u8 = b'H';
+pub(super) const SEED_HEALTH: u8 = b'H';
 pub(super) const CLUSTER: u8 = b'C';
 pub(super) const END: u8 = b'E';
 
-/// What must stay the same over a restart, and must not be known outside.
+/// Values that must survive a restart and must not become known to others.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secrets {
-    /// For [`Tracker::new`]: with another, hosts on both address families would be counted twice.
+    /// For [`Tracker::new`]. With another seed, hosts that use both address families would be counted twice.
     pub seed: u64,
-    /// For UDP's connection ids: with another, clients would have to ask for new ones.
+    /// The key of UDP's connection IDs. With another key, clients would have to request new IDs.
     pub connection_id: [u8; 16],
 }
 
 impl Secrets {
-    /// New ones, for when there is no snapshot.
+    /// Generates secrets, for when there is no snapshot.
     ///
     /// # Errors
     /// When `/dev/urandom` cannot be read.
     pub fn new() -> io::Result<Self> {
         let random: [u8; 24] = random_bytes()?;
-        let mut fields = Fields(&random);
+        let mut fields = HeaderFields(&random);
         Ok(Self {
             seed: fields.u64(),
-            connection_id: fields.take(),
+            connection_id: fields.bytes(),
         })
     }
 }
@@ -70,15 +77,16 @@ impl fmt::Debug for Secrets {
     }
 }
 
-pub(super) struct Header {
+pub(super) struct SnapshotHeader {
+    /// Seconds since 1970.
     pub(super) written: u64,
     pub(super) time: Time,
     pub(super) secrets: Secrets,
 }
 
-impl Header {
+impl SnapshotHeader {
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + 8);
+        let mut bytes = Vec::with_capacity(HEADER_LEN + CHECKSUM_LEN);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_be_bytes());
         bytes.extend_from_slice(&self.written.to_be_bytes());
@@ -89,44 +97,46 @@ impl Header {
         bytes
     }
 
-    pub(super) fn read(file: &mut impl Read) -> Result<Self, Fault> {
-        let mut bytes = [0; HEADER];
-        // What another version has after its number is not ours to know.
-        read_exact(file, &mut bytes[..12])?;
-        let mut fields = Fields(&bytes[..12]);
-        if fields.take() != MAGIC {
-            return Err(Fault::Foreign);
+    pub(super) fn read(file: &mut impl Read) -> Result<Self, SnapshotFault> {
+        let mut bytes = [0; HEADER_LEN];
+        // Another version may have a shorter header, so its version is checked before the rest is read.
+        read_exact(file, &mut bytes[..PREAMBLE_LEN])?;
+        let mut fields = HeaderFields(&bytes[..PREAMBLE_LEN]);
+        if fields.bytes() != MAGIC {
+            return Err(SnapshotFault::Foreign);
         }
         match fields.u32() {
             VERSION => {}
-            version => return Err(Fault::OtherVersion(version)),
+            version => return Err(SnapshotFault::OtherVersion(version)),
         }
-        read_exact(file, &mut bytes[12..])?;
-        let mut sum = [0; 8];
+        read_exact(file, &mut bytes[PREAMBLE_LEN..])?;
+        let mut sum = [0; CHECKSUM_LEN];
         read_exact(file, &mut sum)?;
         if checksum(0, &[&bytes]) != u64::from_be_bytes(sum) {
-            return Err(Fault::Damaged("the checksum of its header is wrong"));
+            return Err(SnapshotFault::Damaged(
+                "the checksum of its header is wrong",
+            ));
         }
-        let mut fields = Fields(&bytes[12..]);
+        let mut fields = HeaderFields(&bytes[PREAMBLE_LEN..]);
         Ok(Self {
             written: fields.u64(),
             time: Time(fields.u32()),
             secrets: Secrets {
                 seed: fields.u64(),
-                connection_id: fields.take(),
+                connection_id: fields.bytes(),
             },
         })
     }
 }
 
-/// What must have come by the end.
+/// The content of the last frame: the totals of all blocks.
 #[derive(Default)]
-pub(super) struct End {
+pub(super) struct Trailer {
     pub(super) blocks: u64,
     pub(super) totals: Totals,
 }
 
-impl End {
+impl Trailer {
     pub(super) fn count(&mut self, block: Totals) {
         self.blocks += 1;
         self.totals += block;
@@ -147,7 +157,7 @@ impl End {
     }
 }
 
-/// Appends a frame and tells its length.
+/// Appends a frame and returns its length.
 pub(super) fn write_frame(
     file: &mut impl Write,
     number: u64,
@@ -159,32 +169,32 @@ pub(super) fn write_frame(
     file.write_all(&head)?;
     file.write_all(&checksum(number, &[&head, content]).to_be_bytes())?;
     file.write_all(content)?;
-    Ok((head.len() + 8 + content.len()) as u64)
+    Ok((head.len() + CHECKSUM_LEN + content.len()) as u64)
 }
 
-/// Replaces `content` by the next frame's, and tells its kind.
+/// Reads the next frame into `content`, and returns its kind.
 pub(super) fn read_frame(
     file: &mut impl Read,
     number: u64,
     content: &mut Vec<u8>,
-) -> Result<u8, Fault> {
-    let (mut head, mut sum) = ([0; 5], [0; 8]);
+) -> Result<u8, SnapshotFault> {
+    let (mut head, mut sum) = ([0; 5], [0; CHECKSUM_LEN]);
     read_exact(file, &mut head)?;
     read_exact(file, &mut sum)?;
     let [kind, len @ ..] = head;
     let len = u32::from_be_bytes(len) as usize;
-    // A damaged length shall not cost more memory than a true one.
+    // A damaged length must not allocate more memory than a valid length.
     if len > Tracker::MAX_BLOCK {
-        return Err(Fault::Damaged("a block is too long"));
+        return Err(SnapshotFault::Damaged("a block is too long"));
     }
     content.resize(len, 0);
     read_exact(file, content)?;
     if checksum(number, &[&head, content]) != u64::from_be_bytes(sum) {
-        return Err(Fault::Damaged("a checksum is wrong"));
+        return Err(SnapshotFault::Damaged("a checksum is wrong"));
     }
     match kind {
-        BLOCK | HEALTH | CLUSTER | END => Ok(kind),
-        _ => Err(Fault::Damaged("a block is of no known kind")),
+        BLOCK | SEED_HEALTH | CLUSTER | END => Ok(kind),
+        _ => Err(SnapshotFault::Damaged("the kind of a block is unknown")),
     }
 }
 
@@ -194,35 +204,33 @@ fn checksum(number: u64, parts: &[&[u8]]) -> u64 {
     hasher.finish()
 }
 
-fn read_exact(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), Fault> {
+fn read_exact(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), SnapshotFault> {
     file.read_exact(bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Fault::Damaged("it ends too early"),
-        _ => Fault::Unreadable(error),
+        io::ErrorKind::UnexpectedEof => SnapshotFault::Damaged("it is truncated"),
+        _ => SnapshotFault::Unreadable(error),
     })
 }
 
-/// Numbers off the front of a header, which is long enough.
-struct Fields<'a>(&'a [u8]);
+/// Reads the fields of a header in order. The header must be long enough.
+struct HeaderFields<'a>(&'a [u8]);
 
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.0.split_at(N);
-        self.0 = rest;
-        field.try_into().expect("split at its length")
+impl HeaderFields<'_> {
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        take(&mut self.0).expect("a header has a fixed length")
     }
 
     fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.take())
+        u32::from_be_bytes(self.bytes())
     }
 
     fn u64(&mut self) -> u64 {
-        u64::from_be_bytes(self.take())
+        u64::from_be_bytes(self.bytes())
     }
 }
 
 /// Why a snapshot cannot be used.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SnapshotFault {
     Unreadable(io::Error),
     NotAFile,
     Foreign,
@@ -230,15 +238,20 @@ pub(super) enum Fault {
     Damaged(&'static str),
 }
 
-impl fmt::Display for Fault {
+impl SnapshotFault {
+    /// The checksum of a block is right, but its module cannot convert its content.
+    pub(super) const MALFORMED_BLOCK: Self = Self::Damaged("the content of a block is malformed");
+}
+
+impl fmt::Display for SnapshotFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
             Self::NotAFile => f.write_str("is not a regular file"),
-            Self::Foreign => f.write_str("is not a snapshot of tbtt"),
+            Self::Foreign => f.write_str("is not a tbtt snapshot"),
             Self::OtherVersion(version) => write!(
                 f,
-                "has format {version}, of another version of tbtt; this one reads format {VERSION}"
+                "has format {version}, of another version of tbtt; this version reads format {VERSION}"
             ),
             Self::Damaged(how) => write!(f, "is damaged: {how}"),
         }

@@ -1,5 +1,7 @@
-//! Swarms, counters and secrets across a restart: one file in the state directory, replaced as a whole.
+//! The state across a restart: swarms, counters and secrets, in one file in the state directory that is replaced as a whole.
 //!
+//! Besides the tracker's blocks, a snapshot holds two sections whose content is opaque here: seed health, and the state of the cluster
+//! node. The caller converts them.
 #![forbid(unsafe_code)]
 
 mod format;
@@ -15,75 +17,76 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::OFlag;
 
 use self::format::{
-    BLOCK, CLUSTER, END, End, Fault, HEADER, HEALTH, Header, read_frame, write_frame,
+    BLOCK, CHECKSUM_LEN, CLUSTER, END, HEADER_LEN, SEED_HEALTH, SnapshotFault, SnapshotHeader,
+    Trailer, read_frame, write_frame,
 };
-use crate::torrents::seed_health::SeedHealth;
-use crate::tracker::dump::{DumpCursor, Restored};
-use crate::tracker::{Time, Totals, Tracker};
+use crate::tracker::{DumpCursor, Restored, Time, Totals, Tracker};
 
 pub use self::format::Secrets;
 
-/// The good one, always whole.
+/// Name of the current snapshot, which is always complete.
 const FILE: &str = "snapshot";
 
-/// The next one, until it is whole.
+/// Name of the next snapshot while it is written.
 const NEW: &str = "snapshot.new";
 
-/// Before the time when one that could not be used was put aside.
+/// Start of the name of a snapshot that was set aside; a Unix time follows.
 const ASIDE: &str = "snapshot.aside-";
 
-/// How many of those are kept, the latest.
-const ASIDE_MOST: usize = 3;
+/// Maximum number of snapshots that were set aside: the latest are kept.
+const MAX_ASIDE: usize = 3;
 
-/// How much is written before it is made lasting, beside service: what comes to the disk all at once takes a processor for long.
-const LASTING: u64 = 1 << 20;
+/// A background save calls fdatasync after this many bytes. A single fsync at the end of a large file keeps a processor busy for long.
+const SYNC_INTERVAL: u64 = 1 << 20;
 
-/// How much of what is kept of the cluster goes into a frame.
-const CLUSTER_FULL: usize = 1 << 20;
+/// Maximum length of a frame of the cluster section.
+const CLUSTER_FRAME_MAX: usize = 1 << 20;
 
-/// How much of the seeds goes into a frame: whole torrents.
-const HEALTH_FULL: usize = 10_000 * SeedHealth::SAVED_BYTES;
+/// Maximum length of a frame of the seed health section: 10,000 torrents of 49 bytes.
+const SEED_HEALTH_FRAME_MAX: usize = 490_000;
 
-/// After this long away nobody is left to revive, and the tracker's time need not go on any further.
-const LONGEST_GAP: Duration = Duration::from_secs(86_400);
+/// Maximum time that is added to the tracker's time. After that long, all peers have expired, so more would make no difference.
+const MAX_GAP: Duration = Duration::from_secs(86_400);
 
-/// A slow disk makes for rest enough.
-const LONGEST_REST: Duration = Duration::from_millis(50);
+/// Upper bound of the pause after a block: a slow disk already spreads the load.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a snapshot gave back.
-pub struct Loaded {
+/// A snapshot that was read.
+pub struct LoadedSnapshot {
     pub tracker: Tracker,
-    pub health: SeedHealth,
-    /// As it was given to [`save`].
+    /// The seed health section, as it was given to [`save`]. It is empty if the snapshot has none.
+    pub seed_health: Vec<u8>,
+    /// The cluster section, as it was given to [`save`]. It is empty if the snapshot has none.
     pub cluster: Vec<u8>,
     pub secrets: Secrets,
-    /// What the time is now for the tracker: its clock has to go on from here, or ages would be wrong.
+    /// The current time for the tracker. Its clock must continue from this time, or the ages of peers would be wrong.
     pub now: Time,
-    /// From when the snapshot was written until now; 0 if the system's clock was set back.
+    /// Time since the snapshot was written; 0 if the system's clock was set back.
     pub passed: Duration,
-    /// What was in the snapshot, and what of it is back.
+    /// What the snapshot held, and how much of that was restored.
     pub restored: Restored,
 }
 
-/// Reads the snapshot in `directory`; `None` if there is none. `at` is the time now, and `make` makes the tracker to fill from
-/// the seed; it may name torrents in it, or that is done later.
+/// Reads the snapshot in `directory`. Returns `None` if there is none.
+///
+/// `at` is the current time. `make` creates the tracker from the seed; torrents can be listed in the tracker there or later.
 ///
 /// # Errors
-/// When there is a snapshot that cannot be used, or no such directory. The snapshot has been put aside then, and the daemon
-/// goes on without.
+/// When the snapshot cannot be used, or the directory does not exist. A snapshot that cannot be used has been set aside, and the
+/// daemon continues without it.
 pub fn load(
     directory: &Path,
     at: SystemTime,
     make: impl FnOnce(u64) -> Tracker,
-) -> Result<Option<Loaded>, LoadError> {
+) -> Result<Option<LoadedSnapshot>, LoadError> {
     let path = directory.join(FILE);
     let fault = match open(&path) {
         Ok(file) => match read(BufReader::with_capacity(64 * 1024, file), at, make) {
             Ok(loaded) => return Ok(Some(loaded)),
             Err(fault) => fault,
         },
-        Err(Fault::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
-            // Told now rather than at the first attempt to write.
+        Err(SnapshotFault::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
+            // A missing directory is reported now, not when the first snapshot is written.
             return match fs::metadata(directory) {
                 Ok(found) if found.is_dir() => Ok(None),
                 Ok(_) => Err(LoadError::of_directory(
@@ -95,69 +98,71 @@ pub fn load(
         }
         Err(fault) => fault,
     };
-    let aside = put_aside(directory, at).map(Some);
-    Err(LoadError { path, fault, aside })
+    Err(LoadError::set_aside(directory, at, fault))
 }
 
-fn open(path: &Path) -> Result<File, Fault> {
-    // A FIFO without a writer shall not keep the daemon waiting.
+/// Sets the snapshot in `directory` aside because a section of it cannot be converted, and returns the error to log. `at` is the
+/// current time.
+pub fn reject_section(directory: &Path, at: SystemTime) -> LoadError {
+    LoadError::set_aside(directory, at, SnapshotFault::MALFORMED_BLOCK)
+}
+
+fn open(path: &Path) -> Result<File, SnapshotFault> {
+    // A FIFO without a writer must not block the daemon.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
     let is_file = fs::symlink_metadata(path).map(|found| found.is_file());
-    if !is_file.map_err(Fault::Unreadable)? {
-        return Err(Fault::NotAFile);
+    if !is_file.map_err(SnapshotFault::Unreadable)? {
+        return Err(SnapshotFault::NotAFile);
     }
     OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits())
         .open(path)
-        .map_err(Fault::Unreadable)
+        .map_err(SnapshotFault::Unreadable)
 }
 
 fn read(
     mut file: impl Read,
     at: SystemTime,
     make: impl FnOnce(u64) -> Tracker,
-) -> Result<Loaded, Fault> {
-    let header = Header::read(&mut file)?;
+) -> Result<LoadedSnapshot, SnapshotFault> {
+    let header = SnapshotHeader::read(&mut file)?;
     let written = UNIX_EPOCH + Duration::from_secs(header.written);
     let passed = at.duration_since(written).unwrap_or_default();
-    let passed_secs = passed.min(LONGEST_GAP).as_secs() as u32;
+    let passed_secs = passed.min(MAX_GAP).as_secs() as u32;
     let now = Time(header.time.0.saturating_add(passed_secs));
     let passed_minutes = now.0 / 60 - header.time.0 / 60;
 
     let tracker = make(header.secrets.seed);
     let mut restore = tracker.restore(now, passed_minutes);
-    let (mut health, mut cluster) = (SeedHealth::default(), Vec::new());
+    let (mut seed_health, mut cluster) = (Vec::new(), Vec::new());
     let (mut blocks, mut content) = (0, Vec::new());
     for number in 1.. {
-        let taken = match read_frame(&mut file, number, &mut content)? {
+        match read_frame(&mut file, number, &mut content)? {
             END => break,
-            HEALTH => health.restore(&content),
-            CLUSTER => {
-                cluster.extend_from_slice(&content);
-                Ok(())
-            }
+            SEED_HEALTH => seed_health.extend_from_slice(&content),
+            CLUSTER => cluster.extend_from_slice(&content),
             _ => {
                 blocks += 1;
-                restore.restore_block(&content)
+                let taken_in = restore.take_in(&content);
+                taken_in.map_err(|_| SnapshotFault::MALFORMED_BLOCK)?;
             }
-        };
-        taken.map_err(|_| Fault::Damaged("a block is not as its writer should have made it"))?;
+        }
     }
     let restored = restore.finish();
-    let end = End {
+    let trailer = Trailer {
         blocks,
         totals: restored.stored,
     };
-    if content != end.content() {
-        return Err(Fault::Damaged("the numbers at its end do not agree"));
+    if content != trailer.content() {
+        return Err(SnapshotFault::Damaged("the totals at its end do not match"));
     }
-    if file.read(&mut [0]).map_err(Fault::Unreadable)? != 0 {
-        return Err(Fault::Damaged("it goes on after its end"));
+    if file.read(&mut [0]).map_err(SnapshotFault::Unreadable)? != 0 {
+        return Err(SnapshotFault::Damaged("there is data after its end"));
     }
-    Ok(Loaded {
+    Ok(LoadedSnapshot {
         tracker,
-        health,
+        seed_health,
         cluster,
         secrets: header.secrets,
         now,
@@ -166,54 +171,55 @@ fn read(
     })
 }
 
-/// How hard to write.
+/// How a snapshot competes with announces for the processor and the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SavePriority {
-    /// Rests after each block for three times as long as it took, so that those who announce come first.
+    /// Pauses after each block for three times as long as the block took, so that announces come first.
     Background,
-    /// At once, for when nobody is served any more.
+    /// Writes without pauses, for when no client is served any more.
     Shutdown,
 }
 
-/// What a snapshot holds beside the tracker.
+/// The sections of a snapshot besides the tracker. Their content is opaque here.
 #[derive(Clone, Copy, Default)]
-pub struct Beside<'a> {
-    /// As [`SeedHealth::save`] gives it.
-    pub health: &'a [u8],
-    /// What a cluster's node keeps, of which nothing is known here; asked for once the tracker is written.
+pub struct Sections<'a> {
+    pub seed_health: &'a [u8],
+    /// Returns the state of the cluster node. It is called after the tracker is written.
     pub cluster: Option<&'a dyn Fn() -> Vec<u8>>,
 }
 
-/// Replaces the snapshot in `directory` by one of what `tracker` holds, and of what is beside it. `now` is the tracker's
-/// time and `at` the system's, both from before the call. Two calls for one directory must not overlap.
+/// Replaces the snapshot in `directory` by a snapshot of `tracker` and `sections`.
 ///
-/// Waits for the disk: not to be called where announces are served. Meanwhile they are, and what they change may be in the
-/// snapshot or not.
+/// `now` is the tracker's time and `at` the system's; the caller reads both before the call. Two calls for one directory must not
+/// overlap.
+///
+/// The call waits for the disk, so a thread that serves clients must not make it. Announces continue meanwhile, and the snapshot
+/// contains their changes or not.
 ///
 /// # Errors
-/// When the new one cannot be made whole; the old one stays.
+/// When the new snapshot cannot be completed; the old snapshot stays.
 pub fn save(
     directory: &Path,
     tracker: &Tracker,
-    beside: Beside<'_>,
+    sections: Sections<'_>,
     now: Time,
     at: SystemTime,
     secrets: &Secrets,
-    pace: SavePriority,
-) -> Result<Saved, SaveError> {
+    priority: SavePriority,
+) -> Result<SavedSnapshot, SaveError> {
     let new = directory.join(NEW);
-    let failed = |doing| {
+    let cannot = |action| {
         let path = new.clone();
         move |reason| SaveError {
             path,
-            doing,
+            action,
             reason,
         }
     };
-    // Left by a process that was killed, whatever it is.
+    // A process that was killed may have left such a file, or another program a directory.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("removed")(error));
+            return Err(cannot("remove")(error));
         }
         _ => {}
     }
@@ -222,88 +228,106 @@ pub fn save(
         .create_new(true)
         .mode(0o600)
         .open(&new)
-        .map_err(failed("created"))?;
-    let header = Header {
+        .map_err(cannot("create"))?;
+    let header = SnapshotHeader {
         written: at
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
         time: now,
         secrets: secrets.clone(),
     };
-    let saved = write(&file, &header, tracker, beside, pace)
-        .and_then(|saved| file.sync_all().map(|()| saved))
-        .map_err(failed("written"))
-        .and_then(|saved| {
-            fs::rename(&new, directory.join(FILE)).map_err(failed("renamed"))?;
-            Ok(saved)
+    let started = Instant::now();
+    let saved = write(&file, &header, tracker, sections, priority)
+        .map_err(cannot("write"))
+        .and_then(|(totals, bytes)| {
+            let writing = started.elapsed();
+            file.sync_all().map_err(cannot("write"))?;
+            fs::rename(&new, directory.join(FILE)).map_err(cannot("rename"))?;
+            Ok((totals, bytes, writing))
         })
-        // Its room may be what is short.
-        .inspect_err(|_| drop(fs::remove_file(&new)))?;
+        // The disk may be full: free the space.
+        .inspect_err(|_| drop(fs::remove_file(&new)));
+    let (totals, bytes, writing) = saved?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(failed("made lasting"))?;
-    Ok(saved)
+        .map_err(cannot("sync the directory of"))?;
+    Ok(SavedSnapshot {
+        totals,
+        bytes,
+        writing,
+        syncing: started.elapsed() - writing,
+    })
 }
 
+/// Writes header and frames. Returns the totals of the blocks, and the length of the file.
 fn write(
     file: &File,
-    header: &Header,
+    header: &SnapshotHeader,
     tracker: &Tracker,
-    beside: Beside<'_>,
-    pace: SavePriority,
-) -> io::Result<Saved> {
+    sections: Sections<'_>,
+    priority: SavePriority,
+) -> io::Result<(Totals, u64)> {
     let mut file = BufWriter::with_capacity(64 * 1024, file);
     file.write_all(&header.bytes())?;
-    let (mut walk, mut end, mut content) = (DumpCursor::default(), End::default(), Vec::new());
-    let (mut number, mut bytes, mut lasting) = (1, HEADER as u64 + 8, 0);
+    let (mut cursor, mut trailer, mut content) =
+        (DumpCursor::default(), Trailer::default(), Vec::new());
+    let (mut number, mut bytes, mut synced) = (1, (HEADER_LEN + CHECKSUM_LEN) as u64, 0);
     loop {
         let started = Instant::now();
-        let Some(totals) = tracker.dump_block(header.time, &mut walk, &mut content) else {
+        let Some(totals) = tracker.save(header.time, &mut cursor, &mut content) else {
             break;
         };
         if !content.is_empty() {
             bytes += write_frame(&mut file, number, BLOCK, &content)?;
-            end.count(totals);
+            trailer.count(totals);
             number += 1;
-            if pace == SavePriority::Background {
-                if bytes - lasting > LASTING {
+            if priority == SavePriority::Background {
+                if bytes - synced > SYNC_INTERVAL {
                     file.flush()?;
                     file.get_ref().sync_data()?;
-                    lasting = bytes;
+                    synced = bytes;
                 }
-                thread::sleep((3 * started.elapsed()).min(LONGEST_REST));
+                thread::sleep((3 * started.elapsed()).min(MAX_PAUSE));
             }
         }
     }
-    let health = beside.health.chunks(HEALTH_FULL).map(|part| (HEALTH, part));
-    let cluster = beside.cluster.map(|cluster| cluster()).unwrap_or_default();
-    let cluster = cluster.chunks(CLUSTER_FULL);
-    for (kind, part) in health.chain(cluster.map(|part| (CLUSTER, part))) {
+    let seed_health = sections.seed_health.chunks(SEED_HEALTH_FRAME_MAX);
+    let seed_health = seed_health.map(|part| (SEED_HEALTH, part));
+    let cluster = sections
+        .cluster
+        .map(|cluster| cluster())
+        .unwrap_or_default();
+    let cluster = cluster
+        .chunks(CLUSTER_FRAME_MAX)
+        .map(|part| (CLUSTER, part));
+    for (kind, part) in seed_health.chain(cluster) {
         bytes += write_frame(&mut file, number, kind, part)?;
         number += 1;
     }
-    bytes += write_frame(&mut file, number, END, &end.content())?;
+    bytes += write_frame(&mut file, number, END, &trailer.content())?;
     file.flush()?;
-    Ok(Saved {
-        totals: end.totals,
-        bytes,
-    })
+    Ok((trailer.totals, bytes))
 }
 
-/// What a snapshot holds.
+/// A snapshot that was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Saved {
+pub struct SavedSnapshot {
     /// Torrents with peers, and peers.
     pub totals: Totals,
-    /// Its length.
+    /// Length of the file.
     pub bytes: u64,
+    /// Time for writing, with the pauses and fdatasync calls of a background save.
+    pub writing: Duration,
+    /// Time for the final fsync calls and the rename.
+    pub syncing: Duration,
 }
 
-/// Gives the snapshot a name under which nothing overwrites it, and removes the oldest so named.
-fn put_aside(directory: &Path, at: SystemTime) -> io::Result<PathBuf> {
+/// Renames the snapshot so that no later snapshot overwrites it, and removes the oldest of those renamed before. Returns the new
+/// path.
+fn set_aside(directory: &Path, at: SystemTime) -> io::Result<PathBuf> {
     let mut names = names_aside(directory)?;
     let secs = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    // Later than the latest, whatever the system's clock says.
+    // The name must sort after the latest name, even if the system's clock was set back.
     let latest = names
         .last()
         .and_then(|name| name[ASIDE.len()..].parse().ok());
@@ -312,14 +336,14 @@ fn put_aside(directory: &Path, at: SystemTime) -> io::Result<PathBuf> {
     let aside = directory.join(&name);
     fs::rename(directory.join(FILE), &aside)?;
     names.push(name);
-    for old in &names[..names.len().saturating_sub(ASIDE_MOST)] {
-        // One too many does no harm.
+    for old in &names[..names.len().saturating_sub(MAX_ASIDE)] {
+        // A file that cannot be removed does no harm.
         let _ = fs::remove_file(directory.join(old));
     }
     Ok(aside)
 }
 
-/// Those put aside before, the latest last.
+/// Returns the names of the snapshots that were set aside, the latest last.
 fn names_aside(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -330,12 +354,12 @@ fn names_aside(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Why there is nothing to go on with, in one line for the operator.
+/// Why no state was restored, as one line for the operator.
 #[derive(Debug)]
 pub struct LoadError {
     path: PathBuf,
-    fault: Fault,
-    /// Where it is now; `None` if there was nothing to put aside.
+    fault: SnapshotFault,
+    /// New path of the snapshot; `None` if there was none to set aside.
     aside: io::Result<Option<PathBuf>>,
 }
 
@@ -343,8 +367,16 @@ impl LoadError {
     fn of_directory(directory: &Path, error: io::Error) -> Self {
         Self {
             path: directory.to_owned(),
-            fault: Fault::Unreadable(error),
+            fault: SnapshotFault::Unreadable(error),
             aside: Ok(None),
+        }
+    }
+
+    fn set_aside(directory: &Path, at: SystemTime, fault: SnapshotFault) -> Self {
+        Self {
+            path: directory.join(FILE),
+            fault,
+            aside: set_aside(directory, at).map(Some),
         }
     }
 }
@@ -353,19 +385,17 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}; ", self.path.display(), self.fault)?;
         match &self.aside {
-            Ok(Some(aside)) => {
-                let aside = aside.display();
-                write!(
-                    f,
-                    "put aside as {aside}, and started without peers and counters"
-                )
-            }
+            Ok(Some(aside)) => write!(
+                f,
+                "set aside as {}; starting without peers and counters",
+                aside.display()
+            ),
             Ok(None) => f.write_str(
-                "make the directory, and let the user that runs tbtt read and write in it",
+                "create the directory and grant the user that runs tbtt read and write access",
             ),
             Err(error) => write!(
                 f,
-                "it cannot be put aside either, {error}, and will be replaced; started without peers and counters"
+                "it cannot be set aside ({error}) and will be overwritten; starting without peers and counters"
             ),
         }
     }
@@ -373,20 +403,20 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Why there is no new snapshot, in one line for the operator.
+/// Why no snapshot was written, as one line for the operator.
 #[derive(Debug)]
 pub struct SaveError {
     path: PathBuf,
-    doing: &'static str,
+    action: &'static str,
     reason: io::Error,
 }
 
 impl fmt::Display for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, doing, reason) = (self.path.display(), self.doing, &self.reason);
+        let (path, action, reason) = (self.path.display(), self.action, &self.reason);
         write!(
             f,
-            "{path} cannot be {doing}: {reason}; the last snapshot stays"
+            "cannot {action} {path}: {reason}; keeping the previous snapshot"
         )
     }
 }
@@ -400,29 +430,29 @@ impl std::error::Error for SaveError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::{InfoHash, Settings, UnixTime};
+    use crate::tracker::Settings;
 
     const SECRETS: Secrets = Secrets {
         seed: 0x0123_4567_89ab_cdef,
         connection_id: *b"sixteen secrets!",
     };
 
-    fn header() -> Header {
-        Header {
+    fn header() -> SnapshotHeader {
+        SnapshotHeader {
             written: 1_800_000_000,
             time: Time(90_000),
             secrets: SECRETS,
         }
     }
 
-    /// A snapshot of nothing.
+    /// Returns a snapshot of an empty tracker.
     fn empty() -> Vec<u8> {
         let mut file = header().bytes();
-        write_frame(&mut file, 1, END, &End::default().content()).unwrap();
+        write_frame(&mut file, 1, END, &Trailer::default().content()).unwrap();
         file
     }
 
-    fn read_at(file: &[u8], unix_secs: u64) -> Result<Loaded, Fault> {
+    fn read_at(file: &[u8], unix_secs: u64) -> Result<LoadedSnapshot, SnapshotFault> {
         let at = UNIX_EPOCH + Duration::from_secs(unix_secs);
         read(file, at, |seed| Tracker::new(Settings::default(), seed))
     }
@@ -435,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_the_same_on_every_machine() {
+    fn header_has_the_same_bytes_on_every_machine() {
         let bytes = header().bytes();
         let expected = [
             b"TBTTSNAP".as_slice(),
@@ -444,7 +474,7 @@ mod tests {
             &[0, 1, 0x5f, 0x90],
             &[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef],
             b"sixteen secrets!",
-            // SipHash-1-3 of all that, the key "TBTTSNAP" and 0.
+            // SipHash-1-3 of all bytes before, with the key "TBTTSNAP" and 0.
             &[0xfa, 0x48, 0x0a, 0x6d, 0x2f, 0x20, 0xef, 0x2b],
         ];
         assert_eq!(bytes, expected.concat());
@@ -453,14 +483,14 @@ mod tests {
     }
 
     #[test]
-    fn the_trackers_time_goes_on_across_the_gap() {
+    fn tracker_time_continues_across_a_restart() {
         for (at, now) in [
             (1_800_000_000, 90_000),
             (1_800_000_061, 90_061),
             // The system's clock was set back.
             (1_799_999_999, 90_000),
             (0, 90_000),
-            // Away for a day and more: how much more does not matter.
+            // Stopped for a day and for more: a day is the maximum.
             (1_800_086_400, 176_400),
             (1_900_000_000, 176_400),
         ] {
@@ -471,41 +501,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_apart() {
+    fn distinguishes_faults() {
         assert_eq!(fault(&empty()), "none");
-        assert_eq!(fault(b""), "is damaged: it ends too early");
-        assert_eq!(fault(b"d8:announce3:..."), "is not a snapshot of tbtt");
+        assert_eq!(fault(b""), "is damaged: it is truncated");
+        assert_eq!(fault(b"d8:announce3:..."), "is not a tbtt snapshot");
 
         let mut newer = empty();
         newer[11] = 2;
         newer.truncate(12);
         assert_eq!(
             fault(&newer),
-            "has format 2, of another version of tbtt; this one reads format 1"
+            "has format 2, of another version of tbtt; this version reads format 1"
         );
 
         let mut longer = empty();
         longer.push(0);
-        assert_eq!(fault(&longer), "is damaged: it goes on after its end");
+        assert_eq!(fault(&longer), "is damaged: there is data after its end");
 
         let with = |kind, content: &[u8]| {
             let mut file = header().bytes();
             write_frame(&mut file, 1, kind, content).unwrap();
-            write_frame(&mut file, 2, END, &End::default().content()).unwrap();
+            write_frame(&mut file, 2, END, &Trailer::default().content()).unwrap();
             fault(&file)
         };
-        assert_eq!(with(b'X', b""), "is damaged: a block is of no known kind");
         assert_eq!(
-            with(BLOCK, b"?"),
-            "is damaged: a block is not as its writer should have made it"
+            with(b'X', b""),
+            "is damaged: the kind of a block is unknown"
         );
         assert_eq!(
-            with(HEALTH, b"?"),
-            "is damaged: a block is not as its writer should have made it"
+            with(BLOCK, b"?"),
+            "is damaged: the content of a block is malformed"
         );
         assert_eq!(
             with(BLOCK, &[0; 4]),
-            "is damaged: the numbers at its end do not agree"
+            "is damaged: the totals at its end do not match"
         );
 
         let mut long = header().bytes();
@@ -514,42 +543,30 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_changed_places_are_seen() {
+    fn rejects_reordered_blocks() {
         let mut file = header().bytes();
         write_frame(&mut file, 2, BLOCK, &[0; 4]).unwrap();
         assert_eq!(fault(&file), "is damaged: a checksum is wrong");
     }
 
     #[test]
-    fn seeds_may_take_several_frames_or_none() {
-        let mut health = SeedHealth::default();
-        let id = |number: u32| {
-            let mut id = InfoHash([0; 20]);
-            id.0[..4].copy_from_slice(&number.to_be_bytes());
-            id
-        };
-        let listed = (0..25_000).map(|number| (id(number), true));
-        health.update(Time(0), UnixTime(7), 1, listed);
+    fn sections_may_take_several_frames_or_none() {
+        let parts = [vec![1; SEED_HEALTH_FRAME_MAX], vec![2; 3]];
         let mut file = header().bytes();
-        let frames = health.save();
-        let frames = frames.chunks(HEALTH_FULL);
-        assert_eq!(frames.len(), 3);
-        for (number, frame) in (1..).zip(frames) {
-            write_frame(&mut file, number, HEALTH, frame).unwrap();
-        }
-        write_frame(&mut file, 4, END, &End::default().content()).unwrap();
-        let read = read_at(&file, 0).unwrap().health;
-        for number in [0, 9_999, 10_000, 24_999] {
-            assert_eq!(read.history(&id(number)), health.history(&id(number)));
-            assert!(read.history(&id(number)).is_some());
-        }
-        // One from before there were such frames.
-        let read = read_at(&empty(), 0).unwrap().health;
-        assert_eq!(read.history(&id(0)), None);
+        write_frame(&mut file, 1, SEED_HEALTH, &parts[0]).unwrap();
+        write_frame(&mut file, 2, SEED_HEALTH, &parts[1]).unwrap();
+        write_frame(&mut file, 3, CLUSTER, b"clu").unwrap();
+        write_frame(&mut file, 4, CLUSTER, b"ster").unwrap();
+        write_frame(&mut file, 5, END, &Trailer::default().content()).unwrap();
+        let read = read_at(&file, 0).unwrap();
+        assert_eq!(read.seed_health, parts.concat());
+        assert_eq!(read.cluster, b"cluster");
+        let read = read_at(&empty(), 0).unwrap();
+        assert_eq!((read.seed_health, read.cluster), (Vec::new(), Vec::new()));
     }
 
     #[test]
-    fn a_disk_that_fails_is_not_called_damage() {
+    fn read_error_is_not_reported_as_damage() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -566,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_new_each_time_and_never_shown() {
+    fn secrets_are_random_and_never_displayed() {
         let (one, other) = (Secrets::new().unwrap(), Secrets::new().unwrap());
         assert_ne!(one.seed, other.seed);
         assert_ne!(one.connection_id, other.connection_id);
