@@ -1,11 +1,12 @@
-//! Which addresses of this machine a listening socket answers on.
+//! The addresses of this host under which a listening socket is reachable.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 
-/// Where others reach a socket that is bound to `bound`: for a wildcard, each address of this machine but the link-local
-/// ones, IPv4's too if it is the IPv6 wildcard. None where the system does not tell, as in a network namespace of its own.
+/// Returns the addresses under which clients reach a socket that is bound to `bound`. For a wildcard, these are all addresses of this
+/// host that are not link-local; for the IPv6 wildcard, they include the IPv4 addresses. The list is empty if the system does not
+/// return addresses, for example in a network namespace of its own.
 pub fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     if !bound.ip().is_unspecified() {
         return vec![bound];
@@ -38,13 +39,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_address_is_its_own() {
+    fn bound_address_is_reachable_as_itself() {
         let bound = "192.0.2.1:6969".parse().unwrap();
         assert_eq!(reachable(bound), [bound]);
     }
 
     #[test]
-    fn a_wildcard_is_all_that_this_machine_has() {
+    fn wildcard_is_reachable_at_all_addresses_of_the_host() {
         let loopback = "127.0.0.1:6969".parse().unwrap();
         assert!(reachable("[::]:6969".parse().unwrap()).contains(&loopback));
         let v4 = reachable("0.0.0.0:6969".parse().unwrap());

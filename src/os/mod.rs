@@ -1,8 +1,6 @@
-//! The Unix process around the tracker; `main` alone calls what is here.
+//! The Unix process: sockets, privileges, sandbox, signals, service manager. Knows nothing of torrents.
 
-/// Where others reach what is bound here.
 pub mod addresses;
-
 pub mod privileges;
 pub mod random;
 pub mod sandbox;

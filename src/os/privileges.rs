@@ -1,4 +1,5 @@
-//! Giving up root for good, once the sockets and the log are open and before any thread or stranger's byte.
+//! Drops root privileges permanently, after the sockets and the log are opened, and before the first thread starts and the first byte
+//! of a client is read.
 
 use std::ffi::CString;
 use std::fmt::{self, Display};
@@ -12,19 +13,19 @@ use nix::unistd::{
     setresuid, setuid,
 };
 
-/// Who the process is from now on.
+/// The result of dropping privileges.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Privileges {
-    /// It never was root: nothing to say.
+    /// The process was not root.
     NeverHeld,
-    /// It was root and is this user.
+    /// The process was root, and is this user now.
     Dropped { user: String, uid: u32, gid: u32 },
 }
 
-/// Why the process must not go on.
+/// Why privileges were not dropped: the process must exit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PrivilegesError {
-    /// Started as root, and the configuration names no user.
+    /// The process was started as root, and the configuration names no user.
     NoUser,
     UnknownUser {
         user: String,
@@ -38,7 +39,7 @@ pub enum PrivilegesError {
         step: &'static str,
         reason: Errno,
     },
-    /// After all steps root could be had again.
+    /// After all steps, root privileges could be regained.
     Regained {
         step: &'static str,
     },
@@ -48,19 +49,19 @@ impl Display for PrivilegesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoUser => f.write_str(
-                "started as root, but no user is configured: set one that owns nothing but the state (Debian's is _tbtt), \
-                 or start as that user",
+                "started as root, but no user is configured; set [daemon] user to a user that owns only the state (in \
+                 Debian _tbtt), or start tbtt as that user",
             ),
             Self::UnknownUser { user } => {
-                write!(f, "no user \"{user}\" on this machine: create it, or configure another")
+                write!(f, "user \"{user}\" does not exist; create it, or set another in [daemon] user")
             }
             Self::RootUser { user } => {
-                write!(f, "user \"{user}\" is root or in root's group: configure one that is not")
+                write!(f, "user \"{user}\" is root or in root's group; set another in [daemon] user")
             }
-            Self::Refused { step, reason } => write!(f, "cannot give up root: {step}: {reason}"),
+            Self::Refused { step, reason } => write!(f, "cannot drop root privileges: {step}: {reason}"),
             Self::Regained { step } => write!(
                 f,
-                "root was given up, yet {step} brings it back (secure bits or capabilities set by the caller?)"
+                "dropped root privileges can be regained by {step}; start tbtt without secure bits and extra capabilities"
             ),
         }
     }
@@ -68,14 +69,15 @@ impl Display for PrivilegesError {
 
 impl std::error::Error for PrivilegesError {}
 
-/// Becomes `user` irrevocably if the process is root in any of its ids: groups, gid, uid, all three of each, and proves that the
-/// way back is shut. Whoever it is, exec gives it no new privileges afterwards, and nobody of its uid can read its memory.
+/// If any of the process's user IDs is root, switches permanently to `user`: sets the supplementary groups, and the real, effective and
+/// saved group and user IDs, and verifies that root privileges cannot be regained. In any case, exec gives the process no new
+/// privileges afterwards, and other processes of its user cannot read its memory.
 ///
-/// The groups are those that the user database gives the user, so that an administrator may let it read by group.
-/// To be called before threads start: `no_new_privs` holds for the caller and its later threads only.
+/// The supplementary groups are those of the user in the user database, so that an administrator can grant read access by group.
+/// Call this before threads start: `no_new_privs` applies to the calling thread and to threads that it starts later.
 ///
 /// # Errors
-/// Each is a reason to exit: the process may be half way.
+/// After any error the process must exit: some of the steps may have been taken.
 pub fn irrevocably_drop(user: Option<&str>) -> Result<Privileges, PrivilegesError> {
     let privileges = if holds_root()? {
         become_user(user)?
@@ -111,7 +113,7 @@ fn become_user(name: Option<&str>) -> Result<Privileges, PrivilegesError> {
         user: name.to_owned(),
     })?;
 
-    // In this order: without the uid of root the groups could no longer be given up.
+    // The order matters: without the user ID of root, the groups could no longer be changed.
     step("initgroups", initgroups(&c_name, user.gid))?;
     step("setresgid", setresgid(user.gid, user.gid, user.gid))?;
     step("setresuid", setresuid(user.uid, user.uid, user.uid))?;
@@ -119,7 +121,7 @@ fn become_user(name: Option<&str>) -> Result<Privileges, PrivilegesError> {
     if step("getgroups", getgroups())?.contains(&ROOT_GROUP) {
         return Err(root_user());
     }
-    prove_no_way_back(user.uid, user.gid)?;
+    verify_irrevocable(user.uid, user.gid)?;
     Ok(Privileges::Dropped {
         user: name.to_owned(),
         uid: user.uid.as_raw(),
@@ -129,14 +131,14 @@ fn become_user(name: Option<&str>) -> Result<Privileges, PrivilegesError> {
 
 const ROOT_GROUP: Gid = Gid::from_raw(0);
 
-/// Not read from what the calls returned but tried: capabilities kept by secure bits would show here, too.
-fn prove_no_way_back(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
+/// Verifies that root privileges cannot be regained. The calls are tried, which also detects capabilities that secure bits have kept.
+fn verify_irrevocable(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let uids = step("getresuid", getresuid())?;
     let gids = step("getresgid", getresgid())?;
     let all_uids = [uids.real, uids.effective, uids.saved] == [uid; 3];
     let all_gids = [gids.real, gids.effective, gids.saved] == [gid; 3];
     let ways: [(&'static str, bool); 5] = [
-        ("an id that stayed", !(all_uids && all_gids)),
+        ("an ID that did not change", !(all_uids && all_gids)),
         ("setuid", setuid(Uid::from_raw(0)).is_ok()),
         ("setresuid", setresuid(uid, Uid::from_raw(0), uid).is_ok()),
         ("setgid", setgid(ROOT_GROUP).is_ok()),
@@ -152,11 +154,11 @@ fn step<T>(step: &'static str, result: nix::Result<T>) -> Result<T, PrivilegesEr
     result.map_err(|reason| PrivilegesError::Refused { step, reason })
 }
 
-/// Lets the process open as many files, and so serve as many connections, as its hard limit allows. Returns how many that are now:
-/// where a service manager forbids the call, its own limit stands.
+/// Raises the limit of open files to the hard limit, so that as many connections as possible can be served. Returns the limit in
+/// effect: a service manager can forbid the call, and then the soft limit stays.
 ///
 /// # Errors
-/// When even reading the limit fails.
+/// When the limit cannot be read.
 pub fn raise_open_files() -> Result<rlim_t, Errno> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -165,7 +167,7 @@ pub fn raise_open_files() -> Result<rlim_t, Errno> {
     }
 }
 
-/// How many files the process may open now; `None` if the system does not say.
+/// Returns the current limit of open files; `None` if it cannot be read.
 pub fn open_files() -> Option<rlim_t> {
     getrlimit(Resource::RLIMIT_NOFILE)
         .ok()
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_without_a_user_or_as_root_is_refused() {
+    fn refuses_root_without_user_and_user_root() {
         assert_eq!(become_user(None), Err(PrivilegesError::NoUser));
         let root = PrivilegesError::RootUser {
             user: "root".to_owned(),
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_user_is_named() {
+    fn error_names_unknown_user() {
         for user in ["no-such-user-here", "", "nul\0"] {
             let error = become_user(Some(user)).unwrap_err();
             assert!(
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_open_file_limit_is_the_hard_one() {
+    fn raises_open_file_limit_to_the_hard_limit() {
         let raised = raise_open_files().unwrap();
         assert_eq!(
             getrlimit(Resource::RLIMIT_NOFILE).unwrap(),

@@ -1,33 +1,35 @@
-//! The daemon shuts itself in (Landlock): only the named directories can be reached, and no TCP unless it is told so.
+//! The sandbox (Landlock): the process can access only the directories in [`Settings`], and open no TCP port or connection that is not
+//! in them.
 //!
-//! What it does not do: UDP and Unix sockets can be made as before (log and service manager need the latter), and a socket that is open
-//! stays so. The unit and the AppArmor profile refuse those.
+//! UDP and Unix sockets can still be created (the log and the service manager need Unix sockets), and open sockets stay open. The service
+//! unit and the AppArmor profile restrict those.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
-/// What the daemon still needs once it serves.
+/// The access that the daemon needs while it serves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
-    /// Read beneath these. Directories rather than files: an editor that replaces a file makes one that no rule knows. A symbolic
-    /// link that leads out of them cannot be followed.
+    /// Directories below which files can be read. Directories instead of files, because a rule for a file does not include the file
+    /// that an editor puts in its place. A symbolic link that leads outside cannot be followed.
     pub read: Vec<PathBuf>,
-    /// Read, write, create and remove files beneath these, but not run them.
+    /// Directories below which files can be read, written, created and removed, but not executed.
     pub write: Vec<PathBuf>,
-    /// TCP listeners will still be made (not those inherited or bound by now).
+    /// Whether TCP listeners can be created. Those that exist already are not restricted.
     pub bind_tcp: bool,
-    /// TCP connections will be made to this port, and no other.
+    /// The only port to which TCP connections can be opened.
     pub connect_tcp: Option<u16>,
 }
 
-/// How far the sandbox came.
+/// How much of the sandbox the kernel enforces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Enforcement {
-    /// All that was asked for.
+    /// All restrictions.
     Full,
-    /// This kernel knows a part of it: files at least, but not always TCP (Linux 6.7) or signals (Linux 6.12).
+    /// The restrictions that this kernel supports: at least those of files, possibly not those of TCP (since Linux 6.7) and signals
+    /// (since Linux 6.12).
     Partial,
-    /// Nothing, and why.
+    /// No restriction, for this reason.
     Nothing(&'static str),
 }
 
@@ -35,38 +37,40 @@ impl Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("full"),
-            Self::Partial => f.write_str("partial: this kernel cannot refuse all"),
+            Self::Partial => {
+                f.write_str("partial: this kernel supports only some of the restrictions")
+            }
             Self::Nothing(why) => write!(f, "none: {why}"),
         }
     }
 }
 
-/// What [`restrict`] has to tell the log.
+/// The result of [`restrict`], for the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restricted {
-    pub reached: Enforcement,
-    /// Paths of the settings that could not be opened: they stay out of reach, even if they appear later.
+    pub enforcement: Enforcement,
+    /// Paths of the settings that could not be opened. They stay inaccessible, even if they are created later.
     pub missing_paths: Vec<PathBuf>,
 }
 
-/// Shuts the calling thread and all threads that it starts later in, for good: to be called before the first is started. No
-/// program can be run afterwards. A directory that a reload adds needs a restart to be reached.
+/// Restricts the calling thread, and all threads that it starts later, permanently. Call this before the first thread is started. The
+/// process cannot execute programs afterwards. A directory that a reload adds is inaccessible until a restart.
 ///
-/// Best effort: an older kernel refuses less, one without Landlock nothing.
+/// An older kernel enforces fewer restrictions, and a kernel without Landlock enforces none.
 ///
 /// # Errors
-/// When the kernel knows Landlock, but did not take the rules.
+/// When the kernel supports Landlock, but rejects the rules.
 pub fn restrict(settings: &Settings) -> Result<Restricted, RestrictError> {
     imp::restrict(settings)
 }
 
-/// The kernel's reason.
+/// Error: the kernel rejected the rules, for this reason.
 #[derive(Debug)]
 pub struct RestrictError(String);
 
 impl Display for RestrictError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the kernel did not take the Landlock rules: {}", self.0)
+        write!(f, "the kernel rejected the Landlock rules: {}", self.0)
     }
 }
 
@@ -82,7 +86,7 @@ mod imp {
     )]
     pub(super) fn restrict(_: &Settings) -> Result<Restricted, RestrictError> {
         Ok(Restricted {
-            reached: Enforcement::Nothing("built without Landlock"),
+            enforcement: Enforcement::Nothing("built without Landlock"),
             missing_paths: Vec::new(),
         })
     }
@@ -100,12 +104,13 @@ mod imp {
 
     use super::{Enforcement, RestrictError, Restricted, Settings};
 
-    /// The newest rules that were tried here (Linux 6.12). Those after it would forbid to connect to the log's socket.
-    const KNOWN: ABI = ABI::V6;
+    /// The newest version of Landlock that was tested (Linux 6.12). Later versions would forbid connecting to the log's socket.
+    const TESTED: ABI = ABI::V6;
 
     const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
-    /// No directories, links, sockets or devices: the state is plain files, written beside and renamed.
+    /// Without directories, links, sockets and devices: the state is in regular files, which are written under a temporary name and
+    /// renamed.
     const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
         ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile
     });
@@ -115,7 +120,7 @@ mod imp {
         let status = apply(settings, &mut missing_paths)
             .map_err(|error| RestrictError(error.to_string()))?;
         Ok(Restricted {
-            reached: reached(&status),
+            enforcement: enforcement(&status),
             missing_paths,
         })
     }
@@ -125,8 +130,8 @@ mod imp {
         missing_paths: &mut Vec<PathBuf>,
     ) -> Result<RestrictionStatus, RulesetError> {
         let mut handled = Ruleset::default()
-            .handle_access(AccessFs::from_all(KNOWN))?
-            .scope(Scope::from_all(KNOWN))?;
+            .handle_access(AccessFs::from_all(TESTED))?
+            .scope(Scope::from_all(TESTED))?;
         if !settings.bind_tcp {
             handled = handled.handle_access(AccessNet::BindTcp)?;
         }
@@ -156,21 +161,21 @@ mod imp {
         let access = if path.is_dir() {
             access
         } else {
-            access & AccessFs::from_file(KNOWN)
+            access & AccessFs::from_file(TESTED)
         };
         rules.add_rule(PathBeneath::new(opened, access))
     }
 
-    fn reached(status: &RestrictionStatus) -> Enforcement {
+    fn enforcement(status: &RestrictionStatus) -> Enforcement {
         match (&status.ruleset, &status.landlock) {
             (RulesetStatus::FullyEnforced, _) => Enforcement::Full,
             (RulesetStatus::PartiallyEnforced, _) => Enforcement::Partial,
             (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => Enforcement::Nothing(
-                "Landlock is switched off in this kernel (lsm= on its command line)",
+                "Landlock is disabled in this kernel; add landlock to lsm= on its command line",
             ),
-            (RulesetStatus::NotEnforced, _) => {
-                Enforcement::Nothing("this kernel has no Landlock, or a filter hides it")
-            }
+            (RulesetStatus::NotEnforced, _) => Enforcement::Nothing(
+                "this kernel has no Landlock, or a system call filter blocks it",
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator asks of the running process by signals.
+//! Signals of the operator to the running process.
 
 use std::future::poll_fn;
 use std::io;
@@ -6,10 +6,10 @@ use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What is asked.
+/// What a signal requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// SIGTERM or SIGINT: answer what is in flight, save the state, exit.
+    /// SIGTERM or SIGINT: respond to the requests in progress, save the state, exit.
     Stop,
     /// SIGHUP: read the configuration again.
     Reload,
@@ -17,12 +17,12 @@ pub enum Request {
     Snapshot,
 }
 
-/// Requests as they come. Signals that came before the first call are not lost, equal ones may be merged.
+/// Receives requests. Signals that arrive before the first call of [`Requests::next`] are not lost; equal signals may be merged.
 #[derive(Debug)]
 pub struct Requests([(Signal, Request); 4]);
 
 impl Requests {
-    /// Takes the signals over from their default, which is to end the process. SIGPIPE is ignored by Rust's start already.
+    /// Installs the signal handlers. Without them, these signals end the process. SIGPIPE is ignored already, by Rust's start-up code.
     ///
     /// # Errors
     /// When the kernel refuses, or the process has no file descriptors left.
@@ -30,7 +30,7 @@ impl Requests {
     /// # Panics
     /// Outside a tokio runtime with I/O.
     pub fn listen() -> io::Result<Self> {
-        // In order of weight: of two that wait, the stop is told first.
+        // By importance: if several requests wait, a stop is returned first.
         Ok(Self([
             (signal(SignalKind::terminate())?, Request::Stop),
             (signal(SignalKind::interrupt())?, Request::Stop),
@@ -39,7 +39,7 @@ impl Requests {
         ]))
     }
 
-    /// Waits for the next request. May be dropped and called again: nothing is lost.
+    /// Waits for the next request. The future can be dropped and created again without losing a request.
     pub async fn next(&mut self) -> Request {
         poll_fn(|context| {
             let mut ready =
@@ -61,21 +61,21 @@ mod tests {
     use nix::sys::signal::{Signal as Number, raise};
 
     #[test]
-    fn each_signal_is_the_request_it_stands_for_and_stop_comes_first() {
+    fn maps_signals_to_requests_and_returns_stop_first() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .unwrap();
         runtime.block_on(async {
             let mut requests = Requests::listen().unwrap();
-            let meanings = [
+            let expected = [
                 (Number::SIGHUP, Request::Reload),
                 (Number::SIGUSR1, Request::Snapshot),
                 (Number::SIGTERM, Request::Stop),
                 (Number::SIGINT, Request::Stop),
                 (Number::SIGHUP, Request::Reload),
             ];
-            for (number, request) in meanings {
+            for (number, request) in expected {
                 raise(number).unwrap();
                 assert_eq!(requests.next().await, request);
             }

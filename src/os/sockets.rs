@@ -1,4 +1,4 @@
-//! The sockets that the daemon serves: taken over from the service manager, or bound here.
+//! Sockets: inherited from the service manager, or bound by the daemon.
 
 use std::env;
 use std::fmt::{self, Display};
@@ -15,7 +15,7 @@ use nix::{libc, setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 sockopt_impl!(
-    /// `TCP_DEFER_ACCEPT`, which neither nix nor socket2 names.
+    /// `TCP_DEFER_ACCEPT`, which neither nix nor socket2 provides.
     DeferAccept,
     SetOnly,
     libc::IPPROTO_TCP,
@@ -23,7 +23,7 @@ sockopt_impl!(
     u32
 );
 
-/// What a socket must be to serve.
+/// The kinds of sockets that can be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A listening TCP socket, IPv4 or IPv6.
@@ -44,14 +44,14 @@ impl Display for Kind {
     }
 }
 
-/// A name by which sockets are told apart (`FileDescriptorName=` of systemd.socket(5)), and what they may be.
+/// A name of inherited sockets (`FileDescriptorName=` in systemd.socket(5)), with the kinds of sockets that may have the name.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketName<'a> {
     pub name: &'a str,
     pub kinds: &'a [Kind],
 }
 
-/// A socket taken over: closed on exec, not blocking.
+/// An inherited socket: closed on exec, non-blocking.
 #[derive(Debug)]
 pub enum Inherited {
     Tcp(TcpListener),
@@ -60,7 +60,7 @@ pub enum Inherited {
 }
 
 impl Inherited {
-    /// Where it is bound, for the log.
+    /// Returns the address of the socket as text.
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => shown(listener.local_addr()),
@@ -79,37 +79,37 @@ fn shown(address: io::Result<SocketAddr>) -> String {
     address.map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
 }
 
-/// Why the sockets that the service manager passed cannot be served.
+/// Why the sockets that the service manager passed cannot be used.
 #[derive(Debug)]
 pub enum InheritError {
-    /// `LISTEN_FDS` is set, but for another process.
+    /// `LISTEN_FDS` is set for another process.
     OtherProcess {
         listen_pid: Option<String>,
         own: u32,
     },
-    /// A variable of the protocol that says what it never may.
+    /// A variable of the protocol has an invalid value.
     Malformed {
         variable: &'static str,
         value: String,
     },
-    /// `LISTEN_FDNAMES` and `LISTEN_FDS` disagree.
+    /// `LISTEN_FDNAMES` and `LISTEN_FDS` do not match.
     NameCount { names: usize, sockets: usize },
     /// A descriptor that `LISTEN_FDS` counts is not open.
     NotOpen { sockets: usize, reason: io::Error },
-    /// No part of the daemon goes by this name.
+    /// The daemon has no use for a socket of this name.
     UnknownName {
         fd: RawFd,
         name: String,
         known: String,
     },
-    /// The right name on the wrong thing.
+    /// The name belongs to another kind of socket.
     Unsuitable {
         fd: RawFd,
         name: String,
         is: String,
-        wanted: String,
+        expected: String,
     },
-    /// The kernel refused a setting.
+    /// The kernel refused a socket option.
     Socket {
         fd: RawFd,
         name: String,
@@ -122,46 +122,46 @@ impl Display for InheritError {
         match self {
             Self::OtherProcess { listen_pid, own } => write!(
                 f,
-                "LISTEN_FDS is set, but LISTEN_PID is {} and this process is {own}: the sockets were meant for another \
-                 process; unset LISTEN_FDS, or, under an older systemd (257), leave PrivatePIDs= out of the unit",
+                "LISTEN_FDS is set, but LISTEN_PID is {} and this process is {own}, so the sockets are for another \
+                 process; unset LISTEN_FDS or, with systemd 257, remove PrivatePIDs= from the unit",
                 listen_pid.as_deref().unwrap_or("not set")
             ),
             Self::Malformed { variable, value } => {
                 write!(
                     f,
-                    "{variable} is \"{}\", not a number that a service manager sets",
+                    "{variable} is \"{}\"; expected a number, as a service manager sets it",
                     value.escape_debug()
                 )
             }
             Self::NameCount { names, sockets } => write!(
                 f,
-                "LISTEN_FDNAMES has {names} names for the {sockets} sockets of LISTEN_FDS: set one name for each"
+                "LISTEN_FDNAMES has {names} names for the {sockets} sockets of LISTEN_FDS; set one name for each socket"
             ),
             Self::NotOpen { sockets, reason } => write!(
                 f,
-                "LISTEN_FDS is {sockets}, but descriptors 3 to {} are not all open: {reason}",
+                "LISTEN_FDS is {sockets}, but file descriptors 3 to {} are not all open: {reason}",
                 sockets + 2
             ),
             Self::UnknownName { fd, name, known } => write!(
                 f,
-                "inherited socket {fd} is named \"{}\", which is not one of {known}: set FileDescriptorName= in its .socket unit",
+                "inherited socket {fd} has the unknown name \"{}\"; set FileDescriptorName= in its .socket unit to one of {known}",
                 name.escape_debug()
             ),
             Self::Unsuitable {
                 fd,
                 name,
                 is,
-                wanted,
+                expected,
             } => {
                 write!(
                     f,
-                    "inherited socket {fd}, named \"{name}\", is {is}; wanted is {wanted}"
+                    "inherited socket {fd}, named \"{name}\", is {is}; expected {expected}"
                 )
             }
             Self::Socket { fd, name, reason } => {
                 write!(
                     f,
-                    "inherited socket {fd}, named \"{name}\", cannot be used: {reason}"
+                    "cannot use inherited socket {fd}, named \"{name}\": {reason}"
                 )
             }
         }
@@ -170,28 +170,29 @@ impl Display for InheritError {
 
 impl std::error::Error for InheritError {}
 
-/// Takes over the sockets that the service manager passed (sd_listen_fds(3)), each with its name. None were passed: an
-/// empty list. To be called once, at the start, before threads.
+/// Takes the sockets that the service manager passed (sd_listen_fds(3)), and returns each with its name. The list is empty if none were
+/// passed. Call this once, at the start, before threads exist.
 ///
-/// `LISTEN_PID` and `LISTEN_FDS` are unset afterwards, without which a child makes nothing of `LISTEN_FDNAMES`.
+/// `LISTEN_PID` and `LISTEN_FDS` are unset afterwards. Without these two, child processes ignore `LISTEN_FDNAMES`.
 ///
 /// # Errors
-/// When sockets were passed that this process cannot serve: each is a fault of the unit, and none is passed over in silence.
+/// When sockets were passed that this process cannot use. Each is an error in the unit, so none is ignored.
 pub fn inherited(known: &[SocketName<'_>]) -> Result<Vec<(String, Inherited)>, InheritError> {
-    let Some(sockets) = passed_to_us()? else {
+    let Some(sockets) = count_passed()? else {
         return Ok(Vec::new());
     };
-    // Of the crate's later versions one knows names, the one in Debian does not.
+    // A later version of the crate returns names; Debian's version does not.
     let names = names(env::var("LISTEN_FDNAMES").ok(), sockets)?;
     let fds =
         sd_notify::listen_fds().map_err(|reason| InheritError::NotOpen { sockets, reason })?;
     fds.zip(names)
-        .map(|(fd, name)| adopt(fd, name, known))
+        .map(|(fd, name)| take_over(fd, name, known))
         .collect()
 }
 
-/// How many sockets were passed to this very process. The crate says "none" for another process's, too.
-fn passed_to_us() -> Result<Option<usize>, InheritError> {
+/// Returns the number of sockets that were passed to this process; `None` if there are none. The crate would return none for sockets
+/// of another process, too.
+fn count_passed() -> Result<Option<usize>, InheritError> {
     let Ok(sockets) = env::var("LISTEN_FDS") else {
         return Ok(None);
     };
@@ -226,31 +227,32 @@ fn names(joined: Option<String>, sockets: usize) -> Result<Vec<String>, InheritE
     }
 }
 
-fn adopt(
+fn take_over(
     fd: RawFd,
     name: String,
     known: &[SocketName<'_>],
 ) -> Result<(String, Inherited), InheritError> {
-    let Some(part) = known.iter().find(|part| part.name == name) else {
+    let Some(socket_name) = known.iter().find(|known| known.name == name) else {
         let known = known
             .iter()
-            .map(|part| part.name)
+            .map(|known| known.name)
             .collect::<Vec<_>>()
             .join(", ");
         return Err(InheritError::UnknownName { fd, name, known });
     };
     #[expect(
         unsafe_code,
-        reason = "an inherited descriptor is only a number until it is owned"
+        reason = "an inherited descriptor is a number without an owner"
     )]
-    // SAFETY: sd_notify::listen_fds() has just found this descriptor open, the service manager passed it to this process alone,
-    // and nothing else here owns it: `inherited` runs first of all, and the crate unsets the variables, so that it runs once.
+    // SAFETY: sd_notify::listen_fds() has just verified that this descriptor is open. The service manager passed it to this process
+    // alone, and nothing else in this process owns it: `inherited` runs before any other code opens files, and runs once, because the
+    // crate unsets the variables.
     let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let kind = match kind_of(&socket) {
-        Ok(kind) if part.kinds.contains(&kind) => kind,
+        Ok(kind) if socket_name.kinds.contains(&kind) => kind,
         is => {
             let is = is.map_or_else(|is| is, |kind| kind.to_string());
-            let wanted = part
+            let expected = socket_name
                 .kinds
                 .iter()
                 .map(Kind::to_string)
@@ -260,11 +262,11 @@ fn adopt(
                 fd,
                 name,
                 is,
-                wanted,
+                expected,
             });
         }
     };
-    // Again, since sd-notify 0.4.1 means to and sets another bit.
+    // sd-notify 0.4.1 intends to set close-on-exec, but sets another bit.
     match socket
         .set_cloexec(true)
         .and_then(|()| socket.set_nonblocking(true))
@@ -281,7 +283,7 @@ fn adopt(
     }
 }
 
-/// What the socket is, or, if it can be of no use, that in words.
+/// Returns the kind of the socket or, if it cannot be served, a description.
 fn kind_of(socket: &Socket) -> Result<Kind, String> {
     let not_a_socket = |reason: io::Error| format!("not a socket ({reason})");
     let domain = socket.domain().map_err(not_a_socket)?;
@@ -292,9 +294,9 @@ fn kind_of(socket: &Socket) -> Result<Kind, String> {
         Type::STREAM if internet && listening => Ok(Kind::Tcp),
         Type::DGRAM if internet => Ok(Kind::Udp),
         Type::STREAM if domain == Domain::UNIX && listening => Ok(Kind::Unix),
-        Type::STREAM => {
-            Err("a connection, not a listening socket (Accept=no is needed)".to_owned())
-        }
+        Type::STREAM => Err(
+            "a connection, not a listening socket (set Accept=no in its .socket unit)".to_owned(),
+        ),
         _ => Err(format!(
             "a socket of family {domain:?} and type {:?}",
             r#type
@@ -302,7 +304,7 @@ fn kind_of(socket: &Socket) -> Result<Kind, String> {
     }
 }
 
-/// Why an address cannot be served.
+/// Why the daemon cannot listen on an address.
 #[derive(Debug)]
 pub struct BindError {
     /// `tcp`, `udp` or `unix`.
@@ -321,10 +323,10 @@ impl Display for BindError {
         write!(f, "cannot listen on {protocol} {address}: ")?;
         match reason.kind() {
             ErrorKind::AddrInUse if *protocol == "unix" => {
-                f.write_str("another process serves this path")
+                f.write_str("another process listens on this path")
             }
             ErrorKind::AddrInUse => {
-                let table = if *protocol == "tcp" {
+                let command = if *protocol == "tcp" {
                     "ss -ltnp"
                 } else {
                     "ss -lunp"
@@ -332,21 +334,21 @@ impl Display for BindError {
                 let port = address.rsplit(':').next().unwrap_or_default();
                 write!(
                     f,
-                    "address in use, by another process (see: {table} 'sport = :{port}') or listed twice \
-                     ([::] takes IPv4, too)"
+                    "address in use; stop the other process (find it with: {command} 'sport = :{port}'), or remove the \
+                     duplicate address from the configuration ([::] includes IPv4)"
                 )
             }
             ErrorKind::AddrNotAvailable => {
-                f.write_str("no interface of this machine has this address")
+                f.write_str("no interface of this host has this address")
             }
             ErrorKind::PermissionDenied if *protocol == "unix" => write!(f, "{reason}"),
             ErrorKind::PermissionDenied => write!(
                 f,
-                "{reason}: a port below 1024 needs a .socket unit, a start as root, or CAP_NET_BIND_SERVICE"
+                "{reason}; for a port below 1024, use a .socket unit, start tbtt as root, or grant CAP_NET_BIND_SERVICE"
             ),
             _ if unsupported_family(reason) => write!(
                 f,
-                "{reason}: this family is switched off here, or the unit allows only sockets that come from a .socket unit"
+                "{reason}; this host has the address family disabled, or the service unit allows only sockets of .socket units"
             ),
             _ => reason.fmt(f),
         }
@@ -363,13 +365,14 @@ fn unsupported_family(reason: &io::Error) -> bool {
     reason.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
 }
 
-/// How TCP listens where the daemon binds by itself.
+/// Settings of the TCP listeners that the daemon binds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TcpSettings {
-    /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+    /// Maximum number of connections that wait to be accepted. The kernel limits it to `net.core.somaxconn`.
     pub backlog: u16,
-    /// Seconds for which the kernel keeps a connection to itself that has sent nothing yet, so that a worker meets one with its
-    /// request already there (tcp(7), `TCP_DEFER_ACCEPT`); then it is handed over all the same. `None`: at once.
+    /// Seconds for which the kernel holds back a connection that has sent nothing yet, so that a worker accepts most connections
+    /// together with their requests (tcp(7), `TCP_DEFER_ACCEPT`). After that time, the connection can be accepted without a request.
+    /// `None`: connections are not held back.
     pub defer_accept_secs: Option<u32>,
 }
 
@@ -382,20 +385,20 @@ impl Default for TcpSettings {
     }
 }
 
-/// How UDP is received where the daemon binds by itself.
+/// Settings of the UDP sockets that the daemon binds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct UdpSettings {
-    /// Bytes that wait to be read. Beyond `net.core.rmem_max` only with CAP_NET_ADMIN, else that much. `None`: the kernel's default.
+    /// Size of the receive buffer in bytes. Without CAP_NET_ADMIN, `net.core.rmem_max` is the maximum. `None`: the kernel's default.
     pub receive_buffer: Option<usize>,
-    /// Lets several sockets of one user share the address and the load.
+    /// Whether several sockets of the same user can share the address and the load.
     pub reuse_port: bool,
 }
 
-/// Listens on TCP, not blocking, closed on exec. `[::]` takes IPv4 as well, and is `0.0.0.0` on a machine without IPv6; any other
-/// IPv6 address takes IPv6 alone.
+/// Creates a TCP listener, non-blocking and closed on exec. `[::]` includes IPv4, and means `0.0.0.0` on a host without IPv6. Any other
+/// IPv6 address accepts only IPv6.
 ///
 /// # Errors
-/// The address, and what to do about it.
+/// When the address cannot be bound: the address, the reason, and what to do.
 pub fn bind_tcp(address: SocketAddr, settings: &TcpSettings) -> Result<TcpListener, BindError> {
     let listen = |address| {
         let socket = internet_socket(address, Type::STREAM, Protocol::TCP)?;
@@ -410,10 +413,10 @@ pub fn bind_tcp(address: SocketAddr, settings: &TcpSettings) -> Result<TcpListen
     dual_stack(address, "tcp", listen).map(TcpListener::from)
 }
 
-/// Receives UDP, not blocking, closed on exec; addresses as in [`bind_tcp`].
+/// Creates a UDP socket, non-blocking and closed on exec. Addresses have the same meaning as in [`bind_tcp`].
 ///
 /// # Errors
-/// The address, and what to do about it.
+/// When the address cannot be bound: the address, the reason, and what to do.
 pub fn bind_udp(address: SocketAddr, settings: &UdpSettings) -> Result<UdpSocket, BindError> {
     let receive = |address| {
         let socket = internet_socket(address, Type::DGRAM, Protocol::UDP)?;
@@ -431,10 +434,10 @@ pub fn bind_udp(address: SocketAddr, settings: &UdpSettings) -> Result<UdpSocket
     dual_stack(address, "udp", receive).map(UdpSocket::from)
 }
 
-/// How many bytes may wait to be read: what the kernel made of the setting. It counts its own overhead and so says twice as much.
+/// Returns the size of the receive buffer in bytes. The kernel includes its overhead, and so returns twice the size that was set.
 ///
 /// # Errors
-/// The kernel's.
+/// When the kernel does not return the size.
 pub fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
     SockRef::from(socket).recv_buffer_size()
 }
@@ -443,7 +446,7 @@ fn internet_socket(address: SocketAddr, r#type: Type, protocol: Protocol) -> io:
     let socket = Socket::new(Domain::for_address(address), r#type, Some(protocol))?;
     socket.set_nonblocking(true)?;
     if let IpAddr::V6(v6) = address.ip() {
-        // Said either way: the default is the administrator's (net.ipv6.bindv6only).
+        // Always set, because the default depends on net.ipv6.bindv6only.
         socket.set_only_v6(!v6.is_unspecified())?;
     }
     Ok(socket)
@@ -467,19 +470,19 @@ fn dual_stack(
     })
 }
 
-/// Listens on a Unix stream socket of this path and mode, not blocking, closed on exec. A socket file where nobody listens any
-/// more is replaced.
+/// Creates a Unix stream listener with this path and mode, non-blocking and closed on exec. A socket file on which no process listens
+/// is replaced.
 ///
 /// # Errors
-/// The path, and why not: another file there is never removed.
+/// When the path cannot be bound: the path and the reason. Another kind of file at this path is never removed.
 pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     bind_unix_for(path, mode, (None, None))
 }
 
-/// As [`bind_unix`], for a user and a group, or else our own.
+/// Like [`bind_unix`], with the user and group of the file. `None` stands for those of the process.
 ///
 /// # Errors
-/// As [`bind_unix`]; and only root may give it to another user, or to a group that it is not in.
+/// As for [`bind_unix`]. Only root can set another user, or a group that the process is not in.
 pub fn bind_unix_for(
     path: &Path,
     mode: u32,
@@ -496,7 +499,7 @@ pub fn bind_unix_for(
             }
             result => result?,
         }
-        // Before it listens nobody can connect, so no moment is open to more than the mode says.
+        // No client can connect before the call of listen, so the mode applies to all connections.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
         if uid.or(gid).is_some() {
             lchown(path, uid, gid)?;
@@ -515,13 +518,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(
             ErrorKind::AlreadyExists,
-            "a file that is not a socket lies there",
+            "a file that is not a socket exists there; remove it",
         ));
     }
-    let caller = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A listener whose queue is full would make us wait.
-    caller.set_nonblocking(true)?;
-    match caller.connect(&SockAddr::unix(path)?) {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Otherwise, a listener with a full queue would block this call.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(reason) if reason.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(reason) if reason.kind() == ErrorKind::PermissionDenied => Err(reason),
         _ => Err(ErrorKind::AddrInUse.into()),
@@ -549,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_serves_both_families_and_an_address_only_its_own() {
+    fn wildcard_serves_both_families_and_address_only_its_own() {
         let tcp = bind_tcp(any_port("::"), &TcpSettings::default()).unwrap();
         let port = tcp.local_addr().unwrap().port();
         TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -569,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_neither_blocks_nor_outlives_an_exec() {
+    fn bound_sockets_are_nonblocking_and_closed_on_exec() {
         let tcp = bind_tcp(any_port("127.0.0.1"), &TcpSettings::default()).unwrap();
         assert_eq!(tcp.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         let udp = bind_udp(any_port("127.0.0.1"), &UdpSettings::default()).unwrap();
@@ -587,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_use_is_named_with_what_to_do() {
+    fn error_for_address_in_use_has_the_remedy() {
         let first = bind_tcp(any_port("127.0.0.1"), &TcpSettings::default()).unwrap();
         let taken = first.local_addr().unwrap();
         let error = bind_tcp(taken, &TcpSettings::default())
@@ -608,16 +611,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_machine_is_refused() {
+    fn refuses_address_of_another_host() {
         let error = bind_tcp(any_port("192.0.2.1"), &TcpSettings::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot listen on tcp 192.0.2.1:0: no interface of this machine has this address"
+            "cannot listen on tcp 192.0.2.1:0: no interface of this host has this address"
         );
     }
 
     #[test]
-    fn sockets_share_a_port_only_when_asked() {
+    fn sockets_share_a_port_only_with_reuse_port() {
         let shared = UdpSettings {
             reuse_port: true,
             ..UdpSettings::default()
@@ -629,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn the_receive_buffer_is_what_was_asked_for() {
+    fn sets_the_receive_buffer() {
         let settings = UdpSettings {
             receive_buffer: Some(64 * 1024),
             ..UdpSettings::default()
@@ -639,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_file_is_replaced_a_served_one_and_a_plain_file_are_not() {
+    fn replaces_only_stale_socket_files() {
         let dir = scratch("unix");
         let path = dir.join("http");
         let first = bind_unix(&path, 0o660).unwrap();
@@ -650,7 +653,7 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         let error = bind_unix(&path, 0o660).unwrap_err().to_string();
         assert!(
-            error.ends_with("another process serves this path"),
+            error.ends_with("another process listens on this path"),
             "{error}"
         );
 
@@ -661,7 +664,7 @@ mod tests {
         fs::write(dir.join("file"), "precious").unwrap();
         let error = bind_unix(&dir.join("file"), 0o600).unwrap_err().to_string();
         assert!(
-            error.ends_with("a file that is not a socket lies there"),
+            error.ends_with("a file that is not a socket exists there; remove it"),
             "{error}"
         );
         assert_eq!(fs::read(dir.join("file")).unwrap(), b"precious");
@@ -669,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn distinguishes_kinds_of_sockets() {
         let kind = |socket: Socket| kind_of(&socket);
         let connection = UnixStream::pair().unwrap().0;
         assert_eq!(
@@ -680,18 +683,21 @@ mod tests {
             kind(TcpListener::bind("127.0.0.1:0").unwrap().into()),
             Ok(Kind::Tcp)
         );
-        let said = kind(OwnedFd::from(connection).into()).unwrap_err();
-        assert!(said.starts_with("a connection"), "{said}");
+        let description = kind(OwnedFd::from(connection).into()).unwrap_err();
+        assert!(description.starts_with("a connection"), "{description}");
         let file = fs::File::open("/dev/null").unwrap();
-        let said = kind_of(&Socket::from(OwnedFd::from(file))).unwrap_err();
-        assert!(said.starts_with("not a socket"), "{said}");
+        let description = kind_of(&Socket::from(OwnedFd::from(file))).unwrap_err();
+        assert!(description.starts_with("not a socket"), "{description}");
         let datagram = std::os::unix::net::UnixDatagram::unbound().unwrap();
-        let said = kind_of(&Socket::from(OwnedFd::from(datagram))).unwrap_err();
-        assert_eq!(said, "a socket of family AF_UNIX and type SOCK_DGRAM");
+        let description = kind_of(&Socket::from(OwnedFd::from(datagram))).unwrap_err();
+        assert_eq!(
+            description,
+            "a socket of family AF_UNIX and type SOCK_DGRAM"
+        );
     }
 
     #[test]
-    fn names_go_with_their_sockets_one_by_one() {
+    fn requires_a_name_for_each_socket() {
         assert_eq!(
             names(Some("http:udp".to_owned()), 2).unwrap(),
             ["http", "udp"]

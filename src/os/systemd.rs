@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)); nothing, where none listens.
+//! Notifications to the service manager (sd_notify(3)). Without a service manager that listens, they do nothing.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,15 +7,15 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
 
-/// The daemon answers, for the first time or again after a reload. `status` as in [`status`], in the same message.
+/// Notifies that the daemon is ready, at the start and after each reload. `status` is sent in the same message, as by [`status`].
 ///
 /// # Errors
-/// `NOTIFY_SOCKET` is set, but could not be written to.
+/// When `NOTIFY_SOCKET` is set, but cannot be written to.
 pub fn ready(status: &str) -> io::Result<()> {
     send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))])
 }
 
-/// One line for `systemctl status`: living figures, or why a reload failed.
+/// Sets the status line of `systemctl status`: current numbers, or why a reload failed.
 ///
 /// # Errors
 /// As [`ready`].
@@ -23,13 +23,13 @@ pub fn status(text: &str) -> io::Result<()> {
     send(&[NotifyState::Status(&one_line(text))])
 }
 
-/// The configuration is read again; [`ready`] must follow, even if that fails. Carries the time by which `Type=notify-reload` knows
-/// that this answers its own request and no older one.
+/// Notifies that a reload has begun. [`ready`] must follow, even if the reload fails. The message contains the time, by which
+/// `Type=notify-reload` distinguishes the response to its request from the response to an older request.
 ///
 /// # Errors
 /// As [`ready`].
 pub fn reloading() -> io::Result<()> {
-    // Not the crate's own helper, which Debian's version has not; and not /proc/uptime, which a sandbox hides.
+    // The crate's helper is missing in Debian's version, and /proc/uptime is hidden in a sandbox.
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     let now = Duration::from(now).as_micros();
     send(&[
@@ -38,7 +38,7 @@ pub fn reloading() -> io::Result<()> {
     ])
 }
 
-/// The daemon takes no more work and is about to exit.
+/// Notifies that the daemon accepts no more requests and will exit.
 ///
 /// # Errors
 /// As [`ready`].
@@ -49,12 +49,12 @@ pub fn stopping() -> io::Result<()> {
 /// The service manager's watchdog, if the unit asks for one (`WatchdogSec=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Watchdog {
-    /// After this long without a ping the service manager ends the process.
+    /// Time without a ping after which the service manager kills the process.
     pub timeout: Duration,
 }
 
 impl Watchdog {
-    /// `None` when no watchdog waits for this process.
+    /// Returns `None` if the service manager expects no pings from this process.
     pub fn from_environment() -> Option<Self> {
         let mut usec = 0;
         sd_notify::watchdog_enabled(false, &mut usec).then_some(Self {
@@ -62,12 +62,12 @@ impl Watchdog {
         })
     }
 
-    /// How often to ping: half the time-out, as sd_watchdog_enabled(3) advises.
+    /// Returns the interval between pings: half the time-out, as sd_watchdog_enabled(3) recommends.
     pub fn interval(self) -> Duration {
         self.timeout / 2
     }
 
-    /// "All workers serve": to be said only when [`Heartbeats::all_alive`] says so.
+    /// Sends a ping. Call this only if [`Heartbeats::all_alive`] returns true.
     ///
     /// # Errors
     /// As [`ready`].
@@ -76,7 +76,7 @@ impl Watchdog {
     }
 }
 
-/// Which workers have shown that they still serve, so that one stuck worker is enough to stop the watchdog's pings.
+/// The workers that have reported that they are alive. A single stuck worker is enough to stop the pings.
 #[derive(Debug)]
 pub struct Heartbeats(Box<[AtomicBool]>);
 
@@ -85,12 +85,13 @@ impl Heartbeats {
         Self((0..count).map(|_| AtomicBool::new(false)).collect())
     }
 
-    /// This worker serves: called from the loop that serves, by its number from 0, several times in each ping interval.
+    /// Reports that a worker is alive. Workers are numbered from 0, and call this from their main loop several times in each ping
+    /// interval.
     pub fn beat(&self, worker: usize) {
         self.0[worker].store(true, Relaxed);
     }
 
-    /// Whether every worker was beat since this was last true.
+    /// Returns whether all workers have called [`Heartbeats::beat`] since this function last returned true.
     pub fn all_alive(&self) -> bool {
         let all = self.0.iter().all(|beat| beat.load(Relaxed));
         if all {
@@ -100,12 +101,12 @@ impl Heartbeats {
     }
 }
 
-/// One message, one datagram. The variable stays set, since each message looks for it.
+/// Sends one datagram. `NOTIFY_SOCKET` stays set, because each message reads it.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     sd_notify::notify(false, states)
 }
 
-/// A newline would begin another assignment.
+/// Replaces control characters: a newline would start another assignment.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -117,19 +118,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_worker_unseen_is_enough() {
-        let workers = Heartbeats::new(2);
-        assert!(!workers.all_alive());
-        workers.beat(0);
-        workers.beat(0);
-        assert!(!workers.all_alive());
-        workers.beat(1);
-        assert!(workers.all_alive());
-        assert!(!workers.all_alive(), "and each must be beat anew");
+    fn requires_a_heartbeat_of_each_worker() {
+        let heartbeats = Heartbeats::new(2);
+        assert!(!heartbeats.all_alive());
+        heartbeats.beat(0);
+        heartbeats.beat(0);
+        assert!(!heartbeats.all_alive());
+        heartbeats.beat(1);
+        assert!(heartbeats.all_alive());
+        assert!(!heartbeats.all_alive(), "each worker must report again");
     }
 
     #[test]
-    fn a_status_stays_one_line() {
+    fn status_stays_one_line() {
         assert_eq!(one_line("failed:\nREADY=1\0"), "failed: READY=1 ");
     }
 }
