@@ -1,3 +1,5 @@
+//! The access log: a line for each announce, if the configuration asks for it.
+
 use crate::config::Config;
 use crate::log;
 use crate::server::counters::{AccessLogEntry, Counters};

@@ -1,19 +1,23 @@
-//! Giving up what the daemon does not need any more.
+//! Confinement: raises the limit of open files, drops root privileges and enters the sandbox.
 
 use std::path::{Path, PathBuf};
 
+use crate::app::context::ConfigSource;
+use crate::app::{Exit, Failed, fail};
 use crate::cluster::url::StoreUrl;
 use crate::config::{Config, RESERVED_FILES};
 use crate::log;
 use crate::os::privileges::{self, Privileges};
 use crate::os::sandbox;
 
-use crate::app::{Exit, Failed, fail};
-
-/// Gives up what the daemon does not need any more, for good, before the first thread and the first stranger's byte.
-pub fn enter_confinement(config_file: &Path, trial: bool, config: &Config) -> Result<(), Failed> {
-    // A trial run that reads no configuration needs nothing that belongs to anyone.
-    let trial = trial.then_some("nobody");
+/// Gives up permanently what the daemon no longer needs. Call this before the first thread starts and before the first byte of a
+/// client is read.
+///
+/// # Errors
+/// When privileges cannot be dropped, or the kernel rejects the sandbox.
+pub fn enter_confinement(source: &ConfigSource, config: &Config) -> Result<(), Failed> {
+    // A trial run reads no configuration, so it needs no file that belongs to a user of its own.
+    let trial = source.is_trial().then_some("nobody");
     let user = Some(config.daemon.user.as_str())
         .filter(|user| !user.is_empty())
         .or(trial);
@@ -24,24 +28,27 @@ pub fn enter_confinement(config_file: &Path, trial: bool, config: &Config) -> Re
     })?;
     if let Privileges::Dropped { user, uid, gid } = dropped {
         log::notice(
-            "gave up root for good",
+            "dropped root privileges",
             &[("user", &user), ("uid", &uid), ("gid", &gid)],
         );
     }
-    let wanted = u64::from(config.http.max_connections) + RESERVED_FILES;
-    if open_files < wanted {
+    let needed = u64::from(config.http.max_connections) + RESERVED_FILES;
+    if open_files < needed {
         log::warning(
-            "fewer files may be open than max_connections asks for, so there will be fewer connections",
-            &[("limit", &open_files), ("wanted", &wanted)],
+            "open-file limit is too low for max_connections; accepting fewer connections",
+            &[("limit", &open_files), ("needed", &needed)],
         );
     }
     if config.daemon.landlock {
-        let restricted = sandbox::restrict(&sandbox_settings(config_file, config))
+        let restricted = sandbox::restrict(&sandbox_settings(&source.file, config))
             .map_err(|error| fail(Exit::Internal, "cannot set up the sandbox", &error))?;
-        log::notice("sandboxed by landlock", &[("reached", &restricted.reached)]);
+        log::notice(
+            "entered the Landlock sandbox",
+            &[("enforcement", &restricted.enforcement)],
+        );
         for path in restricted.missing_paths {
             log::warning(
-                "missing_paths, and out of reach until a restart",
+                "path does not exist; inaccessible in the sandbox until tbtt is restarted",
                 &[("path", &path.display())],
             );
         }
@@ -64,7 +71,7 @@ fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
         read: of_files
             .filter(|path| path.is_dir())
             .chain(directories)
-            .chain(for_engine(config))
+            .chain(for_store(config))
             .collect(),
         write: config.state.directory.iter().cloned().collect(),
         connect_tcp: config.cluster.url.as_ref().and_then(StoreUrl::tcp_port),
@@ -72,35 +79,37 @@ fn sandbox_settings(config_file: &Path, config: &Config) -> sandbox::Settings {
     }
 }
 
-/// Where the system keeps whom it trusts, and how it finds out what address a name has: files that come and go by renaming.
-const TRUST: &[&str] = &[
+/// Directories of the system's trusted certificates.
+const CERTIFICATES: &[&str] = &[
     "/etc/ssl",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
 ];
-const NAMES: &[&str] = &[
+
+/// Directories of the files that configure name resolution. These files are replaced by renaming, so their directories are needed.
+const NAME_RESOLUTION: &[&str] = &[
     "/etc",
     "/run/systemd/resolve",
     "/run/resolvconf",
     "/run/NetworkManager",
 ];
 
-/// What must be read at each connection to a cluster's engine.
-fn for_engine(config: &Config) -> impl Iterator<Item = PathBuf> {
+/// Returns the paths that each connection to the cluster's store reads.
+fn for_store(config: &Config) -> impl Iterator<Item = PathBuf> {
     let url = config.cluster.url.as_ref();
-    let trust = url.is_some_and(StoreUrl::tls).then_some(TRUST);
-    let names = url.and_then(StoreUrl::name).map(|_| NAMES);
-    let paths = trust.into_iter().chain(names).flatten();
+    let certificates = url.is_some_and(StoreUrl::tls).then_some(CERTIFICATES);
+    let names = url.and_then(StoreUrl::name).map(|_| NAME_RESOLUTION);
+    let paths = certificates.into_iter().chain(names).flatten();
     paths.map(PathBuf::from).filter(|path| path.exists())
 }
 
-/// A path, and where symbolic links lead from it now: a rule for one does not hold for the other.
+/// Returns a path and, if symbolic links lead elsewhere now, their target: a rule for one of them does not include the other.
 fn with_target(path: &Path) -> impl Iterator<Item = PathBuf> {
     let target = path.canonicalize().ok().filter(|target| target != path);
     std::iter::once(path.to_owned()).chain(target)
 }
 
-/// Of a name alone, that is where the daemon was started.
+/// Returns the directory of a file: the working directory, if the path is only a name.
 fn directory_of(file: &Path) -> Option<&Path> {
     let directory = file.parent()?;
     match directory.as_os_str().is_empty() {
@@ -109,14 +118,15 @@ fn directory_of(file: &Path) -> Option<&Path> {
     }
 }
 
-/// What must be reachable for a directory to be: a rule holds for the directory that is there now, so for one that may be
-/// replaced, or come later, it must be the nearest one around it. Only not the root, which would be everything.
+/// Returns the path that must be accessible so that a directory can be replaced or created later. A rule applies to the directory
+/// that exists now, so the rule must be for the nearest existing directory above. The root is not used: a rule for it would allow
+/// everything.
 fn replaceable(directory: &Path) -> PathBuf {
-    let around = directory
+    let above = directory
         .ancestors()
         .skip(1)
         .find(|ancestor| ancestor.is_dir());
-    around
+    above
         .filter(|ancestor| ancestor.parent().is_some())
         .unwrap_or(directory)
         .to_owned()
@@ -127,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_may_be_replaced_is_reached_through_the_one_around_it() {
+    fn allows_the_directory_above_a_replaceable_directory() {
         assert_eq!(replaceable(Path::new("/usr/lib")), Path::new("/usr"));
         assert_eq!(
             replaceable(Path::new("/usr/no such/nor this")),
@@ -136,13 +146,13 @@ mod tests {
         assert_eq!(
             replaceable(Path::new("/usr")),
             Path::new("/usr"),
-            "not all of the root"
+            "the root is not allowed"
         );
         assert_eq!(replaceable(Path::new("/no such")), Path::new("/no such"));
     }
 
     #[test]
-    fn a_file_named_without_its_directory_is_reached_where_it_is() {
+    fn allows_the_working_directory_for_a_file_name_without_directory() {
         let settings = sandbox_settings(Path::new("tbtt.toml"), &Config::default());
         assert_eq!(settings.read, [Path::new(".")]);
         let settings = sandbox_settings(Path::new("/usr/tbtt.toml"), &Config::default());
@@ -150,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_is_reached_and_nothing_else() {
+    fn allows_what_the_store_needs_and_no_more() {
         let settings = |url: &str| {
             let mut config = Config::default();
             config.cluster.url = Some(url.parse().unwrap());

@@ -1,4 +1,4 @@
-//! What the operator asks over the control socket: the thread that hears it, and what is done then.
+//! The control socket: its thread, and the functions behind its requests.
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -8,6 +8,10 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::app::context::AppContext;
+use crate::app::reload::reload;
+use crate::app::workers::runtime;
+use crate::app::{Exit, Failed, fail};
 use crate::log::{self, Level};
 use crate::server::control::{
     self, ControlAccess, ControlCommands, LogLevel, Problem, SnapshotSummary,
@@ -15,11 +19,10 @@ use crate::server::control::{
 use crate::snapshot::SavePriority;
 use crate::status::report::StatusReport;
 
-use crate::app::context::AppContext;
-use crate::app::workers::runtime;
-use crate::app::{Exit, Failed, fail};
-
-/// Answers the operator, in a thread of its own, until `stopped` says so.
+/// Serves the control socket in a thread of its own until `stopped` is true. Returns `None` if there is no socket.
+///
+/// # Errors
+/// When the thread cannot be started.
 pub fn start(
     listener: Option<UnixListener>,
     context: &Arc<AppContext>,
@@ -42,7 +45,7 @@ pub fn start(
             let serving = control::serve(listener, access, context, stopped);
             let served = runtime().and_then(|runtime| LocalSet::new().block_on(&runtime, serving));
             if let Err(reason) = served {
-                log::error("the control socket is not served", &[("reason", &reason)]);
+                log::error("cannot serve the control socket", &[("reason", &reason)]);
             }
         })
         .map(Some)
@@ -55,8 +58,8 @@ impl ControlCommands for AppContext {
     }
 
     fn reload(&self) -> Result<(), Problem> {
-        Self::reload(self).map_err(|faults| Problem {
-            faults: faults.0.iter().map(ToString::to_string).collect(),
+        reload(self).map_err(|errors| Problem {
+            faults: errors.0.iter().map(ToString::to_string).collect(),
         })
     }
 
@@ -68,9 +71,9 @@ impl ControlCommands for AppContext {
                 bytes: saved.bytes,
             }),
             Ok(None) => Err(problem(
-                "no state is kept: name a directory for it in [state], and restart",
+                "no state is kept; set directory in [state] and restart tbtt",
             )),
-            Err(error) => Err(problem(error.to_string())),
+            Err(error) => Err(problem(error)),
         }
     }
 
@@ -81,15 +84,15 @@ impl ControlCommands for AppContext {
     }
 
     fn set_log_level(&self, level: &str) -> Result<LogLevel, Problem> {
-        let level: Level = level.parse().map_err(|unknown| problem(&unknown))?;
+        let level: Level = level.parse().map_err(problem)?;
         log::set_level(level);
         log::notice("log level changed", &[("level", &level)]);
         Ok(self.log_level())
     }
 }
 
-fn problem(what: impl ToString) -> Problem {
+fn problem(reason: impl ToString) -> Problem {
     Problem {
-        faults: vec![what.to_string()],
+        faults: vec![reason.to_string()],
     }
 }

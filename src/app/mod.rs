@@ -1,4 +1,4 @@
-//! What `main` puts together: the process, its sockets, the workers, and the duties beside serving.
+//! Wiring of the daemon: start-up, shutdown, periodic tasks, and the requests of the operator.
 #![forbid(unsafe_code)]
 
 pub mod access_log;
@@ -8,8 +8,10 @@ pub mod context;
 pub mod control;
 pub mod reload;
 pub mod sockets;
+pub mod startup;
 pub mod state;
 pub mod status_collector;
+mod step_timer;
 pub mod systemd_status;
 pub mod tasks;
 pub mod workers;
@@ -18,7 +20,7 @@ use std::fmt::Display;
 
 use crate::log;
 
-/// Why the daemon ends, as its exit status says it (sysexits.h).
+/// Why the daemon exits, as an exit status (sysexits.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     Usage = 64,
@@ -28,11 +30,11 @@ pub enum Exit {
     Config = 78,
 }
 
-/// The end of the daemon; the reason has been warn_on_notify_error already.
+/// Error: the daemon must exit. The reason has been logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failed(pub Exit);
 
-/// Tells why the daemon ends.
+/// Logs why the daemon must exit.
 pub fn fail(exit: Exit, sentence: &str, reason: &dyn Display) -> Failed {
     log::error(sentence, &[("reason", reason)]);
     Failed(exit)

@@ -1,4 +1,7 @@
+//! The reload: reads the configuration again and applies it to the running daemon.
+
 use crate::app::context::AppContext;
+use crate::app::step_timer::StepTimer;
 use crate::app::systemd_status::{status, warn_on_notify_error};
 use crate::config::Errors;
 use crate::lock::lock;
@@ -7,55 +10,63 @@ use crate::os::systemd;
 use crate::protocol::connection_id::Secret;
 use crate::protocol::udp::Responder;
 
-impl AppContext {
-    /// Takes over what the configuration says now: all of it, or, if anything is wrong with it, nothing.
-    pub fn reload(&self) -> Result<(), Errors> {
-        let _alone = lock(&self.reloading);
-        warn_on_notify_error(systemd::reloading());
-        let loaded = match self.source.load() {
-            Ok(loaded) => loaded,
-            Err(faults) => {
-                self.status_collector.record_reload(false);
-                for fault in &faults.0 {
-                    log::error("reload refused, nothing is changed", &[("fault", fault)]);
-                }
-                let first = faults
-                    .0
-                    .first()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                warn_on_notify_error(systemd::ready(&format!("reload refused: {first}")));
-                return Err(faults);
-            }
-        };
-        if let Err(error) = log::init(&loaded.log_settings()) {
-            log::error("the log stays as it was", &[("reason", &error)]);
-        }
-        for warning in loaded.warnings() {
-            log::warning("unwise configuration", &[("at", &warning)]);
-        }
-        for key in self.started.only_at_start(&loaded.config) {
-            log::warning(
-                "changed, but takes effect at a restart only",
-                &[("key", &key)],
+/// Applies the configuration as it is now: all of it or, if there are errors, nothing. Reloads run one after the other.
+///
+/// # Errors
+/// When the configuration has errors. They have been logged, and the current configuration is kept.
+pub fn reload(context: &AppContext) -> Result<(), Errors> {
+    let _alone = lock(&context.reloading);
+    warn_on_notify_error(systemd::reloading());
+    let mut timer = StepTimer::start("reload step finished");
+    let loaded = context.source.load().inspect_err(|errors| {
+        context.status_collector.record_reload(false);
+        for error in &errors.0 {
+            log::error(
+                "reload failed; keeping the current configuration",
+                &[("error", error)],
             );
         }
-        let seed = self.secrets.seed;
-        self.shared.tracker.set(loaded.tracker_settings(seed));
-        self.http.set(loaded.http_settings(seed));
-        self.udp.set(Responder::new(
-            loaded.udp_settings(),
-            &Secret(self.secrets.connection_id),
-        ));
-        self.shared.counters.log_access(loaded.config.log.announces);
-        self.state_saver.set(&loaded.config);
-        self.seed_monitor.set(loaded.config.seed_monitor_settings());
-        self.torrent_sync.set(loaded.torrent_sync_settings());
-        self.torrent_watcher
-            .rescan(loaded.config.watcher_settings());
-        self.status_collector.record_reload(true);
-        log::notice("reloaded", &[]);
-        warn_on_notify_error(systemd::ready(&status(&self.shared, 0)));
-        Ok(())
+        let first = errors.0.first().map(ToString::to_string);
+        let status = format!("reload failed: {}", first.unwrap_or_default());
+        warn_on_notify_error(systemd::ready(&status));
+    })?;
+    timer.finished("read the configuration and its lists");
+    if let Err(error) = log::init(&loaded.log_settings()) {
+        log::error(
+            "cannot apply the new log settings; keeping the current ones",
+            &[("reason", &error)],
+        );
     }
+    for warning in loaded.warnings() {
+        log::warning("configuration warning", &[("warning", &warning)]);
+    }
+    for key in context.started.only_at_start(&loaded.config) {
+        log::warning(
+            "setting changed; restart tbtt to apply it",
+            &[("key", &key)],
+        );
+    }
+    let seed = context.secrets.seed;
+    context.shared.tracker.set(loaded.tracker_settings(seed));
+    context.http.set(loaded.http_settings(seed));
+    context.udp.set(Responder::new(
+        loaded.udp_settings(),
+        &Secret(context.secrets.connection_id),
+    ));
+    let counters = &context.shared.counters;
+    counters.log_access(loaded.config.log.announces);
+    context.state_saver.set(&loaded.config);
+    context
+        .seed_monitor
+        .set(loaded.config.seed_monitor_settings());
+    timer.finished("apply the settings");
+    context.torrent_sync.set(loaded.torrent_sync_settings());
+    timer.finished("apply the torrent lists");
+    context
+        .torrent_watcher
+        .rescan(loaded.config.watcher_settings());
+    context.status_collector.record_reload(true);
+    log::notice("configuration reloaded", &[]);
+    warn_on_notify_error(systemd::ready(&status(&context.shared, 0)));
+    Ok(())
 }

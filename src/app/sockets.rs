@@ -1,4 +1,4 @@
-//! The sockets to serve: those that the service manager hands over, or bound as configured.
+//! Opens all sockets: inherited from the service manager, or bound as configured.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Group, User, geteuid};
 
+use crate::app::{Exit, Failed, fail};
 use crate::config::{Config, Listen};
 use crate::log;
 use crate::os::addresses;
@@ -16,47 +17,75 @@ use crate::os::sockets::{self, BindError, Inherited, Kind, SocketName, TcpSettin
 use crate::server::http::settings::ListenerRole;
 use crate::server::http::{HttpListener, ListenSocket};
 
-use crate::app::{Exit, Failed, fail};
-
-/// The sockets to serve.
+/// The open sockets.
 pub struct Sockets {
     pub http: Vec<HttpListener>,
-    /// Dealt out to the workers in turn.
+    /// Distributed over the workers in turn.
     pub udp: Vec<UdpSocket>,
-    /// The operator's.
     pub control: Option<UnixListener>,
-    /// Where they are, for the operator.
+    /// Name and address of each socket, for the log.
     pub addresses: Vec<(&'static str, String)>,
-    /// What clients may write into a torrent.
+    /// The announce URLs that clients can use, for the log.
     pub announce_urls: Vec<String>,
 }
 
-/// Those that the service manager hands over; what it does not, is bound as configured.
+/// The names of inherited sockets, with the kinds of sockets that can have them.
+const NAMES: &[SocketName<'static>] = &[
+    SocketName {
+        name: "http",
+        kinds: &[Kind::Tcp, Kind::Unix],
+    },
+    SocketName {
+        name: "http-proxy",
+        kinds: &[Kind::Tcp, Kind::Unix],
+    },
+    SocketName {
+        name: "status",
+        kinds: &[Kind::Tcp, Kind::Unix],
+    },
+    SocketName {
+        name: "control",
+        kinds: &[Kind::Unix],
+    },
+    SocketName {
+        name: "udp",
+        kinds: &[Kind::Udp],
+    },
+];
+
+/// Takes the sockets that the service manager passes, and binds those that it does not pass, as configured.
+///
+/// # Errors
+/// When an inherited socket cannot be used, or an address cannot be bound.
 pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
-    let known = [
-        SocketName {
-            name: "http",
-            kinds: &[Kind::Tcp, Kind::Unix],
-        },
-        SocketName {
-            name: "http-proxy",
-            kinds: &[Kind::Tcp, Kind::Unix],
-        },
-        SocketName {
-            name: "status",
-            kinds: &[Kind::Tcp, Kind::Unix],
-        },
-        SocketName {
-            name: "control",
-            kinds: &[Kind::Unix],
-        },
-        SocketName {
-            name: "udp",
-            kinds: &[Kind::Udp],
-        },
-    ];
-    let inherited = sockets::inherited(&known)
-        .map_err(|error| fail(Exit::Unavailable, "cannot take over sockets", &error))?;
+    let inherited = sockets::inherited(NAMES).map_err(|error| {
+        fail(
+            Exit::Unavailable,
+            "cannot use the inherited sockets",
+            &error,
+        )
+    })?;
+    // A service manager that passes sockets for clients, as our unit does, lets the daemon open no others.
+    let bind_udp = inherited.iter().all(|(name, _)| name == "control");
+    let mut opened = sort(inherited);
+    if opened.http.is_empty() {
+        opened.http = bind_http_listeners(config)?;
+    }
+    separate_status(&mut opened.http, config);
+    if bind_udp {
+        opened.udp = bind_udp_sockets(config)?;
+    } else if opened.udp.is_empty() && !config.udp.listen.is_empty() {
+        log::notice("UDP disabled: no inherited socket is named \"udp\"", &[]);
+    }
+    if opened.control.is_none() {
+        opened.control = open_control(config);
+    }
+    list_addresses(&mut opened, config)?;
+    Ok(opened)
+}
+
+/// Sorts inherited sockets by their use.
+fn sort(inherited: Vec<(String, Inherited)>) -> Sockets {
     let mut opened = Sockets {
         http: Vec::new(),
         udp: Vec::new(),
@@ -64,9 +93,7 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         addresses: Vec::new(),
         announce_urls: Vec::new(),
     };
-    let bind_udp = inherited.iter().all(|(name, _)| name == "control");
     for (name, socket) in inherited {
-        let proxy_header = name == "http-proxy";
         let listener = match socket {
             Inherited::Unix(listener) if name == "control" => {
                 opened.control = Some(listener);
@@ -81,55 +108,54 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         };
         opened.http.push(HttpListener {
             listener,
-            proxy_header,
+            proxy_header: name == "http-proxy",
             serves: match name.as_str() {
                 "status" => ListenerRole::Status,
                 _ => ListenerRole::Both,
             },
         });
     }
-    if opened.http.is_empty() {
-        for (proxy_header, serves, listen) in [
-            (false, ListenerRole::Both, &config.http.listen),
-            (true, ListenerRole::Both, &config.proxy.listen),
-            (false, ListenerRole::Status, &config.status.listen),
-        ] {
-            for listen in listen {
-                opened.http.push(HttpListener {
-                    listener: bind_http(listen).map_err(|error| cannot_bind(&error))?,
-                    proxy_header,
-                    serves,
-                });
-            }
+    opened
+}
+
+fn bind_http_listeners(config: &Config) -> Result<Vec<HttpListener>, Failed> {
+    let mut bound = Vec::new();
+    for (proxy_header, serves, addresses) in [
+        (false, ListenerRole::Both, &config.http.listen),
+        (true, ListenerRole::Both, &config.proxy.listen),
+        (false, ListenerRole::Status, &config.status.listen),
+    ] {
+        for address in addresses {
+            bound.push(HttpListener {
+                listener: bind_http(address).map_err(|error| cannot_bind(&error))?,
+                proxy_header,
+                serves,
+            });
         }
     }
-    let apart = opened
-        .http
+    Ok(bound)
+}
+
+/// If there is a listener for the status page alone, the other listeners do not serve it.
+fn separate_status(listeners: &mut [HttpListener], config: &Config) {
+    let separate = listeners
         .iter()
-        .any(|door| door.serves == ListenerRole::Status);
-    if !apart && !config.status.listen.is_empty() {
+        .any(|listener| listener.serves == ListenerRole::Status);
+    if separate {
+        let others = listeners
+            .iter_mut()
+            .filter(|listener| listener.serves == ListenerRole::Both);
+        others.for_each(|listener| listener.serves = ListenerRole::Clients);
+    } else if !config.status.listen.is_empty() {
         log::notice(
-            "no status page of its own address: among the sockets handed over none is named status",
+            "status.listen ignored: no inherited socket is named \"status\"",
             &[],
         );
     }
-    if apart {
-        let clients = |door: &&mut HttpListener| door.serves == ListenerRole::Both;
-        let others = opened.http.iter_mut().filter(clients);
-        others.for_each(|door| door.serves = ListenerRole::Clients);
-    }
-    // A service manager that hands over sockets leaves the right to make more to none, as our unit does.
-    if bind_udp {
-        opened.udp = bind_udp_sockets(config)?;
-    } else if opened.udp.is_empty() && !config.udp.listen.is_empty() {
-        log::notice(
-            "no UDP: among the sockets handed over none is named udp",
-            &[],
-        );
-    }
-    if opened.control.is_none() {
-        opened.control = open_control(config);
-    }
+}
+
+/// Fills in the addresses and the announce URLs.
+fn list_addresses(opened: &mut Sockets, config: &Config) -> Result<(), Failed> {
     let mut udp_addresses: Vec<SocketAddr> =
         opened.udp.iter().flat_map(UdpSocket::local_addr).collect();
     udp_addresses.dedup();
@@ -142,9 +168,9 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         let for_clients = !proxy_header && *serves != ListenerRole::Status;
         let address = match listener {
             ListenSocket::Tcp(listener) => {
-                let address = listener
-                    .local_addr()
-                    .map_err(|error| fail(Exit::Internal, "no address", &error))?;
+                let address = listener.local_addr().map_err(|error| {
+                    fail(Exit::Internal, "cannot get the address of a socket", &error)
+                })?;
                 let path = &config.http.announce_path;
                 let reachable = addresses::reachable(address)
                     .into_iter()
@@ -154,7 +180,7 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
                     .extend(reachable.map(|at| format!("http://{at}{path}")));
                 address.to_string()
             }
-            ListenSocket::Unix(listener) => shown(listener),
+            ListenSocket::Unix(listener) => unix_address(listener),
         };
         let name = match serves {
             ListenerRole::Status => "status",
@@ -171,12 +197,12 @@ pub fn open_sockets(config: &Config) -> Result<Sockets, Failed> {
         opened.addresses.push(("udp", address.to_string()));
     }
     if let Some(listener) = &opened.control {
-        opened.addresses.push(("control", shown(listener)));
+        opened.addresses.push(("control", unix_address(listener)));
     }
-    Ok(opened)
+    Ok(())
 }
 
-fn shown(listener: &UnixListener) -> String {
+fn unix_address(listener: &UnixListener) -> String {
     let path = listener
         .local_addr()
         .ok()
@@ -193,13 +219,16 @@ fn bind_http(listen: &Listen) -> Result<ListenSocket, BindError> {
     }
 }
 
-/// Nothing that clients need depends on it, so without it the daemon serves all the same.
+/// Opens the control socket. If that fails, the daemon continues without: clients do not need it.
 fn open_control(config: &Config) -> Option<UnixListener> {
     let path = config.control.listen.as_ref()?;
     let bound = bind_control(path, config);
     bound
         .inspect_err(|reason| {
-            log::warning("serving without a control socket", &[("reason", reason)]);
+            log::warning(
+                "cannot open the control socket; continuing without it",
+                &[("reason", reason)],
+            );
         })
         .ok()
 }
@@ -207,15 +236,16 @@ fn open_control(config: &Config) -> Option<UnixListener> {
 fn bind_control(path: &Path, config: &Config) -> Result<UnixListener, String> {
     let owner = control_owner(config)?;
     if let Some(directory) = path.parent().filter(|_| geteuid().is_root()) {
-        // Gone after each boot, or there already. If it cannot be made, that shows next.
+        // The directory is missing after each boot. If it cannot be created, binding the socket fails with the reason.
         let open = Permissions::from_mode(0o755);
         let _ = fs::create_dir(directory).and_then(|()| fs::set_permissions(directory, open));
     }
-    let mode = u32::from_str_radix(&config.control.mode, 8).expect("checked when it was read");
+    let mode =
+        u32::from_str_radix(&config.control.mode, 8).expect("the configuration is validated");
     sockets::bind_unix_for(path, mode, owner).map_err(|error| error.to_string())
 }
 
-/// Whose the control socket shall be: user, if we may choose, and group, if not our own.
+/// Returns user and group of the control socket. `None` stands for those of the process.
 fn control_owner(config: &Config) -> Result<(Option<u32>, Option<u32>), String> {
     let user = match config.daemon.user.as_str() {
         "" => None,
@@ -226,13 +256,17 @@ fn control_owner(config: &Config) -> Result<(Option<u32>, Option<u32>), String> 
         "" => user.as_ref().map(|user| user.gid),
         name => match Group::from_name(name) {
             Ok(Some(group)) => Some(group.gid),
-            _ => return Err(format!("there is no group \"{name}\" on this machine")),
+            _ => {
+                return Err(format!(
+                    "group \"{name}\" does not exist; create it, or set another in [control] group"
+                ));
+            }
         },
     };
     Ok((user.map(|user| user.uid.as_raw()), group.map(Gid::as_raw)))
 }
 
-/// One for each worker at each address, as each reads its own.
+/// Binds a socket for each worker at each address: each worker reads its own.
 fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
     let settings = UdpSettings {
         receive_buffer: Some(config.udp.receive_buffer as usize),
@@ -240,17 +274,18 @@ fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
     };
     let mut bound: Vec<UdpSocket> = Vec::new();
     for &listen in &config.udp.listen {
-        // Sockets that share a port let any of the same user's join them: this one finds out whether it is taken.
-        let alone = UdpSettings {
+        // With SO_REUSEPORT, binding succeeds even if another process of the same user has the port. A socket without it shows whether
+        // the port is free.
+        let exclusive = UdpSettings {
             reuse_port: false,
             ..settings
         };
-        drop(sockets::bind_udp(listen, &alone).map_err(|error| cannot_bind(&error))?);
+        drop(sockets::bind_udp(listen, &exclusive).map_err(|error| cannot_bind(&error))?);
         let mut address = listen;
         for _ in 0..config.worker_count() {
             let socket =
                 sockets::bind_udp(address, &settings).map_err(|error| cannot_bind(&error))?;
-            // Where the system picks the port, it picks it once.
+            // If the system selects the port, all sockets use the port of the first.
             address = socket.local_addr().unwrap_or(address);
             bound.push(socket);
         }

@@ -1,16 +1,19 @@
+//! Notifies systemd: the status line of `systemctl status`, and the watchdog.
+
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::log;
-use crate::os::systemd::{self, Watchdog};
+use crate::os::systemd::{self, Heartbeats, Watchdog};
 use crate::server::Shared;
 use crate::tracker::Totals;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Keeps the line of `systemctl status` alive.
+/// Updates the status line periodically. Also reports dropped log lines, for when no other line follows.
 pub(super) async fn update_systemd_status(shared: Arc<Shared>) {
     let mut before = 0;
     loop {
@@ -25,6 +28,7 @@ pub(super) async fn update_systemd_status(shared: Arc<Shared>) {
     }
 }
 
+/// Returns the status line.
 pub(super) fn status(shared: &Shared, announces_per_second: u64) -> String {
     let Totals {
         torrents,
@@ -37,19 +41,19 @@ pub(super) fn status(shared: &Shared, announces_per_second: u64) -> String {
     )
 }
 
-/// Pings while every worker still serves: one that is stuck makes the service manager restart the process.
-pub(super) async fn keep_watchdog(watchdog: Watchdog, workers: Arc<systemd::Heartbeats>) {
+/// Pings the watchdog while every worker is alive. If a worker is stuck, the service manager restarts the process.
+pub(super) async fn keep_watchdog(watchdog: Watchdog, heartbeats: Arc<Heartbeats>) {
     loop {
         sleep(watchdog.interval()).await;
-        if workers.all_alive() {
+        if heartbeats.all_alive() {
             warn_on_notify_error(watchdog.ping());
         }
     }
 }
 
-/// The service manager not listening is no reason to stop serving.
-pub fn warn_on_notify_error(result: std::io::Result<()>) {
+/// Logs that systemd could not be notified. Serving continues without it.
+pub fn warn_on_notify_error(result: io::Result<()>) {
     if let Err(error) = result {
-        log::warning("cannot tell the service manager", &[("reason", &error)]);
+        log::warning("cannot notify the service manager", &[("reason", &error)]);
     }
 }

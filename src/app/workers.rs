@@ -1,4 +1,4 @@
-//! The threads that serve, and no connection or packet ever leaves its own.
+//! The worker threads. A connection and a packet stay on the thread that received them.
 
 use std::io;
 use std::net::UdpSocket;
@@ -11,37 +11,37 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::config::Config;
-use crate::os::systemd;
-use crate::server::http::server::HttpServer;
-use crate::server::http::{self, HttpListener};
-use crate::server::udp::{self, UdpServer};
-
+use crate::app::context::AppContext;
 use crate::app::sockets::Sockets;
 use crate::app::{Exit, Failed, fail};
+use crate::os::systemd::Heartbeats;
+use crate::server::http::{self, HttpListener};
+use crate::server::udp;
 
-/// The threads that serve: each worker has one for HTTP, and one for UDP where that is served.
+/// The worker threads: each worker has a thread for HTTP, and a thread for UDP if UDP is served.
 pub struct Workers {
     threads: Vec<JoinHandle<io::Result<()>>>,
-    /// While it is open, UDP is served.
+    /// The UDP threads stop when this is closed.
     udp_running: OwnedFd,
-    pub heartbeats: Arc<systemd::Heartbeats>,
+    pub heartbeats: Arc<Heartbeats>,
 }
 
 impl Workers {
+    /// Starts all threads. The HTTP threads stop when `stopped` is true.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or a file descriptor.
     pub fn start(
-        config: &Config,
-        http: &Arc<HttpServer>,
-        udp: &Arc<UdpServer>,
+        context: &AppContext,
         sockets: &Sockets,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
-        let no_worker = |error| fail(Exit::Internal, "cannot start a worker", &error);
-        let count = config.worker_count();
+        let cannot_start = |error| fail(Exit::Internal, "cannot start a worker thread", &error);
+        let count = context.started.worker_count();
         let udp_count = if sockets.udp.is_empty() { 0 } else { count };
-        let heartbeats = Arc::new(systemd::Heartbeats::new(count + udp_count));
-        // The unit lets no pipe be made.
-        let (udp_stopped, udp_running) = UnixStream::pair().map_err(no_worker)?;
+        let heartbeats = Arc::new(Heartbeats::new(count + udp_count));
+        // A pair of sockets, because the service unit forbids pipes.
+        let (udp_stopped, udp_running) = UnixStream::pair().map_err(cannot_start)?;
         let (udp_stopped, udp_running) = (OwnedFd::from(udp_stopped), OwnedFd::from(udp_running));
         let start_http = |number: usize| {
             let listeners = sockets
@@ -49,7 +49,8 @@ impl Workers {
                 .iter()
                 .map(HttpListener::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (server, stopped, heartbeats) = (http.clone(), stopped.clone(), heartbeats.clone());
+            let (server, stopped) = (context.http.clone(), stopped.clone());
+            let heartbeats = heartbeats.clone();
             spawn(format!("worker-{number}"), move || {
                 let alive = move || heartbeats.beat(number);
                 LocalSet::new()
@@ -64,8 +65,8 @@ impl Workers {
                 .step_by(count)
                 .map(UdpSocket::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
-            let (server, stopped, heartbeats) =
-                (udp.clone(), udp_stopped.try_clone()?, heartbeats.clone());
+            let (server, stopped) = (context.udp.clone(), udp_stopped.try_clone()?);
+            let heartbeats = heartbeats.clone();
             spawn(format!("worker-{number}-udp"), move || {
                 udp::serve(&server, udp_sockets, &stopped, || {
                     heartbeats.beat(count + number)
@@ -76,7 +77,7 @@ impl Workers {
             .map(start_http)
             .chain((0..udp_count).map(start_udp))
             .collect::<io::Result<_>>()
-            .map_err(no_worker)?;
+            .map_err(cannot_start)?;
         Ok(Self {
             threads,
             udp_running,
@@ -84,14 +85,17 @@ impl Workers {
         })
     }
 
-    /// Stops UDP, and waits for the end of all.
+    /// Stops UDP and waits until all threads have ended.
+    ///
+    /// # Errors
+    /// When a worker thread failed.
     pub fn join(self) -> Result<(), Failed> {
         drop(self.udp_running);
         for thread in self.threads {
             let served = thread
                 .join()
-                .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            served.map_err(|error| fail(Exit::Internal, "a worker failed", &error))?;
+                .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
+            served.map_err(|error| fail(Exit::Internal, "worker thread failed", &error))?;
         }
         Ok(())
     }
@@ -104,6 +108,7 @@ fn spawn(
     thread::Builder::new().name(name).spawn(serve)
 }
 
+/// Creates a single-threaded runtime.
 pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }

@@ -1,0 +1,30 @@
+//! Logs how long each step of a procedure takes, to find out why a start or a reload is slow.
+
+use std::time::Instant;
+
+use crate::log;
+
+/// Measures steps that follow each other.
+pub(super) struct StepTimer {
+    sentence: &'static str,
+    last: Instant,
+}
+
+impl StepTimer {
+    /// Starts the first step. Lines begin with `sentence`.
+    pub(super) fn start(sentence: &'static str) -> Self {
+        Self {
+            sentence,
+            last: Instant::now(),
+        }
+    }
+
+    /// Logs that a step is finished, at level debug, and starts the next.
+    pub(super) fn finished(&mut self, step: &'static str) {
+        let now = Instant::now();
+        let milliseconds = now.duration_since(self.last).as_millis();
+        let fields: log::Fields<'_> = &[("step", &step), ("milliseconds", &milliseconds)];
+        log::debug(self.sentence, fields);
+        self.last = now;
+    }
+}
