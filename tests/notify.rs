@@ -1,4 +1,4 @@
-//! What the service manager hears, datagram by datagram.
+//! Notifications to the service manager, datagram by datagram.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tbtt::os::systemd::{self, Watchdog};
 
 const HELPER: &str = "TBTT_TEST_NOTIFY";
 
-/// What the other tests start as a process of its own; by itself it does nothing.
+/// The process that the other tests start. Without them it does nothing.
 #[test]
 fn helper() {
     if std::env::var_os(HELPER).is_none() {
@@ -27,7 +27,7 @@ fn helper() {
     systemd::stopping().unwrap();
 }
 
-/// Runs the helper with its own pid for `$$` in the variables.
+/// Runs the helper. `$$` in the variables stands for its pid.
 fn run(variables: &str) {
     let status = Command::new("sh")
         .args([
@@ -42,20 +42,20 @@ fn run(variables: &str) {
     assert!(status.success());
 }
 
-/// All that was heard: the socket holds it until it is read.
-fn heard(test: &str, variables: &str) -> Vec<String> {
+/// Runs the helper and returns all messages that it sent: the socket queues them until they are read.
+fn messages(test: &str, variables: &str) -> Vec<String> {
     let path = std::env::temp_dir().join(format!("tbtt-notify-{}-{test}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let manager = UnixDatagram::bind(&path).unwrap();
     run(&format!("NOTIFY_SOCKET={} {variables}", path.display()));
     manager.set_nonblocking(true).unwrap();
     let mut datagram = [0; 4096];
-    let mut heard = Vec::new();
+    let mut messages = Vec::new();
     while let Ok(length) = manager.recv(&mut datagram) {
-        heard.push(String::from_utf8(datagram[..length].to_vec()).unwrap());
+        messages.push(String::from_utf8(datagram[..length].to_vec()).unwrap());
     }
     std::fs::remove_file(path).unwrap();
-    heard
+    messages
 }
 
 fn monotonic_usec() -> u128 {
@@ -63,18 +63,18 @@ fn monotonic_usec() -> u128 {
 }
 
 #[test]
-fn each_message_is_one_datagram_and_a_reload_carries_its_time() {
+fn sends_a_datagram_per_message_and_the_time_of_a_reload() {
     let before = monotonic_usec();
-    let mut heard = heard("all", "");
+    let mut messages = messages("all", "");
     let after = monotonic_usec();
-    let reloading = heard.remove(2);
+    let reloading = messages.remove(2);
     let usec = reloading
         .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
         .unwrap()
         .trim_end();
     assert!((before..=after).contains(&usec.parse().unwrap()), "{usec}");
     assert_eq!(
-        heard,
+        messages,
         [
             "READY=1\nSTATUS=0 torrents\n",
             "STATUS=1 torrent READY=1\n",
@@ -85,10 +85,10 @@ fn each_message_is_one_datagram_and_a_reload_carries_its_time() {
 }
 
 #[test]
-fn the_watchdog_is_pinged_only_where_one_waits_for_this_process() {
-    let mine = heard("mine", "WATCHDOG_USEC=3000000 WATCHDOG_PID=$$");
+fn pings_only_a_watchdog_for_this_process() {
+    let mine = messages("mine", "WATCHDOG_USEC=3000000 WATCHDOG_PID=$$");
     assert!(mine.contains(&"WATCHDOG=1\n".to_owned()), "{mine:?}");
-    let others = heard("others", "WATCHDOG_USEC=3000000 WATCHDOG_PID=1");
+    let others = messages("others", "WATCHDOG_USEC=3000000 WATCHDOG_PID=1");
     assert!(
         !others.iter().any(|message| message.contains("WATCHDOG")),
         "{others:?}"
@@ -96,6 +96,6 @@ fn the_watchdog_is_pinged_only_where_one_waits_for_this_process() {
 }
 
 #[test]
-fn without_a_service_manager_nothing_is_told_and_nothing_fails() {
+fn without_service_manager_notifications_do_nothing() {
     run("");
 }

@@ -1,4 +1,4 @@
-//! Root given up for good, as the kernel tells it from outside: `/proc/PID/status` of a process that did so.
+//! Root privileges dropped permanently, verified from outside: in `/proc/PID/status` of a process that dropped them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -9,10 +9,10 @@ use tbtt::os::privileges::{Privileges, irrevocably_drop};
 
 const USER: &str = "TBTT_TEST_USER";
 
-/// Instead of a user: be an ordinary one from the start.
+/// Instead of a user: start without root privileges.
 const UNPRIVILEGED: &str = "-";
 
-/// What the other tests start as a process of its own; by itself it does nothing.
+/// The process that the other tests start. Without them it does nothing.
 #[test]
 fn helper() {
     let Ok(user) = std::env::var(USER) else {
@@ -25,23 +25,23 @@ fn helper() {
             .unwrap();
     }
     let user = Some(user.as_str()).filter(|user| !["", UNPRIVILEGED].contains(user));
-    // Which thread did it: the test harness has another beside it.
+    // The id of this thread: the test harness has other threads.
     match irrevocably_drop(user) {
         Ok(privileges) => eprintln!("{} {privileges:?}", gettid()),
         Err(error) => eprintln!("0 refused: {error}"),
     }
-    // Until the test has looked.
+    // Wait until the test has read /proc.
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
 struct Helper {
     child: Child,
     thread: u32,
-    told: String,
+    result: String,
 }
 
 impl Helper {
-    /// Starts the helper and waits until it has spoken.
+    /// Starts the helper and waits for its result.
     fn start(command: &mut Command, user: &str) -> Self {
         let mut child = command
             .args(["--exact", "helper", "--nocapture"])
@@ -55,11 +55,11 @@ impl Helper {
         BufReader::new(child.stderr.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let (thread, told) = line.trim_end().split_once(' ').unwrap();
+        let (thread, result) = line.trim_end().split_once(' ').unwrap();
         Self {
             child,
             thread: thread.parse().unwrap(),
-            told: told.to_owned(),
+            result: result.to_owned(),
         }
     }
 
@@ -90,13 +90,13 @@ fn this_test() -> Command {
 fn skipped_without_root() -> bool {
     let skipped = !Uid::effective().is_root();
     if skipped {
-        eprintln!("skipped: only root has something to give up");
+        eprintln!("skipped: needs root");
     }
     skipped
 }
 
 #[test]
-fn root_keeps_no_id_no_group_and_no_capability() {
+fn dropping_root_leaves_no_id_group_or_capability() {
     if skipped_without_root() {
         return;
     }
@@ -108,7 +108,7 @@ fn root_keeps_no_id_no_group_and_no_capability() {
         uid,
         gid,
     };
-    assert_eq!(helper.told, format!("{expected:?}"));
+    assert_eq!(helper.result, format!("{expected:?}"));
 
     assert_eq!(
         helper.status("Uid"),
@@ -135,7 +135,7 @@ fn root_keeps_no_id_no_group_and_no_capability() {
     }
     assert_eq!(helper.status("NoNewPrivs"), "1");
 
-    // Not dumpable: its files below /proc belong to root, so that its own uid cannot trace it.
+    // The process is not dumpable: its files below /proc belong to root, so that other processes of its user cannot trace it.
     let owner = std::os::unix::fs::MetadataExt::uid(
         &fs::metadata(format!("/proc/{}/mem", helper.child.id())).unwrap(),
     );
@@ -144,7 +144,7 @@ fn root_keeps_no_id_no_group_and_no_capability() {
 }
 
 #[test]
-fn root_without_a_fit_user_is_refused() {
+fn refuses_root_without_a_suitable_user() {
     if skipped_without_root() {
         return;
     }
@@ -153,19 +153,19 @@ fn root_without_a_fit_user_is_refused() {
         ("root", "refused: user \"root\" is root or in root's group"),
         (
             "no-such-user-here",
-            "refused: no user \"no-such-user-here\" on this machine",
+            "refused: user \"no-such-user-here\" does not exist",
         ),
     ];
     for (user, expected) in cases {
         let helper = Helper::start(&mut this_test(), user);
-        assert!(helper.told.starts_with(expected), "{}", helper.told);
+        assert!(helper.result.starts_with(expected), "{}", helper.result);
         helper.end();
     }
 }
 
-/// A caller that tied capabilities to the process: setresuid then leaves them all in place.
+/// A caller that sets secure bits: setresuid then keeps all capabilities.
 #[test]
-fn capabilities_that_survive_the_uid_are_noticed() {
+fn detects_capabilities_that_survive_setresuid() {
     if skipped_without_root() {
         return;
     }
@@ -174,15 +174,15 @@ fn capabilities_that_survive_the_uid_are_noticed() {
         .args(["--securebits", "+no_setuid_fixup"])
         .arg(std::env::current_exe().unwrap());
     let helper = Helper::start(&mut command, "nobody");
-    let expected = "refused: root was given up, yet setuid brings it back";
-    assert!(helper.told.starts_with(expected), "{}", helper.told);
+    let expected = "refused: dropped root privileges can be regained by setuid";
+    assert!(helper.result.starts_with(expected), "{}", helper.result);
     helper.end();
 }
 
 #[test]
-fn a_start_without_root_needs_no_user_and_keeps_its_own() {
+fn start_without_root_needs_no_user() {
     let helper = Helper::start(&mut this_test(), UNPRIVILEGED);
-    assert_eq!(helper.told, "NeverHeld");
+    assert_eq!(helper.result, "NeverHeld");
     assert_eq!(helper.status("NoNewPrivs"), "1");
     assert_eq!(helper.status("CapEff"), "0000000000000000");
     helper.end();

@@ -1,4 +1,4 @@
-//! The sandbox, tried from inside: what it names can be done, the rest is refused.
+//! The sandbox, tested from inside: the access in its settings is allowed, other access is refused.
 #![cfg(feature = "landlock")]
 
 use std::fmt::Display;
@@ -15,20 +15,20 @@ use tbtt::os::sandbox::{Enforcement, Settings, restrict};
 
 const INSIDE: &str = "TBTT_TEST_INSIDE";
 
-/// What the other tests start as a process of its own; by itself it does nothing. Says what it could do.
+/// The process that the other tests start: it reports which operations succeed. Without them it does nothing.
 #[test]
 fn helper() {
     let Some(root) = std::env::var_os(INSIDE).map(PathBuf::from) else {
         return;
     };
-    let told = OpenOptions::new()
+    let output = OpenOptions::new()
         .append(true)
-        .open(root.join("told"))
+        .open(root.join("report"))
         .unwrap();
     let mut report = String::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let caller = TcpStream::connect(address).unwrap();
+    let connection = TcpStream::connect(address).unwrap();
     let may_tcp = root.join("may-tcp").exists();
     let restricted = restrict(&Settings {
         read: vec![
@@ -41,99 +41,105 @@ fn helper() {
         connect_tcp: may_tcp.then_some(address.port()),
     })
     .unwrap();
-    if let Enforcement::Nothing(why) = &restricted.reached {
-        io::Write::write_all(&mut &told, format!("skipped: {why}\n").as_bytes()).unwrap();
+    if let Enforcement::Nothing(why) = &restricted.enforcement {
+        io::Write::write_all(&mut &output, format!("skipped: {why}\n").as_bytes()).unwrap();
         return;
     }
-    let mut tell = |what: &str, result: io::Result<()>| {
+    let mut note = |operation: &str, result: io::Result<()>| {
         let outcome = match result {
             Ok(()) => "done".to_owned(),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => "refused".to_owned(),
             Err(error) => error.to_string(),
         };
-        report += &format!("{what}: {outcome}\n");
+        report += &format!("{operation}: {outcome}\n");
     };
     let read = |path: &Path| fs::read(path).map(drop);
     let write = |path: &Path| fs::write(path, "x");
 
-    tell(
+    note(
         &format!(
-            "reached {}, missing_paths {:?}",
-            restricted.reached,
+            "enforcement {}, missing paths {:?}",
+            restricted.enforcement,
             names(&restricted.missing_paths)
         ),
         Ok(()),
     );
-    tell(
+    note(
         "read a named directory's file",
         read(&root.join("read/below/file")),
     );
-    tell(
+    note(
         "list a named directory",
         fs::read_dir(root.join("read")).map(drop),
     );
-    tell("read a named file", read(&root.join("one-file")));
-    tell(
+    note("read a named file", read(&root.join("one-file")));
+    note(
         "write a named directory's file",
         write(&root.join("read/below/file")),
     );
-    tell("create beside it", write(&root.join("read/new")));
-    tell("remove it", fs::remove_file(root.join("read/below/file")));
-    tell(
+    note("create beside it", write(&root.join("read/new")));
+    note("remove it", fs::remove_file(root.join("read/below/file")));
+    note(
         "read through a link out of it",
         read(&root.join("read/link")),
     );
-    tell("read an unnamed file", read(&root.join("unnamed")));
-    tell("read /etc/passwd", read(Path::new("/etc/passwd")));
-    tell("list the root", fs::read_dir("/").map(drop));
-    tell(
+    note("read an unnamed file", read(&root.join("unnamed")));
+    note("read /etc/passwd", read(Path::new("/etc/passwd")));
+    note("list the root", fs::read_dir("/").map(drop));
+    note(
         "write to the temporary directory",
         write(&root.join("temporary")),
     );
-    tell("write state beside", write(&root.join("state/new")));
-    tell(
+    note(
+        "write state under a temporary name",
+        write(&root.join("state/new")),
+    );
+    note(
         "rename it",
         fs::rename(root.join("state/new"), root.join("state/now")),
     );
-    tell("read it", read(&root.join("state/now")));
-    tell(
+    note("read it", read(&root.join("state/now")));
+    note(
         "truncate it",
         fs::File::create(root.join("state/now")).map(drop),
     );
-    tell(
+    note(
         "fsync the directory",
         fs::File::open(root.join("state")).and_then(|dir| dir.sync_all()),
     );
-    tell(
+    note(
         "move it out",
         fs::rename(root.join("state/now"), root.join("read/now")),
     );
-    tell("remove it", fs::remove_file(root.join("state/now")));
-    tell(
+    note("remove it", fs::remove_file(root.join("state/now")));
+    note(
         "make a link",
         std::os::unix::fs::symlink("/etc/passwd", root.join("state/link")),
     );
-    tell(
+    note(
         "run a program",
         Command::new("/bin/true").status().map(drop),
     );
-    tell("listen on TCP", TcpListener::bind("127.0.0.1:0").map(drop));
-    tell("connect by TCP", TcpStream::connect(address).map(drop));
-    tell("accept on the open listener", listener.accept().map(drop));
-    tell("use a connection", io::Write::write_all(&mut &caller, b"x"));
-    tell(
+    note("listen on TCP", TcpListener::bind("127.0.0.1:0").map(drop));
+    note("connect by TCP", TcpStream::connect(address).map(drop));
+    note("accept on the open listener", listener.accept().map(drop));
+    note(
+        "use a connection",
+        io::Write::write_all(&mut &connection, b"x"),
+    );
+    note(
         "send to the log",
         UnixDatagram::unbound()
             .and_then(|s| s.send_to(b"x", root.join("log")))
             .map(drop),
     );
-    tell(
+    note(
         "make a UDP socket",
         UdpSocket::bind("127.0.0.1:0").map(drop),
     );
     let parent = kill(getppid(), None).map_err(io::Error::from);
-    tell("signal another process", parent);
-    io::Write::write_all(&mut &told, report.as_bytes()).unwrap();
+    note("signal another process", parent);
+    io::Write::write_all(&mut &output, report.as_bytes()).unwrap();
 }
 
 fn names(paths: &[PathBuf]) -> Vec<impl Display + std::fmt::Debug> {
@@ -143,14 +149,14 @@ fn names(paths: &[PathBuf]) -> Vec<impl Display + std::fmt::Debug> {
         .collect()
 }
 
-/// What the helper could do inside, a line each; `None` where the kernel has no Landlock.
+/// Returns the report of the helper, a line for each operation; `None` if the kernel has no Landlock.
 fn inside(test: &str, may_tcp: bool) -> Option<String> {
     let root = std::env::temp_dir().join(format!("tbtt-sandbox-{}-{test}", std::process::id()));
     let _ = fs::remove_dir_all(&root);
     for dir in ["read/below", "state"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
-    for file in ["read/below/file", "one-file", "unnamed", "told"] {
+    for file in ["read/below/file", "one-file", "unnamed", "report"] {
         fs::write(root.join(file), "").unwrap();
     }
     std::os::unix::fs::symlink("../unnamed", root.join("read/link")).unwrap();
@@ -164,26 +170,26 @@ fn inside(test: &str, may_tcp: bool) -> Option<String> {
         .status()
         .unwrap();
     assert!(status.success());
-    let told = fs::read_to_string(root.join("told")).unwrap();
+    let report = fs::read_to_string(root.join("report")).unwrap();
     fs::remove_dir_all(&root).unwrap();
-    if told.starts_with("skipped") {
-        eprintln!("{told}");
+    if report.starts_with("skipped") {
+        eprintln!("{report}");
         return None;
     }
-    Some(told)
+    Some(report)
 }
 
 #[test]
-fn what_is_not_named_is_refused() {
-    let Some(told) = inside("refused", false) else {
+fn refuses_access_outside_the_settings() {
+    let Some(report) = inside("refused", false) else {
         return;
     };
-    // TCP only since Linux 6.7, signals since 6.12.
-    let full = told.starts_with("reached full");
+    // TCP is restricted since Linux 6.7, signals since Linux 6.12.
+    let full = report.starts_with("enforcement full");
     let tcp = if full { "refused" } else { "done" };
-    let reached = told.lines().next().unwrap().split_once(',').unwrap().0;
+    let enforcement = report.lines().next().unwrap().split_once(',').unwrap().0;
     let expected = format!(
-        "{reached}, missing_paths [\"missing\"]: done
+        "{enforcement}, missing paths [\"missing\"]: done
 read a named directory's file: done
 list a named directory: done
 read a named file: done
@@ -195,7 +201,7 @@ read an unnamed file: refused
 read /etc/passwd: refused
 list the root: refused
 write to the temporary directory: refused
-write state beside: done
+write state under a temporary name: done
 rename it: done
 read it: done
 truncate it: done
@@ -214,25 +220,29 @@ signal another process: {tcp}
 "
     );
     if full {
-        assert_eq!(told, expected);
+        assert_eq!(report, expected);
     } else {
-        eprintln!("partly: this kernel's Landlock is older, TCP and signals are not compared");
-        let files = |told: &str| {
-            told.lines()
+        eprintln!("partly: this kernel's Landlock is older; TCP and signals are not compared");
+        let files = |report: &str| {
+            report
+                .lines()
                 .filter(|line| !line.contains("TCP") && !line.contains("signal"))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(files(&told), files(&expected));
+        assert_eq!(files(&report), files(&expected));
     }
 }
 
 #[test]
-fn tcp_is_left_alone_when_asked_for() {
-    let Some(told) = inside("tcp", true) else {
+fn allows_tcp_if_the_settings_do() {
+    let Some(report) = inside("tcp", true) else {
         return;
     };
-    assert!(told.contains("listen on TCP: done\n"), "{told}");
-    assert!(told.contains("connect by TCP: done\n"), "{told}");
-    assert!(told.contains("read an unnamed file: refused\n"), "{told}");
+    assert!(report.contains("listen on TCP: done\n"), "{report}");
+    assert!(report.contains("connect by TCP: done\n"), "{report}");
+    assert!(
+        report.contains("read an unnamed file: refused\n"),
+        "{report}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Sockets passed by a service manager: each is taken over for what it is, or refused with the reason.
+//! Sockets passed by a service manager: each is accepted by its kind, or refused with the reason.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -22,30 +22,30 @@ const KNOWN: &[SocketName<'_>] = &[
     },
 ];
 
-/// What the other tests start as a process of its own; by itself it does nothing.
+/// The process that the other tests start. Without them it does nothing.
 #[test]
 fn helper() {
     let Some(report) = std::env::var_os(REPORT) else {
         return;
     };
-    let told = match inherited(KNOWN) {
+    let result = match inherited(KNOWN) {
         Ok(sockets) => {
-            let mut told = String::new();
+            let mut lines = String::new();
             for (fd, (name, socket)) in (3..).zip(&sockets) {
-                told += &format!("{name} {} {}\n", socket.address(), flags(fd));
+                lines += &format!("{name} {} {}\n", socket.address(), flags(fd));
             }
             for variable in ["LISTEN_PID", "LISTEN_FDS"] {
                 assert!(sockets.is_empty() || std::env::var_os(variable).is_none());
             }
             assert!(
                 inherited(KNOWN).unwrap().is_empty(),
-                "they are taken over once"
+                "they can be taken once"
             );
-            told
+            lines
         }
         Err(error) => format!("{error}\n"),
     };
-    fs::write(report, told).unwrap();
+    fs::write(report, result).unwrap();
 }
 
 fn flags(fd: u32) -> &'static str {
@@ -57,11 +57,11 @@ fn flags(fd: u32) -> &'static str {
     let flags = i32::from_str_radix(octal.trim(), 8).unwrap();
     match flags & (O_NONBLOCK | O_CLOEXEC) == O_NONBLOCK | O_CLOEXEC {
         true => "nonblocking,cloexec",
-        false => "as it came",
+        false => "unchanged",
     }
 }
 
-/// Starts the helper with the sockets as descriptors 3 and 4, and tells what it made of them.
+/// Starts the helper with the sockets as descriptors 3 and 4, and returns its result.
 fn start(test: &str, sockets: [Option<OwnedFd>; 2], variables: &str) -> String {
     let report = std::env::temp_dir().join(format!("tbtt-inherited-{}-{test}", std::process::id()));
     let script =
@@ -76,13 +76,13 @@ fn start(test: &str, sockets: [Option<OwnedFd>; 2], variables: &str) -> String {
         .status()
         .unwrap();
     assert!(status.success());
-    let told = fs::read_to_string(&report).unwrap();
+    let result = fs::read_to_string(&report).unwrap();
     fs::remove_file(report).unwrap();
-    told
+    result
 }
 
 #[test]
-fn tcp_and_udp_are_taken_over_by_name() {
+fn takes_tcp_and_udp_by_name() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("[::1]:0").unwrap();
     let expected = format!(
@@ -90,16 +90,16 @@ fn tcp_and_udp_are_taken_over_by_name() {
         tcp.local_addr().unwrap(),
         udp.local_addr().unwrap()
     );
-    let told = start(
+    let result = start(
         "both",
         [Some(tcp.into()), Some(udp.into())],
         "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=http:udp",
     );
-    assert_eq!(told, expected);
+    assert_eq!(result, expected);
 }
 
 #[test]
-fn several_of_one_name_and_unix_are_taken_over() {
+fn takes_several_sockets_of_a_name_and_unix_sockets() {
     let path = std::env::temp_dir().join(format!("tbtt-inherited-{}", std::process::id()));
     let unix = UnixListener::bind(&path).unwrap();
     let tcp = TcpListener::bind("[::1]:0").unwrap();
@@ -108,23 +108,23 @@ fn several_of_one_name_and_unix_are_taken_over() {
         path.display(),
         tcp.local_addr().unwrap()
     );
-    let told = start(
+    let result = start(
         "unix",
         [Some(unix.into()), Some(tcp.into())],
         "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=http:http",
     );
     fs::remove_file(path).unwrap();
-    assert_eq!(told, expected);
+    assert_eq!(result, expected);
 }
 
 #[test]
-fn nothing_passed_is_nothing_taken_over() {
+fn without_passed_sockets_takes_none() {
     assert_eq!(start("none", [None, None], ""), "");
     assert_eq!(start("zero", [None, None], "LISTEN_FDS=0"), "");
 }
 
 #[test]
-fn what_cannot_serve_is_refused_with_the_reason() {
+fn refuses_unsuitable_sockets_with_the_reason() {
     let tcp = || Some(OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap()));
     let udp = || Some(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
     let connection = || Some(OwnedFd::from(UnixStream::pair().unwrap().0));
@@ -138,7 +138,7 @@ fn what_cannot_serve_is_refused_with_the_reason() {
         (
             tcp(),
             "LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=http",
-            "meant for another process",
+            "the sockets are for another process",
         ),
         (
             tcp(),
@@ -154,12 +154,12 @@ fn what_cannot_serve_is_refused_with_the_reason() {
         (
             tcp(),
             "LISTEN_PID=$$ LISTEN_FDS=1",
-            "named \"unknown\", which is not one of http, udp",
+            "has the unknown name \"unknown\"; set FileDescriptorName= in its .socket unit to one of http, udp",
         ),
         (
             tcp(),
             "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=tbtt.socket",
-            "set FileDescriptorName=",
+            "has the unknown name \"tbtt.socket\"",
         ),
         (
             tcp(),
@@ -169,12 +169,12 @@ fn what_cannot_serve_is_refused_with_the_reason() {
         (
             tcp(),
             "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=udp",
-            "is a listening TCP socket; wanted is a UDP socket",
+            "is a listening TCP socket; expected a UDP socket",
         ),
         (
             udp(),
             "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http",
-            "is a UDP socket; wanted is a listening TCP",
+            "is a UDP socket; expected a listening TCP",
         ),
         (
             accepted(),
@@ -198,7 +198,7 @@ fn what_cannot_serve_is_refused_with_the_reason() {
         ),
     ];
     for (n, (socket, variables, expected)) in cases.into_iter().enumerate() {
-        let told = start(&format!("refused-{n}"), [socket, None], variables);
-        assert!(told.contains(expected), "{variables}: {told}");
+        let result = start(&format!("refused-{n}"), [socket, None], variables);
+        assert!(result.contains(expected), "{variables}: {result}");
     }
 }
