@@ -489,13 +489,13 @@ fn daemon_serves_without_its_control_socket() {
     let config = scene.config().replace("/control'", "/no/such/place'");
     let daemon = Daemon::start(&config);
     announce(&daemon, &info_hash, 1, 0, "started");
-    daemon.wait_for_line("serving without a control socket reason=");
+    daemon.wait_for_line("cannot open the control socket; continuing without it reason=");
 
     // A second daemon does not replace a socket that is in use.
     let _first = scene.start();
     let second = Daemon::start(&scene.config());
-    let line = second.wait_for_line("serving without a control socket reason=");
-    assert!(line.contains("another process serves this path"), "{line}");
+    let line = second.wait_for_line("cannot open the control socket; continuing without it reason=");
+    assert!(line.contains("another process listens on this path"), "{line}");
     announce(&second, &info_hash, 1, 0, "started");
     scene.output(&["status"]);
 }

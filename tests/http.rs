@@ -1312,7 +1312,7 @@ fn lists_apply_and_are_reloaded() {
 
     lists.write("allow", hex(&foreign) + "\nno hash\n");
     daemon.signal(Signal::SIGHUP);
-    let fault = daemon.wait_for_line("reload refused");
+    let fault = daemon.wait_for_line("reload failed");
     assert!(
         fault.contains(&format!("{}:2:", allow.display())),
         "{fault}"
@@ -1576,7 +1576,7 @@ fn connections_leave_descriptors_for_other_uses() {
         "[http]\nlisten = [\"127.0.0.1:0\"]\nheader_timeout = 60\nidle_timeout = 60\n\
          [tracker]\nworkers = 1\n[torrents]\nopen = true\n",
     );
-    daemon.wait_for_line("fewer files may be open");
+    daemon.wait_for_line("open-file limit is too low");
     daemon.wait_for_line("listening");
     let address = daemon.addresses("http")[0];
     let mut held: Vec<_> = (0..4).map(|_| Connection::open(address)).collect();
@@ -1618,7 +1618,7 @@ fn signals_stop_it_after_requests_in_flight() {
         assert!(took < Duration::from_secs(2), "{took:?}");
         let log = tracker.daemon.log();
         assert!(
-            log.contains("counted since the start http_announces=4 "),
+            log.contains("counters since the start http_announces=4 "),
             "{log}"
         );
     }
@@ -1660,15 +1660,15 @@ fn log_names_no_client() {
     assert!(!log.contains("127.77"), "{log}");
     // The lines of start and shutdown. The thread that watches torrents writes its line at any time between them.
     let expected = [
-        "gave up root",
-        "sandboxed",
+        "dropped root privileges",
+        "entered the Landlock sandbox",
         "started",
-        "open to all",
+        "tracker is open",
         "listening",
         "clients announce to",
         "torrent directories read",
         "stopping",
-        "counted since the start",
+        "counters since the start",
         "stopped",
     ];
     for line in log.lines() {
@@ -1682,7 +1682,7 @@ fn open_option_opens_the_tracker() {
     program.arg("--open");
     let daemon = Daemon::spawn(program, "[http]\nlisten = [\"[::]:0\"]\n");
     daemon.wait_for_line("listening");
-    assert!(daemon.log().contains("open to all"), "{}", daemon.log());
+    assert!(daemon.log().contains("tracker is open"), "{}", daemon.log());
     let port = daemon.port("http");
     let url = format!("url=http://127.0.0.1:{port}/announce");
     daemon.wait_for_line(&url);

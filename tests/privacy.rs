@@ -153,7 +153,7 @@ fn check(output: &[(String, String)], peers: usize) {
     let text = |name: &str| &output.iter().find(|(found, _)| found == name).unwrap().1;
     assert!(text("/status").contains(NAME));
     assert!(text("/status.json").contains(&format!("\"peers_ipv4\":{peers}")));
-    assert!(text("log").contains("counted since the start"));
+    assert!(text("log").contains("counters since the start"));
     for (name, text) in output {
         assert!(!text.is_empty(), "{name}");
         for secret in forbidden() {

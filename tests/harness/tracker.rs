@@ -139,14 +139,15 @@ impl Tracker {
 }
 
 /// Parts of the daemon's log lines.
-pub(crate) const OPEN: &str = "open to all";
+pub(crate) const LISTENING: &str = "clients announce to";
+pub(crate) const OPEN: &str = "tracker is open";
 pub(crate) const DIRECTORIES_READ: &str = "torrent directories read";
 pub(crate) const SKIPPED: &str = "skipping torrent file";
 pub(crate) const FILE_REMOVED: &str = "torrent file removed";
 pub(crate) const NO_LONGER_TRACKED: &str = "torrent no longer tracked";
 pub(crate) const RELOADED: &str = "reloaded";
-pub(crate) const RELOAD_FAILED: &str = "reload refused";
-pub(crate) const RELOAD_ERROR: &str = "fault=\"";
+pub(crate) const RELOAD_FAILED: &str = "reload failed";
+pub(crate) const RELOAD_ERROR: &str = "error=\"";
 
 /// Returns the address over which a client at this address connects to the tracker.
 pub(crate) fn loopback(address: IpAddr) -> IpAddr {
