@@ -494,8 +494,12 @@ fn daemon_serves_without_its_control_socket() {
     // A second daemon does not replace a socket that is in use.
     let _first = scene.start();
     let second = Daemon::start(&scene.config());
-    let line = second.wait_for_line("cannot open the control socket; continuing without it reason=");
-    assert!(line.contains("another process listens on this path"), "{line}");
+    let line =
+        second.wait_for_line("cannot open the control socket; continuing without it reason=");
+    assert!(
+        line.contains("another process listens on this path"),
+        "{line}"
+    );
     announce(&second, &info_hash, 1, 0, "started");
     scene.output(&["status"]);
 }

@@ -10,6 +10,7 @@
 //! tbtt:{0}:downloads                      a hash: download counters by node and info-hash
 //! ```
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{
@@ -22,6 +23,7 @@ use crate::cluster::queue::PARTITIONS;
 use crate::cluster::settings::{Credentials, Settings};
 use crate::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
 use crate::cluster::url::StoreAddress;
+use crate::log;
 use crate::tracker::types::InfoHash;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -105,7 +107,29 @@ impl RedisStore {
         })
     }
 
+    /// Connects to the store, and logs the attempt at level debug. The pauses between attempts limit the rate of these lines.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or refuses the credentials.
     pub(super) fn connect(&self) -> Result<RedisConnection<'_>, StoreError> {
+        let started = Instant::now();
+        let connected = self.try_connect();
+        let thread = thread::current();
+        let fields: log::Fields<'_> = &[
+            ("thread", &thread.name().unwrap_or("-")),
+            ("milliseconds", &started.elapsed().as_millis()),
+        ];
+        match &connected {
+            Ok(_) => log::debug("connected to the cluster store", fields),
+            Err(reason) => {
+                let fields = [fields, &[("reason", reason as _)]].concat();
+                log::debug("cannot connect to the cluster store", &fields);
+            }
+        }
+        connected
+    }
+
+    fn try_connect(&self) -> Result<RedisConnection<'_>, StoreError> {
         let mut connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
         connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;

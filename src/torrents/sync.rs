@@ -147,6 +147,12 @@ impl TorrentSync {
                         ("file", &path.display()),
                     ];
                     log::info("torrent tracked", fields);
+                } else {
+                    let fields: log::Fields<'_> = &[("name", &name), ("file", &path.display())];
+                    log::debug(
+                        "torrent file read; torrent already tracked, or denied",
+                        fields,
+                    );
                 }
                 self.apply(&changes);
             }
