@@ -1,4 +1,4 @@
-//! What the Debian package ships besides the program goes with it: the configuration, and the rules for its log.
+//! Files of the Debian package that must match the program: the configuration, and the logcheck rules.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,9 +18,9 @@ fn shipped(file: &str) -> PathBuf {
         .join(file)
 }
 
-/// As `--print-default-config` has it, but for what an installed tracker needs to run, and to keep what it contains.
+/// The shipped configuration is the output of `--print-default-config`, with the settings that an installed tracker needs.
 #[test]
-fn the_shipped_configuration_is_the_sample_made_ready() {
+fn shipped_configuration_is_the_sample_with_settings() {
     let sample = Command::new(env!("CARGO_BIN_EXE_tbtt"))
         .arg("--print-default-config")
         .output()
@@ -53,7 +53,7 @@ fn the_shipped_configuration_is_the_sample_made_ready() {
     }
     assert!(
         fs::read_to_string(&file).unwrap() == ready,
-        "{} is not the sample made ready: TBTT_WRITE=1 cargo test --test packaging",
+        "{} differs from the sample with settings; run TBTT_WRITE=1 cargo test --test packaging",
         file.display()
     );
     let checked = Command::new(env!("CARGO_BIN_EXE_tbtt"))
@@ -62,12 +62,12 @@ fn the_shipped_configuration_is_the_sample_made_ready() {
         .output()
         .unwrap();
     assert!(checked.status.success());
-    assert_eq!(checked.stderr, b"", "there are no warnings");
+    assert_eq!(checked.stderr, b"", "no warnings");
 }
 
-/// What a healthy tracker logs is nothing to mail an administrator about.
+/// The log of a healthy tracker causes no mail to the administrator.
 #[test]
-fn logcheck_passes_over_a_quiet_day() {
+fn logcheck_ignores_a_quiet_day() {
     let state = Directory::new();
     let config = format!(
         "[http]\nlisten = [\"127.0.0.1:0\"]\n[torrents]\ndirectories = [{torrents:?}]\n[state]\ndirectory = {state:?}\n\
@@ -76,35 +76,35 @@ fn logcheck_passes_over_a_quiet_day() {
         state = state.path(),
     );
     let config = match geteuid().is_root() {
-        // The state is its own.
+        // The state directory must belong to the user of the daemon.
         true => {
             chown(state.path(), Some(Uid::from_raw(65534)), None).unwrap();
             config.replace("user = \"\"", "user = \"nobody\"")
         }
         false => config,
     };
-    let mut told = Vec::new();
-    // The second start has a state to restore.
+    let mut notices = Vec::new();
+    // The second start restores the state.
     for _ in 0..2 {
         let mut daemon = Daemon::start(&config);
         daemon.wait_for_line("torrent directories read");
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for_line("reloaded");
         assert!(daemon.stop().success());
-        told.extend(daemon.lines(" notice "));
+        notices.extend(daemon.lines(" notice "));
     }
-    let lines: String = told
+    let lines: String = notices
         .iter()
         .map(|line| line.split_once(" notice ").unwrap().1)
         .map(|line| format!("Nov 22 06:25:01 mirror tbtt[4711]: {line}\n"))
         .collect();
     assert!(lines.contains("state restored"), "{lines}");
-    assert_eq!(not_ignored(&lines), "", "of what is expected");
-    let worse = "Nov 22 06:25:01 mirror tbtt[4711]: the state is not saved reason=\"disk full\"\n";
+    assert_eq!(not_ignored(&lines), "", "all of these lines are expected");
+    let worse = "Nov 22 06:25:01 mirror tbtt[4711]: cannot save the state reason=\"disk full\"\n";
     assert_eq!(not_ignored(worse), worse);
 }
 
-/// The lines that logcheck would mail.
+/// Returns the lines that logcheck would mail.
 fn not_ignored(lines: &str) -> String {
     let mut grep = Command::new("grep")
         .args(["--invert-match", "--extended-regexp", "--file"])
@@ -119,6 +119,6 @@ fn not_ignored(lines: &str) -> String {
         .write_all(lines.as_bytes())
         .unwrap();
     let output = grep.wait_with_output().unwrap();
-    assert!(output.status.code() < Some(2), "grep takes the rules");
+    assert!(output.status.code() < Some(2), "grep accepts the rules");
     String::from_utf8(output.stdout).unwrap()
 }
