@@ -1,4 +1,4 @@
-//! Blocks of a snapshot whose checksum holds: what is taken in can be written and read again to the same end.
+//! Blocks of a snapshot with a valid checksum: if a block is accepted, the tracker can be written and read again, with the same result.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,10 +19,10 @@ fuzz_target!(|input: &[u8]| {
     restore.finish();
     let second = tracker();
     let mut restore = second.restore(NOW, 0);
-    let (mut walk, mut block) = (DumpCursor::default(), Vec::new());
-    while first.dump_block(NOW, &mut walk, &mut block).is_some() {
+    let (mut cursor, mut block) = (DumpCursor::default(), Vec::new());
+    while first.save(NOW, &mut cursor, &mut block).is_some() {
         if !block.is_empty() {
-            restore.restore_block(&block).expect("as it was written");
+            restore.take_in(&block).expect("the tracker accepts blocks that it has written");
         }
     }
     restore.finish();
