@@ -1662,6 +1662,7 @@ fn log_names_no_client() {
     let expected = [
         "dropped root privileges",
         "entered the Landlock sandbox",
+        "start step finished",
         "started",
         "tracker is open",
         "listening",

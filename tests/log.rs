@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -13,7 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use tbtt::log::{self, Settings, Target};
+
+mod harness;
+
+use harness::{Daemon, Directory};
 
 const SYSLOG_SOCKET: &str = "TBTT_TEST_SYSLOG_SOCKET";
 const THREADS: usize = 4;
@@ -449,4 +454,33 @@ fn library_messages_are_escaped_lines_of_their_level() {
         assert_eq!(receive(&reader), Some(line));
     }
     helper.end();
+}
+
+/// The harness starts the daemon with level debug.
+#[test]
+fn debug_shows_durations_and_ignored_torrent_files() {
+    let directory = Directory::new();
+    let torrent = fs::read("tests/torrents/v1-small.torrent").unwrap();
+    directory.write("torrents/one.torrent", &torrent);
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let torrents = directory.path().join("torrents");
+    let mut daemon = Daemon::start(&format!(
+        "[torrents]\ndirectories = [{torrents:?}]\n[state]\ndirectory = {state:?}\n\
+         [http]\nlisten = [\"127.0.0.1:0\"]\n"
+    ));
+    daemon.wait_for_line("start step finished step=\"read the torrent directories\" milliseconds=");
+    directory.write("torrents/two.torrent", &torrent);
+    let line = daemon.wait_for_line("torrent file read; torrent already tracked, or denied");
+    assert!(
+        line.contains("two.torrent") && line.contains(" debug "),
+        "{line}"
+    );
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("reload step finished step=\"read the configuration and its lists\"");
+    daemon.wait_for_line("reload step finished step=\"apply the torrent lists\" milliseconds=");
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_line("snapshot written writing_milliseconds=");
+    assert!(daemon.stop().success());
 }
