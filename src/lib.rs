@@ -1,45 +1,49 @@
-//! tbtt, the BitTorrent tracker. The house from the ground floor up; arrows only point down.
+//! tbtt, the BitTorrent tracker.
+//!
+//! The modules are listed from the lowest to the highest layer, and each imports only modules above it in this list.
+//! `docs/ARCHITECTURE.md` describes how they work together.
 
-/// What a tracker knows: swarms, who is welcome, how often. Pure: no clock, no I/O.
-pub mod tracker;
-
-/// Bytes in, bytes out: HTTP and UDP as clients write them. Pure.
-pub mod protocol;
-
-/// `.torrent` files, parsed and built. Pure.
-pub mod metainfo;
-
-/// Sockets: read, respond, write, count.
-pub mod server;
-
-/// The torrents that are tracked: directories, lists, seeders.
-pub mod torrents;
-
-/// One event, one line, one write.
-pub mod log;
-
-/// The process: sockets, privileges, sandbox, signals. Knows nothing of torrents.
-pub mod os;
-
-/// Swarms across machines: through an engine, and never waiting for it.
-pub mod cluster;
-
-/// Swarms, counters and secrets across a restart.
-pub mod snapshot;
-
-/// Text to a checked configuration; `main` hands its parts down.
-pub mod config;
-
-/// What `main` puts together.
-pub mod app;
-
-/// The process's clock.
-pub mod clock;
-
+// Primitives.
 pub mod bytes;
 pub mod counter;
 pub mod lock;
 pub mod utc;
 
-/// What operators see.
+/// The log: one line and one write for each event.
+pub mod log;
+
+/// The Unix process: sockets, privileges, sandbox, signals, service manager. Knows nothing of torrents.
+pub mod os;
+
+/// The state of the tracker: swarms, access lists, rate limits. Pure: no clock, no I/O.
+pub mod tracker;
+
+/// The process's clock, which supplies the tracker's time.
+pub mod clock;
+
+/// HTTP and UDP of clients: bytes to request, response to bytes. Pure.
+pub mod protocol;
+
+/// `.torrent` files: parsing and building. Pure.
+pub mod metainfo;
+
+/// The state across a restart: swarms, counters and secrets in a file.
+pub mod snapshot;
+
+/// Several trackers that share their swarms through a store. Responses never wait for it.
+pub mod cluster;
+
+/// The status report for operators, and its forms: page, JSON, metrics.
 pub mod status;
+
+/// Sockets: reads requests, writes responses, counts.
+pub mod server;
+
+/// The configuration: parsing, validation, and the settings of each module.
+pub mod config;
+
+/// The torrents that are tracked: directories, lists, seeders.
+pub mod torrents;
+
+/// Wiring of the daemon: start-up, shutdown, periodic tasks.
+pub mod app;
