@@ -1,5 +1,6 @@
 //! The parts of the running daemon, and how they are built from the configuration and the restored state.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -105,13 +106,7 @@ impl AppContext {
         timer.finished("apply the torrent lists");
         let torrent_watcher = torrent_sync
             .watch(config.watcher_settings())
-            .map_err(|error| {
-                fail(
-                    Exit::Internal,
-                    "cannot watch the torrent directories",
-                    &error,
-                )
-            })?;
+            .map_err(cannot_watch)?;
         timer.finished("read the torrent directories");
         // The cluster node starts once the tracked torrents are known: it refuses updates for others.
         let cluster = cluster
@@ -154,4 +149,12 @@ impl AppContext {
             reloading: Mutex::default(),
         }))
     }
+}
+
+fn cannot_watch(error: io::Error) -> Failed {
+    fail(
+        Exit::Internal,
+        "cannot watch the torrent directories; is fs.inotify.max_user_instances too low?",
+        &error,
+    )
 }
