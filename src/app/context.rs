@@ -97,7 +97,7 @@ impl AppContext {
             updates: cluster.as_ref().map(|setup| setup.updates.clone()),
         });
         let responder = Responder::new(loaded.udp_settings(), &Secret(secrets.connection_id));
-        let udp = Arc::new(UdpServer::new(shared.clone(), responder));
+        let udp = UdpServer::new(shared.clone(), responder);
         let torrent_sync = TorrentSync::new(
             loaded.torrent_sync_settings(),
             shared.tracker.clone(),
@@ -128,18 +128,13 @@ impl AppContext {
         let collector = status_collector.clone();
         let status = StatusEndpoint::start(Box::new(move || collector.report()))
             .map_err(|error| fail(Exit::Internal, "cannot start the status thread", &error))?;
-        let http = Arc::new(HttpServer::new(
-            shared.clone(),
-            status,
-            settings,
-            connections,
-        ));
+        let http = HttpServer::new(shared.clone(), status, settings, connections);
         Ok(Arc::new(Self {
             source,
             started: config.clone(),
             shared,
-            http,
-            udp,
+            http: Arc::new(http),
+            udp: Arc::new(udp),
             torrent_sync,
             seed_monitor,
             status_collector,
