@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Track any torrent, whoever published it, as if [torrents] open were true.
+    /// Track any torrent that is not denied, as if [torrents] open were true.
     #[arg(long)]
     open: bool,
 

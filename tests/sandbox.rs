@@ -77,7 +77,7 @@ fn helper() {
         "write a named directory's file",
         write(&root.join("read/below/file")),
     );
-    note("create beside it", write(&root.join("read/new")));
+    note("create a file next to it", write(&root.join("read/new")));
     note("remove it", fs::remove_file(root.join("read/below/file")));
     note(
         "read through a link out of it",
@@ -194,7 +194,7 @@ read a named directory's file: done
 list a named directory: done
 read a named file: done
 write a named directory's file: refused
-create beside it: refused
+create a file next to it: refused
 remove it: refused
 read through a link out of it: refused
 read an unnamed file: refused

@@ -555,7 +555,7 @@ fn reports_a_directory_in_the_way() {
 
 #[test]
 fn snapshot_is_complete_while_announces_continue() {
-    let directory = Directory::new("beside");
+    let directory = Directory::new("concurrent");
     let tracker = busy();
     let mut before = all(&tracker, NOW);
     let stop = AtomicBool::new(false);

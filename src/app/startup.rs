@@ -48,7 +48,7 @@ pub fn log_start(loaded: &LoadedConfig, sockets: &Sockets) {
     );
     if loaded.config.torrents.open {
         log::warning(
-            "tracker is open; tracking any torrent, whoever published it",
+            "tracker is open; tracking any torrent that is not denied",
             &[],
         );
     }
