@@ -16,7 +16,7 @@ pub type Fields<'a> = &'a [(&'a str, &'a dyn Display)];
 
 /// Returns the sentence and its fields as the text of one line, without prefix and newline.
 pub(super) fn compose(sentence: &str, fields: Fields<'_>) -> String {
-    let mut line = Line {
+    let mut line = LineBuffer {
         text: String::with_capacity(256),
         cut: false,
     };
@@ -32,13 +32,13 @@ pub(super) fn compose(sentence: &str, fields: Fields<'_>) -> String {
     line.text
 }
 
-pub(super) struct Line {
+pub(super) struct LineBuffer {
     text: String,
     /// The line is full: only the mark that reports the cut is added.
     cut: bool,
 }
 
-impl Line {
+impl LineBuffer {
     /// Maximum length of the text. The bytes after that are for a closing quote, the mark and the newline.
     pub(super) const TEXT_MAX: usize = LINE_MAX - PREFIX_MAX - CUT_MARK.len() - 2;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::line::{CUT_MARK, LINE_MAX, Line, PREFIX_MAX, compose};
+use super::line::{CUT_MARK, LINE_MAX, LineBuffer, PREFIX_MAX, compose};
 use super::logger::Logger;
 use super::settings::{Addresses, Facility, Level, Target};
 use super::sink::Sink;
@@ -66,7 +66,7 @@ fn quotes_fields_only_if_needed() {
 #[test]
 fn cuts_long_line_and_marks_the_cut() {
     let mut cut = 0;
-    for length in Line::TEXT_MAX - 40..Line::TEXT_MAX + 40 {
+    for length in LineBuffer::TEXT_MAX - 40..LineBuffer::TEXT_MAX + 40 {
         for unit in ["x", "\"", "\n", "\u{e4}", "\u{202e}"] {
             let value = unit.repeat(length / unit.len());
             let text = compose("s", &[("key", &value), ("next", &"n")]);
@@ -88,7 +88,7 @@ fn cuts_long_line_and_marks_the_cut() {
     }
     assert!(cut > 0);
     assert!(compose(&"x".repeat(9000), &[("k", &1)]).ends_with(CUT_MARK));
-    let full = "x".repeat(Line::TEXT_MAX);
+    let full = "x".repeat(LineBuffer::TEXT_MAX);
     assert_eq!(compose(&full, &[]), full);
 }
 
