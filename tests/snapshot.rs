@@ -250,7 +250,7 @@ fn ages_continue_across_a_restart() {
             );
         }
         // After more than 2640 seconds even the youngest peer is 46 minutes old.
-        assert_eq!(passed_secs > 2640, never_stopped.totals().peers_v4 == 0);
+        assert_eq!(passed_secs > 2640, never_stopped.totals().peers.v4 == 0);
     }
 }
 

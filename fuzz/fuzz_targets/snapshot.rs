@@ -20,9 +20,11 @@ fuzz_target!(|input: &[u8]| {
     let second = tracker();
     let mut restore = second.restore(NOW, 0);
     let (mut cursor, mut block) = (DumpCursor::default(), Vec::new());
-    while first.save(NOW, &mut cursor, &mut block).is_some() {
+    while first.dump_block(NOW, &mut cursor, &mut block).is_some() {
         if !block.is_empty() {
-            restore.take_in(&block).expect("the tracker accepts blocks that it has written");
+            restore
+                .restore_block(&block)
+                .expect("the tracker accepts blocks that it has written");
         }
     }
     restore.finish();

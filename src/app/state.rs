@@ -54,8 +54,8 @@ pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
             saved: None,
         };
     };
-    let totals = snapshot.restored.back;
-    let peers = totals.peers_v4 + totals.peers_v6;
+    let totals = snapshot.restored.kept;
+    let peers = totals.peers.sum();
     let fields: log::Fields<'_> = &[
         ("torrents", &totals.torrents),
         ("peers", &peers),
@@ -207,7 +207,7 @@ impl StateSaver {
 }
 
 fn log_saved(saved: &SavedSnapshot) {
-    let peers = saved.totals.peers_v4 + saved.totals.peers_v6;
+    let peers = saved.totals.peers.sum();
     let fields: log::Fields<'_> = &[
         ("torrents", &saved.totals.torrents),
         ("peers", &peers),

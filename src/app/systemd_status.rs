@@ -30,12 +30,8 @@ pub(super) async fn update_systemd_status(shared: Arc<Shared>) {
 
 /// Returns the status line.
 pub(super) fn status(shared: &Shared, announces_per_second: u64) -> String {
-    let Totals {
-        torrents,
-        peers_v4,
-        peers_v6,
-    } = shared.tracker.totals();
-    let peers = peers_v4 + peers_v6;
+    let Totals { torrents, peers } = shared.tracker.totals();
+    let (peers, peers_v6) = (peers.sum(), peers.v6);
     format!(
         "{torrents} torrents, {peers} peers ({peers_v6} IPv6), {announces_per_second} announces/s"
     )

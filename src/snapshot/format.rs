@@ -143,12 +143,8 @@ impl Trailer {
     }
 
     pub(super) fn content(&self) -> Vec<u8> {
-        let Totals {
-            torrents,
-            peers_v4,
-            peers_v6,
-        } = self.totals;
-        let counts = [torrents, peers_v4, peers_v6].map(|count| count as u64);
+        let Totals { torrents, peers } = self.totals;
+        let counts = [torrents, peers.v4, peers.v6].map(|count| count as u64);
         [[self.blocks].as_slice(), &counts]
             .concat()
             .into_iter()

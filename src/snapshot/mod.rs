@@ -20,7 +20,8 @@ use self::format::{
     BLOCK, CHECKSUM_LEN, CLUSTER, END, HEADER_LEN, SEED_HEALTH, SnapshotFault, SnapshotHeader,
     Trailer, read_frame, write_frame,
 };
-use crate::tracker::{DumpCursor, Restored, Time, Totals, Tracker};
+use crate::tracker::dump::{DumpCursor, Restored};
+use crate::tracker::{Time, Totals, Tracker};
 
 pub use self::format::Secrets;
 
@@ -144,7 +145,7 @@ fn read(
             CLUSTER => cluster.extend_from_slice(&content),
             _ => {
                 blocks += 1;
-                let taken_in = restore.take_in(&content);
+                let taken_in = restore.restore_block(&content);
                 taken_in.map_err(|_| SnapshotFault::MALFORMED_BLOCK)?;
             }
         }
@@ -274,7 +275,7 @@ fn write(
     let (mut number, mut bytes, mut synced) = (1, (HEADER_LEN + CHECKSUM_LEN) as u64, 0);
     loop {
         let started = Instant::now();
-        let Some(totals) = tracker.save(header.time, &mut cursor, &mut content) else {
+        let Some(totals) = tracker.dump_block(header.time, &mut cursor, &mut content) else {
             break;
         };
         if !content.is_empty() {

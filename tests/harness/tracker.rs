@@ -139,7 +139,6 @@ impl Tracker {
 }
 
 /// Parts of the daemon's log lines.
-pub(crate) const LISTENING: &str = "clients announce to";
 pub(crate) const OPEN: &str = "tracker is open";
 pub(crate) const DIRECTORIES_READ: &str = "torrent directories read";
 pub(crate) const SKIPPED: &str = "skipping torrent file";
