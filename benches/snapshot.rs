@@ -14,7 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, Spread, announce};
 use tbtt::snapshot::{self, SavePriority, Secrets, Sections};
-use tbtt::tracker::{DumpCursor, Rng, Settings, Tracker};
+use tbtt::tracker::dump::DumpCursor;
+use tbtt::tracker::{Rng, Settings, Tracker};
 
 const SEED: u64 = 7;
 
