@@ -1,7 +1,10 @@
 //! A session with a tracker over HTTP: its requests, what is made of its answers, and how the probe takes its leave.
 
-mod cases;
+mod basic;
 mod hostile;
+mod parameters;
+mod scrape;
+mod transport;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +17,13 @@ use crate::target::Url;
 use wire::{Answer, NoAnswer, Reply, Wire};
 
 /// All cases, in the order in which they run.
-pub(crate) const CASES: &[&[Case<Session>]] = &[cases::CASES, hostile::CASES];
+pub(crate) const CASES: &[&[Case<Session>]] = &[
+    basic::CASES,
+    parameters::CASES,
+    transport::CASES,
+    scrape::CASES,
+    hostile::CASES,
+];
 
 /// A tracker that is being asked.
 pub(crate) struct Session {
