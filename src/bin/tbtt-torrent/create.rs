@@ -16,7 +16,7 @@ use tbtt::tracker::InfoHash;
 use crate::arguments::{Create, Format};
 use crate::file::Target;
 use crate::hash::{Hashed, Job};
-use crate::{Exit, Failed, failed, print, url};
+use crate::{Exit, Failed, fail, print, url};
 
 pub(crate) fn run(create: &Create) -> Result<(), Failed> {
     let common = Common::of(create)?;
@@ -62,14 +62,14 @@ struct Common {
 impl Common {
     fn of(create: &Create) -> Result<Self, Failed> {
         if create.name.is_some() && create.paths.len() > 1 {
-            return Err(failed(Exit::Usage, "--name is for one torrent"));
+            return Err(fail(Exit::Usage, "--name is for one torrent"));
         }
         let pattern = |given: &String| {
-            Pattern::new(given).map_err(|error| failed(Exit::Usage, format!("`{given}`: {error}")))
+            Pattern::new(given).map_err(|error| fail(Exit::Usage, format!("`{given}`: {error}")))
         };
         let id = |given: &String| {
             info_hash(given).ok_or_else(|| {
-                failed(
+                fail(
                     Exit::Usage,
                     format!("`{given}` is no v1 info-hash of 40 hexadecimal digits"),
                 )
@@ -78,7 +78,7 @@ impl Common {
         // https://reproducible-builds.org/specs/source-date-epoch
         let creation_date = match env::var("SOURCE_DATE_EPOCH") {
             Ok(seconds) => Some(seconds.parse().map_err(|_| {
-                failed(
+                fail(
                     Exit::Usage,
                     format!("SOURCE_DATE_EPOCH is `{seconds}`, not seconds since 1970"),
                 )
@@ -130,7 +130,7 @@ struct Plan {
 
 impl Plan {
     fn of(path: &Path, create: &Create, common: &Common) -> Result<Self, Failed> {
-        let unreadable = |error| failed(Exit::NoInput, format!("{}: {error}", path.display()));
+        let unreadable = |error| fail(Exit::NoInput, format!("{}: {error}", path.display()));
         let root = fs::canonicalize(path).map_err(unreadable)?;
         // A link's own name, rather than that of what it leads to.
         let own = path.file_name().or(root.file_name()).unwrap_or_default();
@@ -140,7 +140,7 @@ impl Plan {
         let found = find(&root, &common.excluded)?;
         let size: u64 = found.iter().map(|file| file.stamp.size).sum();
         if size == 0 {
-            return Err(failed(
+            return Err(fail(
                 Exit::Data,
                 format!("{}: there is no data in it", path.display()),
             ));
@@ -151,7 +151,7 @@ impl Plan {
             let reason = format!(
                 "version 2 needs a piece length that is a power of two from {BLOCK} on, not {piece_length}"
             );
-            return Err(failed(Exit::Usage, reason));
+            return Err(fail(Exit::Usage, reason));
         }
         let lengths = found.iter().map(|file| file.stamp.size);
         let layout = match create.format {
@@ -172,7 +172,7 @@ impl Plan {
         target.check_outside(&root)?;
 
         let seed = |given: &String| {
-            url::web_seed(given, &name, is_single).map_err(|fault| failed(Exit::Usage, fault))
+            url::web_seed(given, &name, is_single).map_err(|fault| fail(Exit::Usage, fault))
         };
         let around = OuterFields {
             trackers: Some(common.trackers.clone()),
@@ -217,7 +217,7 @@ impl Plan {
         // A change tells more than that a file has become too short.
         self.check_unchanged()?;
         if let Some((file, error)) = faults.first_key_value() {
-            return Err(failed(
+            return Err(fail(
                 Exit::NoInput,
                 format!("{}: {error}", files[*file].0.display()),
             ));
@@ -276,7 +276,7 @@ impl Plan {
         let differs = self.found.iter().find(|file| !has(&now, file));
         let appeared = || now.iter().find(|file| !has(&self.found, file));
         match differs.or_else(appeared) {
-            Some(file) => Err(failed(
+            Some(file) => Err(fail(
                 Exit::NoInput,
                 format!("{}: changed while it was read", file.path.display()),
             )),
@@ -288,11 +288,11 @@ impl Plan {
 fn check_name(name: &OsStr, path: &Path) -> Result<String, Failed> {
     let Some(name) = name.to_str() else {
         let reason = format!("{}: the name is not UTF-8", path.display());
-        return Err(failed(Exit::Data, reason));
+        return Err(fail(Exit::Data, reason));
     };
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
         let reason = format!("`{name}` can be no torrent's name; --name gives it one");
-        return Err(failed(Exit::Usage, reason));
+        return Err(fail(Exit::Usage, reason));
     }
     Ok(name.to_owned())
 }
@@ -347,7 +347,7 @@ fn look(
     excluded: &[Pattern],
     found: &mut Vec<Found>,
 ) -> Result<(), Failed> {
-    let unreadable = |error| failed(Exit::NoInput, format!("{}: {error}", path.display()));
+    let unreadable = |error| fail(Exit::NoInput, format!("{}: {error}", path.display()));
     let metadata = fs::symlink_metadata(path).map_err(unreadable)?;
     if metadata.is_file() {
         found.push(Found {
@@ -362,12 +362,12 @@ fn look(
             "{}: neither a file nor a directory; --exclude leaves it out",
             path.display()
         );
-        return Err(failed(Exit::Data, reason));
+        return Err(fail(Exit::Data, reason));
     }
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name().into_string().map_err(|_| {
-            failed(
+            fail(
                 Exit::Data,
                 format!("{}: the name is not UTF-8", entry.path().display()),
             )

@@ -5,7 +5,7 @@ use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Edit;
 use crate::file::Target;
-use crate::{Exit, Failed, failed, file, url};
+use crate::{Exit, Failed, fail, file, url};
 
 pub(crate) fn run(edit: &Edit) -> Result<(), Failed> {
     let trackers = url::tiers(&edit.announce)?;
@@ -33,7 +33,7 @@ pub(crate) fn run(edit: &Edit) -> Result<(), Failed> {
             let name = String::from_utf8_lossy(&details.name);
             let seed = |given: &String| url::web_seed(given, &name, details.is_single);
             let seeds: Result<_, _> = edit.web_seed.iter().map(seed).collect();
-            around.web_seeds = Some(seeds.map_err(|fault| failed(Exit::Usage, fault))?);
+            around.web_seeds = Some(seeds.map_err(|fault| fail(Exit::Usage, fault))?);
         }
         let bytes = around
             .edit(&bytes)

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::{Exit, Failed, failed};
+use crate::{Exit, Failed, fail};
 
 /// A larger file is no torrent: libtorrent and the tracker would not read it either.
 const MAX_BYTES: u64 = 64 << 20;
@@ -18,16 +18,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failed> {
         fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
     };
     match read {
-        Err(error) => Err(failed(
-            Exit::NoInput,
-            format!("{}: {error}", path.display()),
-        )),
+        Err(error) => Err(fail(Exit::NoInput, format!("{}: {error}", path.display()))),
         Ok(_) if bytes.len() as u64 > MAX_BYTES => {
             let reason = format!(
                 "{}: larger than {MAX_BYTES} bytes, so no torrent",
                 path.display()
             );
-            Err(failed(Exit::Data, reason))
+            Err(fail(Exit::Data, reason))
         }
         Ok(_) => Ok(bytes),
     }
@@ -35,7 +32,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failed> {
 
 /// What is wrong with a file's content.
 pub(crate) fn faulty(path: &Path, reason: impl std::fmt::Display) -> Failed {
-    failed(Exit::Data, format!("{}: {reason}", path.display()))
+    fail(Exit::Data, format!("{}: {reason}", path.display()))
 }
 
 /// Where a torrent is to be written.
@@ -63,7 +60,7 @@ impl Target {
                 "{}: no directory, as it must be for several torrents",
                 output.display()
             );
-            return Err(failed(Exit::Usage, reason));
+            return Err(fail(Exit::Usage, reason));
         }
         Ok(Self::at(output))
     }
@@ -80,7 +77,7 @@ impl Target {
         match self {
             Self::File(path) if path.symlink_metadata().is_ok() => {
                 let reason = format!("{}: there already; --force writes over it", path.display());
-                Err(failed(Exit::CannotCreate, reason))
+                Err(fail(Exit::CannotCreate, reason))
             }
             _ => Ok(()),
         }
@@ -95,7 +92,7 @@ impl Target {
         let directory = fs::canonicalize(parent.unwrap_or(Path::new(".")));
         if root.is_dir() && directory.is_ok_and(|directory| directory.starts_with(root)) {
             let reason = format!("{}: lies in what is to be published", path.display());
-            return Err(failed(Exit::Usage, reason));
+            return Err(fail(Exit::Usage, reason));
         }
         Ok(())
     }
@@ -105,7 +102,7 @@ impl Target {
             Self::Stdout => (write_out(bytes), Path::new("standard output")),
             Self::File(path) => (replace(path, bytes), path.as_path()),
         };
-        written.map_err(|error| failed(Exit::CannotCreate, format!("{}: {error}", path.display())))
+        written.map_err(|error| fail(Exit::CannotCreate, format!("{}: {error}", path.display())))
     }
 }
 

@@ -16,7 +16,7 @@ use tbtt::tracker::InfoHash;
 use crate::arguments::Lint;
 use crate::show::hex;
 use crate::url::{check_http_seed, check_tracker, check_web_seed};
-use crate::{Exit, Failed, failed, file, print, url, verify};
+use crate::{Exit, Failed, fail, file, print, url, verify};
 
 /// What is wrong, by classes that add up to the exit status.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +42,14 @@ pub(crate) fn run(lint: &Lint) -> Result<(), Failed> {
         ours,
         seen: HashMap::new(),
         faults: 0,
-        exit: 0,
+        classes: 0,
     };
     let (mut torrents, mut directories) = (BTreeSet::new(), BTreeSet::new());
     for path in &lint.paths {
         linter.find(path, &mut torrents, &mut directories);
     }
     if torrents.is_empty() && linter.faults == 0 {
-        return Err(failed(Exit::NoInput, "there is no torrent to check"));
+        return Err(fail(Exit::NoInput, "there is no torrent to check"));
     }
     for torrent in &torrents {
         linter.check(torrent);
@@ -71,12 +71,9 @@ pub(crate) fn run(lint: &Lint) -> Result<(), Failed> {
         };
         print(&format!("{} torrents checked, {faults}\n", torrents.len()));
     }
-    match linter.exit {
+    match linter.classes {
         0 => Ok(()),
-        exit => Err(Failed {
-            exit,
-            reason: String::new(),
-        }),
+        classes => Err(fail(Exit::Lint(classes), "")),
     }
 }
 
@@ -86,13 +83,13 @@ struct Linter<'a> {
     /// By what is announced: the first 20 bytes of a v2 info-hash.
     seen: HashMap<InfoHash, PathBuf>,
     faults: u64,
-    exit: u8,
+    classes: u8,
 }
 
 impl Linter<'_> {
     fn fault(&mut self, class: Class, path: &Path, reason: impl Display) {
         self.faults += 1;
-        self.exit |= class as u8;
+        self.classes |= class as u8;
         let path = shown(path.as_os_str().as_bytes());
         print(&format!("{path}: {reason}\n"));
     }
@@ -134,7 +131,7 @@ impl Linter<'_> {
             Ok(bytes) => bytes,
             Err(failed) => {
                 let reason = failed.reason;
-                self.exit |= Class::Torrent as u8;
+                self.classes |= Class::Torrent as u8;
                 self.faults += 1;
                 return print(&format!("{reason}\n"));
             }

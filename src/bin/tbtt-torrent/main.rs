@@ -43,30 +43,46 @@ use clap::error::ErrorKind;
 
 use arguments::{Arguments, Command};
 
-/// The exit status, if it is not 0 (sysexits.h; `lint` has its own as well).
+/// The exit statuses of failures (sysexits.h, except for the first two).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Exit {
-    /// Files are not those of the torrent.
-    Differs = 1,
-    Usage = 64,
-    /// What was read is no torrent, or cannot become one.
-    Data = 65,
-    /// It is not there, or cannot be read.
-    NoInput = 66,
-    /// There is one already, or it cannot be written.
-    CannotCreate = 73,
+    /// `verify`: files differ from the torrent.
+    Differs,
+    /// `lint`: the sum of the classes of errors.
+    Lint(u8),
+    /// The command line is wrong.
+    Usage,
+    /// The input is not a torrent, or a torrent cannot be created from it.
+    Data,
+    /// A file is missing or cannot be read.
+    NoInput,
+    /// The torrent exists already or cannot be written.
+    CannotCreate,
 }
 
-/// Why it ends, to be told.
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Differs => 1,
+            Exit::Lint(classes) => classes,
+            Exit::Usage => 64,
+            Exit::Data => 65,
+            Exit::NoInput => 66,
+            Exit::CannotCreate => 73,
+        })
+    }
+}
+
+/// Why a command failed.
 #[derive(Debug)]
 struct Failed {
-    exit: u8,
-    /// Nothing, if all is told.
+    exit: Exit,
+    /// The message for standard error; empty if the command has printed everything.
     reason: String,
 }
 
-fn failed(exit: Exit, reason: impl Into<String>) -> Failed {
-    let (exit, reason) = (exit as u8, reason.into());
+fn fail(exit: Exit, reason: impl Into<String>) -> Failed {
+    let reason = reason.into();
     Failed { exit, reason }
 }
 
@@ -79,7 +95,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(Exit::Usage as u8),
+                _ => Exit::Usage.into(),
             };
         }
     };
@@ -97,7 +113,7 @@ fn main() -> ExitCode {
             if !reason.is_empty() {
                 let _ = writeln!(io::stderr(), "tbtt-torrent: {reason}");
             }
-            ExitCode::from(exit)
+            exit.into()
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The URLs of trackers and web seeds: what is right, and how names go into them.
 
-use crate::{Exit, Failed, failed};
+use crate::{Exit, Failed, fail};
 
 /// Tiers as they are written: each a list with commas (BEP 12).
 pub(crate) fn tiers(given: &[String]) -> Result<Vec<Vec<String>>, Failed> {
     let tier = |list: &String| -> Result<Vec<String>, Failed> {
         let urls: Vec<String> = list.split(',').map(str::to_owned).collect();
         match urls.iter().find_map(|url| check_tracker(url).err()) {
-            Some(fault) => Err(failed(Exit::Usage, fault)),
+            Some(fault) => Err(fail(Exit::Usage, fault)),
             None => Ok(urls),
         }
     };
@@ -115,7 +115,7 @@ pub(crate) fn node(given: &str) -> Result<(String, u16), Failed> {
         let port = port.parse().ok().filter(|port| *port > 0)?;
         (!host.is_empty()).then(|| (host.to_owned(), port))
     });
-    node.ok_or_else(|| failed(Exit::Usage, format!("`{given}` is no HOST:PORT")))
+    node.ok_or_else(|| fail(Exit::Usage, format!("`{given}` is no HOST:PORT")))
 }
 
 /// Percent-encoded, but for what needs it nowhere in a URL (RFC 3986, unreserved).

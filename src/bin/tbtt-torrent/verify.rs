@@ -10,7 +10,7 @@ use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Verify;
 use crate::hash::{Hashed, Job, Piece};
-use crate::{Exit, Failed, failed, file, print};
+use crate::{Exit, Failed, fail, file, print};
 
 pub(crate) fn run(verify: &Verify) -> Result<(), Failed> {
     let bytes = file::read(&verify.torrent)?;
@@ -30,10 +30,7 @@ pub(crate) fn run(verify: &Verify) -> Result<(), Failed> {
     let files = paths(listed, &root, details.is_single)
         .map_err(|fault| file::faulty(&verify.torrent, fault))?;
     if let Err(error) = fs::metadata(&root) {
-        return Err(failed(
-            Exit::NoInput,
-            format!("{}: {error}", root.display()),
-        ));
+        return Err(fail(Exit::NoInput, format!("{}: {error}", root.display())));
     }
 
     let layout = details.layout(metainfo.piece_length);
@@ -216,7 +213,7 @@ impl Report {
             verify.torrent.display(),
             self.wrong.len()
         );
-        Err(failed(Exit::Differs, reason))
+        Err(fail(Exit::Differs, reason))
     }
 }
 
