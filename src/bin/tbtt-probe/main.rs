@@ -26,12 +26,20 @@ use peer::InfoHash;
 use report::{Report, Target};
 use target::{Protocol, Url, is_ours, txt_records};
 
-/// With which the probe ends; differences from practice are no faults.
+/// The exit statuses (sysexits.h, except for the second).
 #[derive(Clone, Copy)]
 enum Exit {
+    /// No fault was found. There may be differences from common practice.
+    Success = 0,
     Faults = 1,
     Usage = 64,
     Unreachable = 69,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
 }
 
 fn main() -> ExitCode {
@@ -44,26 +52,25 @@ fn main() -> ExitCode {
             // Standard output or error being closed is no reason to say more.
             let _ = error.print();
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(Exit::Usage as u8),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success.into(),
+                _ => Exit::Usage.into(),
             };
         }
     };
     match run(&arguments) {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(exit)) => ExitCode::from(exit as u8),
+        Ok(exit) => exit.into(),
         Err(why) => {
             eprintln!("tbtt-probe: {why}");
-            ExitCode::from(Exit::Usage as u8)
+            Exit::Usage.into()
         }
     }
 }
 
 /// `Err` is wrong use.
-fn run(arguments: &Arguments) -> Result<Option<Exit>, String> {
+fn run(arguments: &Arguments) -> Result<Exit, String> {
     if arguments.list {
         print(&list());
-        return Ok(None);
+        return Ok(Exit::Success);
     }
     let urls = arguments.urls.iter().map(|text| {
         let url = text.parse::<Url>();
@@ -76,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<Option<Exit>, String> {
             return Err("addresses have no TXT records; give host names".to_owned());
         }
         print(&(records.join("\n") + "\n"));
-        return Ok(None);
+        return Ok(Exit::Success);
     }
     let mut torrents = arguments.info_hash.clone();
     for file in &arguments.torrent {
@@ -105,11 +112,11 @@ fn run(arguments: &Arguments) -> Result<Option<Exit>, String> {
         _ => report.human(arguments.verbose),
     });
     Ok(if report.unreachable() > 0 {
-        Some(Exit::Unreachable)
+        Exit::Unreachable
     } else if report.count(Verdict::Fault) > 0 {
-        Some(Exit::Faults)
+        Exit::Faults
     } else {
-        None
+        Exit::Success
     })
 }
 
