@@ -1,8 +1,11 @@
 //! Whom the probe announces: itself, under peer ids and ports drawn by lot.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tbtt::os::random::random_bytes;
+
+use crate::case::{Miss, skipped};
 
 pub(crate) type InfoHash = [u8; 20];
 
@@ -16,29 +19,18 @@ pub(crate) struct Peer {
 
 /// Makes peers, each with a port of its own.
 pub(crate) struct Peers {
-    dice: File,
     next_port: u16,
 }
 
 impl Peers {
     pub(crate) fn new() -> io::Result<Self> {
-        let mut peers = Self {
-            dice: File::open("/dev/urandom")?,
-            next_port: 0,
-        };
-        peers.next_port = 20_000 + u16::from_be_bytes(peers.random()?) % 20_000;
-        Ok(peers)
-    }
-
-    pub(crate) fn random<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.dice.read_exact(&mut bytes)?;
-        Ok(bytes)
+        let next_port = 20_000 + u16::from_be_bytes(random_bytes()?) % 20_000;
+        Ok(Self { next_port })
     }
 
     pub(crate) fn peer(&mut self) -> io::Result<Peer> {
         self.next_port += 1;
-        let letters: [u8; 12] = self.random()?;
+        let letters: [u8; 12] = random_bytes()?;
         let mut id = *b"-TP0100-            ";
         for (place, letter) in id[8..].iter_mut().zip(letters) {
             *place = b'a' + letter % 26;
@@ -46,9 +38,14 @@ impl Peers {
         Ok(Peer {
             id,
             port: self.next_port,
-            key: u32::from_be_bytes(self.random()?) | 1,
+            key: u32::from_be_bytes(random_bytes()?) | 1,
         })
     }
+}
+
+/// Returns an info-hash that no tracker knows.
+pub(crate) fn random_hash() -> Result<InfoHash, Miss> {
+    random_bytes().or_else(|error| skipped(format!("cannot read random bytes: {error}")))
 }
 
 /// Compact endpoints (BEP 23, 7, 15), whose addresses have 4 or 16 bytes; `None` unless they are whole.

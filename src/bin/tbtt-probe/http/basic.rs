@@ -7,7 +7,7 @@ use crate::bencode::{Dict, Value};
 use crate::case::Effort::Gentle;
 use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, none_of, shown, skipped};
-use crate::peer::{InfoHash, is_nowhere};
+use crate::peer::{InfoHash, is_nowhere, random_hash};
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -120,7 +120,7 @@ fn foreign(session: &mut Session) -> Result<(InfoHash, Reply), Miss> {
     if let Some(foreign) = &session.foreign {
         return Ok(foreign.clone());
     }
-    let (hash, peer) = (session.random_hash()?, session.peer()?);
+    let (hash, peer) = (random_hash()?, session.peer()?);
     let reply = session.announce(&session.started_of(&hash, &peer));
     session.foreign = Some((hash, reply.clone()));
     Ok((hash, reply))

@@ -7,6 +7,7 @@ use super::{NoAnswer, Session, escaped, peers_in, read, served};
 use crate::case::Effort::Hostile;
 use crate::case::Source::Practice;
 use crate::case::{Case, Finding, Miss, broken, skipped};
+use crate::peer::random_hash;
 
 /// Of a network that exists in documentation only (RFC 5737).
 const VICTIM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -92,7 +93,7 @@ fn throw(session: &Session, bytes: &[u8]) -> Result<(), Miss> {
 fn garbage(session: &mut Session) -> Finding {
     let mut noise = Vec::new();
     while noise.len() < 4096 {
-        noise.extend_from_slice(&session.random_hash()?);
+        noise.extend_from_slice(&random_hash()?);
     }
     let path = session.url.path.clone();
     let blobs: [Vec<u8>; 10] = [
@@ -166,7 +167,7 @@ fn scrape_thousands(session: &mut Session) -> Finding {
     session.counts()?;
     let mut query = Vec::new();
     for _ in 0..5_000 {
-        query.push(format!("info_hash={}", escaped(&session.random_hash()?)));
+        query.push(format!("info_hash={}", escaped(&random_hash()?)));
     }
     let reply = session.scrape(&query.join("&"))?;
     serves(session)?;

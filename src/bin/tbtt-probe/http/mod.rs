@@ -7,8 +7,11 @@ mod scrape;
 mod transport;
 mod wire;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use tbtt::os::random::random_bytes;
 
 use crate::bencode::{self, Dict, Value};
 use crate::case::{Case, Finding, Miss, broken, none_of, shown, skipped};
@@ -124,13 +127,13 @@ impl Session {
         timeout: Duration,
         named: &[InfoHash],
     ) -> Result<Self, String> {
-        let no_dice = |error: std::io::Error| format!("/dev/urandom: {error}");
-        let mut peers = Peers::new().map_err(no_dice)?;
+        let no_random = |error: io::Error| format!("cannot read random bytes: {error}");
+        let mut peers = Peers::new().map_err(no_random)?;
         let (seeder, leecher) = (
-            peers.peer().map_err(no_dice)?,
-            peers.peer().map_err(no_dice)?,
+            peers.peer().map_err(no_random)?,
+            peers.peer().map_err(no_random)?,
         );
-        let random = peers.random().map_err(no_dice)?;
+        let random = random_bytes().map_err(no_random)?;
         let wire_to = |to| Wire {
             to,
             host: url.authority(),
@@ -205,12 +208,6 @@ impl Session {
     fn peer(&mut self) -> Result<Peer, Miss> {
         self.peers
             .peer()
-            .or_else(|error| skipped(error.to_string()))
-    }
-
-    fn random_hash(&mut self) -> Result<InfoHash, Miss> {
-        self.peers
-            .random()
             .or_else(|error| skipped(error.to_string()))
     }
 

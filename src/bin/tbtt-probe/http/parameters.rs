@@ -6,6 +6,7 @@ use crate::bencode::{Dict, Value};
 use crate::case::Effort::Full;
 use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, none_of, skipped};
+use crate::peer::random_hash;
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -189,7 +190,7 @@ fn plus(session: &mut Session) -> Finding {
     let hash = match session.torrent.contains(&b'+') {
         true if session.tracked().is_ok() => session.torrent,
         _ if open => {
-            let mut hash = session.random_hash()?;
+            let mut hash = random_hash()?;
             hash[7] = b'+';
             hash
         }
@@ -446,7 +447,7 @@ fn hash_twice(session: &mut Session) -> Finding {
     session.tracked()?;
     let other = match session.second {
         Some(second) => second,
-        None => session.random_hash()?,
+        None => random_hash()?,
     };
     let (first_before, before) = (session.counts()?, session.counts_of(&other)?);
     let peer = session.peer()?;

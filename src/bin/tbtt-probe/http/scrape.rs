@@ -6,7 +6,7 @@ use crate::bencode::Value;
 use crate::case::Effort::Full;
 use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, shown, skipped};
-use crate::peer::InfoHash;
+use crate::peer::{InfoHash, random_hash};
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -37,7 +37,7 @@ fn scrape_order(session: &mut Session) -> Finding {
     let any = is_open(session)?;
     let second = match session.second {
         Some(second) => second,
-        None if any => session.random_hash()?,
+        None if any => random_hash()?,
         None => return skipped("no second torrent was named"),
     };
     // Some trackers forget a torrent without peers.
@@ -60,7 +60,7 @@ fn scrape_order(session: &mut Session) -> Finding {
 
 fn scrape_foreign(session: &mut Session) -> Finding {
     session.counts()?;
-    let hash = session.random_hash()?;
+    let hash = random_hash()?;
     let dict = served(&session.scrape_of(&[hash])?)?;
     match dict.dict("files").map(|files| files.dict(hash)) {
         None => broken("`files` is missing"),
@@ -86,7 +86,7 @@ fn scrape_many(session: &mut Session) -> Finding {
     session.counts()?;
     let mut hashes = vec![session.torrent];
     while hashes.len() < 74 {
-        hashes.push(session.random_hash()?);
+        hashes.push(random_hash()?);
     }
     let (dict, _) = read(&session.scrape_of(&hashes)?)?;
     match (dict.bytes("failure reason"), dict.dict("files")) {

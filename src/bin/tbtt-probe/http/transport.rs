@@ -8,6 +8,7 @@ use super::{Answer, Miss, NoAnswer, Reply, Session, escaped, read};
 use crate::case::Effort::Full;
 use crate::case::Source::{Practice, Rfc};
 use crate::case::{Case, Finding, broken, skipped};
+use crate::peer::random_hash;
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -137,7 +138,7 @@ fn gzip(session: &mut Session) -> Finding {
 }
 
 fn paths(session: &mut Session) -> Finding {
-    let letters = escaped(&session.random_hash()?).replace('%', "");
+    let letters = escaped(&random_hash()?).replace('%', "");
     match session.wire.get(&format!("/{letters}")) {
         Ok(answer) if answer.status == 404 => Ok("it was".to_owned()),
         Ok(answer) => broken(answer.shown()),

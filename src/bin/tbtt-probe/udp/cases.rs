@@ -10,7 +10,7 @@ use super::{
 use crate::case::Effort::{Full, Gentle, Wait};
 use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, shown, skipped};
-use crate::peer::is_nowhere;
+use crate::peer::{is_nowhere, random_hash};
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -134,7 +134,7 @@ fn refusal(session: &mut Session) -> Finding {
         true => {
             let peer = session.peer()?;
             let mut foreign = session.started(&peer, 1);
-            foreign.torrent = session.random_hash()?;
+            foreign.torrent = random_hash()?;
             session.announce(&foreign)
         }
     };
@@ -426,7 +426,7 @@ fn numwant(session: &mut Session) -> Finding {
 fn hashes(session: &mut Session, count: usize) -> Result<Vec<u8>, Miss> {
     let mut hashes = session.torrent.to_vec();
     while hashes.len() < count * 20 {
-        hashes.extend_from_slice(&session.random_hash()?);
+        hashes.extend_from_slice(&random_hash()?);
     }
     Ok(hashes)
 }
@@ -442,7 +442,7 @@ fn seeded(session: &mut Session) -> Result<(), Miss> {
 
 fn scrape_order(session: &mut Session) -> Finding {
     seeded(session)?;
-    let (torrent, foreign) = (session.torrent, session.random_hash()?);
+    let (torrent, foreign) = (session.torrent, random_hash()?);
     let entries = session.scraped(&[foreign, torrent, foreign, torrent].concat())?;
     let seeded: Vec<_> = entries.iter().map(|[seeders, ..]| *seeders > 0).collect();
     match seeded == [false, true, false, true] {

@@ -6,6 +6,7 @@ use super::{ANNOUNCE, CONNECT, ERROR, MAGIC, Miss, SCRAPE, Session, field, head,
 use crate::case::Effort::Hostile;
 use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, skipped};
+use crate::peer::random_hash;
 
 /// Of a network that exists in documentation only (RFC 5737).
 const VICTIM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -125,7 +126,7 @@ fn forged_address(session: &mut Session) -> Finding {
 fn garbage(session: &mut Session) -> Finding {
     let mut noise = Vec::new();
     while noise.len() < 65_000 {
-        noise.extend_from_slice(&session.random_hash()?);
+        noise.extend_from_slice(&random_hash()?);
     }
     let lengths = [
         0, 1, 7, 8, 15, 16, 17, 35, 36, 97, 98, 99, 500, 1472, 2049, 65_000,

@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use tbtt::os::random::random_bytes;
+
 use crate::case::{Case, Miss, broken, shown, skipped};
 use crate::peer::{InfoHash, Peer, Peers, endpoints};
 use crate::target::Url;
@@ -138,16 +140,19 @@ impl Session {
         timeout: Duration,
         named: &[InfoHash],
     ) -> Result<Self, String> {
-        let broken = |error: io::Error| error.to_string();
-        let mut peers = Peers::new().map_err(broken)?;
-        let (seeder, leecher) = (peers.peer().map_err(broken)?, peers.peer().map_err(broken)?);
-        let random = peers.random().map_err(broken)?;
-        let first = u32::from_be_bytes(peers.random().map_err(broken)?) | 1;
+        let no_random = |error: io::Error| format!("cannot read random bytes: {error}");
+        let mut peers = Peers::new().map_err(no_random)?;
+        let (seeder, leecher) = (
+            peers.peer().map_err(no_random)?,
+            peers.peer().map_err(no_random)?,
+        );
+        let random = random_bytes().map_err(no_random)?;
+        let first = u32::from_be_bytes(random_bytes().map_err(no_random)?) | 1;
         let mut session = Self {
             url: url.clone(),
             to,
             timeout,
-            socket: socket(None, to).map_err(broken)?,
+            socket: socket(None, to).map_err(|error| error.to_string())?,
             peers,
             torrent: named.first().copied().unwrap_or(random),
             named: !named.is_empty(),
@@ -246,12 +251,6 @@ impl Session {
     fn peer(&mut self) -> Result<Peer, Miss> {
         self.peers
             .peer()
-            .or_else(|error| skipped(error.to_string()))
-    }
-
-    fn random_hash(&mut self) -> Result<InfoHash, Miss> {
-        self.peers
-            .random()
             .or_else(|error| skipped(error.to_string()))
     }
 
