@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser};
+use tbtt::bytes::parse_hex;
 
 /// Tests a BitTorrent tracker: asks it what clients ask, and tells where its answers break a standard or differ from
 /// what clients are used to.
@@ -100,19 +101,7 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn info_hash(text: &str) -> Result<[u8; 20], String> {
-    let digits = text.as_bytes();
-    let mut hash = [0; 20];
-    if digits.len() != 40 {
-        return Err("an info-hash has 40 hex digits".to_owned());
-    }
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-            return Err("an info-hash has hex digits alone".to_owned());
-        };
-        *byte = (high << 4 | low) as u8;
-    }
-    Ok(hash)
+    parse_hex(text.as_bytes()).ok_or_else(|| "an info-hash has 40 hexadecimal digits".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tbtt::bytes::Hex;
 
 use crate::case::{Effort, Outcome, Source, Verdict};
 use crate::peer::InfoHash;
@@ -105,8 +106,7 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> String {
-        let hex =
-            |hash: &InfoHash| -> String { hash.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let hex = |hash: &InfoHash| Hex(hash).to_string();
         let targets: Vec<_> = self.targets.iter().map(json_target).collect();
         let counts: serde_json::Map<_, _> = Verdict::ALL
             .iter()

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use glob::{MatchOptions, Pattern};
-use tbtt::metainfo::builder::{EncodedInfo, NewFile, NewInfo, OuterFields};
+use tbtt::bytes::parse_hex;
+use tbtt::metainfo::builder::{Around, Info, NewFile, NewInfo};
 use tbtt::metainfo::merkle::{BLOCK, layer_root};
 use tbtt::metainfo::pieces::{Layout, choose_length};
 use tbtt::tracker::InfoHash;
@@ -68,7 +69,7 @@ impl Common {
             Pattern::new(given).map_err(|error| fail(Exit::Usage, format!("`{given}`: {error}")))
         };
         let id = |given: &String| {
-            info_hash(given).ok_or_else(|| {
+            parse_hex(given.as_bytes()).map(InfoHash).ok_or_else(|| {
                 fail(
                     Exit::Usage,
                     format!("`{given}` is no v1 info-hash of 40 hexadecimal digits"),
@@ -101,18 +102,6 @@ impl Common {
             creation_date,
         })
     }
-}
-
-fn info_hash(hex: &str) -> Option<InfoHash> {
-    let digits: Vec<u32> = hex
-        .chars()
-        .map(|char| char.to_digit(16))
-        .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits
-        .chunks(2)
-        .map(|pair| pair.iter().fold(0, |sum, digit| sum * 16 + *digit as u8))
-        .collect();
-    (digits.len() == 40).then(|| InfoHash(bytes.try_into().expect("20 bytes")))
 }
 
 /// One torrent to be made.

@@ -9,12 +9,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Sha256, Sha512};
-use tbtt::metainfo::printable::shown;
-use tbtt::metainfo::{Details, Metainfo};
+use tbtt::bytes::Hex;
+use tbtt::metainfo::{Details, Metainfo, shown};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;
-use crate::show::hex;
 use crate::url::{check_http_seed, check_tracker, check_web_seed};
 use crate::{Exit, Failed, fail, file, print, url, verify};
 
@@ -263,7 +262,7 @@ impl Linter<'_> {
         for torrent in torrents {
             let own = torrent.file_name().unwrap_or_default().as_bytes();
             there.insert(own);
-            let hash = fs::read(torrent).map(|bytes| hex(&D::digest(&bytes)));
+            let hash = fs::read(torrent).map(|bytes| Hex(&D::digest(&bytes)).to_string());
             match (listed.get(own), hash) {
                 (None, _) => {
                     self.fault(Class::Checksum, torrent, format!("{name} does not list it"))

@@ -73,7 +73,7 @@ impl Report {
             ReportFile {
                 path: parts.join("/"),
                 length: file.length,
-                pieces_root: file.root.map(|root| hex(&root)),
+                pieces_root: file.root.map(|root| Hex(&root).to_string()),
             }
         };
         Self {
@@ -97,7 +97,11 @@ impl Report {
             created_by: text(&details.created_by),
             comment: text(&details.comment),
             source: text(&details.source),
-            similar: details.similar.iter().map(|id| hex(id)).collect(),
+            similar: details
+                .similar
+                .iter()
+                .map(|id| Hex(id).to_string())
+                .collect(),
             collections: lines(&details.collections),
             magnet: crate::magnet::link(metainfo, details, false),
             files: details.files().map(of_file).collect(),
@@ -163,10 +167,6 @@ impl Report {
         }
         out
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    Hex(bytes).to_string()
 }
 
 fn human(bytes: u64) -> String {

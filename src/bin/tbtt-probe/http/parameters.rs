@@ -1,5 +1,7 @@
 //! The parameters of an announce over HTTP: odd ones, missing ones, and what each of them changes.
 
+use tbtt::bytes::Hex;
+
 use super::basic::{has_peers, is_open};
 use super::{Miss, Query, Session, escaped, is_refusal, kind, peers_in, read, served};
 use crate::bencode::{Dict, Value};
@@ -84,7 +86,7 @@ fn hash_length(session: &mut Session) -> Finding {
     let peer = session.peer()?;
     let query = session.started(&peer);
     let hash = session.torrent;
-    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = Hex(&hash).to_string();
     let odd = [
         ("no info_hash bytes", String::new()),
         ("19 bytes", escaped(&hash[..19])),
