@@ -242,13 +242,13 @@ fn what_would_surprise_is_refused() {
     place.bad(&["create", "a.iso", "-l", "100000"], 64, "power of two");
     place.bad(&["create", "a.iso", "-l", "8K"], 64, "power of two");
     place.bad(&["create", "a.iso", "-l", "0"], 64, "size");
-    place.bad(&["create", "a.iso", "-a", "tracker:6969"], 64, "no URL");
+    place.bad(&["create", "a.iso", "-a", "tracker:6969"], 64, "not a URL");
     place.bad(
         &["create", "a.iso", "-w", "https://m.example/pub"],
         64,
-        "ends neither",
+        "must end in",
     );
-    place.bad(&["create", "a.iso", "-w", "//srv/pub/"], 64, "no URL");
+    place.bad(&["create", "a.iso", "-w", "//srv/pub/"], 64, "not a URL");
     place.bad(
         &["create", "a.iso", "--similar", "12"],
         64,
@@ -401,7 +401,7 @@ fn an_edit_leaves_the_ids() {
     place.bad(
         &["edit", "disc.iso.torrent", "-w", "http://new.example"],
         64,
-        "ends neither",
+        "must end in",
     );
     assert_eq!(fs::read(place.0.join("disc.iso.torrent")).unwrap(), same);
 }
@@ -474,7 +474,7 @@ fn each_class_of_fault_has_its_status() {
         .unwrap();
     let built = [&torrent[..at], built, &torrent[at + 6..]].concat();
     place.write("r/b.iso.torrent", &built);
-    place.bad(&lint, 16, "`//srv/build/dst/b.iso` is no URL");
+    place.bad(&lint, 16, "`//srv/build/dst/b.iso` is not a URL");
     place.good(&["edit", "r/b.iso.torrent", "--no-web-seeds"]);
     assert_eq!(fs::read(place.0.join("r/b.iso.torrent")).unwrap(), torrent);
 

@@ -24,7 +24,7 @@ use arguments::{Arguments, command};
 use case::{Case, Effort, Outcome, Verdict};
 use peer::InfoHash;
 use report::{Report, Target};
-use target::{Protocol, Url, is_ours, txt_records};
+use target::{Protocol, TrackerUrl, is_ours, txt_records};
 
 /// The exit statuses (sysexits.h, except for the second).
 #[derive(Clone, Copy)]
@@ -73,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<Exit, String> {
         return Ok(Exit::Success);
     }
     let urls = arguments.urls.iter().map(|text| {
-        let url = text.parse::<Url>();
+        let url = text.parse::<TrackerUrl>();
         url.map_err(|why| format!("{text}: {why}"))
     });
     let urls = urls.collect::<Result<Vec<_>, _>>()?;
@@ -147,7 +147,7 @@ fn info_hash_of(file: &Path) -> Result<InfoHash, String> {
 }
 
 /// Where the URL leads, and how much each of its addresses is to be asked.
-fn addresses(arguments: &Arguments, url: &Url) -> Result<Vec<Target>, String> {
+fn addresses(arguments: &Arguments, url: &TrackerUrl) -> Result<Vec<Target>, String> {
     let target = |address: Option<SocketAddr>, effort, why: &str| Target {
         url: url.clone(),
         address,
@@ -171,7 +171,7 @@ fn addresses(arguments: &Arguments, url: &Url) -> Result<Vec<Target>, String> {
     Ok(targets)
 }
 
-fn effort(arguments: &Arguments, url: &Url, address: SocketAddr) -> Result<Effort, String> {
+fn effort(arguments: &Arguments, url: &TrackerUrl, address: SocketAddr) -> Result<Effort, String> {
     let (wishes, ours) = (&arguments.effort, is_ours(address.ip()));
     if wishes.hostile && !ours && !arguments.with_permission {
         return Err(format!(
@@ -190,7 +190,7 @@ fn effort(arguments: &Arguments, url: &Url, address: SocketAddr) -> Result<Effor
 }
 
 /// Where the same tracker was reached over the other family; nothing is wrong if it is another.
-fn other_family(before: &[Target], url: &Url, address: SocketAddr) -> Option<SocketAddr> {
+fn other_family(before: &[Target], url: &TrackerUrl, address: SocketAddr) -> Option<SocketAddr> {
     let all = before.iter().filter(|target| target.result.is_ok());
     all.filter(|target| target.url.protocol == url.protocol && target.url.path == url.path)
         .filter_map(|target| target.address)

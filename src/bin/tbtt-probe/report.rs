@@ -8,11 +8,11 @@ use tbtt::bytes::Hex;
 
 use crate::case::{Effort, Outcome, Source, Verdict};
 use crate::peer::InfoHash;
-use crate::target::{Url, txt_records};
+use crate::target::{TrackerUrl, txt_records};
 
 /// One URL at one address.
 pub(crate) struct Target {
-    pub(crate) url: Url,
+    pub(crate) url: TrackerUrl,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) effort: Effort,
     /// What came of the cases, or why there are none.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use tbtt::os::addresses::reachable;
+use url::{Host, Url};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protocol {
@@ -14,7 +15,7 @@ pub(crate) enum Protocol {
 
 /// An announce URL.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Url {
+pub(crate) struct TrackerUrl {
     pub(crate) text: String,
     pub(crate) protocol: Protocol,
     /// A name or an address, IPv6 without brackets.
@@ -26,59 +27,52 @@ pub(crate) struct Url {
     pub(crate) query: String,
 }
 
-impl FromStr for Url {
+impl FromStr for TrackerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (protocol, rest) = match text.split_once("://") {
-            Some(("http", rest)) => (Protocol::Http, rest),
-            Some(("udp", rest)) => (Protocol::Udp, rest),
-            Some(("https", _)) => {
-                return Err("https is not spoken here; probe the tracker behind it".to_owned());
-            }
-            _ => return Err("an announce URL begins with http:// or udp://".to_owned()),
+        let Some((_, rest)) = text.split_once("://") else {
+            return Err("an announce URL begins with http:// or udp://".to_owned());
         };
-        if !rest
+        // The crate would encode these characters, and cut off a fragment.
+        if !text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'#')
         {
-            return Err("spaces, # and what is not ASCII must be escaped".to_owned());
+            return Err("spaces, # and non-ASCII characters must be percent-encoded".to_owned());
         }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, rest) = rest.split_at(end);
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(authority) => {
-                let (host, port) = authority.split_once(']').ok_or("a ] is missing")?;
-                let _: Ipv6Addr = host.parse().map_err(|_| "no IPv6 address in the []")?;
-                (host, port)
+        let url = Url::parse(text).map_err(|error| error.to_string())?;
+        let protocol = match url.scheme() {
+            "http" => Protocol::Http,
+            "udp" => Protocol::Udp,
+            "https" => {
+                return Err("HTTPS is not supported; test the tracker behind the proxy".to_owned());
             }
-            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+            _ => return Err("an announce URL begins with http:// or udp://".to_owned()),
         };
-        if host.is_empty() || host.contains(['@', '[', ']']) {
-            return Err("no host in it, or not one alone".to_owned());
+        let host = match url.host() {
+            // The crate skips any number of slashes before an HTTP host.
+            Some(_) if rest.starts_with(['/', '\\']) => None,
+            Some(Host::Ipv6(address)) => Some(address.to_string()),
+            host => host.map(|host| host.to_string()),
+        };
+        let host = host.ok_or("the URL has no host")?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("a user name is not supported".to_owned());
         }
-        let port = match (port.strip_prefix(':'), protocol) {
-            (Some(port), _) => port.parse().ok().filter(|&port| port != 0),
-            (None, Protocol::Http) if port.is_empty() => Some(80),
-            (None, _) => None,
-        };
-        let path = match (path, protocol) {
-            ("", Protocol::Http) => "/",
-            _ => path,
-        };
+        let port = url.port_or_known_default().filter(|&port| port != 0);
         Ok(Self {
             text: text.to_owned(),
             protocol,
-            host: host.to_owned(),
-            port: port.ok_or("a port from 1 to 65535 is missing")?,
-            path: path.to_owned(),
-            query: query.to_owned(),
+            host,
+            port: port.ok_or("no port from 1 to 65535")?,
+            path: url.path().to_owned(),
+            query: url.query().unwrap_or_default().to_owned(),
         })
     }
 }
 
-impl Url {
+impl TrackerUrl {
     /// The first address of each family that is wanted.
     pub(crate) fn addresses(&self, v4: bool, v6: bool) -> io::Result<Vec<SocketAddr>> {
         let all: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
@@ -120,7 +114,7 @@ pub(crate) fn is_ours(address: IpAddr) -> bool {
 
 /// For each host name the record that tells its trackers, in the order of the URLs, which is the order of preference
 /// (BEP 34).
-pub(crate) fn txt_records<'a>(urls: impl IntoIterator<Item = &'a Url>) -> Vec<String> {
+pub(crate) fn txt_records<'a>(urls: impl IntoIterator<Item = &'a TrackerUrl>) -> Vec<String> {
     let mut hosts: Vec<(&str, Vec<String>)> = Vec::new();
     for url in urls {
         // An address has no records.
@@ -149,7 +143,7 @@ mod tests {
     use super::*;
 
     fn parts(text: &str) -> (String, u16, String, String) {
-        let url: Url = text.parse().unwrap();
+        let url: TrackerUrl = text.parse().unwrap();
         (url.host, url.port, url.path, url.query)
     }
 
@@ -167,6 +161,14 @@ mod tests {
             owned("t.example", 80, "/", "x")
         );
         assert_eq!(parts("udp://[::1]:6969"), owned("::1", 6969, "", ""));
+        assert_eq!(
+            parts("UDP://192.0.2.1:6969/announce?a=b"),
+            owned("192.0.2.1", 6969, "/announce", "a=b")
+        );
+        assert_eq!(
+            parts("HTTP://t.example:/announce"),
+            owned("t.example", 80, "/announce", "")
+        );
         for bad in [
             "t.example",
             "ftp://t.example/",
@@ -181,16 +183,21 @@ mod tests {
             "http://[::1/",
             "http://[t.example]/",
             "http://[::1]80/",
+            "http:///announce",
+            "http:t.example/announce",
+            "udp:///announce",
+            "udp://t.example:/announce",
+            "udp://2001:db8::1:6969",
             "http://t.example/a b",
             "http://t.example/#a",
         ] {
-            assert!(bad.parse::<Url>().is_err(), "{bad}");
+            assert!(bad.parse::<TrackerUrl>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn scrape_is_derived_from_announce() {
-        let scrape = |text: &str| text.parse::<Url>().unwrap().scrape_path();
+        let scrape = |text: &str| text.parse::<TrackerUrl>().unwrap().scrape_path();
         assert_eq!(scrape("http://t/announce").unwrap(), "/scrape");
         assert_eq!(scrape("http://t/x/announce.php").unwrap(), "/x/scrape.php");
         assert_eq!(scrape("http://t/a"), None);
@@ -206,7 +213,7 @@ mod tests {
             "http://other.example/announce",
             "udp://192.0.2.1:6969",
         ]
-        .map(|url| url.parse::<Url>().unwrap());
+        .map(|url| url.parse::<TrackerUrl>().unwrap());
         assert_eq!(
             txt_records(&urls),
             [

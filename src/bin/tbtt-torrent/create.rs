@@ -17,7 +17,7 @@ use tbtt::tracker::InfoHash;
 use crate::arguments::{Create, Format};
 use crate::file::Target;
 use crate::hash::{Hashed, Job};
-use crate::{Exit, Failed, fail, print, url};
+use crate::{Exit, Failed, fail, print, urls};
 
 pub(crate) fn run(create: &Create) -> Result<(), Failed> {
     let common = Common::of(create)?;
@@ -93,11 +93,11 @@ impl Common {
                 .map(pattern)
                 .collect::<Result<_, _>>()?,
             similar: create.similar.iter().map(id).collect::<Result<_, _>>()?,
-            trackers: url::tiers(&create.announce)?,
+            trackers: urls::tiers(&create.announce)?,
             nodes: create
                 .node
                 .iter()
-                .map(|node| url::node(node))
+                .map(|node| urls::node(node))
                 .collect::<Result<_, _>>()?,
             creation_date,
         })
@@ -161,7 +161,7 @@ impl Plan {
         target.check_outside(&root)?;
 
         let seed = |given: &String| {
-            url::web_seed(given, &name, is_single).map_err(|fault| fail(Exit::Usage, fault))
+            urls::web_seed(given, &name, is_single).map_err(|fault| fail(Exit::Usage, fault))
         };
         let around = OuterFields {
             trackers: Some(common.trackers.clone()),

@@ -5,14 +5,14 @@ use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Edit;
 use crate::file::Target;
-use crate::{Exit, Failed, fail, file, url};
+use crate::{Exit, Failed, fail, file, urls};
 
 pub(crate) fn run(edit: &Edit) -> Result<(), Failed> {
-    let trackers = url::tiers(&edit.announce)?;
+    let trackers = urls::tiers(&edit.announce)?;
     let nodes = edit
         .node
         .iter()
-        .map(|node| url::node(node))
+        .map(|node| urls::node(node))
         .collect::<Result<Vec<_>, _>>()?;
     let common = OuterFields {
         trackers: (edit.no_announce || !trackers.is_empty()).then_some(trackers),
@@ -31,7 +31,7 @@ pub(crate) fn run(edit: &Edit) -> Result<(), Failed> {
         let mut around = common.clone();
         if edit.no_web_seeds || !edit.web_seed.is_empty() {
             let name = String::from_utf8_lossy(&details.name);
-            let seed = |given: &String| url::web_seed(given, &name, details.is_single);
+            let seed = |given: &String| urls::web_seed(given, &name, details.is_single);
             let seeds: Result<_, _> = edit.web_seed.iter().map(seed).collect();
             around.web_seeds = Some(seeds.map_err(|fault| fail(Exit::Usage, fault))?);
         }

@@ -14,8 +14,8 @@ use tbtt::metainfo::{Details, Metainfo, shown};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;
-use crate::url::{check_http_seed, check_tracker, check_web_seed};
-use crate::{Exit, Failed, fail, file, print, url, verify};
+use crate::urls::{check_http_seed, check_tracker, check_web_seed};
+use crate::{Exit, Failed, fail, file, print, urls, verify};
 
 /// What is wrong, by classes that add up to the exit status.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ enum Class {
 }
 
 pub(crate) fn run(lint: &Lint) -> Result<(), Failed> {
-    let ours: BTreeSet<String> = url::tiers(&lint.announce)?.into_iter().flatten().collect();
+    let ours: BTreeSet<String> = urls::tiers(&lint.announce)?.into_iter().flatten().collect();
     let mut linter = Linter {
         lint,
         ours,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Magnet;
-use crate::url::encode;
+use crate::urls::encode;
 use crate::{Failed, file, print};
 
 pub(crate) fn run(magnet: &Magnet) -> Result<(), Failed> {

@@ -30,7 +30,7 @@ mod lint;
 mod show;
 
 /// The URLs of trackers and web seeds.
-mod url;
+mod urls;
 
 /// Files against their torrent.
 mod verify;

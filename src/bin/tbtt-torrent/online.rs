@@ -8,7 +8,7 @@ use ureq::Agent;
 use ureq::http::header::{CONTENT_LENGTH, LOCATION};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::url;
+use crate::urls;
 
 /// One that follows nothing, as libtorrent's web seeds do not.
 static AGENT: LazyLock<Agent> = LazyLock::new(|| {
@@ -28,7 +28,7 @@ pub(crate) fn files(seed: &str, details: &Details<'_>) -> Vec<(String, u64)> {
     let of_file = |file: &tbtt::metainfo::files::FileEntry| {
         let below = file.path.iter().map(|part| part.as_slice());
         let below = below.filter(|_| !details.is_single);
-        (url::of_file(seed, &details.name, below), file.length)
+        (urls::of_file(seed, &details.name, below), file.length)
     };
     details.files().map(of_file).collect()
 }

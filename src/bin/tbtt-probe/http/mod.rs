@@ -11,12 +11,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use percent_encoding::percent_encode_byte;
 use tbtt::os::random::random_bytes;
 
 use crate::bencode::{self, Dict, Value};
 use crate::case::{Case, Finding, Miss, broken, none_of, shown, skipped};
 use crate::peer::{InfoHash, Peer, Peers, endpoints};
-use crate::target::Url;
+use crate::target::TrackerUrl;
 use wire::{Answer, NoAnswer, Reply, Wire};
 
 /// All cases, in the order in which they run.
@@ -30,7 +31,7 @@ pub(crate) const CASES: &[&[Case<Session>]] = &[
 
 /// A tracker that is being asked.
 pub(crate) struct Session {
-    url: Url,
+    url: TrackerUrl,
     wire: Wire,
     peers: Peers,
     /// The torrent that is announced, and whether the user named it.
@@ -106,7 +107,7 @@ impl Query {
 
 /// Each byte as %XX.
 fn escaped(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
+    bytes.iter().copied().map(percent_encode_byte).collect()
 }
 
 /// What a scrape counts for one torrent.
@@ -121,7 +122,7 @@ impl Session {
     /// Announces a seeder and a leecher; `Err` if the tracker cannot be reached. `other_family` is where it may be
     /// reached, too.
     pub(crate) fn open(
-        url: &Url,
+        url: &TrackerUrl,
         to: SocketAddr,
         other_family: Option<SocketAddr>,
         timeout: Duration,

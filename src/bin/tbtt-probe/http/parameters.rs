@@ -1,5 +1,6 @@
 //! The parameters of an announce over HTTP: odd ones, missing ones, and what each of them changes.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use tbtt::bytes::Hex;
 
 use super::basic::{has_peers, is_open};
@@ -9,6 +10,13 @@ use crate::case::Effort::Full;
 use crate::case::Source::{Bep, Practice};
 use crate::case::{Case, Finding, broken, none_of, skipped};
 use crate::peer::random_hash;
+
+/// The bytes that a URL must encode: all that are not unreserved in RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
@@ -169,15 +177,7 @@ fn escapes(session: &mut Session) -> Finding {
     session.tracked()?;
     let hash = session.torrent;
     let lower: String = hash.iter().map(|byte| format!("%{byte:02x}")).collect();
-    let raw: String = hash
-        .iter()
-        .map(|&byte| match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
+    let raw = percent_encode(&hash, RESERVED).to_string();
     for (what, spelled) in [("digits in lower case", lower), ("raw bytes", raw)] {
         let (_, change) = session.counted(|query| query.set("info_hash", spelled.as_str()))?;
         if change.incomplete < 1 {

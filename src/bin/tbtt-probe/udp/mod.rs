@@ -11,7 +11,7 @@ use tbtt::os::random::random_bytes;
 
 use crate::case::{Case, Miss, broken, shown, skipped};
 use crate::peer::{InfoHash, Peer, Peers, endpoints};
-use crate::target::Url;
+use crate::target::TrackerUrl;
 
 /// All cases, in the order in which they run.
 pub(crate) const CASES: &[&[Case<Session>]] = &[cases::CASES, hostile::CASES];
@@ -39,7 +39,7 @@ type Reply = Option<Vec<u8>>;
 
 /// A tracker that is being asked.
 pub(crate) struct Session {
-    url: Url,
+    url: TrackerUrl,
     to: SocketAddr,
     timeout: Duration,
     socket: UdpSocket,
@@ -135,7 +135,7 @@ fn head(action: u32, id: u64, transaction: u32) -> Vec<u8> {
 impl Session {
     /// Connects, and announces a seeder and a leecher; `Err` if the tracker cannot be reached.
     pub(crate) fn open(
-        url: &Url,
+        url: &TrackerUrl,
         to: SocketAddr,
         timeout: Duration,
         named: &[InfoHash],
