@@ -1,5 +1,8 @@
 #!/usr/bin/python3
-"""Creates the sample torrents of this directory, and expected.txt with their ids, using libtorrent (Debian: python3-libtorrent)."""
+"""Creates the sample torrents of this directory, and expected.txt with their info-hashes, with libtorrent.
+
+Requires the Debian package python3-libtorrent.
+"""
 
 import os
 import tempfile
@@ -17,7 +20,7 @@ KINDS = {
 
 
 def content(seed, size):
-    """Returns pseudo-random bytes that are the same on every run."""
+    """Returns bytes that look random and are the same on every run."""
     state, out = seed, bytearray()
     while len(out) < size:
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
