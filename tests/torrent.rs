@@ -1,4 +1,4 @@
-//! tbtt-torrent from outside: what it makes, finds and refuses.
+//! Tests of the tbtt-torrent program: the torrents that it creates, and the errors that it finds.
 
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,10 +10,10 @@ use std::thread;
 const TOOL: &str = env!("CARGO_BIN_EXE_tbtt-torrent");
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torrents");
 
-/// A directory of the test's own.
-struct Place(PathBuf);
+/// The working directory of one test, removed afterwards unless the test fails.
+struct Directory(PathBuf);
 
-impl Place {
+impl Directory {
     fn new(name: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("torrent-{name}"));
         let _ = fs::remove_dir_all(&path);
@@ -40,7 +40,7 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
-    /// What it prints, which it must do well.
+    /// Runs tbtt-torrent, which must succeed, and returns its output.
     #[track_caller]
     fn good(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -49,14 +49,14 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// It ends with this status, and says this.
+    /// Runs tbtt-torrent, which must exit with this status and print this text. Returns all output.
     #[track_caller]
-    fn bad(&self, arguments: &[&str], status: i32, told: &str) -> String {
+    fn bad(&self, arguments: &[&str], status: i32, expected: &str) -> String {
         let output = self.run(arguments);
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
-        assert!(text.contains(told), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
         text
     }
 
@@ -65,7 +65,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Directory {
     fn drop(&mut self) {
         if !thread::panicking() {
             let _ = fs::remove_dir_all(&self.0);
@@ -73,7 +73,7 @@ impl Drop for Place {
     }
 }
 
-/// The same bytes as content() of tests/torrents/make.py.
+/// Returns the same bytes as content() in tests/torrents/make.py.
 fn content(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed;
     let mut bytes = Vec::new();
@@ -87,21 +87,21 @@ fn content(seed: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// The files of tests/torrents/make.py.
-fn with_sample_files(place: &Place) {
-    place.write("disc.iso", &content(1, 100_001));
-    place.write("small.iso", &content(1, 1_000));
-    place.write("discs/SHA256SUMS", &content(1, 321));
-    place.write("discs/amd64/empty", b"");
-    place.write("discs/amd64/one.iso", &content(3, 50_000));
-    place.write("discs/amd64/two.iso", &content(4, 16_384));
-    place.write("discs/arm64/grüße.iso", &content(5, 70_000));
+/// Writes the files of tests/torrents/make.py.
+fn write_sample_files(directory: &Directory) {
+    directory.write("disc.iso", &content(1, 100_001));
+    directory.write("small.iso", &content(1, 1_000));
+    directory.write("discs/SHA256SUMS", &content(1, 321));
+    directory.write("discs/amd64/empty", b"");
+    directory.write("discs/amd64/one.iso", &content(3, 50_000));
+    directory.write("discs/amd64/two.iso", &content(4, 16_384));
+    directory.write("discs/arm64/grüße.iso", &content(5, 70_000));
 }
 
 #[test]
-fn ids_are_those_of_libtorrent() {
-    let place = Place::new("ids");
-    with_sample_files(&place);
+fn info_hashes_match_libtorrent() {
+    let directory = Directory::new("ids");
+    write_sample_files(&directory);
     for line in fs::read_to_string(format!("{SAMPLES}/expected.txt"))
         .unwrap()
         .lines()
@@ -116,53 +116,53 @@ fn ids_are_those_of_libtorrent() {
         if name == "small.iso" {
             arguments.push("--private");
         }
-        place.good(&arguments);
-        let report = place.show("x");
-        // libtorrent 2.0.8 fills up the last piece of a tree as well, which no client needs.
+        directory.good(&arguments);
+        let report = directory.show("x");
+        // libtorrent 2.0.8 pads the last piece of a directory as well, which no client requires.
         if (name, format) != ("discs", "hybrid") {
             assert_eq!(report["v1"].as_str().unwrap_or("-"), v1, "{line}");
             assert_eq!(report["v2"].as_str().unwrap_or("-"), v2, "{line}");
         }
         assert_eq!(report["size"].to_string(), size, "{line}");
-        place.good(&["verify", "x", name]);
-        place.good(&["verify", &format!("{SAMPLES}/{sample}"), name]);
+        directory.good(&["verify", "x", name]);
+        directory.good(&["verify", &format!("{SAMPLES}/{sample}"), name]);
     }
 }
 
 #[test]
-fn the_same_input_gives_the_same_bytes() {
-    let place = Place::new("same");
-    with_sample_files(&place);
-    place.write("long", &content(7, 9_000_000));
+fn same_input_gives_same_bytes() {
+    let directory = Directory::new("same");
+    write_sample_files(&directory);
+    directory.write("long", &content(7, 9_000_000));
     for name in ["discs", "long"] {
         for format in ["v1", "v2", "hybrid"] {
-            let make = |threads: &str, epoch: Option<&str>| {
-                let mut command = place.command(&["create", name, "-o", "-", "-t", threads]);
+            let create = |threads: &str, epoch: Option<&str>| {
+                let mut command = directory.command(&["create", name, "-o", "-", "-t", threads]);
                 command.args(["-l", "64K", "--format", format, "--comment", "for all"]);
                 command.envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
                 let output = command.output().unwrap();
                 assert!(output.status.success(), "{output:?}");
                 output.stdout
             };
-            let one = make("1", None);
-            assert_eq!(one, make("3", None), "{name} {format}");
-            assert!(!one.windows(13).any(|text| text == b"creation date"));
-            let dated = make("2", Some("1700000000"));
+            let plain = create("1", None);
+            assert_eq!(plain, create("3", None), "{name} {format}");
+            assert!(!plain.windows(13).any(|text| text == b"creation date"));
+            let dated = create("2", Some("1700000000"));
             let text = b"13:creation datei1700000000e";
             assert!(dated.windows(text.len()).any(|window| window == text));
         }
     }
-    let mut command = place.command(&["create", "long", "-o", "-"]);
+    let mut command = directory.command(&["create", "long", "-o", "-"]);
     let output = command.env("SOURCE_DATE_EPOCH", "now").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
 }
 
 #[test]
-fn everything_that_is_asked_for_is_in_it() {
-    let place = Place::new("everything");
-    with_sample_files(&place);
+fn torrent_contains_all_options_of_create() {
+    let directory = Directory::new("everything");
+    write_sample_files(&directory);
     let id = "0123456789abcdef0123456789abcdef01234567";
-    place.good(&[
+    directory.good(&[
         "create",
         "discs",
         "disc.iso",
@@ -187,7 +187,7 @@ fn everything_that_is_asked_for_is_in_it() {
         "--private",
         "--quiet",
     ]);
-    let report = place.show("discs.torrent");
+    let report = directory.show("discs.torrent");
     let tiers = [
         &["http://a.example/announce", "udp://a.example:6969"][..],
         &["http://b.example/announce"],
@@ -204,9 +204,9 @@ fn everything_that_is_asked_for_is_in_it() {
     let paths: Vec<_> = paths.map(|file| file["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["SHA256SUMS", "amd64/empty"]);
 
-    let report = place.show("disc.iso.torrent");
+    let report = directory.show("disc.iso.torrent");
     assert_eq!(report["web_seeds"][0], "https://m.example/pub/disc.iso");
-    let link = place.good(&["magnet", "disc.iso.torrent"]);
+    let link = directory.good(&["magnet", "disc.iso.torrent"]);
     assert_eq!(link.trim_end(), report["magnet"]);
     let (v1, v2) = (
         report["v1"].as_str().unwrap(),
@@ -214,7 +214,7 @@ fn everything_that_is_asked_for_is_in_it() {
     );
     let bare = format!("magnet:?xt=urn:btih:{v1}&xt=urn:btmh:1220{v2}");
     assert_eq!(
-        place
+        directory
             .good(&["magnet", "--bare", "disc.iso.torrent"])
             .trim_end(),
         bare
@@ -224,69 +224,81 @@ fn everything_that_is_asked_for_is_in_it() {
         bare + "&dn=disc.iso&xl=100001&tr=http%3A%2F%2Fa.example%2Fannounce&tr=udp%3A%2F%2Fa.example%3A6969\
             &tr=http%3A%2F%2Fb.example%2Fannounce&ws=https%3A%2F%2Fm.example%2Fpub%2Fdisc.iso"
     );
-    let text = place.good(&["show", "discs.torrent", "disc.iso.torrent"]);
+    let text = directory.good(&["show", "discs.torrent", "disc.iso.torrent"]);
     assert!(text.contains("amd64/empty") && text.contains(v2), "{text}");
 }
 
 #[test]
-fn what_would_surprise_is_refused() {
-    let place = Place::new("refused");
-    place.write("empty/a", b"");
-    place.write("a.iso", b"data");
-    place.write("tree/a", b"data");
-    place.bad(&["create", "empty"], 65, "no data");
-    place.bad(&["create", "absent"], 66, "absent");
-    place.bad(&["create", "a.iso", "absent"], 66, "absent");
-    assert!(!place.0.join("a.iso.torrent").exists());
-    place.bad(&["create", "tree", "-o", "tree/x.torrent"], 64, "lies in");
-    place.bad(&["create", "a.iso", "-l", "100000"], 64, "power of two");
-    place.bad(&["create", "a.iso", "-l", "8K"], 64, "power of two");
-    place.bad(&["create", "a.iso", "-l", "0"], 64, "size");
-    place.bad(&["create", "a.iso", "-a", "tracker:6969"], 64, "not a URL");
-    place.bad(
+fn create_refuses_invalid_input() {
+    let directory = Directory::new("refused");
+    directory.write("empty/a", b"");
+    directory.write("a.iso", b"data");
+    directory.write("tree/a", b"data");
+    directory.bad(&["create", "empty"], 65, "no data");
+    directory.bad(&["create", "absent"], 66, "absent");
+    directory.bad(&["create", "a.iso", "absent"], 66, "absent");
+    assert!(!directory.0.join("a.iso.torrent").exists());
+    directory.bad(&["create", "tree", "-o", "tree/x.torrent"], 64, "inside");
+    directory.bad(&["create", "a.iso", "-l", "100000"], 64, "power of two");
+    directory.bad(&["create", "a.iso", "-l", "8K"], 64, "power of two");
+    directory.bad(&["create", "a.iso", "-l", "0"], 64, "a size is a number");
+    directory.bad(&["create", "a.iso", "-a", "tracker:6969"], 64, "not a URL");
+    directory.bad(
         &["create", "a.iso", "-w", "https://m.example/pub"],
         64,
         "must end in",
     );
-    place.bad(&["create", "a.iso", "-w", "//srv/pub/"], 64, "not a URL");
-    place.bad(
+    directory.bad(&["create", "a.iso", "-w", "//srv/pub/"], 64, "not a URL");
+    directory.bad(
         &["create", "a.iso", "--similar", "12"],
         64,
         "40 hexadecimal",
     );
-    place.bad(&["create", "a.iso", "tree", "-o", "x"], 64, "no directory");
-    place.bad(&["create", "a.iso", "-o", "no/x"], 73, "no/x");
-    place.bad(
+    directory.bad(
+        &["create", "a.iso", "tree", "-o", "x"],
+        64,
+        "not a directory",
+    );
+    directory.bad(&["create", "a.iso", "-o", "no/x"], 73, "no/x");
+    directory.bad(
         &["create", "a.iso", "--name", "../b"],
         64,
-        "no torrent's name",
+        "cannot be the name",
     );
-    place.bad(&["nothing"], 64, "nothing");
+    directory.bad(&["nothing"], 64, "nothing");
 
-    place.good(&["create", "a.iso", "--format", "v1", "-l", "100000"]);
-    let first = fs::read(place.0.join("a.iso.torrent")).unwrap();
-    place.bad(&["create", "a.iso"], 73, "--force");
-    assert_eq!(fs::read(place.0.join("a.iso.torrent")).unwrap(), first);
-    place.good(&["create", "a.iso", "--force"]);
-    assert_ne!(fs::read(place.0.join("a.iso.torrent")).unwrap(), first);
+    directory.good(&["create", "a.iso", "--format", "v1", "-l", "100000"]);
+    let first = fs::read(directory.0.join("a.iso.torrent")).unwrap();
+    directory.bad(&["create", "a.iso"], 73, "--force");
+    assert_eq!(fs::read(directory.0.join("a.iso.torrent")).unwrap(), first);
+    directory.good(&["create", "a.iso", "--force"]);
+    assert_ne!(fs::read(directory.0.join("a.iso.torrent")).unwrap(), first);
 
-    symlink("a", place.0.join("tree/link")).unwrap();
-    place.bad(&["create", "tree"], 65, "tree/link");
-    place.good(&["create", "tree", "-x", "link", "-q"]);
-    fs::remove_file(place.0.join("tree/link")).unwrap();
-    nix::unistd::mkfifo(&place.0.join("tree/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    place.bad(&["create", "tree", "-f"], 65, "tree/pipe");
-    place.bad(&["verify", "a.iso.torrent", "tree/pipe"], 1, "no file");
-    fs::remove_file(place.0.join("tree/pipe")).unwrap();
+    symlink("a", directory.0.join("tree/link")).unwrap();
+    directory.bad(&["create", "tree"], 65, "tree/link");
+    directory.good(&["create", "tree", "-x", "link", "-q"]);
+    fs::remove_file(directory.0.join("tree/link")).unwrap();
+    nix::unistd::mkfifo(
+        &directory.0.join("tree/pipe"),
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .unwrap();
+    directory.bad(&["create", "tree", "-f"], 65, "tree/pipe");
+    directory.bad(
+        &["verify", "a.iso.torrent", "tree/pipe"],
+        1,
+        "tree/pipe: is not a regular file; wrong piece: 0\n",
+    );
+    fs::remove_file(directory.0.join("tree/pipe")).unwrap();
     File::create(
-        place
+        directory
             .0
             .join(Path::new("tree").join(std::ffi::OsStr::from_bytes(b"\xff"))),
     )
     .unwrap();
-    place.bad(&["create", "tree", "-f"], 65, "not UTF-8");
-    // Nothing is left behind, and nobody could have met half a torrent.
-    let hidden = fs::read_dir(&place.0).unwrap().filter(|entry| {
+    directory.bad(&["create", "tree", "-f"], 65, "not UTF-8");
+    // No temporary file is left.
+    let hidden = fs::read_dir(&directory.0).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
         name.as_bytes().starts_with(b".")
     });
@@ -294,58 +306,58 @@ fn what_would_surprise_is_refused() {
 }
 
 #[test]
-fn wrong_pieces_and_files_are_named() {
-    let place = Place::new("verify");
-    with_sample_files(&place);
+fn verify_names_wrong_pieces_and_files() {
+    let directory = Directory::new("verify");
+    write_sample_files(&directory);
     for format in ["v1", "v2", "hybrid"] {
-        place.good(&[
+        directory.good(&[
             "create", "discs", "disc.iso", "-l", "16K", "--format", format, "-f",
         ]);
         assert!(
-            place
+            directory
                 .good(&["verify", "discs.torrent"])
-                .contains("are right")
+                .contains("no errors")
         );
-        assert_eq!(place.good(&["verify", "-q", "disc.iso.torrent"]), "");
-        fs::rename(place.0.join("disc.iso"), place.0.join("moved")).unwrap();
-        place.bad(&["verify", "disc.iso.torrent"], 66, "disc.iso");
-        place.good(&["verify", "disc.iso.torrent", "moved"]);
-        fs::rename(place.0.join("moved"), place.0.join("disc.iso")).unwrap();
+        assert_eq!(directory.good(&["verify", "-q", "disc.iso.torrent"]), "");
+        fs::rename(directory.0.join("disc.iso"), directory.0.join("moved")).unwrap();
+        directory.bad(&["verify", "disc.iso.torrent"], 66, "disc.iso");
+        directory.good(&["verify", "disc.iso.torrent", "moved"]);
+        fs::rename(directory.0.join("moved"), directory.0.join("disc.iso")).unwrap();
 
         let mut one = content(3, 50_000);
         one[20_000] ^= 1;
-        place.write("discs/amd64/one.iso", &one);
-        let text = place.bad(&["verify", "discs.torrent"], 1, "1 of ");
+        directory.write("discs/amd64/one.iso", &one);
+        let text = directory.bad(&["verify", "discs.torrent"], 1, "1 of ");
         assert!(
-            text.contains("one.iso: wrong pieces: ") && !text.contains("two.iso"),
+            text.contains("one.iso: wrong piece: ") && !text.contains("two.iso"),
             "{text}"
         );
-        fs::remove_file(place.0.join("discs/amd64/two.iso")).unwrap();
-        place.bad(
+        fs::remove_file(directory.0.join("discs/amd64/two.iso")).unwrap();
+        directory.bad(
             &["verify", "discs.torrent"],
             1,
-            "two.iso: is missing; wrong pieces: ",
+            "two.iso: is missing; wrong piece",
         );
-        fs::remove_file(place.0.join("discs/amd64/empty")).unwrap();
-        place.bad(&["verify", "discs.torrent"], 1, "empty: is missing\n");
+        fs::remove_file(directory.0.join("discs/amd64/empty")).unwrap();
+        directory.bad(&["verify", "discs.torrent"], 1, "empty: is missing\n");
 
-        place.write("disc.iso", &content(1, 100_000));
-        place.bad(
+        directory.write("disc.iso", &content(1, 100_000));
+        directory.bad(
             &["verify", "disc.iso.torrent"],
             1,
-            "has 100000 bytes instead of 100001; wrong pieces: 6\n",
+            "has 100000 bytes instead of 100001; wrong piece: 6\n",
         );
-        place.write("disc.iso", &content(1, 100_002));
-        place.bad(&["verify", "disc.iso.torrent"], 1, "has 100002 bytes");
-        with_sample_files(&place);
+        directory.write("disc.iso", &content(1, 100_002));
+        directory.bad(&["verify", "disc.iso.torrent"], 1, "has 100002 bytes");
+        write_sample_files(&directory);
     }
 }
 
 #[test]
-fn an_edit_leaves_the_ids() {
-    let place = Place::new("edit");
-    with_sample_files(&place);
-    place.good(&[
+fn edit_keeps_the_info_hashes() {
+    let directory = Directory::new("edit");
+    write_sample_files(&directory);
+    directory.good(&[
         "create",
         "disc.iso",
         "discs",
@@ -354,11 +366,15 @@ fn an_edit_leaves_the_ids() {
         "-w",
         "http://old.example/",
     ]);
-    let [before, tree] = ["disc.iso.torrent", "discs.torrent"].map(|torrent| place.show(torrent));
-    let first = fs::read(place.0.join("disc.iso.torrent")).unwrap();
-    place.good(&["edit", "disc.iso.torrent", "discs.torrent"]);
-    assert_eq!(fs::read(place.0.join("disc.iso.torrent")).unwrap(), first);
-    place.good(&[
+    let [before, tree] =
+        ["disc.iso.torrent", "discs.torrent"].map(|torrent| directory.show(torrent));
+    let first = fs::read(directory.0.join("disc.iso.torrent")).unwrap();
+    directory.good(&["edit", "disc.iso.torrent", "discs.torrent"]);
+    assert_eq!(
+        fs::read(directory.0.join("disc.iso.torrent")).unwrap(),
+        first
+    );
+    directory.good(&[
         "edit",
         "disc.iso.torrent",
         "discs.torrent",
@@ -373,7 +389,7 @@ fn an_edit_leaves_the_ids() {
         ("disc.iso.torrent", before, "http://new.example/disc.iso"),
         ("discs.torrent", tree, "http://new.example/"),
     ] {
-        let after = place.show(torrent);
+        let after = directory.show(torrent);
         assert_eq!((&after["v1"], &after["v2"]), (&before["v1"], &before["v2"]));
         assert_eq!(
             after["trackers"],
@@ -381,9 +397,9 @@ fn an_edit_leaves_the_ids() {
         );
         assert_eq!(after["web_seeds"], serde_json::json!([seed]));
         assert_eq!(after["comment"], "moved");
-        place.good(&["verify", torrent]);
+        directory.good(&["verify", torrent]);
     }
-    let bare = place.good(&[
+    let bare = directory.good(&[
         "edit",
         "disc.iso.torrent",
         "--no-announce",
@@ -394,120 +410,155 @@ fn an_edit_leaves_the_ids() {
         "bare.torrent",
     ]);
     assert_eq!(bare, "");
-    let bare = place.show("bare.torrent");
+    let bare = directory.show("bare.torrent");
     assert_eq!(bare["trackers"], serde_json::json!([]));
     assert_eq!(bare["comment"], serde_json::Value::Null);
-    let same = fs::read(place.0.join("disc.iso.torrent")).unwrap();
-    place.bad(
+    let same = fs::read(directory.0.join("disc.iso.torrent")).unwrap();
+    directory.bad(
         &["edit", "disc.iso.torrent", "-w", "http://new.example"],
         64,
         "must end in",
     );
-    assert_eq!(fs::read(place.0.join("disc.iso.torrent")).unwrap(), same);
+    assert_eq!(
+        fs::read(directory.0.join("disc.iso.torrent")).unwrap(),
+        same
+    );
+}
+
+const TRACKER: &str = "http://t.example:6969/announce";
+const LINT: [&str; 4] = ["lint", "r", "--announce", TRACKER];
+
+/// Creates the directory `r` with two torrents that have no errors.
+fn lint_directory(name: &str) -> Directory {
+    let directory = Directory::new(name);
+    directory.write("r/a.iso", b"one");
+    directory.write("r/b.iso", b"two");
+    directory.bad(&LINT, 66, "no torrent");
+    directory.good(&["create", "r/a.iso", "-a", TRACKER]);
+    assert_eq!(directory.good(&LINT), "1 torrent checked, no errors\n");
+    let seed = "https://m.example/r/";
+    directory.good(&["create", "r/b.iso", "-a", TRACKER, "-w", seed]);
+    assert_eq!(directory.good(&LINT), "2 torrents checked, no errors\n");
+    directory
 }
 
 #[test]
-fn each_class_of_fault_has_its_status() {
-    const OURS: &str = "http://t.example:6969/announce";
-    let place = Place::new("lint");
-    place.write("r/a.iso", b"one");
-    place.write("r/b.iso", b"two");
-    let lint = ["lint", "r", "--announce", OURS];
-    place.bad(&lint, 66, "no torrent");
-    place.good(&[
-        "create",
-        "r/a.iso",
-        "r/b.iso",
-        "-a",
-        OURS,
-        "-w",
-        "https://m.example/r/",
-    ]);
-    assert_eq!(place.good(&lint), "2 torrents checked, nothing is wrong\n");
+fn lint_reports_invalid_torrents() {
+    let directory = lint_directory("lint-torrents");
+    directory.write("r/page.torrent", b"<html>");
+    directory.bad(&LINT, 1, "r/page.torrent: at byte 0");
+    // Names that start with a dot are skipped.
+    let hidden = directory.0.join("r/.page.torrent");
+    fs::rename(directory.0.join("r/page.torrent"), hidden).unwrap();
+    directory.good(&LINT);
+    directory.bad(&["lint", "absent"], 1, "absent: cannot be read");
+}
 
-    place.write("r/page.torrent", b"<html>");
-    place.bad(&lint, 1, "r/page.torrent: at byte 0");
-    // As the tracker does, it passes over names that begin with a dot.
-    fs::rename(
-        place.0.join("r/page.torrent"),
-        place.0.join("r/.page.torrent"),
-    )
-    .unwrap();
-    place.good(&lint);
-    place.bad(&["lint", "absent"], 1, "absent");
-
-    place.bad(
+#[test]
+fn lint_reports_trackers() {
+    let directory = lint_directory("lint-trackers");
+    directory.bad(
         &["lint", "r", "-a", "http://new.example/announce"],
         2,
-        "is not ours",
+        "is not one of those given",
     );
-    place.bad(
-        &["lint", "r", "-a", &format!("{OURS},udp://t.example:6969")],
+    directory.bad(
+        &[
+            "lint",
+            "r",
+            "-a",
+            &format!("{TRACKER},udp://t.example:6969"),
+        ],
         2,
         "`udp://t.example:6969` is missing",
     );
-    place.good(&["create", "r/b.iso", "-a", OURS, "--private", "-f"]);
-    place.bad(&lint, 2, "private");
-    place.good(&["create", "r/b.iso", "-f"]);
-    place.bad(&["lint", "r"], 2, "names no tracker");
-    place.good(&["create", "r/b.iso", "-a", OURS, "-f"]);
+    directory.good(&["create", "r/b.iso", "-a", TRACKER, "--private", "-f"]);
+    directory.bad(&LINT, 2, "private");
+    directory.good(&["create", "r/b.iso", "-f"]);
+    directory.bad(&["lint", "r"], 2, "has no tracker");
+}
 
-    fs::copy(place.0.join("r/b.iso.torrent"), place.0.join("r/c.torrent")).unwrap();
-    place.bad(&lint, 4, "r/c.torrent: `r/b.iso.torrent` has the info-hash");
-    fs::remove_file(place.0.join("r/c.torrent")).unwrap();
+#[test]
+fn lint_reports_duplicate_info_hashes() {
+    let directory = lint_directory("lint-ids");
+    let copy = directory.0.join("r/c.torrent");
+    fs::copy(directory.0.join("r/b.iso.torrent"), copy).unwrap();
+    let expected = "r/c.torrent: has the same info-hash as `r/b.iso.torrent`";
+    let text = directory.bad(&LINT, 4, expected);
+    assert!(text.contains("3 torrents checked, 2 errors"), "{text}");
+}
 
-    place.write("r/b.iso", b"too much");
-    place.bad(&lint, 8, "`r/b.iso` has 8 bytes instead of 3");
-    fs::remove_file(place.0.join("r/b.iso")).unwrap();
-    place.bad(&lint, 8, "`r/b.iso` is missing");
-    place.write("data/a.iso", b"one");
-    place.write("data/b.iso", b"two");
-    place.good(&["lint", "r", "--data", "data", "-q"]);
-    place.write("r/b.iso", b"two");
+#[test]
+fn lint_reports_missing_and_different_files() {
+    let directory = lint_directory("lint-files");
+    directory.write("r/b.iso", b"too much");
+    directory.bad(&LINT, 8, "`r/b.iso` has 8 bytes instead of 3");
+    directory.write("r/b.iso", b"1");
+    directory.bad(&LINT, 8, "`r/b.iso` has 1 byte instead of 3");
+    fs::remove_file(directory.0.join("r/b.iso")).unwrap();
+    let text = directory.bad(&LINT, 8, "`r/b.iso` is missing");
+    assert!(text.ends_with("2 torrents checked, 1 error\n"), "{text}");
+    directory.write("data/a.iso", b"one");
+    directory.write("data/b.iso", b"two");
+    directory.good(&["lint", "r", "--data", "data", "-q"]);
+}
 
-    // As published by Debian once: the path where it was built.
-    let torrent = fs::read(place.0.join("r/b.iso.torrent")).unwrap();
+#[test]
+fn lint_reports_web_seeds() {
+    let directory = lint_directory("lint-seeds");
+    directory.good(&["create", "r/b.iso", "-a", TRACKER, "-f"]);
+    // Debian once published such torrents: with the path at which they were built.
+    let torrent = fs::read(directory.0.join("r/b.iso.torrent")).unwrap();
     let built = b"9:httpseedsl21://srv/build/dst/b.isoe4:info";
     let at = torrent
         .windows(6)
         .position(|window| window == b"4:info")
         .unwrap();
     let built = [&torrent[..at], built, &torrent[at + 6..]].concat();
-    place.write("r/b.iso.torrent", &built);
-    place.bad(&lint, 16, "`//srv/build/dst/b.iso` is not a URL");
-    place.good(&["edit", "r/b.iso.torrent", "--no-web-seeds"]);
-    assert_eq!(fs::read(place.0.join("r/b.iso.torrent")).unwrap(), torrent);
+    directory.write("r/b.iso.torrent", &built);
+    directory.bad(&LINT, 16, "`//srv/build/dst/b.iso` is not a URL");
+    directory.good(&["edit", "r/b.iso.torrent", "--no-web-seeds"]);
+    let edited = fs::read(directory.0.join("r/b.iso.torrent")).unwrap();
+    assert_eq!(edited, torrent);
+}
 
+#[test]
+fn lint_reports_checksum_files() {
+    let directory = lint_directory("lint-checksums");
     for tool in ["sha256sum", "sha512sum"] {
         let sums = format!("r/{}", tool.replace("sum", "sums").to_uppercase());
-        let made = Command::new(tool)
+        let output = Command::new(tool)
             .args(["a.iso.torrent", "b.iso.torrent", "a.iso"])
-            .current_dir(place.0.join("r"))
+            .current_dir(directory.0.join("r"))
             .output()
             .unwrap();
-        place.write(&sums, &made.stdout);
-        place.good(&lint);
-        let text = String::from_utf8(made.stdout).unwrap();
-        place.write(&sums, text.replace("b.iso.torrent", "z.torrent").as_bytes());
-        let told = place.bad(&lint, 32, "`z.torrent` is missing");
-        assert!(told.contains("does not list it"), "{told}");
-        place.write(&sums, text.replace(&text[..1], "x").as_bytes());
-        place.bad(&lint, 32, "another checksum");
-        fs::remove_file(place.0.join(&sums)).unwrap();
+        directory.write(&sums, &output.stdout);
+        directory.good(&LINT);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let other_name = text.replace("b.iso.torrent", "z.torrent");
+        directory.write(&sums, other_name.as_bytes());
+        let output = directory.bad(&LINT, 32, "lists `z.torrent`, which is missing");
+        assert!(output.contains("is not listed in SHA"), "{output}");
+        directory.write(&sums, text.replace(&text[..1], "x").as_bytes());
+        directory.bad(&LINT, 32, "another checksum");
+        fs::remove_file(directory.0.join(&sums)).unwrap();
     }
+}
 
-    place.write("r/a.iso", b"");
-    place.bad(
+#[test]
+fn lint_adds_the_classes_of_errors() {
+    let directory = lint_directory("lint-sum");
+    directory.write("r/a.iso", b"");
+    directory.bad(
         &["lint", "r", "-a", "http://new.example/announce"],
         2 + 8,
-        "5 faults",
+        "5 errors",
     );
 }
 
-/// Answers HEAD for `/pub/`, as mirrors do, well and badly.
+/// Starts a mirror that responds to HEAD requests: correctly below `/pub/` and `/tree/`, wrongly elsewhere. Returns its URL.
 #[cfg(feature = "online")]
-#[test]
-fn web_seeds_are_asked() {
+fn start_mirror() -> String {
     use std::io::{Read as _, Write as _};
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -521,180 +572,164 @@ fn web_seeds_are_asked() {
                 request.push(byte[0]);
             }
             let path = request.split(|byte| *byte == b' ').nth(1).unwrap();
-            let answer = match path {
+            let response = match path {
                 b"/pub/a%20b.iso" | b"/tree/r/sub/x" => "200 OK\r\nContent-Length: 4",
                 b"/short/a%20b.iso" => "200 OK\r\nContent-Length: 3",
                 b"/moved/a%20b.iso" => "302 Found\r\nLocation: http://other.example/",
                 _ => "404 Not Found\r\nContent-Length: 0",
             };
-            let answer = format!("HTTP/1.1 {answer}\r\nConnection: close\r\n\r\n");
-            stream.write_all(answer.as_bytes()).unwrap();
+            let response = format!("HTTP/1.1 {response}\r\nConnection: close\r\n\r\n");
+            stream.write_all(response.as_bytes()).unwrap();
         }
     });
+    mirror
+}
 
-    let place = Place::new("online");
-    place.write("a b.iso", b"data");
-    place.write("r/sub/x", b"data");
+#[cfg(feature = "online")]
+#[test]
+fn lint_online_checks_web_seeds() {
+    let mirror = start_mirror();
+    let directory = Directory::new("online");
+    directory.write("a b.iso", b"data");
+    directory.write("r/sub/x", b"data");
     let lint = ["lint", "--online", "-q", "."];
-    for (directory, told) in [
+    let create = |name: &str, seed: &str| {
+        directory.good(&["create", name, "-f", "-a", TRACKER, "-w", seed]);
+    };
+    for (path, expected) in [
         ("pub", None),
         ("short", Some("has 3 bytes instead of 4")),
         ("moved", Some("redirects to `http://other.example/`")),
-        ("absent", Some("404")),
+        ("absent", Some("responds with 404")),
     ] {
-        let seed = format!("{mirror}{directory}/");
-        place.good(&[
-            "create",
-            "a b.iso",
-            "-f",
-            "-a",
-            "http://t.example/announce",
-            "-w",
-            &seed,
-        ]);
-        match told {
-            None => assert_eq!(place.good(&lint), ""),
-            Some(told) => drop(place.bad(&lint, 16, told)),
+        create("a b.iso", &format!("{mirror}{path}/"));
+        match expected {
+            None => assert_eq!(directory.good(&lint), ""),
+            Some(expected) => drop(directory.bad(&lint, 16, expected)),
         }
     }
-    place.good(&[
-        "create",
-        "a b.iso",
-        "-f",
-        "-a",
-        "http://t.example/announce",
-        "-w",
-        "http://127.0.0.1:1/",
-    ]);
-    place.bad(&lint, 16, "cannot be asked");
-    place.good(&["lint", "-q", "."]);
-    fs::remove_file(place.0.join("a b.iso.torrent")).unwrap();
-    let seed = format!("{mirror}tree/");
-    place.good(&[
-        "create",
-        "r",
-        "-a",
-        "http://t.example/announce",
-        "-w",
-        &seed,
-    ]);
-    place.good(&lint);
+    create("a b.iso", "http://127.0.0.1:1/");
+    directory.bad(&lint, 16, "does not respond");
+    directory.good(&["lint", "-q", "."]);
+    fs::remove_file(directory.0.join("a b.iso.torrent")).unwrap();
+    create("r", &format!("{mirror}tree/"));
+    directory.good(&lint);
 }
 
-/// What the world has for torrents ends in an answer or a fault with its place, and nothing is touched outside.
-#[test]
-fn strange_torrents_are_read_or_refused() {
-    let place = Place::new("strange");
-    let v1 = |name: &str, path: &str| {
-        format!(
-            "d4:infod5:filesld6:lengthi4e4:path{path}ee4:name{}:{name}12:piece lengthi16384e6:pieces20:{}ee",
-            name.len(),
-            "x".repeat(20)
-        )
-        .into_bytes()
-    };
-    let single = |info: &str| format!("d4:infod{info}ee").into_bytes();
+/// A file that is not a usual torrent.
+struct Strange {
+    name: &'static str,
+    bytes: Vec<u8>,
+    /// Whether all commands except verify accept the torrent.
+    readable: bool,
+    /// The exit status of verify.
+    verify: i32,
+    /// A part of the error message.
+    message: &'static str,
+}
+
+fn invalid(name: &'static str, bytes: impl Into<Vec<u8>>, message: &'static str) -> Strange {
+    Strange {
+        name,
+        bytes: bytes.into(),
+        readable: false,
+        verify: 65,
+        message,
+    }
+}
+
+fn readable(name: &'static str, bytes: Vec<u8>, verify: i32, message: &'static str) -> Strange {
+    Strange {
+        name,
+        bytes,
+        readable: true,
+        verify,
+        message,
+    }
+}
+
+/// Returns a torrent of version 1 with one file in a directory.
+fn v1_torrent(name: &str, path: &str) -> Vec<u8> {
+    format!(
+        "d4:infod5:filesld6:lengthi4e4:path{path}ee4:name{}:{name}12:piece lengthi16384e6:pieces20:{}ee",
+        name.len(),
+        "x".repeat(20)
+    )
+    .into_bytes()
+}
+
+fn strange_torrents() -> Vec<Strange> {
+    let single = |info: &str| format!("d4:infod{info}ee");
     let deep = [b"d1:a".repeat(200_000), b"e".repeat(200_000)].concat();
     let huge = b"d4:infod6:lengthi9223372036854775807e4:name1:a12:piece lengthi9223372036854775807e6:pieces20:xxxxxxxxxxxxxxxxxxxxee";
-    let mut non_utf8 = v1("r", "l4:abcde");
+    let negative = single("6:lengthi-4e4:name1:a12:piece lengthi16384e6:pieces0:");
+    let zero = single("6:lengthi4e4:name1:a12:piece lengthi0e6:pieces0:");
+    let wide = single("6:lengthi99999999999999999999e4:name1:a");
+    let mut non_utf8 = v1_torrent("r", "l4:abcde");
     let at = non_utf8
         .windows(4)
         .position(|window| window == b"abcd")
         .unwrap();
     non_utf8[at] = 0xff;
-    // Whether it is a torrent that can be shown, and what verify says of it.
-    for (name, bytes, readable, verified, told) in [
-        ("empty", Vec::new(), false, 65, "unexpected end"),
-        ("page", b"<html>".to_vec(), false, 65, "dictionary"),
-        (
-            "unsorted",
-            single("4:name1:a6:lengthi4e"),
-            false,
-            65,
-            "out of order",
-        ),
-        (
-            "twice",
-            single("4:name1:a4:name1:b"),
-            false,
-            65,
-            "duplicate key",
-        ),
-        ("deep", deep, false, 65, "100 deep"),
-        (
-            "negative",
-            single("6:lengthi-4e4:name1:a12:piece lengthi16384e6:pieces0:"),
-            false,
-            65,
-            "length",
-        ),
-        (
-            "zero",
-            single("6:lengthi4e4:name1:a12:piece lengthi0e6:pieces0:"),
-            false,
-            65,
-            "is 0",
-        ),
-        (
-            "wide",
-            single("6:lengthi99999999999999999999e4:name1:a"),
-            false,
-            65,
-            "64 bits",
-        ),
-        (
-            "string",
-            b"d4:info99999999999:xe".to_vec(),
-            false,
-            65,
-            "past the end",
-        ),
-        ("huge", huge.to_vec(), true, 66, "a: "),
-        ("above", v1("r", "l2:..1:ae"), true, 65, "no name of a file"),
-        ("root", v1("r", "l4:/etce"), true, 65, "no name of a file"),
-        ("name", v1("../r", "l1:ae"), true, 65, "no name of a file"),
-        ("nothing", v1("r", "l0:e"), true, 65, "no name of a file"),
-        ("control", v1("r", "l4:a\n\x1b[e"), true, 66, "r: "),
-        ("bytes", non_utf8, true, 66, "r: "),
-    ] {
-        let torrent = format!("{name}.torrent");
-        place.write(&torrent, &bytes);
-        if readable {
-            let text = place.good(&["show", &torrent]);
-            assert!(!text.contains('\x1b'), "{text:?}");
-            place.good(&["show", "--json", &torrent]);
-            assert!(place.good(&["magnet", &torrent]).is_ascii());
-            place.good(&[
-                "edit",
-                &torrent,
-                "-a",
-                "http://t.example/announce",
-                "-o",
-                "edited",
-            ]);
-        } else {
-            for command in ["show", "magnet", "edit"] {
-                place.bad(&[command, &torrent], 65, told);
-            }
-        }
-        let text = place.bad(&["verify", &torrent], verified, told);
-        assert!(verified != 65 || text.contains(name), "{text}");
-    }
-    let status = place.run(&["lint", "."]).status.code().unwrap();
-    assert_eq!(status & 1, 1);
-    place.write("a", b"data");
-    place.bad(&["verify", "huge.torrent"], 1, "has 4 bytes");
-    place.bad(&["show", "absent"], 66, "absent");
+    let not_a_name = "not a file name";
+    vec![
+        invalid("empty", "", "too early"),
+        invalid("page", "<html>", "dictionary"),
+        invalid("unsorted", single("4:name1:a6:lengthi4e"), "out of order"),
+        invalid("twice", single("4:name1:a4:name1:b"), "comes twice"),
+        invalid("deep", deep, "100 deep"),
+        invalid("negative", negative, "length"),
+        invalid("zero", zero, "is 0"),
+        invalid("wide", wide, "64 bits"),
+        invalid("string", "d4:info99999999999:xe", "longer than"),
+        readable("huge", huge.to_vec(), 66, "a: "),
+        readable("above", v1_torrent("r", "l2:..1:ae"), 65, not_a_name),
+        readable("root", v1_torrent("r", "l4:/etce"), 65, not_a_name),
+        readable("name", v1_torrent("../r", "l1:ae"), 65, not_a_name),
+        readable("nothing", v1_torrent("r", "l0:e"), 65, not_a_name),
+        readable("control", v1_torrent("r", "l4:a\n\x1b[e"), 66, "r: "),
+        readable("bytes", non_utf8, 66, "r: "),
+    ]
 }
 
-/// The examples of the manual, each as it stands there.
+/// Each command accepts a strange torrent or reports an error, and touches no file outside of the directory.
 #[test]
-fn the_manuals_examples_work() {
-    let place = Place::new("manual");
-    place.write("example-1.0.iso", &content(1, 300_000));
-    place.write("example-1.0/README", b"read me\n");
-    place.write("example-1.0/doc/manual", &content(2, 40_000));
-    place.write("example-1.0/doc/manual~", b"old\n");
+fn strange_torrents_are_accepted_or_refused() {
+    let directory = Directory::new("strange");
+    for torrent in strange_torrents() {
+        let file = format!("{}.torrent", torrent.name);
+        directory.write(&file, &torrent.bytes);
+        if torrent.readable {
+            let text = directory.good(&["show", &file]);
+            assert!(!text.contains('\x1b'), "{text:?}");
+            directory.good(&["show", "--json", &file]);
+            assert!(directory.good(&["magnet", &file]).is_ascii());
+            directory.good(&["edit", &file, "-a", TRACKER, "-o", "edited"]);
+        } else {
+            for command in ["show", "magnet", "edit"] {
+                directory.bad(&[command, &file], 65, torrent.message);
+            }
+        }
+        let text = directory.bad(&["verify", &file], torrent.verify, torrent.message);
+        assert!(
+            torrent.verify != 65 || text.contains(torrent.name),
+            "{text}"
+        );
+    }
+    let status = directory.run(&["lint", "."]).status.code().unwrap();
+    assert_eq!(status & 1, 1);
+    directory.write("a", b"data");
+    directory.bad(&["verify", "huge.torrent"], 1, "has 4 bytes");
+    directory.bad(&["show", "absent"], 66, "cannot read absent");
+}
+
+#[test]
+fn manual_examples_work() {
+    let directory = Directory::new("manual");
+    directory.write("example-1.0.iso", &content(1, 300_000));
+    directory.write("example-1.0/README", b"read me\n");
+    directory.write("example-1.0/doc/manual", &content(2, 40_000));
+    directory.write("example-1.0/doc/manual~", b"old\n");
     let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tbtt-torrent.1");
     let text = fs::read_to_string(manual).unwrap();
     let (_, examples) = text.split_once(".Sh EXAMPLES\n").unwrap();
@@ -715,7 +750,7 @@ fn the_manuals_examples_work() {
     );
     let output = Command::new("sh")
         .args(["-eux", "-c", &script])
-        .current_dir(&place.0)
+        .current_dir(&directory.0)
         .env("PATH", path)
         .output()
         .unwrap();

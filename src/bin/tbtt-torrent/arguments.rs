@@ -1,13 +1,14 @@
-//! What tbtt-torrent can be asked for. Uses nothing else of it, so that completions can be made from it alone.
+//! The command line of tbtt-torrent. Imports no other module of the tool, so that completions can be generated from this
+//! file.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-/// Make, show, check and change .torrent files.
+/// Create, show, verify, edit and check torrent files.
 ///
-/// tbtt-torrent(1) has examples, and the exit statuses.
+/// tbtt-torrent(1) has examples and the exit statuses.
 #[derive(Parser)]
 #[command(name = "tbtt-torrent", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -17,79 +18,80 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Make a torrent of each file or directory.
+    /// Create a torrent for each file or directory.
     Create(Create),
-    /// Tell what torrents hold.
+    /// Print the content of each torrent.
     Show(Show),
-    /// Print torrents as magnet links.
+    /// Print each torrent as a magnet link.
     Magnet(Magnet),
     /// Compare a file or directory with its torrent.
     Verify(Verify),
-    /// Change what stands around the files; the info-hashes stay.
+    /// Change the trackers, web seeds, DHT nodes, comment or creation date, but not the info-hashes.
     Edit(Edit),
-    /// Check torrents as they are to be published.
+    /// Check torrents before they are published.
     Lint(Lint),
 }
 
 #[derive(Args)]
 pub(crate) struct Create {
-    /// What to publish: one torrent each, beside it, with .torrent behind its name.
+    /// File or directory; the torrent is written to the same directory, with .torrent appended to the name.
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 
-    /// Trackers that stand for each other; given again, the next choice (BEP 12).
+    /// Announce URLs of trackers; give the option again for trackers that are used only if none of these responds (BEP
+    /// 12).
     #[arg(long, short, value_name = "URL[,URL]")]
     pub(crate) announce: Vec<String>,
 
-    /// A mirror: the URL of the directory, ending in /, or of the file itself (BEP 19).
+    /// URL of a mirror that has the files: of the directory, with a slash at the end, or of PATH (BEP 19).
     #[arg(long, short, value_name = "URL")]
     pub(crate) web_seed: Vec<String>,
 
-    /// A DHT node to begin with (BEP 5).
+    /// DHT node with which clients start (BEP 5).
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) node: Vec<String>,
 
-    /// The version: both, or one of them.
+    /// Version of the torrent.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 
-    /// Bytes of a piece, as 262144, 256K or 1M, instead of a length that suits the size.
+    /// Bytes in each piece, such as 262144, 256K or 1M; by default, a length that suits the size.
     #[arg(long, short = 'l', value_name = "SIZE", value_parser = size)]
     pub(crate) piece_length: Option<u64>,
 
-    /// Leave out what has this name, or this path below PATH.
+    /// Leave out files and directories with this name, or with this path below PATH.
     #[arg(long, short = 'x', value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
 
-    /// Another name than the file's or directory's own.
+    /// Name of the torrent, instead of the name of PATH.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 
-    /// A remark for people.
+    /// Comment for people.
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) comment: Option<String>,
 
-    /// No peers but those of the trackers (BEP 27).
+    /// Mark the torrent as private: clients get peers only from its trackers (BEP 27).
     #[arg(long, short)]
     pub(crate) private: bool,
 
-    /// Where it comes from; makes another torrent of the same files.
+    /// Source of the torrent; the same files with another source are another torrent.
     #[arg(long, value_name = "TEXT")]
     pub(crate) source: Option<String>,
 
-    /// The v1 info-hash of a torrent that shares files with it (BEP 38).
+    /// Version 1 info-hash of a torrent that has files in common with this torrent (BEP 38).
     #[arg(long, value_name = "HASH")]
     pub(crate) similar: Vec<String>,
 
-    /// A name that torrents with common files have in common (BEP 38).
+    /// Name shared by torrents that have files in common (BEP 38).
     #[arg(long, value_name = "NAME")]
     pub(crate) collection: Vec<String>,
 
-    /// Write here instead: a file, a directory, or - for standard output.
+    /// Write the torrent to PATH: a file, a directory, or - for standard output.
     #[arg(long, short, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Write over a torrent that is there.
+    /// Overwrite an existing torrent.
     #[arg(long, short)]
     pub(crate) force: bool,
 
@@ -97,53 +99,57 @@ pub(crate) struct Create {
     pub(crate) work: Work,
 }
 
-/// How the reading is done.
+/// Options for reading and hashing.
 #[derive(Args)]
 pub(crate) struct Work {
-    /// Threads that read and hash, instead of one for each processor.
+    /// Number of threads that read and hash; by default, one for each processor.
     #[arg(long, short, value_name = "NUMBER")]
     pub(crate) threads: Option<NonZeroUsize>,
 
-    /// Print nothing but faults.
+    /// Print only errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For every client (BEP 3).
+    /// For all clients (BEP 3).
     V1,
     /// For new clients only (BEP 52).
     V2,
+    /// Both versions, so that old and new clients share with each other.
     #[default]
     Hybrid,
 }
 
 #[derive(Args)]
 pub(crate) struct Show {
+    /// Torrents; - means standard input.
     #[arg(required = true, value_name = "TORRENT")]
     pub(crate) torrents: Vec<PathBuf>,
 
-    /// One line of JSON for each.
+    /// Print one line of JSON for each torrent.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Magnet {
+    /// Torrents; - means standard input.
     #[arg(required = true, value_name = "TORRENT")]
     pub(crate) torrents: Vec<PathBuf>,
 
-    /// The info-hashes alone, without name, trackers and web seeds.
+    /// Print only the info-hashes, without the name, the trackers and the web seeds.
     #[arg(long)]
     pub(crate) bare: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Verify {
+    /// Torrent; - means standard input.
     pub(crate) torrent: PathBuf,
 
-    /// The file or directory, instead of the one beside the torrent.
+    /// File or directory, if it is not next to the torrent.
     pub(crate) path: Option<PathBuf>,
 
     #[command(flatten)]
@@ -152,75 +158,77 @@ pub(crate) struct Verify {
 
 #[derive(Args)]
 pub(crate) struct Edit {
+    /// Torrents; - means standard input.
     #[arg(required = true, value_name = "TORRENT")]
     pub(crate) torrents: Vec<PathBuf>,
 
-    /// These trackers instead; as for create.
+    /// Replace all trackers; written as for create.
     #[arg(long, short, value_name = "URL[,URL]")]
     pub(crate) announce: Vec<String>,
 
-    /// No trackers.
+    /// Remove all trackers.
     #[arg(long, conflicts_with = "announce")]
     pub(crate) no_announce: bool,
 
-    /// These web seeds instead; as for create.
+    /// Replace all web seeds; written as for create.
     #[arg(long, short, value_name = "URL")]
     pub(crate) web_seed: Vec<String>,
 
-    /// No web seeds, those of BEP 17 with them.
+    /// Remove all web seeds, those of BEP 17 as well.
     #[arg(long, conflicts_with = "web_seed")]
     pub(crate) no_web_seeds: bool,
 
-    /// These DHT nodes instead.
+    /// Replace all DHT nodes.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) node: Vec<String>,
 
-    /// No DHT nodes.
+    /// Remove all DHT nodes.
     #[arg(long, conflicts_with = "node")]
     pub(crate) no_nodes: bool,
 
-    /// Another comment; none, if it is empty.
+    /// Replace the comment; an empty text removes it.
     #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) comment: Option<String>,
 
-    /// No creation date.
+    /// Remove the creation date.
     #[arg(long)]
     pub(crate) no_creation_date: bool,
 
-    /// Write here, instead of over the torrent: a file, a directory, or - for standard output.
+    /// Write to PATH, and do not change the torrent itself: a file, a directory, or - for standard output.
     #[arg(long, short, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct Lint {
-    /// Torrents, or directories in which they lie, at any depth.
+    /// Torrents, or directories that are searched for torrents at any depth.
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 
-    /// A tracker of ours: each torrent must have all of these, and no other.
-    #[arg(long, short, value_name = "URL")]
+    /// The trackers that each torrent must have; it must have no others.
+    #[arg(long, short, value_name = "URL[,URL]")]
     pub(crate) announce: Vec<String>,
 
-    /// Where the files lie, instead of beside their torrents.
+    /// Directory of the files, if they are not next to their torrents.
     #[arg(long, short, value_name = "DIRECTORY")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Ask each web seed whether it has the file, whole and without a redirect.
+    /// Send a HEAD request to each web seed for each file, and compare the length.
     #[cfg(feature = "online")]
     #[arg(long)]
     pub(crate) online: bool,
 
-    /// Print nothing but faults.
+    /// Print only errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
 
-/// For completions and manuals.
+/// Returns the parser of the command line.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 
+/// Parses a size in bytes, from 1 to 1024M.
 fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['K', 'k']) {
         Some(digits) => (digits, 1 << 10),
@@ -233,5 +241,7 @@ fn size(text: &str) -> Result<u64, String> {
     number
         .and_then(|number| number.checked_mul(unit))
         .filter(|size| (1..=1 << 30).contains(size))
-        .ok_or_else(|| "a size is a number of bytes, as 262144, 256K or 1M, up to 1024M".to_owned())
+        .ok_or_else(|| {
+            "a size is a number of bytes from 1 to 1024M, such as 262144, 256K or 1M".to_owned()
+        })
 }

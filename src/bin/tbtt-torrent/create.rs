@@ -1,4 +1,4 @@
-//! A file or directory to a torrent: what is found, hashed, written; and refused, if it would surprise.
+//! `create`: finds and hashes the files of a release, and writes its torrent.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,16 +15,16 @@ use tbtt::metainfo::pieces::{Layout, choose_length};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::{Create, Format};
-use crate::file::Target;
-use crate::hash::{Hashed, Job};
-use crate::{Exit, Failed, fail, print, urls};
+use crate::file::{Target, invalid, unreadable};
+use crate::hash::{Hashed, Job, Piece};
+use crate::{Exit, Failed, count, fail, print, urls};
 
 pub(crate) fn run(create: &Create) -> Result<(), Failed> {
-    let common = Common::of(create)?;
-    // What is wrong with any of them is told before the first is read.
+    let common = Common::new(create)?;
+    // All arguments are checked before the first file is read, which may take long.
     let mut plans = Vec::new();
     for path in &create.paths {
-        plans.push(Plan::of(path, create, &common)?);
+        plans.push(Plan::new(path, create, &common)?);
     }
     for plan in &plans {
         let begin = Instant::now();
@@ -36,22 +36,23 @@ pub(crate) fn run(create: &Create) -> Result<(), Failed> {
             let rate = plan.size() as f64 / 1e6 / seconds.max(1e-6);
             print(&format!("{}\n{ids}", target.display()));
             print(&format!(
-                "  {} pieces of {} bytes, {rate:.0} MB/s\n",
-                plan.layout.pieces(),
-                plan.layout.piece_length()
+                "  {} of {}, {rate:.0} MB/s\n",
+                count(plan.layout.pieces(), "piece"),
+                count(plan.layout.piece_length(), "byte")
             ));
         }
     }
     Ok(())
 }
 
-fn ids(info: &EncodedInfo) -> String {
+/// Returns the info-hashes, each on a line.
+fn ids(info: &Info) -> String {
     let v1 = info.v1.map(|id| format!("  v1 {id}\n")).unwrap_or_default();
     let v2 = info.v2.map(|id| format!("  v2 {id}\n")).unwrap_or_default();
     v1 + &v2
 }
 
-/// What all torrents of one call have in common.
+/// The options that apply to all torrents of one call, parsed.
 struct Common {
     excluded: Vec<Pattern>,
     similar: Vec<InfoHash>,
@@ -61,28 +62,33 @@ struct Common {
 }
 
 impl Common {
-    fn of(create: &Create) -> Result<Self, Failed> {
+    fn new(create: &Create) -> Result<Self, Failed> {
         if create.name.is_some() && create.paths.len() > 1 {
-            return Err(fail(Exit::Usage, "--name is for one torrent"));
+            let reason = "--name cannot be used with several paths";
+            return Err(fail(Exit::Usage, reason));
         }
         let pattern = |given: &String| {
-            Pattern::new(given).map_err(|error| fail(Exit::Usage, format!("`{given}`: {error}")))
+            Pattern::new(given).map_err(|error| {
+                let reason = format!("`{given}` is not a valid pattern: {error}");
+                fail(Exit::Usage, reason)
+            })
         };
         let id = |given: &String| {
-            parse_hex(given.as_bytes()).map(InfoHash).ok_or_else(|| {
-                fail(
-                    Exit::Usage,
-                    format!("`{given}` is no v1 info-hash of 40 hexadecimal digits"),
-                )
+            let id = parse_hex(given.as_bytes()).map(InfoHash);
+            id.ok_or_else(|| {
+                let reason = format!(
+                    "`{given}` is not a version 1 info-hash, which has 40 hexadecimal digits"
+                );
+                fail(Exit::Usage, reason)
             })
         };
         // https://reproducible-builds.org/specs/source-date-epoch
         let creation_date = match env::var("SOURCE_DATE_EPOCH") {
             Ok(seconds) => Some(seconds.parse().map_err(|_| {
-                fail(
-                    Exit::Usage,
-                    format!("SOURCE_DATE_EPOCH is `{seconds}`, not seconds since 1970"),
-                )
+                let reason = format!(
+                    "SOURCE_DATE_EPOCH is `{seconds}`; set it to a number of seconds since 1970"
+                );
+                fail(Exit::Usage, reason)
             })?),
             Err(_) => None,
         };
@@ -104,11 +110,11 @@ impl Common {
     }
 }
 
-/// One torrent to be made.
+/// A torrent to create: its files are found, and nothing is read yet.
 struct Plan {
     name: String,
     root: PathBuf,
-    found: Vec<Found>,
+    found: Vec<FoundFile>,
     is_single: bool,
     layout: Layout,
     similar: Vec<InfoHash>,
@@ -118,50 +124,18 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(path: &Path, create: &Create, common: &Common) -> Result<Self, Failed> {
-        let unreadable = |error| fail(Exit::NoInput, format!("{}: {error}", path.display()));
-        let root = fs::canonicalize(path).map_err(unreadable)?;
-        // A link's own name, rather than that of what it leads to.
-        let own = path.file_name().or(root.file_name()).unwrap_or_default();
-        let name = check_name(create.name.as_deref().map_or(own, OsStr::new), path)?;
+    fn new(path: &Path, create: &Create, common: &Common) -> Result<Self, Failed> {
+        let root = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
+        // For a symbolic link: the name of the link, not that of its destination.
+        let own_name = path.file_name().or(root.file_name()).unwrap_or_default();
+        let name = check_name(create.name.as_deref().map_or(own_name, OsStr::new), path)?;
 
         let is_single = root.is_file();
         let found = find(&root, &common.excluded)?;
-        let size: u64 = found.iter().map(|file| file.stamp.size).sum();
-        if size == 0 {
-            return Err(fail(
-                Exit::Data,
-                format!("{}: there is no data in it", path.display()),
-            ));
-        }
-        let piece_length = create.piece_length.unwrap_or_else(|| choose_length(size));
-        if create.format != Format::V1 && !(piece_length.is_power_of_two() && piece_length >= BLOCK)
-        {
-            let reason = format!(
-                "version 2 needs a piece length that is a power of two from {BLOCK} on, not {piece_length}"
-            );
-            return Err(fail(Exit::Usage, reason));
-        }
-        let lengths = found.iter().map(|file| file.stamp.size);
-        let layout = match create.format {
-            Format::V1 => Layout::packed(lengths.map(|length| (length, false)), piece_length),
-            Format::V2 | Format::Hybrid => Layout::aligned(lengths, piece_length),
-        };
-
-        // Beside it, and for `.` or `..` beside what that is.
-        let beside = path.file_name().map_or(&*root, |_| path);
-        let mut default = own.to_owned();
-        default.push(".torrent");
-        let default = beside.with_file_name(default);
-        let several = create.paths.len() > 1;
-        let target = Target::new(create.output.as_deref(), &default, several)?;
-        if !create.force {
-            target.check_absent()?;
-        }
-        target.check_outside(&root)?;
-
+        let layout = layout(path, &found, create)?;
+        let target = target(path, &root, own_name, create)?;
         let seed = |given: &String| {
-            urls::web_seed(given, &name, is_single).map_err(|fault| fail(Exit::Usage, fault))
+            urls::web_seed(given, &name, is_single).map_err(|reason| fail(Exit::Usage, reason))
         };
         let around = OuterFields {
             trackers: Some(common.trackers.clone()),
@@ -184,73 +158,43 @@ impl Plan {
         })
     }
 
+    /// Returns the number of bytes in all files.
     fn size(&self) -> u64 {
-        self.found.iter().map(|file| file.stamp.size).sum()
+        size(&self.found)
     }
 
-    fn hash(&self, create: &Create) -> Result<EncodedInfo, Failed> {
+    /// Reads and hashes the files.
+    fn hash(&self, create: &Create) -> Result<Info, Failed> {
         let (v1, v2) = (create.format != Format::V2, create.format != Format::V1);
         let files: Vec<_> = self
             .found
             .iter()
-            .map(|file| (file.path.clone(), file.stamp.size))
+            .map(|file| (file.path.clone(), file.version.size))
             .collect();
         let job = Job {
             layout: &self.layout,
             files: &files,
             v1,
             v2,
-            go_on: false,
+            continue_after_error: false,
         };
-        let Hashed { pieces, faults } = job.run(&create.work);
-        // A change tells more than that a file has become too short.
+        let Hashed { pieces, errors } = job.run(&create.work);
+        // A file that became shorter also causes a read error. That it changed is the better message.
         self.check_unchanged()?;
-        if let Some((file, error)) = faults.first_key_value() {
-            return Err(fail(
-                Exit::NoInput,
-                format!("{}: {error}", files[*file].0.display()),
-            ));
+        if let Some((file, error)) = errors.first_key_value() {
+            return Err(unreadable(&files[*file].0, error));
         }
 
-        let mut sha1 = Vec::new();
-        let mut new: Vec<NewFile> = self
-            .found
-            .iter()
-            .map(|file| NewFile {
-                path: if self.is_single {
-                    vec![self.name.clone()]
-                } else {
-                    file.below.clone()
-                },
-                length: file.stamp.size,
-                layer: Vec::new(),
-                root: None,
-            })
+        let pieces: Vec<Piece> = pieces
+            .into_iter()
+            .map(|piece| piece.expect("without an error, each piece has been read"))
             .collect();
-        for (number, piece) in pieces.iter().enumerate() {
-            let piece = piece.as_ref().expect("a piece that was read");
-            if v1 {
-                sha1.extend(piece.v1);
-            }
-            if let Some(file) = self
-                .layout
-                .piece(number as u64)
-                .find_map(|part| part.file)
-                .filter(|_| v2)
-            {
-                new[file].layer.extend(piece.v2);
-            }
-        }
-        for file in &mut new {
-            file.root = (!file.layer.is_empty())
-                .then(|| layer_root(&file.layer, self.layout.piece_length()));
-        }
         let info = NewInfo {
             name: &self.name,
             is_single: self.is_single,
-            files: &new,
+            files: &self.new_files(&pieces, v2),
             layout: &self.layout,
-            v1: v1.then_some(sha1),
+            v1: v1.then(|| pieces.iter().flat_map(|piece| piece.v1).collect()),
             v2,
             private: create.private,
             source: create.source.as_deref(),
@@ -260,15 +204,43 @@ impl Plan {
         Ok(info.write())
     }
 
+    /// Returns the files as the torrent lists them, for version 2 with their piece layers.
+    fn new_files(&self, pieces: &[Piece], v2: bool) -> Vec<NewFile> {
+        let new_file = |file: &FoundFile| NewFile {
+            path: match self.is_single {
+                true => vec![self.name.clone()],
+                false => file.below.clone(),
+            },
+            length: file.version.size,
+            layer: Vec::new(),
+            root: None,
+        };
+        let mut files: Vec<NewFile> = self.found.iter().map(new_file).collect();
+        if v2 {
+            for (number, piece) in pieces.iter().enumerate() {
+                let mut parts = self.layout.piece(number as u64);
+                if let Some(file) = parts.find_map(|part| part.file) {
+                    files[file].layer.extend(piece.v2);
+                }
+            }
+        }
+        for file in &mut files {
+            file.root = (!file.layer.is_empty())
+                .then(|| layer_root(&file.layer, self.layout.piece_length()));
+        }
+        files
+    }
+
+    /// Fails if a file has changed, appeared or disappeared since the files were found.
     fn check_unchanged(&self) -> Result<(), Failed> {
         let now = find(&self.root, &self.excluded)?;
-        let differs = self.found.iter().find(|file| !has(&now, file));
-        let appeared = || now.iter().find(|file| !has(&self.found, file));
+        let differs = self.found.iter().find(|file| !contains(&now, file));
+        let appeared = || now.iter().find(|file| !contains(&self.found, file));
         match differs.or_else(appeared) {
-            Some(file) => Err(fail(
-                Exit::NoInput,
-                format!("{}: changed while it was read", file.path.display()),
-            )),
+            Some(file) => {
+                let reason = format!("{}: changed while it was read", file.path.display());
+                Err(fail(Exit::NoInput, reason))
+            }
             None => Ok(()),
         }
     }
@@ -276,42 +248,80 @@ impl Plan {
 
 fn check_name(name: &OsStr, path: &Path) -> Result<String, Failed> {
     let Some(name) = name.to_str() else {
-        let reason = format!("{}: the name is not UTF-8", path.display());
-        return Err(fail(Exit::Data, reason));
+        return Err(invalid(path, "the name is not UTF-8"));
     };
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-        let reason = format!("`{name}` can be no torrent's name; --name gives it one");
+        let reason = format!("`{name}` cannot be the name of a torrent; give another --name");
         return Err(fail(Exit::Usage, reason));
     }
     Ok(name.to_owned())
 }
 
-/// A file that was found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Found {
-    /// Below the root; nothing, if it is the root.
-    below: Vec<String>,
-    path: PathBuf,
-    stamp: Stamp,
+/// Divides the files into pieces.
+fn layout(path: &Path, found: &[FoundFile], create: &Create) -> Result<Layout, Failed> {
+    let size = size(found);
+    if size == 0 {
+        return Err(invalid(path, "contains no data"));
+    }
+    let piece_length = create.piece_length.unwrap_or_else(|| choose_length(size));
+    if create.format != Format::V1 && !(piece_length.is_power_of_two() && piece_length >= BLOCK) {
+        let reason = format!(
+            "--piece-length is {piece_length}; version 2 and hybrid torrents require a power of two of at least {BLOCK}"
+        );
+        return Err(fail(Exit::Usage, reason));
+    }
+    let lengths = found.iter().map(|file| file.version.size);
+    Ok(match create.format {
+        Format::V1 => Layout::packed(lengths.map(|length| (length, false)), piece_length),
+        Format::V2 | Format::Hybrid => Layout::aligned(lengths, piece_length),
+    })
 }
 
-/// Whether it is there and the same; by their order, as there may be many.
-fn has(found: &[Found], file: &Found) -> bool {
+/// Returns the place for the torrent, by default next to `path`. For `.` or `..`, it is next to the directory itself.
+fn target(path: &Path, root: &Path, own_name: &OsStr, create: &Create) -> Result<Target, Failed> {
+    let neighbor = path.file_name().map_or(root, |_| path);
+    let mut default = own_name.to_owned();
+    default.push(".torrent");
+    let default = neighbor.with_file_name(default);
+    let several = create.paths.len() > 1;
+    let target = Target::new(create.output.as_deref(), &default, several)?;
+    if !create.force {
+        target.check_absent()?;
+    }
+    target.check_outside(root)?;
+    Ok(target)
+}
+
+/// A file that was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct FoundFile {
+    /// The path below the root; empty if the file is the root.
+    below: Vec<String>,
+    path: PathBuf,
+    version: FileVersion,
+}
+
+fn size(found: &[FoundFile]) -> u64 {
+    found.iter().map(|file| file.version.size).sum()
+}
+
+/// Returns whether the same version of the file is in `found`. Searches in its order, because there may be many files.
+fn contains(found: &[FoundFile], file: &FoundFile) -> bool {
     let at = found.binary_search_by(|other| other.below.cmp(&file.below));
     at.is_ok_and(|at| found[at] == *file)
 }
 
-/// By which a change is noticed.
+/// The metadata by which a change of a file is noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
+struct FileVersion {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+impl FileVersion {
+    fn new(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -321,56 +331,48 @@ impl Stamp {
     }
 }
 
-/// All files, sorted as both versions list them: by path, part by part.
-fn find(root: &Path, excluded: &[Pattern]) -> Result<Vec<Found>, Failed> {
+/// Returns all files in the order in which both versions list them: by path, component by component.
+fn find(root: &Path, excluded: &[Pattern]) -> Result<Vec<FoundFile>, Failed> {
     let mut found = Vec::new();
     let mut below = Vec::new();
-    look(root, &mut below, excluded, &mut found)?;
-    found.sort_unstable_by(|one, other| one.below.cmp(&other.below));
+    walk(root, &mut below, excluded, &mut found)?;
+    found.sort_unstable_by(|left, right| left.below.cmp(&right.below));
     Ok(found)
 }
 
-fn look(
+fn walk(
     path: &Path,
     below: &mut Vec<String>,
     excluded: &[Pattern],
-    found: &mut Vec<Found>,
+    found: &mut Vec<FoundFile>,
 ) -> Result<(), Failed> {
-    let unreadable = |error| fail(Exit::NoInput, format!("{}: {error}", path.display()));
-    let metadata = fs::symlink_metadata(path).map_err(unreadable)?;
+    let failed = |error| unreadable(path, error);
+    let metadata = fs::symlink_metadata(path).map_err(failed)?;
     if metadata.is_file() {
-        found.push(Found {
+        found.push(FoundFile {
             below: below.clone(),
             path: path.to_owned(),
-            stamp: Stamp::of(&metadata),
+            version: FileVersion::new(&metadata),
         });
         return Ok(());
     }
     if !metadata.is_dir() {
-        let reason = format!(
-            "{}: neither a file nor a directory; --exclude leaves it out",
-            path.display()
-        );
-        return Err(fail(Exit::Data, reason));
+        let reason = "neither a regular file nor a directory; leave it out with --exclude";
+        return Err(invalid(path, reason));
     }
-    for entry in fs::read_dir(path).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = entry.file_name().into_string().map_err(|_| {
-            fail(
-                Exit::Data,
-                format!("{}: the name is not UTF-8", entry.path().display()),
-            )
-        })?;
-        below.push(name);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().into_string();
+        below.push(name.map_err(|_| invalid(&entry.path(), "the name is not UTF-8"))?);
         if !is_excluded(below, excluded) {
-            look(&entry.path(), below, excluded, found)?;
+            walk(&entry.path(), below, excluded, found)?;
         }
         below.pop();
     }
     Ok(())
 }
 
-/// By its name, or by its whole path if the pattern has a slash.
+/// Compares each pattern with the name or, if the pattern contains a slash, with the path below the root.
 fn is_excluded(below: &[String], excluded: &[Pattern]) -> bool {
     let options = MatchOptions {
         require_literal_separator: true,
@@ -396,7 +398,7 @@ mod tests {
     use crate::arguments::{Arguments, Command, command};
 
     #[test]
-    fn a_change_while_it_is_read_is_told() {
+    fn detects_changes_while_files_are_read() {
         let directory = env::temp_dir().join(format!("tbtt-torrent-{}", std::process::id()));
         let file = directory.join("a");
         fs::create_dir_all(&directory).unwrap();
@@ -405,33 +407,33 @@ mod tests {
             .try_get_matches_from(["tbtt-torrent", "create", directory.to_str().unwrap(), "-q"])
             .unwrap();
         let Command::Create(create) = Arguments::from_arg_matches(&matches).unwrap().command else {
-            panic!("another command");
+            panic!("not the create command");
         };
-        let plan = || Plan::of(&directory, &create, &Common::of(&create).unwrap()).unwrap();
-        let told = |plan: Plan| plan.hash(&create).unwrap_err().reason;
+        let plan = || Plan::new(&directory, &create, &Common::new(&create).unwrap()).unwrap();
+        let reason = |plan: Plan| plan.hash(&create).unwrap_err().reason;
 
         assert!(plan().hash(&create).is_ok());
         let longer = plan();
         let mut open = fs::OpenOptions::new().append(true).open(&file).unwrap();
         open.write_all(b"more").unwrap();
-        assert!(told(longer).ends_with("/a: changed while it was read"));
+        assert!(reason(longer).ends_with("/a: changed while it was read"));
         let shorter = plan();
         open.set_len(1).unwrap();
-        assert!(told(shorter).ends_with("/a: changed while it was read"));
+        assert!(reason(shorter).ends_with("/a: changed while it was read"));
         let touched = plan();
         open.set_modified(std::time::UNIX_EPOCH).unwrap();
-        assert!(told(touched).ends_with("/a: changed while it was read"));
+        assert!(reason(touched).ends_with("/a: changed while it was read"));
         let more = plan();
         fs::write(directory.join("b"), b"").unwrap();
-        assert!(told(more).ends_with("/b: changed while it was read"));
+        assert!(reason(more).ends_with("/b: changed while it was read"));
         let fewer = plan();
         fs::remove_file(directory.join("b")).unwrap();
-        assert!(told(fewer).ends_with("/b: changed while it was read"));
+        assert!(reason(fewer).ends_with("/b: changed while it was read"));
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
-    fn patterns_are_of_names_or_of_paths() {
+    fn patterns_match_names_or_paths() {
         let is = |path: &str, pattern: &str| {
             let below: Vec<String> = path.split('/').map(str::to_owned).collect();
             is_excluded(&below, &[Pattern::new(pattern).unwrap()])

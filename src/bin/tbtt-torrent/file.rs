@@ -1,15 +1,18 @@
-//! `.torrent` files on disk: read whole, written beside and renamed, so that nobody meets half of one.
+//! Reads and writes `.torrent` files. A torrent is written under a temporary name and renamed, so that no other program
+//! reads an incomplete one.
 
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::{Exit, Failed, fail};
 
-/// A larger file is no torrent: libtorrent and the tracker would not read it either.
+/// Maximum size of a torrent in bytes. libtorrent and the tracker do not read larger ones either.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// A `.torrent`, or standard input for `-`.
+/// Reads a torrent; `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failed> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
@@ -18,31 +21,38 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failed> {
         fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
     };
     match read {
-        Err(error) => Err(fail(Exit::NoInput, format!("{}: {error}", path.display()))),
+        Err(error) => Err(unreadable(path, error)),
         Ok(_) if bytes.len() as u64 > MAX_BYTES => {
-            let reason = format!(
-                "{}: larger than {MAX_BYTES} bytes, so no torrent",
-                path.display()
-            );
-            Err(fail(Exit::Data, reason))
+            let reason = format!("larger than {MAX_BYTES} bytes; this is not a torrent");
+            Err(invalid(path, reason))
         }
         Ok(_) => Ok(bytes),
     }
 }
 
-/// What is wrong with a file's content.
-pub(crate) fn faulty(path: &Path, reason: impl std::fmt::Display) -> Failed {
+/// Returns the failure of a file that cannot be read.
+pub(crate) fn unreadable(path: &Path, error: impl Display) -> Failed {
+    let path = path.display();
+    fail(Exit::NoInput, format!("cannot read {path}: {error}"))
+}
+
+/// Returns the failure of a file whose content or name is not valid.
+pub(crate) fn invalid(path: &Path, reason: impl Display) -> Failed {
     fail(Exit::Data, format!("{}: {reason}", path.display()))
 }
 
-/// Where a torrent is to be written.
+/// The place to which a torrent is written.
 pub(crate) enum Target {
     Stdout,
     File(PathBuf),
 }
 
 impl Target {
-    /// What `--output` says, else `default`; in a directory under the default's name. Of several only a directory takes all.
+    /// Returns the target that `--output` names, or else `default`. In a directory, the torrent has the file name of
+    /// `default`.
+    ///
+    /// # Errors
+    /// If there are several torrents and `output` is not a directory.
     pub(crate) fn new(
         output: Option<&Path>,
         default: &Path,
@@ -57,7 +67,7 @@ impl Target {
         }
         if several {
             let reason = format!(
-                "{}: no directory, as it must be for several torrents",
+                "{}: not a directory; --output must be a directory if there are several torrents",
                 output.display()
             );
             return Err(fail(Exit::Usage, reason));
@@ -72,18 +82,21 @@ impl Target {
         }
     }
 
-    /// Refuses to write over what is there.
+    /// Fails if the target exists.
     pub(crate) fn check_absent(&self) -> Result<(), Failed> {
         match self {
             Self::File(path) if path.symlink_metadata().is_ok() => {
-                let reason = format!("{}: there already; --force writes over it", path.display());
+                let reason = format!(
+                    "{}: already exists; add --force to overwrite it",
+                    path.display()
+                );
                 Err(fail(Exit::CannotCreate, reason))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses to write into the directory that it is to be the torrent of.
+    /// Fails if the target is inside `root`, the directory of which the torrent is created.
     pub(crate) fn check_outside(&self, root: &Path) -> Result<(), Failed> {
         let Self::File(path) = self else {
             return Ok(());
@@ -91,7 +104,10 @@ impl Target {
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
         let directory = fs::canonicalize(parent.unwrap_or(Path::new(".")));
         if root.is_dir() && directory.is_ok_and(|directory| directory.starts_with(root)) {
-            let reason = format!("{}: lies in what is to be published", path.display());
+            let reason = format!(
+                "{}: inside the directory to publish; give another --output",
+                path.display()
+            );
             return Err(fail(Exit::Usage, reason));
         }
         Ok(())
@@ -99,36 +115,40 @@ impl Target {
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Failed> {
         let (written, path) = match self {
-            Self::Stdout => (write_out(bytes), Path::new("standard output")),
+            Self::Stdout => (write_stdout(bytes), Path::new("standard output")),
             Self::File(path) => (replace(path, bytes), path.as_path()),
         };
-        written.map_err(|error| fail(Exit::CannotCreate, format!("{}: {error}", path.display())))
+        written.map_err(|error| {
+            let path = path.display();
+            fail(Exit::CannotCreate, format!("cannot write {path}: {error}"))
+        })
     }
 }
 
-fn write_out(bytes: &[u8]) -> io::Result<()> {
+fn write_stdout(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
 }
 
-/// Writes beside it under a name that begins with a dot, which the tracker passes over, and renames.
+/// Writes to a temporary name in the same directory, and renames. The temporary name starts with a dot, because the
+/// tracker skips such names.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = OsString::from(".");
     name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
     name.push(format!(".{}", std::process::id()));
-    let beside = path.with_file_name(name);
+    let temporary = path.with_file_name(name);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(&beside)?;
+            .open(&temporary)?;
         file.write_all(bytes)?;
         if let Ok(old) = fs::metadata(path) {
             file.set_permissions(old.permissions())?;
         }
         file.sync_all()?;
-        fs::rename(&beside, path)
+        fs::rename(&temporary, path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&beside)))
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }

@@ -1,4 +1,4 @@
-//! Torrents as they are to be published: what would keep them from being shared, told before others find it.
+//! `lint`: finds errors in torrents that would keep clients from sharing them, before the torrents are published.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
@@ -15,40 +15,40 @@ use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;
 use crate::urls::{check_http_seed, check_tracker, check_web_seed};
-use crate::{Exit, Failed, fail, file, print, urls, verify};
+use crate::{Exit, Failed, count, fail, file, print, urls, verify};
 
-/// What is wrong, by classes that add up to the exit status.
+/// Classes of errors. The exit status is the sum of the classes that were found.
 #[derive(Clone, Copy, Debug)]
 enum Class {
-    /// It cannot be read, or is no torrent.
+    /// The torrent cannot be read or is not valid.
     Torrent = 1,
-    /// Clients would not ask our trackers, or others, or those alone.
+    /// The trackers are missing, not valid, or not those given; or the torrent is private.
     Tracker = 2,
     /// Another torrent has the same info-hash.
     Id = 4,
-    /// The files are not those beside it.
+    /// Files are missing or differ in size, or have names that clients cannot use.
     Files = 8,
-    /// A mirror's URL is wrong.
+    /// Clients do not find the files at a web seed.
     WebSeed = 16,
-    /// A list of checksums has another one, or none.
+    /// SHA256SUMS or SHA512SUMS does not match the torrents.
     Checksum = 32,
 }
 
 pub(crate) fn run(lint: &Lint) -> Result<(), Failed> {
-    let ours: BTreeSet<String> = urls::tiers(&lint.announce)?.into_iter().flatten().collect();
+    let announce: BTreeSet<String> = urls::tiers(&lint.announce)?.into_iter().flatten().collect();
     let mut linter = Linter {
         lint,
-        ours,
+        announce,
         seen: HashMap::new(),
-        faults: 0,
+        errors: 0,
         classes: 0,
     };
     let (mut torrents, mut directories) = (BTreeSet::new(), BTreeSet::new());
     for path in &lint.paths {
         linter.find(path, &mut torrents, &mut directories);
     }
-    if torrents.is_empty() && linter.faults == 0 {
-        return Err(fail(Exit::NoInput, "there is no torrent to check"));
+    if torrents.is_empty() && linter.errors == 0 {
+        return Err(fail(Exit::NoInput, "no torrent found"));
     }
     for torrent in &torrents {
         linter.check(torrent);
@@ -63,12 +63,12 @@ pub(crate) fn run(lint: &Lint) -> Result<(), Failed> {
         linter.check_sums::<Sha512>(directory, "SHA512SUMS", &torrents);
     }
     if !lint.quiet {
-        let faults = match linter.faults {
-            0 => "nothing is wrong".to_owned(),
-            1 => "1 fault".to_owned(),
-            count => format!("{count} faults"),
+        let errors = match linter.errors {
+            0 => "no errors".to_owned(),
+            errors => count(errors, "error"),
         };
-        print(&format!("{} torrents checked, {faults}\n", torrents.len()));
+        let torrents = count(torrents.len() as u64, "torrent");
+        print(&format!("{torrents} checked, {errors}\n"));
     }
     match linter.classes {
         0 => Ok(()),
@@ -78,22 +78,26 @@ pub(crate) fn run(lint: &Lint) -> Result<(), Failed> {
 
 struct Linter<'a> {
     lint: &'a Lint,
-    ours: BTreeSet<String>,
-    /// By what is announced: the first 20 bytes of a v2 info-hash.
+    /// The trackers that each torrent must have; empty if none were given.
+    announce: BTreeSet<String>,
+    /// The torrents by the info-hashes that clients announce. For version 2, these are the first 20 bytes.
     seen: HashMap<InfoHash, PathBuf>,
-    faults: u64,
+    errors: u64,
+    /// The classes of the errors, added.
     classes: u8,
 }
 
 impl Linter<'_> {
-    fn fault(&mut self, class: Class, path: &Path, reason: impl Display) {
-        self.faults += 1;
+    fn error(&mut self, class: Class, path: &Path, reason: impl Display) {
+        self.errors += 1;
         self.classes |= class as u8;
         let path = shown(path.as_os_str().as_bytes());
         print(&format!("{path}: {reason}\n"));
     }
 
-    /// The torrents at a path, or in the directory there; as the tracker finds them, without names that begin with a dot.
+    /// Adds the torrent at `path`, or all torrents below the directory at `path`. As in the tracker, names that start with a
+    /// dot are skipped. `directories` holds the device and inode of each directory that was read, so that symbolic links
+    /// cannot form a loop.
     fn find(
         &mut self,
         path: &Path,
@@ -112,7 +116,9 @@ impl Linter<'_> {
         });
         let entries = match found {
             Ok(entries) => entries,
-            Err(error) => return self.fault(Class::Torrent, path, error),
+            Err(error) => {
+                return self.error(Class::Torrent, path, format!("cannot be read: {error}"));
+            }
         };
         for entry in entries {
             let (name, path) = (entry.file_name(), entry.path());
@@ -131,7 +137,7 @@ impl Linter<'_> {
             Err(failed) => {
                 let reason = failed.reason;
                 self.classes |= Class::Torrent as u8;
-                self.faults += 1;
+                self.errors += 1;
                 return print(&format!("{reason}\n"));
             }
         };
@@ -142,34 +148,37 @@ impl Linter<'_> {
                 self.check_files(torrent, &details);
                 self.check_web_seeds(torrent, &details);
             }
-            Err(fault) => self.fault(Class::Torrent, torrent, fault),
+            Err(error) => self.error(Class::Torrent, torrent, error),
         }
     }
 
     fn check_trackers(&mut self, torrent: &Path, metainfo: &Metainfo, details: &Details<'_>) {
         let text = |url: &Vec<u8>| String::from_utf8_lossy(url).into_owned();
-        let its: BTreeSet<String> = details.trackers.iter().flatten().map(text).collect();
-        if its.is_empty() {
-            self.fault(Class::Tracker, torrent, "it names no tracker");
+        let trackers: BTreeSet<String> = details.trackers.iter().flatten().map(text).collect();
+        if trackers.is_empty() {
+            self.error(Class::Tracker, torrent, "has no tracker");
         }
-        for url in &its {
-            if let Err(fault) = check_tracker(url) {
-                self.fault(Class::Tracker, torrent, shown(fault.as_bytes()));
+        for url in &trackers {
+            if let Err(reason) = check_tracker(url) {
+                self.error(Class::Tracker, torrent, shown(reason.as_bytes()));
             }
         }
         let mut differences = Vec::new();
-        if !self.ours.is_empty() {
-            let missing = self.ours.difference(&its);
-            differences.extend(missing.map(|url| format!("the tracker `{url}` is missing")));
-            let others = its.difference(&self.ours).map(|url| shown(url.as_bytes()));
-            differences.extend(others.map(|url| format!("the tracker `{url}` is not ours")));
+        if !self.announce.is_empty() {
+            let missing = self.announce.difference(&trackers);
+            differences.extend(missing.map(|url| format!("tracker `{url}` is missing")));
+            let others = trackers.difference(&self.announce);
+            differences.extend(others.map(|url| {
+                let url = shown(url.as_bytes());
+                format!("tracker `{url}` is not one of those given with --announce")
+            }));
         }
         for difference in differences {
-            self.fault(Class::Tracker, torrent, difference);
+            self.error(Class::Tracker, torrent, difference);
         }
         if metainfo.private {
-            let reason = "it is private, so clients without our trackers find nobody";
-            self.fault(Class::Tracker, torrent, reason);
+            let reason = "is private: clients get peers only from its trackers";
+            self.error(Class::Tracker, torrent, reason);
         }
     }
 
@@ -177,63 +186,57 @@ impl Linter<'_> {
         for id in metainfo.torrent().ids() {
             if let Some(other) = self.seen.insert(id, torrent.to_owned()) {
                 let other = shown(other.as_os_str().as_bytes());
-                self.fault(
-                    Class::Id,
-                    torrent,
-                    format!("`{other}` has the info-hash {id} as well"),
-                );
+                let reason = format!("has the same info-hash as `{other}`: {id}");
+                self.error(Class::Id, torrent, reason);
             }
         }
     }
 
     fn check_files(&mut self, torrent: &Path, details: &Details<'_>) {
         let root = match &self.lint.data {
-            Some(directory) => verify::beside(&directory.join("x"), &details.name),
-            None => verify::beside(torrent, &details.name),
+            Some(directory) => verify::next_to(&directory.join("x"), &details.name),
+            None => verify::next_to(torrent, &details.name),
         };
         let listed = details.v2.as_ref().or(details.v1.as_ref());
         let listed = listed.map_or(&[][..], Vec::as_slice);
         let files = root.and_then(|root| verify::paths(listed, &root, details.is_single));
         let files = match files {
             Ok(files) => files,
-            Err(reason) => return self.fault(Class::Files, torrent, reason),
+            Err(reason) => return self.error(Class::Files, torrent, reason),
         };
         for ((path, length), file) in files.iter().zip(listed).filter(|(_, file)| !file.pad) {
-            let is_text = file
+            let is_utf8 = file
                 .path
                 .iter()
                 .all(|part| std::str::from_utf8(part).is_ok());
-            if !is_text {
+            if !is_utf8 {
                 let path = shown(path.as_os_str().as_bytes());
-                self.fault(
-                    Class::Files,
-                    torrent,
-                    format!("the name of `{path}` is not UTF-8"),
-                );
+                let reason = format!("the name of `{path}` is not UTF-8");
+                self.error(Class::Files, torrent, reason);
             }
-            if let Some(fault) = verify::fault(path, *length) {
+            if let Err(reason) = verify::check_metadata(path, *length) {
                 let path = shown(path.as_os_str().as_bytes());
-                self.fault(Class::Files, torrent, format!("`{path}` {fault}"));
+                self.error(Class::Files, torrent, format!("`{path}` {reason}"));
             }
         }
     }
 
     fn check_web_seeds(&mut self, torrent: &Path, details: &Details<'_>) {
         for seed in &details.http_seeds {
-            if let Err(fault) = check_http_seed(&String::from_utf8_lossy(seed)) {
-                self.fault(Class::WebSeed, torrent, shown(fault.as_bytes()));
+            if let Err(reason) = check_http_seed(&String::from_utf8_lossy(seed)) {
+                self.error(Class::WebSeed, torrent, shown(reason.as_bytes()));
             }
         }
         for seed in &details.web_seeds {
             let seed = String::from_utf8_lossy(seed);
             match check_web_seed(&seed, &details.name, details.is_single) {
-                Err(fault) => self.fault(Class::WebSeed, torrent, shown(fault.as_bytes())),
+                Err(reason) => self.error(Class::WebSeed, torrent, shown(reason.as_bytes())),
                 #[cfg(feature = "online")]
                 Ok(()) if self.lint.online => {
                     for (url, length) in crate::online::files(&seed, details) {
-                        if let Err(fault) = crate::online::ask(&url, length) {
-                            let fault = shown(format!("`{url}` {fault}").as_bytes());
-                            self.fault(Class::WebSeed, torrent, fault);
+                        if let Err(reason) = crate::online::check(&url, length) {
+                            let reason = shown(format!("`{url}` {reason}").as_bytes());
+                            self.error(Class::WebSeed, torrent, reason);
                         }
                     }
                 }
@@ -242,56 +245,53 @@ impl Linter<'_> {
         }
     }
 
-    /// A list of checksums that has torrents has all of this directory, and right.
+    /// Compares a checksum file with the torrents of its directory. A file that lists no torrents is ignored.
     fn check_sums<D: sha2::Digest>(&mut self, directory: &Path, name: &str, torrents: &[&Path]) {
         let sums = directory.join(name);
         let text = match fs::read(&sums) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return,
-            Err(error) => return self.fault(Class::Checksum, &sums, error),
+            Err(error) => {
+                let reason = format!("cannot be read: {error}");
+                return self.error(Class::Checksum, &sums, reason);
+            }
         };
         let listed: BTreeMap<&[u8], &[u8]> = text
             .split(|byte| *byte == b'\n')
-            .filter_map(sum)
+            .filter_map(checksum_line)
             .filter(|(name, _)| name.ends_with(b".torrent"))
             .collect();
         if listed.is_empty() {
             return;
         }
-        let mut there = BTreeSet::new();
+        let mut present = BTreeSet::new();
         for torrent in torrents {
             let own = torrent.file_name().unwrap_or_default().as_bytes();
-            there.insert(own);
+            present.insert(own);
             let hash = fs::read(torrent).map(|bytes| Hex(&D::digest(&bytes)).to_string());
             match (listed.get(own), hash) {
                 (None, _) => {
-                    self.fault(Class::Checksum, torrent, format!("{name} does not list it"))
+                    self.error(Class::Checksum, torrent, format!("is not listed in {name}"));
                 }
                 (Some(sum), Ok(hash)) if !sum.eq_ignore_ascii_case(hash.as_bytes()) => {
-                    self.fault(
-                        Class::Checksum,
-                        torrent,
-                        format!("{name} has another checksum"),
-                    );
+                    let reason = format!("has another checksum than in {name}");
+                    self.error(Class::Checksum, torrent, reason);
                 }
                 _ => {}
             }
         }
-        for name in listed.keys().filter(|name| !there.contains(*name)) {
+        for name in listed.keys().filter(|name| !present.contains(*name)) {
             let path = directory.join(std::ffi::OsStr::from_bytes(name));
             if path.symlink_metadata().is_err() {
-                self.fault(
-                    Class::Checksum,
-                    &sums,
-                    format!("`{}` is missing", shown(name)),
-                );
+                let reason = format!("lists `{}`, which is missing", shown(name));
+                self.error(Class::Checksum, &sums, reason);
             }
         }
     }
 }
 
-/// Name and checksum of a line as sha256sum writes it.
-fn sum(line: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Parses a line of sha256sum into name and checksum.
+fn checksum_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = line.iter().position(|byte| *byte == b' ')?;
     let (sum, name) = line.split_at(end);
     let name = name
@@ -305,13 +305,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksums_are_read_as_they_are_written() {
+    fn parses_lines_of_sha256sum() {
         assert_eq!(
-            sum(b"ab  a b.torrent"),
+            checksum_line(b"ab  a b.torrent"),
             Some((&b"a b.torrent"[..], &b"ab"[..]))
         );
-        assert_eq!(sum(b"ab *./a"), Some((&b"a"[..], &b"ab"[..])));
-        assert_eq!(sum(b"# made today"), None);
-        assert_eq!(sum(b""), None);
+        assert_eq!(checksum_line(b"ab *./a"), Some((&b"a"[..], &b"ab"[..])));
+        assert_eq!(checksum_line(b"# made today"), None);
+        assert_eq!(checksum_line(b""), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A torrent as a magnet link (BEP 9, 53).
+//! `magnet`: prints torrents as magnet links (BEP 9, 53).
 
 use std::fmt::Write as _;
 
@@ -12,16 +12,16 @@ pub(crate) fn run(magnet: &Magnet) -> Result<(), Failed> {
     for path in &magnet.torrents {
         let bytes = file::read(path)?;
         let (metainfo, details) =
-            Details::parse(&bytes).map_err(|fault| file::faulty(path, fault))?;
+            Details::parse(&bytes).map_err(|error| file::invalid(path, error))?;
         print(&format!("{}\n", link(&metainfo, &details, magnet.bare)));
     }
     Ok(())
 }
 
-/// The link; if `bare`, with the info-hashes alone.
+/// Returns the magnet link of a torrent. A `bare` link has only the info-hashes.
 pub(crate) fn link(metainfo: &Metainfo, details: &Details<'_>, bare: bool) -> String {
     let v1 = metainfo.v1.map(|id| format!("xt=urn:btih:{id}"));
-    // 0x12 is SHA-256, 0x20 its length (multihash).
+    // A multihash: 0x12 means SHA-256, 0x20 is the length of the hash.
     let v2 = metainfo.v2.map(|id| format!("xt=urn:btmh:1220{id}"));
     let ids: Vec<String> = v1.into_iter().chain(v2).collect();
     let mut link = format!("magnet:?{}", ids.join("&"));

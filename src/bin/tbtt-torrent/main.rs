@@ -1,38 +1,17 @@
-//! tbtt-torrent: makes, shows, checks and changes `.torrent` files.
+//! tbtt-torrent: creates, shows, verifies, edits and checks `.torrent` files.
 #![forbid(unsafe_code)]
 
-/// What it can be asked for.
 mod arguments;
-
-/// Files and hashes to a torrent.
 mod create;
-
-/// What stands around the files, changed.
 mod edit;
-
-/// Reads and hashes on all cores.
+mod file;
 mod hash;
-
-/// A torrent as a link.
+mod lint;
 mod magnet;
-
-/// Web seeds, asked.
 #[cfg(feature = "online")]
 mod online;
-
-/// Reading and writing `.torrent` files, and what goes into them.
-mod file;
-
-/// Torrents as they are to be published.
-mod lint;
-
-/// What a torrent holds, for people and programs.
 mod show;
-
-/// The URLs of trackers and web seeds.
 mod urls;
-
-/// Files against their torrent.
 mod verify;
 
 use std::io::{self, Write as _};
@@ -81,6 +60,7 @@ struct Failed {
     reason: String,
 }
 
+/// Returns a failure with its message.
 fn fail(exit: Exit, reason: impl Into<String>) -> Failed {
     let reason = reason.into();
     Failed { exit, reason }
@@ -91,7 +71,7 @@ fn main() -> ExitCode {
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Standard output or error being closed is no reason to say more.
+            // If standard output or error is closed, nobody can read another message.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -99,7 +79,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    let done = match &arguments.command {
+    let result = match &arguments.command {
         Command::Create(create) => create::run(create),
         Command::Show(show) => show::run(show),
         Command::Magnet(magnet) => magnet::run(magnet),
@@ -107,7 +87,7 @@ fn main() -> ExitCode {
         Command::Edit(edit) => edit::run(edit),
         Command::Lint(lint) => lint::run(lint),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { exit, reason }) => {
             if !reason.is_empty() {
@@ -118,9 +98,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what was asked for. A reader that has seen enough, as head has, is no fault.
+/// Prints to standard output. A closed pipe, as behind `head`, is not an error.
 fn print(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Returns a number with its noun: `1 torrent`, `2 torrents`.
+fn count(number: u64, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
 }
 
 #[cfg(test)]
@@ -128,6 +114,6 @@ fn print(text: &str) {
 mod completions;
 
 #[test]
-fn completions_are_those_of_the_arguments() {
+fn completions_match_the_arguments() {
     completions::check::<arguments::Arguments>("tbtt-torrent");
 }

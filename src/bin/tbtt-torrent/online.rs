@@ -1,4 +1,4 @@
-//! Web seeds, asked whether they have the files.
+//! `lint --online`: sends requests to web seeds.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use ureq::Agent;
 use ureq::http::header::{CONTENT_LENGTH, LOCATION};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::urls;
+use crate::{count, urls};
 
-/// One that follows nothing, as libtorrent's web seeds do not.
+/// Does not follow redirects, because libtorrent's web seeds do not follow them.
 static AGENT: LazyLock<Agent> = LazyLock::new(|| {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
     Agent::config_builder()
@@ -23,44 +23,45 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
         .into()
 });
 
-/// The URL and length that a web seed should have of each file.
+/// Returns the URL and the length in bytes of each file at a web seed.
 pub(crate) fn files(seed: &str, details: &Details<'_>) -> Vec<(String, u64)> {
-    let of_file = |file: &tbtt::metainfo::files::FileEntry| {
+    let url_of = |file: &tbtt::metainfo::File| {
         let below = file.path.iter().map(|part| part.as_slice());
         let below = below.filter(|_| !details.is_single);
         (urls::of_file(seed, &details.name, below), file.length)
     };
-    details.files().map(of_file).collect()
+    details.files().map(url_of).collect()
 }
 
-/// What is wrong at a URL, if anything is.
-pub(crate) fn ask(url: &str, length: u64) -> Result<(), String> {
-    if url.starts_with("ftp:") {
+/// Sends a HEAD request and compares the length. FTP is not checked.
+///
+/// # Errors
+/// The reason why clients do not get the file, without the URL in front.
+pub(crate) fn check(url: &str, length: u64) -> Result<(), String> {
+    if !url.to_ascii_lowercase().starts_with("http") {
         return Ok(());
     }
-    let answer = AGENT
+    let response = AGENT
         .head(url)
         .call()
-        .map_err(|error| format!("cannot be asked: {error}"))?;
+        .map_err(|error| format!("does not respond: {error}"))?;
     let header = |name| {
-        answer
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
+        let value = response.headers().get(name)?;
+        value.to_str().ok()
     };
-    let status = answer.status();
+    let status = response.status();
     if status.is_redirection() {
-        let place = header(LOCATION).unwrap_or("nowhere");
+        let location = header(LOCATION).unwrap_or("an unknown location");
         return Err(format!(
-            "redirects to `{place}`, which libtorrent does not follow"
+            "redirects to `{location}`, which libtorrent does not follow"
         ));
     }
     if !status.is_success() {
-        return Err(format!("is answered with {status}"));
+        return Err(format!("responds with {status}"));
     }
     match header(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()) {
-        Some(there) if there == length => Ok(()),
-        Some(there) => Err(format!("has {there} bytes instead of {length}")),
-        None => Err("does not say how long it is".to_owned()),
+        Some(actual) if actual == length => Ok(()),
+        Some(actual) => Err(format!("has {} instead of {length}", count(actual, "byte"))),
+        None => Err("sends no Content-Length".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! What a torrent holds, for people and for programs.
+//! `show`: prints the content of torrents, for people or as JSON.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,16 +10,16 @@ use tbtt::metainfo::{Details, Metainfo};
 use tbtt::utc::Utc;
 
 use crate::arguments::Show;
-use crate::{Failed, file, print};
+use crate::{Failed, count, file, print};
 
 pub(crate) fn run(show: &Show) -> Result<(), Failed> {
     for (number, path) in show.torrents.iter().enumerate() {
         let bytes = file::read(path)?;
         let (metainfo, details) =
-            Details::parse(&bytes).map_err(|fault| file::faulty(path, fault))?;
-        let report = Report::of(path, &metainfo, &details);
+            Details::parse(&bytes).map_err(|error| file::invalid(path, error))?;
+        let report = Report::new(path, &metainfo, &details);
         if show.json {
-            let json = serde_json::to_string(&report).expect("text and numbers");
+            let json = serde_json::to_string(&report).expect("strings and numbers are valid JSON");
             print(&format!("{json}\n"));
         } else {
             print(if number > 0 { "\n" } else { "" });
@@ -29,12 +29,12 @@ pub(crate) fn run(show: &Show) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Text is made fit to print; lists that are empty are written as such.
+/// The content of a torrent. Control characters and invisible characters are replaced. Empty lists stay in the JSON.
 #[derive(Serialize)]
 struct Report {
     torrent: String,
     name: String,
-    /// Bytes, padding left out.
+    /// Bytes in all files, without padding files.
     size: u64,
     v1: Option<String>,
     v2: Option<String>,
@@ -65,10 +65,10 @@ struct ReportFile {
 }
 
 impl Report {
-    fn of(path: &Path, metainfo: &Metainfo, details: &Details<'_>) -> Self {
+    fn new(path: &Path, metainfo: &Metainfo, details: &Details<'_>) -> Self {
         let lines = |texts: &[Vec<u8>]| texts.iter().map(|text| shown(text)).collect::<Vec<_>>();
         let text = |text: &Option<Vec<u8>>| text.as_deref().map(shown);
-        let of_file = |file: &tbtt::metainfo::files::FileEntry| {
+        let report_file = |file: &tbtt::metainfo::File| {
             let parts: Vec<String> = file.path.iter().map(|part| shown(part)).collect();
             ReportFile {
                 path: parts.join("/"),
@@ -104,7 +104,7 @@ impl Report {
                 .collect(),
             collections: lines(&details.collections),
             magnet: crate::magnet::link(metainfo, details, false),
-            files: details.files().map(of_file).collect(),
+            files: details.files().map(report_file).collect(),
         }
     }
 
@@ -117,18 +117,16 @@ impl Report {
         line("name", &self.name);
         line(
             "size",
-            &format!("{} bytes ({})", self.size, human(self.size)),
+            &format!("{} ({})", count(self.size, "byte"), human(self.size)),
         );
         for (key, id) in [("v1", &self.v1), ("v2", &self.v2)] {
             if let Some(id) = id {
                 line(key, id);
             }
         }
+        let bytes = count(self.piece_length, "byte");
         let length = human(self.piece_length);
-        line(
-            "pieces",
-            &format!("{} of {} bytes ({length})", self.pieces, self.piece_length),
-        );
+        line("pieces", &format!("{} of {bytes} ({length})", self.pieces));
         if self.private {
             line("private", "yes");
         }
@@ -169,6 +167,7 @@ impl Report {
     }
 }
 
+/// Returns a size in KiB, MiB and so on.
 fn human(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

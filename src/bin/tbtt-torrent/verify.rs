@@ -1,4 +1,4 @@
-//! A file or directory against its torrent: which files and which pieces are wrong.
+//! `verify`: compares a file or directory with its torrent, and reports the files and pieces that differ.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,28 +10,25 @@ use tbtt::metainfo::{Details, Metainfo};
 
 use crate::arguments::Verify;
 use crate::hash::{Hashed, Job, Piece};
-use crate::{Exit, Failed, fail, file, print};
+use crate::{Exit, Failed, count, fail, file, print};
 
 pub(crate) fn run(verify: &Verify) -> Result<(), Failed> {
     let bytes = file::read(&verify.torrent)?;
+    let invalid = |reason: String| file::invalid(&verify.torrent, reason);
     let (metainfo, details) =
-        Details::parse(&bytes).map_err(|fault| file::faulty(&verify.torrent, fault))?;
+        Details::parse(&bytes).map_err(|error| file::invalid(&verify.torrent, error))?;
     let root = match &verify.path {
         Some(path) => path.clone(),
-        None => beside(&verify.torrent, &details.name)
-            .map_err(|fault| file::faulty(&verify.torrent, fault))?,
+        None => next_to(&verify.torrent, &details.name).map_err(invalid)?,
     };
-    // The layout counts what v1 lists, padding with it, or what v2 does.
+    // The layout has the files of version 1, including padding files, or else those of version 2.
     let listed = details
         .v1
         .as_ref()
         .or(details.v2.as_ref())
         .map_or(&[][..], Vec::as_slice);
-    let files = paths(listed, &root, details.is_single)
-        .map_err(|fault| file::faulty(&verify.torrent, fault))?;
-    if let Err(error) = fs::metadata(&root) {
-        return Err(fail(Exit::NoInput, format!("{}: {error}", root.display())));
-    }
+    let files = paths(listed, &root, details.is_single).map_err(invalid)?;
+    fs::metadata(&root).map_err(|error| file::unreadable(&root, error))?;
 
     let layout = details.layout(metainfo.piece_length);
     let job = Job {
@@ -39,42 +36,45 @@ pub(crate) fn run(verify: &Verify) -> Result<(), Failed> {
         files: &files,
         v1: metainfo.v1.is_some(),
         v2: metainfo.v2.is_some(),
-        go_on: true,
+        continue_after_error: true,
     };
-    let Hashed { pieces, faults } = job.run(&verify.work);
+    let Hashed { pieces, errors } = job.run(&verify.work);
     let mut report = Report::new(files.len());
     for (number, (path, length)) in files.iter().enumerate() {
         if !listed[number].pad {
-            report.faults[number] = fault(path, *length);
+            report.errors[number] = check_metadata(path, *length).err();
         }
     }
-    for (number, error) in faults {
-        report.faults[number].get_or_insert_with(|| error.to_string());
+    for (number, error) in errors {
+        report.errors[number].get_or_insert_with(|| format!("cannot be read: {error}"));
     }
     let expected = Expected::new(&metainfo, &details, listed);
     for (number, piece) in pieces.iter().enumerate() {
         let part = layout
             .piece(number as u64)
             .find_map(|part| Some((part.file?, part.offset)));
-        let is_right = piece
+        let is_correct = piece
             .as_ref()
-            .is_some_and(|piece| expected.has(number, part, piece));
-        if !is_right {
+            .is_some_and(|piece| expected.matches(number, part, piece));
+        if !is_correct {
             report.wrong.push(number);
             for file in layout.piece(number as u64).filter_map(|part| part.file) {
                 report.pieces[file].push(number);
             }
         }
     }
-    report.tell(verify, &files, pieces.len(), &metainfo)
+    report.print(verify, &files, layout.pieces(), &metainfo)
 }
 
-/// The file or directory that lies beside its torrent.
-pub(crate) fn beside(torrent: &Path, name: &[u8]) -> Result<PathBuf, String> {
+/// Returns the path of the file or directory next to its torrent.
+pub(crate) fn next_to(torrent: &Path, name: &[u8]) -> Result<PathBuf, String> {
     Ok(torrent.with_file_name(safe(name)?))
 }
 
-/// Where each listed file should lie; refused, if a path leads elsewhere.
+/// Returns the path and length of each listed file.
+///
+/// # Errors
+/// If a name in the torrent could lead out of `root`.
 pub(crate) fn paths(
     listed: &[FileEntry],
     root: &Path,
@@ -90,32 +90,37 @@ pub(crate) fn paths(
     listed.iter().map(path).collect()
 }
 
-/// A part of a path that stays where it is.
+/// Returns a component of a path, unless it could lead out of its directory.
 fn safe(part: &[u8]) -> Result<&std::ffi::OsStr, String> {
     use std::os::unix::ffi::OsStrExt as _;
     if matches!(part, b"" | b"." | b"..") || part.contains(&b'/') || part.contains(&0) {
-        return Err(format!("`{}` is no name of a file", shown(part)));
+        return Err(format!("`{}` is not a file name", shown(part)));
     }
     Ok(std::ffi::OsStr::from_bytes(part))
 }
 
-/// What can be seen of a file without reading it.
-pub(crate) fn fault(path: &Path, length: u64) -> Option<String> {
+/// Checks a file without reading it.
+///
+/// # Errors
+/// The reason why the file cannot be that of the torrent, without the path in front.
+pub(crate) fn check_metadata(path: &Path, length: u64) -> Result<(), String> {
     match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Some("is missing".to_owned()),
-        Err(error) => Some(error.to_string()),
-        Ok(metadata) if !metadata.is_file() => Some("is no file".to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("is missing".to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(metadata) if !metadata.is_file() => Err("is not a regular file".to_owned()),
         Ok(metadata) if metadata.len() != length => {
-            Some(format!("has {} bytes instead of {length}", metadata.len()))
+            let actual = count(metadata.len(), "byte");
+            Err(format!("has {actual} instead of {length}"))
         }
-        Ok(_) => None,
+        Ok(_) => Ok(()),
     }
 }
 
-/// The hashes that pieces should have.
+/// The hashes of the pieces in the torrent.
 struct Expected<'a> {
     v1: Option<&'a [u8]>,
-    /// For each file of the layout: its layer, or else its root.
+    /// For each file of the layout: the piece layer, or the root of a file of one piece. Empty for padding files, and without
+    /// version 2.
     v2: Vec<&'a [u8]>,
     piece_length: u64,
 }
@@ -143,8 +148,9 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// `part` is the file's part that the piece begins with.
-    fn has(&self, number: usize, part: Option<(usize, u64)>, piece: &Piece) -> bool {
+    /// Returns whether a piece has the expected hashes in all versions. `part` is the file with which the piece begins, and
+    /// the offset in the file.
+    fn matches(&self, number: usize, part: Option<(usize, u64)>, piece: &Piece) -> bool {
         let v1 = self
             .v1
             .is_none_or(|pieces| pieces.chunks_exact(20).nth(number) == Some(&piece.v1[..]));
@@ -158,40 +164,44 @@ impl<'a> Expected<'a> {
 }
 
 struct Report {
-    /// What is wrong with each file but its content.
-    faults: Vec<Option<String>>,
-    /// The wrong pieces that each file has part in.
+    /// For each file, an error other than in its content.
+    errors: Vec<Option<String>>,
+    /// For each file, the wrong pieces that contain a part of the file.
     pieces: Vec<Vec<usize>>,
+    /// All wrong pieces.
     wrong: Vec<usize>,
 }
 
 impl Report {
     fn new(files: usize) -> Self {
         Self {
-            faults: vec![None; files],
+            errors: vec![None; files],
             pieces: vec![Vec::new(); files],
             wrong: Vec::new(),
         }
     }
 
-    fn tell(
+    /// Prints the report; fails if anything differs.
+    fn print(
         &self,
         verify: &Verify,
         files: &[(PathBuf, u64)],
-        pieces: usize,
+        pieces: u64,
         metainfo: &Metainfo,
     ) -> Result<(), Failed> {
         let mut bad = 0;
         for (number, (path, _)) in files.iter().enumerate() {
-            let mut told = Vec::new();
-            told.extend(self.faults[number].clone());
-            if !self.pieces[number].is_empty() {
-                told.push(format!("wrong pieces: {}", ranges(&self.pieces[number])));
+            let mut reasons = Vec::new();
+            reasons.extend(self.errors[number].clone());
+            match self.pieces[number].as_slice() {
+                [] => {}
+                [only] => reasons.push(format!("wrong piece: {only}")),
+                several => reasons.push(format!("wrong pieces: {}", ranges(several))),
             }
-            if !told.is_empty() {
+            if !reasons.is_empty() {
                 bad += 1;
                 let path = shown(path.as_os_str().as_encoded_bytes());
-                print(&format!("{path}: {}\n", told.join("; ")));
+                print(&format!("{path}: {}\n", reasons.join("; ")));
             }
         }
         if bad == 0 && self.wrong.is_empty() {
@@ -202,25 +212,28 @@ impl Report {
                     _ => "version 2",
                 };
                 print(&format!(
-                    "{}: all {pieces} pieces are right, by {versions}\n",
-                    metainfo.name
+                    "{}: {} verified, no errors ({versions})\n",
+                    metainfo.name,
+                    count(pieces, "piece")
                 ));
             }
             return Ok(());
         }
         let reason = format!(
-            "{}: {} of {pieces} pieces are wrong, in {bad} files",
+            "{}: {} and {} of {} differ",
             verify.torrent.display(),
-            self.wrong.len()
+            count(bad, "file"),
+            self.wrong.len(),
+            count(pieces, "piece")
         );
         Err(fail(Exit::Differs, reason))
     }
 }
 
-/// As 0, 3-5, 9.
+/// Returns numbers with runs joined: `0, 3-5, 9`.
 fn ranges(numbers: &[usize]) -> String {
     numbers
-        .chunk_by(|one, next| one + 1 == *next)
+        .chunk_by(|number, next| number + 1 == *next)
         .map(|run| match run {
             [only] => only.to_string(),
             _ => format!("{}-{}", run[0], run[run.len() - 1]),
@@ -234,13 +247,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_pieces_are_joined() {
+    fn joins_runs_of_pieces() {
         assert_eq!(ranges(&[0, 3, 4, 5, 9]), "0, 3-5, 9");
         assert_eq!(ranges(&[]), "");
     }
 
     #[test]
-    fn names_stay_below() {
+    fn rejects_names_that_lead_out_of_the_directory() {
         assert!(safe(b"a..b").is_ok() && safe(b"\xff").is_ok());
         for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0"] {
             assert!(safe(bad).is_err(), "{}", bad.escape_ascii());
