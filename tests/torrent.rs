@@ -273,7 +273,14 @@ fn create_refuses_invalid_input() {
     assert_eq!(fs::read(directory.0.join("a.iso.torrent")).unwrap(), first);
     directory.good(&["create", "a.iso", "--force"]);
     assert_ne!(fs::read(directory.0.join("a.iso.torrent")).unwrap(), first);
+}
 
+#[test]
+fn create_refuses_special_files_and_names() {
+    let directory = Directory::new("special");
+    directory.write("a.iso", b"data");
+    directory.write("tree/a", b"data");
+    directory.good(&["create", "a.iso"]);
     symlink("a", directory.0.join("tree/link")).unwrap();
     directory.bad(&["create", "tree"], 65, "tree/link");
     directory.good(&["create", "tree", "-x", "link", "-q"]);

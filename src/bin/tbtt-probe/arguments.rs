@@ -1,4 +1,4 @@
-//! The command line. It uses nothing of the program's own, so that completions can be made from it.
+//! The command line of tbtt-probe. Imports no other module of the tool, so that completions can be generated from this file.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,10 +6,13 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser};
 use tbtt::bytes::parse_hex;
 
-/// Tests a BitTorrent tracker: asks it what clients ask, and tells where its answers break a standard or differ from
-/// what clients are used to.
+/// Test a BitTorrent tracker.
 ///
-/// A tracker at an address of this machine is asked everything that is not hostile, any other a handful of requests.
+/// Sends the tracker the requests that clients send, and some that they should not send. Reports where the responses break
+/// a standard or differ from what clients expect.
+///
+/// By default, a tracker at an address of this machine gets the requests of --full, and any other tracker those of
+/// --gentle.
 #[derive(Parser)]
 #[command(name = "tbtt-probe", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -20,82 +23,83 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) effort: Efforts,
 
-    /// With --hostile: whoever runs the tracker has allowed this, so do it at an address of another machine too.
+    /// With --hostile, allow an address of another machine; requires the permission of the operators of the tracker and of
+    /// the network.
     #[arg(long, requires = "hostile")]
     pub(crate) with_permission: bool,
 
-    /// Also wait out the life of a UDP connection id, which takes over two minutes.
+    /// Also test how long a UDP connection ID is valid, which takes more than two minutes.
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// A torrent that the tracker tracks, in 40 hex digits; a second one lets more be tested. Without any, a random
-    /// one is announced.
+    /// Announce this torrent, given as 40 hexadecimal digits, instead of a random one; with a second hash, the order in the
+    /// response to a scrape is tested too.
     #[arg(long, value_name = "HASH", value_parser = info_hash)]
     pub(crate) info_hash: Vec<[u8; 20]>,
 
-    /// The same from a .torrent file.
+    /// Announce the torrent of this .torrent file.
     #[arg(long, value_name = "FILE")]
     pub(crate) torrent: Vec<PathBuf>,
 
-    /// Only over IPv4.
+    /// Test only over IPv4.
     #[arg(short = '4', conflicts_with = "only_v6")]
     pub(crate) only_v4: bool,
 
-    /// Only over IPv6.
+    /// Test only over IPv6.
     #[arg(short = '6')]
     pub(crate) only_v6: bool,
 
-    /// How long an answer may take, from 1 to 60 seconds.
+    /// Wait this long for a response, from 1 to 60 seconds.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
     #[command(flatten)]
     pub(crate) output: Outputs,
 
-    /// Tell what was seen in cases that are well, too.
+    /// Print what was seen in successful cases too.
     #[arg(long, short)]
     pub(crate) verbose: bool,
 
-    /// Ask nothing: print the TXT records (BEP 34) for these URLs, and exit.
+    /// Send nothing, print the TXT records for these URLs (BEP 34), and exit.
     #[arg(long, conflicts_with_all = ["json", "tap", "list"])]
     pub(crate) txt: bool,
 
-    /// Name every case, and exit.
+    /// List all cases with their sources, and exit.
     #[arg(long)]
     pub(crate) list: bool,
 }
 
-/// How much a tracker is asked.
+/// How many requests are sent.
 #[derive(Args)]
 #[group(multiple = false)]
 pub(crate) struct Efforts {
-    /// A handful of requests, as one client sends them; what another machine's tracker gets by default.
+    /// Send five to ten requests, as one or two clients do.
     #[arg(long)]
     pub(crate) gentle: bool,
 
-    /// All that is not hostile, some 80 to 160 requests; what a tracker of this machine gets by default.
+    /// Send about 80 requests over UDP, or 160 over HTTP, some of them malformed.
     #[arg(long)]
     pub(crate) full: bool,
 
-    /// Garbage, oversize, slow and forged requests as well; only at an address of this machine.
+    /// Send garbage, oversized, incomplete and forged requests as well; only to an address of this machine.
     #[arg(long)]
     pub(crate) hostile: bool,
 }
 
-/// How the report is written.
+/// The format of the report.
 #[derive(Args)]
 #[group(multiple = false)]
 pub(crate) struct Outputs {
-    /// Write the report as JSON.
+    /// Print the report as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Write the report for the Test Anything Protocol; what differs from practice is a TODO there.
+    /// Print the report in the Test Anything Protocol, version 14; a difference is a failed test marked TODO.
     #[arg(long)]
     pub(crate) tap: bool,
 }
 
-/// The whole of it, as a program that writes completions wants it too.
+/// Returns the parser of the command line.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
@@ -107,7 +111,7 @@ fn info_hash(text: &str) -> Result<[u8; 20], String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..=60) => Ok(Duration::from_secs(seconds)),
-        _ => Err("from 1 to 60 seconds".to_owned()),
+        _ => Err("the timeout must be from 1 to 60 seconds".to_owned()),
     }
 }
 
@@ -116,21 +120,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_is_consistent() {
         command().debug_assert();
     }
 
     #[test]
-    fn an_info_hash_has_40_hex_digits() {
+    fn info_hash_requires_40_hex_digits() {
         assert_eq!(info_hash(&"aB".repeat(20)), Ok([0xab; 20]));
-        for bad in [
+        for invalid in [
             "",
             "ab",
             &"ab".repeat(21),
             &"gg".repeat(20),
             &"é".repeat(20),
         ] {
-            assert!(info_hash(bad).is_err(), "{bad}");
+            assert!(info_hash(invalid).is_err(), "{invalid}");
         }
     }
 }

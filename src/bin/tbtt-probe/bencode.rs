@@ -1,8 +1,9 @@
-//! Bencode as a tracker sends it: read on where the meaning is clear, with every fault of form told.
+//! Parses the bencode of a tracker's responses, and reports errors of form.
 //!
-//! Not the library's reader, which must refuse what this one has to describe.
+//! The library's parser stops at the first error. This parser continues as long as the meaning is clear, because the probe
+//! must describe the errors.
 
-/// Nothing that a tracker sends lies deeper.
+/// Maximum nesting. Responses of trackers have less.
 const MAX_DEPTH: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,12 +14,12 @@ pub(crate) enum Value {
     Dict(Dict),
 }
 
-/// In the order in which it was sent.
+/// Entries in the order in which they were sent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Dict(pub(crate) Vec<(Vec<u8>, Value)>);
 
 impl Dict {
-    /// The first value of a key, as most readers take it.
+    /// Returns the first value of a key, as most parsers do.
     pub(crate) fn get(&self, key: impl AsRef<[u8]>) -> Option<&Value> {
         let key = key.as_ref();
         let found = self.0.iter().find(|(name, _)| name == key);
@@ -47,38 +48,45 @@ impl Dict {
     }
 }
 
-/// Reads one dictionary, and what is wrong with its form; `Err` where it cannot be read at all.
-pub(crate) fn read(bytes: &[u8]) -> Result<(Dict, Vec<String>), String> {
-    let mut reader = Reader {
+/// Parses one dictionary, and returns it with its errors of form.
+///
+/// # Errors
+/// If the dictionary cannot be parsed to its end.
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Dict, Vec<String>), String> {
+    let mut parser = Parser {
         bytes,
         at: 0,
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
-    let Value::Dict(dict) = reader.value(0)? else {
-        return Err("it is no dictionary".to_owned());
+    let Value::Dict(dict) = parser.value(0)? else {
+        return Err("not a dictionary".to_owned());
     };
-    let rest = bytes.len() - reader.at;
+    let rest = bytes.len() - parser.at;
     if rest > 0 {
-        reader.faults.push(format!("{rest} bytes follow its end"));
+        let error = match rest {
+            1 => "1 byte follows the dictionary".to_owned(),
+            rest => format!("{rest} bytes follow the dictionary"),
+        };
+        parser.errors.push(error);
     }
-    Ok((dict, reader.faults))
+    Ok((dict, parser.errors))
 }
 
-struct Reader<'a> {
+struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
-    faults: Vec<String>,
+    errors: Vec<String>,
 }
 
-impl Reader<'_> {
+impl Parser<'_> {
     fn peek(&self) -> Result<u8, String> {
         let byte = self.bytes.get(self.at).copied();
-        byte.ok_or_else(|| "it ends too early".to_owned())
+        byte.ok_or_else(|| "it is truncated".to_owned())
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, String> {
         if depth > MAX_DEPTH {
-            return Err(format!("it is more than {MAX_DEPTH} deep"));
+            return Err(format!("it is nested more than {MAX_DEPTH} deep"));
         }
         match self.peek()? {
             b'i' => {
@@ -107,49 +115,49 @@ impl Reader<'_> {
                 self.at += 1;
                 Ok(Value::Dict(dict))
             }
-            _ => Err(format!("no value begins like byte {}", self.at)),
+            _ => Err(format!("byte {} is not the start of a value", self.at)),
         }
     }
 
     fn check_order(&mut self, dict: &Dict, key: &[u8]) {
-        let shown = key.escape_ascii();
+        let key_text = key.escape_ascii();
         if dict.get(key).is_some() {
-            self.faults.push(format!("the key {shown} comes twice"));
+            self.errors.push(format!("the key {key_text} occurs twice"));
         } else if let Some((last, _)) = dict.0.last().filter(|(last, _)| last.as_slice() > key) {
             let last = last.escape_ascii();
-            self.faults
-                .push(format!("the key {shown} comes after {last}"));
+            self.errors
+                .push(format!("the key {key_text} follows the key {last}"));
         }
     }
 
     fn string(&mut self) -> Result<Vec<u8>, String> {
         if !self.peek()?.is_ascii_digit() {
-            return Err(format!("a string should be at byte {}", self.at));
+            return Err(format!("byte {} is not the start of a string", self.at));
         }
         let length = self.number(b':')?;
         let end = usize::try_from(length)
             .ok()
             .and_then(|length| self.at.checked_add(length));
         let string = end.and_then(|end| self.bytes.get(self.at..end));
-        let string = string.ok_or("a string is longer than the rest")?;
+        let string = string.ok_or("a string is longer than the rest of the data")?;
         self.at += string.len();
         Ok(string.to_vec())
     }
 
-    /// Up to and with its end.
+    /// Parses a number and the byte that ends it.
     fn number(&mut self, end: u8) -> Result<i128, String> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|&byte| byte == end);
         let text = length.and_then(|length| std::str::from_utf8(&rest[..length]).ok());
-        let text = text.ok_or_else(|| format!("a number at byte {} has no end", self.at))?;
+        let text = text.ok_or_else(|| format!("the number at byte {} has no end", self.at))?;
         let digits = text.strip_prefix('-').unwrap_or(text);
         let number: i128 = match digits.bytes().all(|byte| byte.is_ascii_digit()) {
             true => text.parse().ok(),
             false => None,
         }
-        .ok_or_else(|| format!("\"{}\" is no number", text.escape_default()))?;
+        .ok_or_else(|| format!("\"{}\" is not a number", text.escape_default()))?;
         if number.to_string() != text {
-            self.faults.push(format!("{number} is written as {text}"));
+            self.errors.push(format!("{number} is written as {text}"));
         }
         self.at += text.len() + 1;
         Ok(number)
@@ -161,33 +169,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_is_right_without_a_word() {
-        let (dict, faults) = read(b"d1:ai-7e1:bl1:xi0ee1:cd0:2:\xff\0ee").unwrap();
-        assert_eq!(faults, [""; 0]);
+    fn parses_valid_bencode_without_errors() {
+        let (dict, errors) = parse(b"d1:ai-7e1:bl1:xi0ee1:cd0:2:\xff\0ee").unwrap();
+        assert_eq!(errors, [""; 0]);
         assert_eq!(dict.integer("a"), Some(-7));
         assert_eq!(dict.dict("c").unwrap().bytes(""), Some(&b"\xff\0"[..]));
         assert_eq!(dict.get("d"), None);
     }
 
     #[test]
-    fn tells_faults_of_form_and_reads_on() {
-        let faults = |bytes: &[u8]| read(bytes).unwrap().1.join("; ");
-        assert_eq!(faults(b"d1:b0:1:a0:e"), "the key a comes after b");
-        assert_eq!(faults(b"d1:b0:1:b0:e"), "the key b comes twice");
+    fn reports_errors_of_form_and_continues() {
+        let errors = |bytes: &[u8]| parse(bytes).unwrap().1.join("; ");
+        assert_eq!(errors(b"d1:b0:1:a0:e"), "the key a follows the key b");
+        assert_eq!(errors(b"d1:b0:1:b0:e"), "the key b occurs twice");
         assert_eq!(
-            faults(b"d1:ad1:b0:1:b0:ee\r\n"),
-            "the key b comes twice; 2 bytes follow its end"
+            errors(b"d1:ad1:b0:1:b0:ee\r\n"),
+            "the key b occurs twice; 2 bytes follow the dictionary"
         );
         assert_eq!(
-            faults(b"d01:ai007ee"),
+            errors(b"d01:ai007ee"),
             "1 is written as 01; 7 is written as 007"
         );
-        assert_eq!(faults(b"d1:ai-0ee"), "0 is written as -0");
+        assert_eq!(errors(b"d1:ai-0ee"), "0 is written as -0");
     }
 
     #[test]
-    fn refuses_what_cannot_be_read() {
-        for bad in [
+    fn rejects_invalid_bencode() {
+        for invalid in [
             &b""[..],
             b"<html>",
             b"i1e",
@@ -202,9 +210,9 @@ mod tests {
             b"di1e0:e",
             b"d99999999999999999999999999999999999999999:ae",
         ] {
-            assert!(read(bad).is_err(), "{}", bad.escape_ascii());
+            assert!(parse(invalid).is_err(), "{}", invalid.escape_ascii());
         }
         let deep = format!("d1:a{}{}e", "l".repeat(99), "e".repeat(99));
-        assert!(read(deep.as_bytes()).is_err());
+        assert!(parse(deep.as_bytes()).is_err());
     }
 }

@@ -1,23 +1,23 @@
-//! A case, what may come of it, and the run of all cases of one protocol.
+//! Test cases, their verdicts, and the function that runs all cases of one protocol.
 
 use std::fmt;
 
-/// How much a tracker is asked; each includes those before it.
+/// How many requests are sent. Each effort includes those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Effort {
     Gentle,
     Full,
     Hostile,
-    /// With any of them, if the user has the time.
+    /// Takes minutes. Added to any of the others by `--wait`.
     Wait,
 }
 
-/// Whose word a case holds a tracker to.
+/// Where the requirement of a case is from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
     Bep(u16),
     Rfc(u16),
-    /// What clients and operators are used to, or what keeps a tracker safe; no standard has it.
+    /// Common practice, not a standard: what clients and operators expect, or what keeps the tracker and others safe.
     Practice,
 }
 
@@ -34,9 +34,9 @@ impl fmt::Display for Source {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     Ok,
-    /// Against a standard.
+    /// The tracker does not do what a standard requires.
     Fault,
-    /// From practice.
+    /// The tracker does not do what is common practice.
     Differs,
     Skipped,
 }
@@ -54,70 +54,81 @@ impl Verdict {
     }
 }
 
-/// What was seen, where it is as the case wants it; else why it is not judged so.
-pub(crate) type Finding = Result<String, Miss>;
+/// The result of a case: what was seen if the tracker does what the case requires.
+pub(crate) type Finding = Result<String, NotOk>;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Miss {
-    /// The tracker does otherwise: what was seen, and what was expected.
-    Broken(String),
-    /// It could not be seen: why.
+pub(crate) enum NotOk {
+    /// The tracker does something else, which was seen.
+    Failed(String),
+    /// The case could not be tested, for this reason.
     Skipped(String),
 }
 
-pub(crate) fn broken<T>(seen: impl Into<String>) -> Result<T, Miss> {
-    Err(Miss::Broken(seen.into()))
+pub(crate) fn failed<T>(seen: impl Into<String>) -> Result<T, NotOk> {
+    Err(NotOk::Failed(seen.into()))
 }
 
-pub(crate) fn skipped<T>(why: impl Into<String>) -> Result<T, Miss> {
-    Err(Miss::Skipped(why.into()))
+pub(crate) fn skipped<T>(reason: impl Into<String>) -> Result<T, NotOk> {
+    Err(NotOk::Skipped(reason.into()))
 }
 
-/// What was seen where there is nothing odd, else all that is.
-pub(crate) fn none_of(odd: Vec<String>, well: impl Into<String>) -> Finding {
-    match odd.is_empty() {
-        true => Ok(well.into()),
-        false => broken(odd.join("; ")),
+/// The reason for which cases are skipped if the user gave no torrent.
+pub(crate) const RANDOM_REFUSED: &str =
+    "the tracker refuses a random torrent; give one that it tracks, with --info-hash or --torrent";
+
+/// The reason for which cases of refused torrents are skipped.
+pub(crate) const ANY_TRACKED: &str = "the tracker tracks any torrent";
+
+/// The reason for which cases that announce the seeder again are skipped.
+pub(crate) const SECOND_REFUSED: &str =
+    "the second announce of the seeder was refused, maybe because it was too early";
+
+/// Returns `Ok` with what was seen if there are no problems, or else all problems.
+pub(crate) fn ok_if_none(problems: Vec<String>, seen: impl Into<String>) -> Finding {
+    match problems.is_empty() {
+        true => Ok(seen.into()),
+        false => failed(problems.join("; ")),
     }
 }
 
-/// One thing that a tracker should do, and how `S`, a session with it, sees whether it does.
+/// A requirement, and the function that tests it in a session `S` with a tracker.
 pub(crate) struct Case<S> {
     pub(crate) id: &'static str,
     pub(crate) effort: Effort,
     pub(crate) source: Source,
-    /// What should be.
+    /// The requirement.
     pub(crate) title: &'static str,
     pub(crate) check: fn(&mut S) -> Finding,
 }
 
-/// What came of a case.
+/// The result of a case for the report.
 pub(crate) struct Outcome {
     pub(crate) id: &'static str,
     pub(crate) source: Source,
     pub(crate) title: &'static str,
     pub(crate) verdict: Verdict,
-    /// One sentence.
+    /// What was seen, or the reason why the case was skipped.
     pub(crate) seen: String,
 }
 
-/// Runs the cases whose effort is wanted, in their order.
+/// Runs the cases of the wanted efforts in their order.
 pub(crate) fn run<S>(
     tables: &[&[Case<S>]],
     session: &mut S,
-    wanted: impl Fn(Effort) -> bool,
+    is_wanted: impl Fn(Effort) -> bool,
 ) -> Vec<Outcome> {
     let cases = tables
         .iter()
         .copied()
         .flatten()
-        .filter(|case| wanted(case.effort));
+        .filter(|case| is_wanted(case.effort));
     let outcome = |case: &Case<S>| {
         let (verdict, seen) = match ((case.check)(session), case.source) {
             (Ok(seen), _) => (Verdict::Ok, seen),
-            (Err(Miss::Skipped(why)), _) => (Verdict::Skipped, why),
-            (Err(Miss::Broken(seen)), Source::Practice) => (Verdict::Differs, seen),
-            (Err(Miss::Broken(seen)), _) => (Verdict::Fault, seen),
+            (Err(NotOk::Skipped(reason)), _) => (Verdict::Skipped, reason),
+            (Err(NotOk::Failed(seen)), Source::Practice) => (Verdict::Differs, seen),
+            (Err(NotOk::Failed(seen)), _) => (Verdict::Fault, seen),
         };
         Outcome {
             id: case.id,
@@ -130,11 +141,17 @@ pub(crate) fn run<S>(
     cases.map(outcome).collect()
 }
 
-/// Bytes of a stranger, made fit for a terminal, and cut.
-pub(crate) fn shown(bytes: &[u8]) -> String {
+/// Returns the beginning of untrusted bytes, in quotes, with control characters escaped for a terminal.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
     const MAX: usize = 60;
     match bytes.get(..MAX) {
         Some(start) if bytes.len() > MAX => format!("\"{}...\"", start.escape_ascii()),
         _ => format!("\"{}\"", bytes.escape_ascii()),
     }
+}
+
+/// Returns a number with its noun: `1 peer`, `2 peers`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
 }

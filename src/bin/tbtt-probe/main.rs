@@ -1,4 +1,4 @@
-//! Tests any tracker: arguments, then each URL at each of its addresses, then the report.
+//! tbtt-probe: tests a tracker. Parses the arguments, tests each URL at its addresses, and prints the report.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -24,7 +24,7 @@ use arguments::{Arguments, command};
 use case::{Case, Effort, Outcome, Verdict};
 use peer::InfoHash;
 use report::{Report, Target};
-use target::{Protocol, TrackerUrl, is_ours, txt_records};
+use target::{Protocol, TrackerUrl, is_local, txt_records};
 
 /// The exit statuses (sysexits.h, except for the second).
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let arguments = match arguments {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Standard output or error being closed is no reason to say more.
+            // If standard output or error is closed, nobody can read another message.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success.into(),
@@ -59,14 +59,15 @@ fn main() -> ExitCode {
     };
     match run(&arguments) {
         Ok(exit) => exit.into(),
-        Err(why) => {
-            eprintln!("tbtt-probe: {why}");
+        Err(reason) => {
+            eprintln!("tbtt-probe: {reason}");
             Exit::Usage.into()
         }
     }
 }
 
-/// `Err` is wrong use.
+/// # Errors
+/// The reason why the command line is wrong.
 fn run(arguments: &Arguments) -> Result<Exit, String> {
     if arguments.list {
         print(&list());
@@ -74,13 +75,13 @@ fn run(arguments: &Arguments) -> Result<Exit, String> {
     }
     let urls = arguments.urls.iter().map(|text| {
         let url = text.parse::<TrackerUrl>();
-        url.map_err(|why| format!("{text}: {why}"))
+        url.map_err(|reason| format!("{text}: {reason}"))
     });
     let urls = urls.collect::<Result<Vec<_>, _>>()?;
     if arguments.txt {
         let records = txt_records(&urls);
         if records.is_empty() {
-            return Err("addresses have no TXT records; give host names".to_owned());
+            return Err("addresses have no TXT records; use host names in the URLs".to_owned());
         }
         print(&(records.join("\n") + "\n"));
         return Ok(Exit::Success);
@@ -120,8 +121,8 @@ fn run(arguments: &Arguments) -> Result<Exit, String> {
     })
 }
 
+/// Prints to standard output. A closed pipe, as behind `head`, is not an error.
 fn print(text: &str) {
-    // A reader that has seen enough, as head has, is no fault.
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
@@ -134,62 +135,64 @@ fn list() -> String {
     lines(http::CASES) + &lines(udp::CASES)
 }
 
-/// The id under which a tracker knows the torrent; of a hybrid's two the first.
+/// Returns the info-hash that clients announce; for a hybrid torrent, that of version 1.
 fn info_hash_of(file: &Path) -> Result<InfoHash, String> {
-    let shown = file.display();
-    let bytes = fs::read(file).map_err(|error| format!("{shown}: {error}"))?;
-    let metainfo = Metainfo::parse(&bytes).map_err(|error| format!("{shown}: {error}"))?;
+    let path = file.display();
+    let bytes = fs::read(file).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let metainfo = Metainfo::parse(&bytes).map_err(|error| format!("{path}: {error}"))?;
     match (metainfo.v1, metainfo.v2) {
         (Some(v1), _) => Ok(v1.0),
         (None, Some(v2)) => Ok(v2.truncated().0),
-        (None, None) => Err(format!("{shown}: no torrent")),
+        (None, None) => Err(format!("{path}: not a torrent")),
     }
 }
 
-/// Where the URL leads, and how much each of its addresses is to be asked.
+/// Resolves the host of a URL, and returns a target for each address, which is not tested yet.
 fn addresses(arguments: &Arguments, url: &TrackerUrl) -> Result<Vec<Target>, String> {
-    let target = |address: Option<SocketAddr>, effort, why: &str| Target {
+    let target = |address: Option<SocketAddr>, effort, reason: &str| Target {
         url: url.clone(),
         address,
         effort,
-        result: Err(why.to_owned()),
+        result: Err(reason.to_owned()),
     };
     let found = match url.addresses(!arguments.only_v6, !arguments.only_v4) {
-        Ok(found) if found.is_empty() => Err("it has no address of this family".to_owned()),
+        Ok(found) if found.is_empty() => Err("the host has no address of this family".to_owned()),
         Ok(found) => Ok(found),
         Err(error) => Err(error.to_string()),
     };
     let found = match found {
         Ok(found) => found,
-        Err(why) => return Ok(vec![target(None, Effort::Gentle, &why)]),
+        Err(reason) => return Ok(vec![target(None, Effort::Gentle, &reason)]),
     };
     let mut targets = Vec::new();
     for address in found {
         let effort = effort(arguments, url, address)?;
-        targets.push(target(Some(address), effort, "not asked"));
+        targets.push(target(Some(address), effort, "not tested"));
     }
     Ok(targets)
 }
 
+/// Returns the effort for an address; fails for `--hostile` at an address of another machine.
 fn effort(arguments: &Arguments, url: &TrackerUrl, address: SocketAddr) -> Result<Effort, String> {
-    let (wishes, ours) = (&arguments.effort, is_ours(address.ip()));
-    if wishes.hostile && !ours && !arguments.with_permission {
+    let (given, is_local) = (&arguments.effort, is_local(address.ip()));
+    if given.hostile && !is_local && !arguments.with_permission {
         return Err(format!(
-            "{}: {} is no address of this machine; --hostile needs --with-permission",
+            "{}: {} is not an address of this machine; --hostile requires --with-permission",
             url.text,
             address.ip()
         ));
     }
-    Ok(match (wishes.hostile, wishes.full, wishes.gentle) {
+    Ok(match (given.hostile, given.full, given.gentle) {
         (true, _, _) => Effort::Hostile,
         (_, true, _) => Effort::Full,
         (_, _, true) => Effort::Gentle,
-        _ if ours => Effort::Full,
+        _ if is_local => Effort::Full,
         _ => Effort::Gentle,
     })
 }
 
-/// Where the same tracker was reached over the other family; nothing is wrong if it is another.
+/// Returns the address of the other family at which a tracker with the same protocol and path was reached before, which is
+/// probably the same tracker. If it is another tracker, no case fails because of that.
 fn other_family(before: &[Target], url: &TrackerUrl, address: SocketAddr) -> Option<SocketAddr> {
     let all = before.iter().filter(|target| target.result.is_ok());
     all.filter(|target| target.url.protocol == url.protocol && target.url.path == url.path)
@@ -197,6 +200,10 @@ fn other_family(before: &[Target], url: &TrackerUrl, address: SocketAddr) -> Opt
         .find(|other| other.is_ipv4() != address.is_ipv4())
 }
 
+/// Runs the cases against a target.
+///
+/// # Errors
+/// The reason why the tracker cannot be reached.
 fn probe(
     arguments: &Arguments,
     torrents: &[InfoHash],
@@ -205,21 +212,21 @@ fn probe(
     other: Option<SocketAddr>,
 ) -> Result<Vec<Outcome>, String> {
     let (url, timeout) = (&target.url, arguments.timeout);
-    let wanted = |effort| match effort {
+    let is_wanted = |effort| match effort {
         Effort::Wait => arguments.wait,
         effort => effort <= target.effort,
     };
     Ok(match url.protocol {
         Protocol::Http => {
             let mut session = http::Session::open(url, address, other, timeout, torrents)?;
-            let outcomes = case::run(http::CASES, &mut session, wanted);
-            session.leave();
+            let outcomes = case::run(http::CASES, &mut session, is_wanted);
+            session.stop_all();
             outcomes
         }
         Protocol::Udp => {
             let mut session = udp::Session::open(url, address, timeout, torrents)?;
-            let outcomes = case::run(udp::CASES, &mut session, wanted);
-            session.leave();
+            let outcomes = case::run(udp::CASES, &mut session, is_wanted);
+            session.stop_all();
             outcomes
         }
     })
@@ -230,6 +237,6 @@ fn probe(
 mod completions;
 
 #[test]
-fn completions_are_those_of_the_arguments() {
+fn completions_match_the_arguments() {
     completions::check::<arguments::Arguments>("tbtt-probe");
 }

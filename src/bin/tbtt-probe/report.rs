@@ -1,4 +1,4 @@
-//! What was found, written for people, for programs (JSON) and for test harnesses (TAP).
+//! The report: for people, as JSON, and in the Test Anything Protocol.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ pub(crate) struct Target {
     pub(crate) url: TrackerUrl,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) effort: Effort,
-    /// What came of the cases, or why there are none.
+    /// The outcomes of the cases, or the reason why the tracker was not reached.
     pub(crate) result: Result<Vec<Outcome>, String>,
 }
 
 pub(crate) struct Report {
-    /// Those that the user named.
+    /// The torrents that the user gave.
     pub(crate) torrents: Vec<InfoHash>,
     pub(crate) targets: Vec<Target>,
 }
@@ -58,27 +58,27 @@ impl Report {
         all.filter(|target| target.result.is_err()).count()
     }
 
-    /// For the URLs that answered.
+    /// Returns the TXT records for the URLs that were reached.
     fn txt(&self) -> Vec<String> {
-        let answered = self.targets.iter().filter(|target| target.result.is_ok());
-        txt_records(answered.map(|target| &target.url))
+        let reached = self.targets.iter().filter(|target| target.result.is_ok());
+        txt_records(reached.map(|target| &target.url))
     }
 
-    /// What a standard says and what is practice stand apart. What was seen is told where something is not well, or
-    /// everywhere if `verbose`. What was skipped comes last.
+    /// Returns the report for people. Cases from standards come first, those from practice second, skipped ones last. What
+    /// was seen is part of the report for faults and differences, or for all cases if `verbose`.
     pub(crate) fn human(&self, verbose: bool) -> String {
         let mut out = String::new();
         for target in &self.targets {
             let effort = effort_word(target.effort);
             let outcomes = match &target.result {
                 Ok(outcomes) => outcomes,
-                Err(why) => {
-                    let _ = writeln!(out, "{}: unreachable: {why}\n", target.name());
+                Err(reason) => {
+                    let _ = writeln!(out, "{}: unreachable: {reason}\n", target.name());
                     continue;
                 }
             };
             let _ = writeln!(out, "{}, {effort}", target.name());
-            for (title, practice) in [("A standard's word:", false), ("Practice:", true)] {
+            for (title, practice) in [("Standards:", false), ("Practice:", true)] {
                 let _ = writeln!(out, "  {title}");
                 for outcome in outcomes {
                     if (outcome.source == Source::Practice) == practice {
@@ -100,7 +100,11 @@ impl Report {
         }
         let txt = self.txt();
         if !txt.is_empty() {
-            let _ = writeln!(out, "To publish in DNS (BEP 34):\n  {}", txt.join("\n  "));
+            let _ = writeln!(
+                out,
+                "TXT records to publish in DNS (BEP 34):\n  {}",
+                txt.join("\n  ")
+            );
         }
         out
     }
@@ -123,7 +127,7 @@ impl Report {
         format!("{report:#}\n")
     }
 
-    /// Version 14; a tracker that was not reached is a test that failed.
+    /// Returns the report in the Test Anything Protocol, version 14. A tracker that was not reached is a failed test.
     pub(crate) fn tap(&self) -> String {
         let tests = self.outcomes().count() + self.unreachable();
         let mut out = format!("TAP version 14\n1..{tests}\n");
@@ -132,10 +136,10 @@ impl Report {
             let _ = writeln!(out, "# {}, {}", target.name(), effort_word(target.effort));
             let outcomes = match &target.result {
                 Ok(outcomes) => outcomes,
-                Err(why) => {
+                Err(reason) => {
                     number += 1;
                     let _ = writeln!(out, "not ok {number} - reachable");
-                    tap_seen(&mut out, why);
+                    tap_seen(&mut out, reason);
                     continue;
                 }
             };
@@ -185,7 +189,7 @@ fn human_outcome(out: &mut String, outcome: &Outcome, verbose: bool) {
     }
 }
 
-/// Cases by the reason for which they were skipped.
+/// Lists the skipped cases by the reason.
 fn human_skipped(out: &mut String, outcomes: &[Outcome]) {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for Outcome {
@@ -220,7 +224,7 @@ fn json_target(target: &Target) -> Value {
     };
     let (cases, unreachable) = match &target.result {
         Ok(outcomes) => (outcomes.iter().map(case).collect(), None),
-        Err(why) => (Vec::new(), Some(why)),
+        Err(reason) => (Vec::new(), Some(reason)),
     };
     json!({
         "url": target.url.text,
@@ -231,12 +235,12 @@ fn json_target(target: &Target) -> Value {
     })
 }
 
-/// A # would begin a directive.
+/// Escapes text for a test line, in which # starts a directive.
 fn tap_text(text: &str) -> String {
     text.replace('\\', "\\\\").replace('#', "\\#")
 }
 
-/// In YAML, where two single quotes stand for one.
+/// Adds what was seen as YAML, in which a single quote is written twice.
 fn tap_seen(out: &mut String, seen: &str) {
     let seen = seen.replace('\'', "''");
     let _ = writeln!(out, "  ---\n  seen: '{seen}'\n  ...");
@@ -250,7 +254,7 @@ mod tests {
         let outcome = |id, source, verdict, seen: &str| Outcome {
             id,
             source,
-            title: "it is so",
+            title: "a title",
             verdict,
             seen: seen.to_owned(),
         };
@@ -276,16 +280,16 @@ mod tests {
     }
 
     #[test]
-    fn people_see_standards_and_practice_apart() {
+    fn human_report_separates_standards_and_practice() {
         assert_eq!(
             report().human(false),
             "http://t.example/announce at 127.0.0.1, gentle\n\
-             \x20 A standard's word:\n\
-             \x20   ok      a                     it is so (BEP 3)\n\
-             \x20   fault   b                     it is so (BEP 3)\n\
+             \x20 Standards:\n\
+             \x20   ok      a                     a title (BEP 3)\n\
+             \x20   fault   b                     a title (BEP 3)\n\
              \x20           it's \"bad\" # 1\n\
              \x20 Practice:\n\
-             \x20   differs c                     it is so\n\
+             \x20   differs c                     a title\n\
              \x20           other\n\
              \x20 Skipped:\n\
              \x20   no # here:\n\
@@ -294,14 +298,14 @@ mod tests {
              udp://u.example:1 at 127.0.0.1: unreachable: refused\n\
              \n\
              fault: 1, differs: 1, ok: 1, skipped: 1, unreachable: 1\n\
-             To publish in DNS (BEP 34):\n\
+             TXT records to publish in DNS (BEP 34):\n\
              \x20 t.example. IN TXT \"BITTORRENT TCP:80\"\n"
         );
         assert!(report().human(true).contains("(BEP 3)\n            well\n"));
     }
 
     #[test]
-    fn programs_see_all() {
+    fn json_report_is_complete() {
         let report: Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!(report["info_hashes"][0], "ab".repeat(20));
         assert_eq!(
@@ -311,29 +315,29 @@ mod tests {
         let cases = &report["targets"][0]["cases"];
         assert_eq!(
             cases[1],
-            json!({"id": "b", "title": "it is so", "source": "BEP 3", "verdict": "fault", "seen": "it's \"bad\" # 1"})
+            json!({"id": "b", "title": "a title", "source": "BEP 3", "verdict": "fault", "seen": "it's \"bad\" # 1"})
         );
         assert_eq!(report["targets"][1]["unreachable"], "refused");
         assert_eq!(report["targets"][0]["unreachable"], Value::Null);
     }
 
     #[test]
-    fn harnesses_see_practice_as_todo() {
+    fn tap_report_marks_differences_as_todo() {
         assert_eq!(
             report().tap(),
             "TAP version 14\n\
              1..5\n\
              # http://t.example/announce at 127.0.0.1, gentle\n\
-             ok 1 - a: it is so (BEP 3)\n\
-             not ok 2 - b: it is so (BEP 3)\n\
+             ok 1 - a: a title (BEP 3)\n\
+             not ok 2 - b: a title (BEP 3)\n\
              \x20 ---\n\
              \x20 seen: 'it''s \"bad\" # 1'\n\
              \x20 ...\n\
-             not ok 3 - c: it is so (practice) # TODO practice\n\
+             not ok 3 - c: a title (practice) # TODO practice\n\
              \x20 ---\n\
              \x20 seen: 'other'\n\
              \x20 ...\n\
-             ok 4 - d: it is so (practice) # SKIP no \\# here\n\
+             ok 4 - d: a title (practice) # SKIP no \\# here\n\
              # udp://u.example:1 at 127.0.0.1, gentle\n\
              not ok 5 - reachable\n\
              \x20 ---\n\

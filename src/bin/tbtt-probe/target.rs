@@ -1,4 +1,4 @@
-//! What is probed: a tracker's URL, taken apart by hand, and the addresses behind its name.
+//! Announce URLs, the addresses of their hosts, and the TXT records for them.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -18,10 +18,10 @@ pub(crate) enum Protocol {
 pub(crate) struct TrackerUrl {
     pub(crate) text: String,
     pub(crate) protocol: Protocol,
-    /// A name or an address, IPv6 without brackets.
+    /// A host name or an address; IPv6 without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Begins with a slash; for UDP it may be empty.
+    /// Starts with a slash; may be empty for UDP.
     pub(crate) path: String,
     /// Without the question mark; may be empty.
     pub(crate) query: String,
@@ -32,9 +32,9 @@ impl FromStr for TrackerUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((_, rest)) = text.split_once("://") else {
-            return Err("an announce URL begins with http:// or udp://".to_owned());
+            return Err("an announce URL starts with http:// or udp://".to_owned());
         };
-        // The crate would encode these characters, and cut off a fragment.
+        // The crate encodes these characters, and separates a fragment.
         if !text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'#')
@@ -46,9 +46,12 @@ impl FromStr for TrackerUrl {
             "http" => Protocol::Http,
             "udp" => Protocol::Udp,
             "https" => {
-                return Err("HTTPS is not supported; test the tracker behind the proxy".to_owned());
+                return Err(
+                    "HTTPS is not supported; test the tracker behind the proxy that provides it"
+                        .to_owned(),
+                );
             }
-            _ => return Err("an announce URL begins with http:// or udp://".to_owned()),
+            _ => return Err("an announce URL starts with http:// or udp://".to_owned()),
         };
         let host = match url.host() {
             // The crate skips any number of slashes before an HTTP host.
@@ -58,14 +61,14 @@ impl FromStr for TrackerUrl {
         };
         let host = host.ok_or("the URL has no host")?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("a user name is not supported".to_owned());
+            return Err("user names are not supported".to_owned());
         }
         let port = url.port_or_known_default().filter(|&port| port != 0);
         Ok(Self {
             text: text.to_owned(),
             protocol,
             host,
-            port: port.ok_or("no port from 1 to 65535")?,
+            port: port.ok_or("the URL needs a port from 1 to 65535")?,
             path: url.path().to_owned(),
             query: url.query().unwrap_or_default().to_owned(),
         })
@@ -73,7 +76,7 @@ impl FromStr for TrackerUrl {
 }
 
 impl TrackerUrl {
-    /// The first address of each family that is wanted.
+    /// Resolves the host, and returns the first address of each wanted family.
     pub(crate) fn addresses(&self, v4: bool, v6: bool) -> io::Result<Vec<SocketAddr>> {
         let all: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
         let first = |wanted: bool, is: fn(&SocketAddr) -> bool| {
@@ -86,7 +89,7 @@ impl TrackerUrl {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// As a `Host` header has it.
+    /// Returns host and port for the `Host` header.
     pub(crate) fn authority(&self) -> String {
         let Self { host, port, .. } = self;
         match host.contains(':') {
@@ -95,7 +98,7 @@ impl TrackerUrl {
         }
     }
 
-    /// Where a scrape goes (BEP 48), if the path's last part begins with `announce`.
+    /// Returns the path for scrapes (BEP 48). Returns `None` if the last component of the path does not start with `announce`.
     pub(crate) fn scrape_path(&self) -> Option<String> {
         let (folder, name) = self.path.rsplit_once('/')?;
         let suffix = name.strip_prefix("announce")?;
@@ -103,21 +106,21 @@ impl TrackerUrl {
     }
 }
 
-/// Whether the address is one of this machine's.
-pub(crate) fn is_ours(address: IpAddr) -> bool {
+/// Returns whether this machine has the address.
+pub(crate) fn is_local(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let wildcard = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     address.is_loopback()
         || address.is_unspecified()
-        || reachable(everywhere).iter().any(|own| own.ip() == address)
+        || reachable(wildcard).iter().any(|own| own.ip() == address)
 }
 
-/// For each host name the record that tells its trackers, in the order of the URLs, which is the order of preference
-/// (BEP 34).
+/// Returns for each host name the record that announces its trackers, in the order of the URLs, which is the order of
+/// preference (BEP 34).
 pub(crate) fn txt_records<'a>(urls: impl IntoIterator<Item = &'a TrackerUrl>) -> Vec<String> {
     let mut hosts: Vec<(&str, Vec<String>)> = Vec::new();
     for url in urls {
-        // An address has no records.
+        // An address has no TXT records.
         if url.host.parse::<IpAddr>().is_ok() {
             continue;
         }
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_taken_apart() {
+    fn parses_announce_urls() {
         let owned = |host: &str, port, path: &str, query: &str| {
             (host.to_owned(), port, path.to_owned(), query.to_owned())
         };
@@ -169,7 +172,7 @@ mod tests {
             parts("HTTP://t.example:/announce"),
             owned("t.example", 80, "/announce", "")
         );
-        for bad in [
+        for invalid in [
             "t.example",
             "ftp://t.example/",
             "https://t.example/announce",
@@ -191,12 +194,12 @@ mod tests {
             "http://t.example/a b",
             "http://t.example/#a",
         ] {
-            assert!(bad.parse::<TrackerUrl>().is_err(), "{bad}");
+            assert!(invalid.parse::<TrackerUrl>().is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn scrape_is_derived_from_announce() {
+    fn derives_scrape_path_from_announce_path() {
         let scrape = |text: &str| text.parse::<TrackerUrl>().unwrap().scrape_path();
         assert_eq!(scrape("http://t/announce").unwrap(), "/scrape");
         assert_eq!(scrape("http://t/x/announce.php").unwrap(), "/x/scrape.php");
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn records_keep_the_order_and_leave_out_addresses() {
+    fn txt_records_keep_the_order_and_omit_addresses() {
         let urls = [
             "udp://t.example:6969",
             "http://t.example:6969/announce",
@@ -224,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_ours_and_documentation_is_not() {
-        for ours in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(is_ours(ours.parse().unwrap()), "{ours}");
+    fn loopback_is_local_and_documentation_is_not() {
+        for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_local(local.parse().unwrap()), "{local}");
         }
         for other in ["203.0.113.7", "2001:db8::1"] {
-            assert!(!is_ours(other.parse().unwrap()), "{other}");
+            assert!(!is_local(other.parse().unwrap()), "{other}");
         }
     }
 }

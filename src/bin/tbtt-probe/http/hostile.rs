@@ -1,45 +1,47 @@
-//! What no client sends: after each of these the tracker must still serve.
+//! Hostile cases over HTTP: requests that no client sends, after which the tracker must still respond.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{NoAnswer, Session, escaped, peers_in, read, served};
+use super::{Session, accepted, escaped, parse, peers_in, status_of};
 use crate::case::Effort::Hostile;
 use crate::case::Source::Practice;
-use crate::case::{Case, Finding, Miss, broken, skipped};
+use crate::case::{Case, Finding, NotOk, count, failed, skipped};
 use crate::peer::random_hash;
 
-/// Of a network that exists in documentation only (RFC 5737).
+/// An address that nobody uses: its network is for documentation (RFC 5737).
 const VICTIM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
     Case { id: "http-forged-address", effort: Hostile, source: Practice, check: forged_address,
-        title: "nobody is believed who gives another's address, in the query or as a proxy" },
+        title: "a forged client address in the query or in a proxy's header is ignored" },
     Case { id: "http-garbage", effort: Hostile, source: Practice, check: garbage,
-        title: "garbage leaves the tracker serving" },
+        title: "after garbage, the tracker still responds" },
     Case { id: "http-big-query", effort: Hostile, source: Practice, check: big_query,
-        title: "a query of 64 KiB or 1 MiB leaves the tracker serving" },
+        title: "after a query of 64 KiB or 1 MiB, the tracker still responds" },
     Case { id: "http-big-header", effort: Hostile, source: Practice, check: big_header,
-        title: "a header of 1 MiB, or of 20,000 lines, is cut off" },
+        title: "a header of 1 MiB or of 20,000 lines is not read to its end" },
     Case { id: "http-half-open", effort: Hostile, source: Practice, check: half_open,
-        title: "200 clients that stop amid their requests keep none from being served" },
+        title: "during 200 incomplete requests, the tracker still responds" },
     Case { id: "http-scrape-thousands", effort: Hostile, source: Practice, check: scrape_thousands,
-        title: "a scrape of 5,000 torrents leaves the tracker serving" },
+        title: "after a scrape of 5,000 torrents, the tracker still responds" },
 ];
 
-/// Fails unless an ordinary announce is answered.
-fn serves(session: &mut Session) -> Result<(), Miss> {
+/// Fails unless a valid announce gets a response.
+fn require_response(session: &mut Session) -> Result<(), NotOk> {
     let query = session.started(&session.seeder).set("left", "0");
     let target = session.target(&query.without("event").text());
-    match read(&session.wire.get(&target)) {
-        Err(Miss::Broken(why)) => broken(format!("afterwards an announce was not answered: {why}")),
-        found => found.map(drop),
+    match parse(&session.wire.get(&target)) {
+        Err(NotOk::Failed(seen)) => {
+            failed(format!("no response to an announce afterwards: {seen}"))
+        }
+        result => result.map(drop),
     }
 }
 
 fn forged_address(session: &mut Session) -> Finding {
-    session.tracked()?;
+    session.require_tracked()?;
     let forgeries = [
         ("ip=", "ip", ""),
         ("ipv4=", "ipv4", ""),
@@ -47,46 +49,45 @@ fn forged_address(session: &mut Session) -> Finding {
         ("Forwarded", "x", "Forwarded: for=203.0.113.7\r\n"),
         ("X-Real-IP", "x", "X-Real-IP: 203.0.113.7\r\n"),
     ];
-    let mut believed = Vec::new();
-    for (what, key, headers) in forgeries {
+    let mut accepted_forgeries = Vec::new();
+    for (forgery, key, headers) in forgeries {
         let peer = session.peer()?;
         let query = session.started(&peer).set(key, VICTIM.to_string());
         let reply = session.announce_with(&query, headers);
-        let told = served(&reply).ok().and_then(|dict| {
-            let told = dict.bytes("external ip")?;
-            Some(told == VICTIM.octets())
+        let is_external_ip = accepted(&reply).is_ok_and(|dict| {
+            let address = dict.bytes("external ip");
+            address == Some(&VICTIM.octets())
         });
         let seeder = session.started(&session.seeder).set("left", "0");
-        let seen = peers_in(&served(&session.announce(&seeder))?)?;
-        if told == Some(true) || seen.iter().any(|peer| peer.ip() == IpAddr::V4(VICTIM)) {
-            believed.push(what);
+        let listed = peers_in(&accepted(&session.announce(&seeder))?)?;
+        if is_external_ip || listed.iter().any(|peer| peer.ip() == IpAddr::V4(VICTIM)) {
+            accepted_forgeries.push(forgery);
         }
-        // What it answers is nobody's interest.
+        // The response to the stop does not matter.
         let _ = session.announce_with(&query.set("event", "stopped"), headers);
     }
-    if believed.is_empty() {
-        return Ok("nobody was".to_owned());
+    if accepted_forgeries.is_empty() {
+        return Ok(format!("{} forgeries were ignored", forgeries.len()));
     }
-    let believed = believed.join(", ");
-    // An operator may well trust his own host.
-    match session.own {
+    let seen = format!("accepted: {}", accepted_forgeries.join(", "));
+    // The operator may trust this host on purpose.
+    match session.own_address {
         Some(own) if own.is_loopback() => skipped(format!(
-            "{believed} was believed, which may be meant for this host alone"
+            "{seen}; the tracker may be configured to trust this host"
         )),
-        _ => broken(format!("believed: {believed}")),
+        _ => failed(seen),
     }
 }
 
-/// Sends what need not be answered on a connection of its own; fails if there can be none.
-fn throw(session: &Session, bytes: &[u8]) -> Result<(), Miss> {
+/// Sends bytes on a new connection, and ignores the response. Fails if there is no connection.
+fn send_garbage(session: &Session, bytes: &[u8]) -> Result<(), NotOk> {
     let mut connection = match session.wire.connect() {
         Ok(connection) => connection,
-        Err(NoAnswer::Unreachable(why)) => return broken(format!("no connection any more: {why}")),
-        Err(none) => return broken(none.to_string()),
+        Err(none) => return failed(none.to_string()),
     };
-    // A tracker that has seen enough closes.
+    // The tracker may close the connection early.
     connection.send(bytes);
-    connection.rest(session.wire.timeout.min(Duration::from_millis(200)));
+    connection.drain(session.wire.timeout.min(Duration::from_millis(200)));
     Ok(())
 }
 
@@ -112,10 +113,13 @@ fn garbage(session: &mut Session) -> Finding {
         format!("GET {path}?{} HTTP/1.1\r\nHost: t\r\n\r\n", "%".repeat(2000)).into_bytes(),
     ];
     for blob in &blobs {
-        throw(session, blob)?;
+        send_garbage(session, blob)?;
     }
-    serves(session)?;
-    Ok(format!("it serves on after {} kinds", blobs.len()))
+    require_response(session)?;
+    Ok(format!(
+        "the tracker responds after {} kinds of garbage",
+        blobs.len()
+    ))
 }
 
 fn big_query(session: &mut Session) -> Finding {
@@ -124,10 +128,10 @@ fn big_query(session: &mut Session) -> Finding {
         let query = session.started(&session.seeder).set("left", "0");
         let target = session.target(&query.set("x", "x".repeat(size)).text());
         seen.push(match session.wire.get(&target) {
-            Ok(answer) => format!("HTTP {}", answer.status),
+            Ok(response) => format!("HTTP {}", response.status),
             Err(none) => none.to_string(),
         });
-        serves(session)?;
+        require_response(session)?;
     }
     Ok(seen.join(", then "))
 }
@@ -135,32 +139,35 @@ fn big_query(session: &mut Session) -> Finding {
 fn big_header(session: &mut Session) -> Finding {
     let query = session.started(&session.seeder).set("left", "0");
     let target = session.target(&query.text());
-    let one = format!("X: {}\r\n", "x".repeat(1 << 20));
+    let long = format!("X: {}\r\n", "x".repeat(1 << 20));
     let many = "X: x\r\n".repeat(20_000);
     let mut seen = Vec::new();
-    for headers in [one, many] {
-        let reply = session.wire.ask(session.wire.request(&target, &headers));
-        if served(&reply).is_ok() {
-            return broken(format!("{} bytes were read to their end", headers.len()));
+    for headers in [long, many] {
+        let reply = session.wire.send(session.wire.request(&target, &headers));
+        if accepted(&reply).is_ok() {
+            return failed(format!("a header of {} bytes was accepted", headers.len()));
         }
-        seen.push(super::kind(&reply));
-        serves(session)?;
+        seen.push(status_of(&reply));
+        require_response(session)?;
     }
     Ok(seen.join(", then "))
 }
 
 fn half_open(session: &mut Session) -> Finding {
-    let begun = format!("GET {}?info_hash=%41", session.url.path);
+    let incomplete = format!("GET {}?info_hash=%41", session.url.path);
     let mut open = Vec::new();
     for _ in 0..200 {
-        // A limit that is reached is the tracker's right.
+        // The tracker may limit the number of connections.
         if let Ok(mut connection) = session.wire.connect() {
-            connection.send(&begun);
+            connection.send(&incomplete);
             open.push(connection);
         }
     }
-    serves(session)?;
-    Ok(format!("it served beside {}", open.len()))
+    require_response(session)?;
+    Ok(format!(
+        "the tracker responds during {}",
+        count(open.len(), "incomplete request")
+    ))
 }
 
 fn scrape_thousands(session: &mut Session) -> Finding {
@@ -170,6 +177,9 @@ fn scrape_thousands(session: &mut Session) -> Finding {
         query.push(format!("info_hash={}", escaped(&random_hash()?)));
     }
     let reply = session.scrape(&query.join("&"))?;
-    serves(session)?;
-    Ok(format!("{}, and it serves on", super::kind(&reply)))
+    require_response(session)?;
+    Ok(format!(
+        "{}; the tracker responds afterwards",
+        status_of(&reply)
+    ))
 }

@@ -1,4 +1,4 @@
-//! A session with a tracker over HTTP: its requests, what is made of its answers, and how the probe takes its leave.
+//! A session with a tracker over HTTP: it sends requests, parses the responses, and stops all peers at the end.
 
 mod basic;
 mod hostile;
@@ -15,10 +15,12 @@ use percent_encoding::percent_encode_byte;
 use tbtt::os::random::random_bytes;
 
 use crate::bencode::{self, Dict, Value};
-use crate::case::{Case, Finding, Miss, broken, none_of, shown, skipped};
+use crate::case::{
+    Case, Finding, NotOk, RANDOM_REFUSED, count, excerpt, failed, ok_if_none, skipped,
+};
 use crate::peer::{InfoHash, Peer, Peers, endpoints};
 use crate::target::TrackerUrl;
-use wire::{Answer, NoAnswer, Reply, Wire};
+use wire::{NoResponse, Reply, Response, Wire};
 
 /// All cases, in the order in which they run.
 pub(crate) const CASES: &[&[Case<Session>]] = &[
@@ -29,40 +31,43 @@ pub(crate) const CASES: &[&[Case<Session>]] = &[
     hostile::CASES,
 ];
 
-/// A tracker that is being asked.
+/// A session with a tracker.
 pub(crate) struct Session {
     url: TrackerUrl,
     wire: Wire,
     peers: Peers,
-    /// The torrent that is announced, and whether the user named it.
+    /// The torrent that is announced.
     torrent: InfoHash,
+    /// Whether the user gave the torrent. Otherwise it is random.
     named: bool,
-    /// Another one that the user named.
+    /// The second torrent that the user gave.
     second: Option<InfoHash>,
     seeder: Peer,
     leecher: Peer,
-    /// The answers to their first announces; the leecher has none if the seeder was refused.
+    /// The reply to the first announce of the seeder.
     seeder_reply: Reply,
+    /// The reply to the first announce of the leecher; `None` if the seeder was refused.
     leecher_reply: Option<Reply>,
-    /// An announce of a torrent that no tracker can know, and its answer.
-    foreign: Option<(InfoHash, Reply)>,
-    /// The answer to a scrape of the torrent.
-    scraped: Option<Reply>,
-    /// Requests that no tracker should take, and their answers.
+    /// A torrent that no tracker knows, and the reply to its announce.
+    unknown: Option<(InfoHash, Reply)>,
+    /// The reply to a scrape of the torrent.
+    scrape_reply: Option<Reply>,
+    /// Malformed requests, with a description, and their replies.
     malformed: Vec<(String, Reply)>,
-    /// What was announced and not yet stopped, with the header lines that went along.
+    /// Peers that were announced and are not stopped yet: their announces, with additional header lines.
     to_stop: Vec<(Query, &'static str)>,
-    /// The probe's own address.
-    own: Option<IpAddr>,
-    /// The same tracker over the other family, if there is one.
+    /// The address of the probe, as far as it is known here.
+    own_address: Option<IpAddr>,
+    /// The same tracker over the other address family.
     other_family: Option<Wire>,
 }
 
-/// The parameters of a request, in their order, as they stand in its URL.
+/// The parameters of a request in the order and encoding of the URL.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Query(Vec<(&'static str, String)>);
 
 impl Query {
+    /// Replaces a parameter, or adds it.
     fn set(mut self, key: &'static str, value: impl Into<String>) -> Self {
         let value = value.into();
         match self.0.iter_mut().find(|(name, _)| *name == key) {
@@ -72,7 +77,7 @@ impl Query {
         self
     }
 
-    /// Even if it is there already.
+    /// Adds a parameter, even if the key exists already.
     fn add(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.0.push((key, value.into()));
         self
@@ -97,7 +102,7 @@ impl Query {
         pairs.join("&")
     }
 
-    /// Whether it announces the same peer of the same torrent.
+    /// Returns whether both announce the same peer of the same torrent.
     fn is_same_peer(&self, other: &Self) -> bool {
         ["info_hash", "peer_id", "port"]
             .iter()
@@ -105,12 +110,12 @@ impl Query {
     }
 }
 
-/// Each byte as %XX.
+/// Percent-encodes all bytes, including those that do not need it.
 fn escaped(bytes: &[u8]) -> String {
     bytes.iter().copied().map(percent_encode_byte).collect()
 }
 
-/// What a scrape counts for one torrent.
+/// The counts of a torrent in a scrape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Counts {
     complete: i128,
@@ -119,8 +124,10 @@ struct Counts {
 }
 
 impl Session {
-    /// Announces a seeder and a leecher; `Err` if the tracker cannot be reached. `other_family` is where it may be
-    /// reached, too.
+    /// Announces a seeder and a leecher. `other_family` is another address of the tracker.
+    ///
+    /// # Errors
+    /// The reason why the tracker cannot be reached.
     pub(crate) fn open(
         url: &TrackerUrl,
         to: SocketAddr,
@@ -141,9 +148,9 @@ impl Session {
             timeout,
         };
         let wire = wire_to(to);
-        let own = match wire.connect() {
-            Ok(connection) => connection.own(),
-            Err(no_answer) => return Err(no_answer.to_string()),
+        let own_address = match wire.connect() {
+            Ok(connection) => connection.own_address(),
+            Err(no_response) => return Err(no_response.to_string()),
         };
         let mut session = Self {
             url: url.clone(),
@@ -154,40 +161,40 @@ impl Session {
             second: named.get(1).copied(),
             seeder,
             leecher,
-            seeder_reply: Err(NoAnswer::Closed),
+            seeder_reply: Err(NoResponse::Closed),
             leecher_reply: None,
-            foreign: None,
-            scraped: None,
+            unknown: None,
+            scrape_reply: None,
             malformed: Vec::new(),
             to_stop: Vec::new(),
-            own: own.map(|own| own.to_canonical()),
+            own_address: own_address.map(|own| own.to_canonical()),
             other_family: other_family.map(wire_to),
         };
         let started = session.started(&session.seeder).set("left", "0");
         session.seeder_reply = session.announce(&started);
-        if session.tracked().is_ok() {
+        if session.require_tracked().is_ok() {
             let started = session.started(&session.leecher);
             session.leecher_reply = Some(session.announce(&started));
         }
         Ok(session)
     }
 
-    /// Whether the torrent is tracked, judged by the seeder's first announce.
-    pub(crate) fn tracked(&self) -> Result<(), Miss> {
+    /// Skips the case unless the torrent is tracked, according to the first announce of the seeder.
+    pub(crate) fn require_tracked(&self) -> Result<(), NotOk> {
         match &self.seeder_reply {
-            Err(_) => skipped("the first announce was not answered"),
-            Ok(answer) => match bencode::read(&answer.body) {
-                Err(_) => skipped("the first announce was not answered with bencode"),
+            Err(_) => skipped("the first announce got no response"),
+            Ok(response) => match bencode::parse(&response.body) {
+                Err(_) => skipped("the response to the first announce is not bencode"),
                 Ok((dict, _)) => match dict.get("failure reason") {
                     None => Ok(()),
-                    Some(_) if self.named => skipped("the torrent is refused"),
-                    Some(_) => skipped("a random torrent is refused; name one that is tracked"),
+                    Some(_) if self.named => skipped("the tracker refuses the torrent"),
+                    Some(_) => skipped(RANDOM_REFUSED),
                 },
             },
         }
     }
 
-    /// A leecher's first announce.
+    /// Returns the first announce of a leecher.
     fn started(&self, peer: &Peer) -> Query {
         self.started_of(&self.torrent, peer)
     }
@@ -206,21 +213,22 @@ impl Session {
         ])
     }
 
-    fn peer(&mut self) -> Result<Peer, Miss> {
+    fn peer(&mut self) -> Result<Peer, NotOk> {
         self.peers
             .peer()
             .or_else(|error| skipped(error.to_string()))
     }
 
-    /// The path and query of an announce.
+    /// Returns path and query of an announce.
     fn target(&self, query: &str) -> String {
         Self::join(&self.url.path, &self.url.query, query)
     }
 
-    fn join(path: &str, own: &str, query: &str) -> String {
-        match own {
+    /// Joins a path, the query of the URL that the user gave, and the query of a request.
+    fn join(path: &str, url_query: &str, query: &str) -> String {
+        match url_query {
             "" => format!("{path}?{query}"),
-            own => format!("{path}?{own}&{query}"),
+            url_query => format!("{path}?{url_query}&{query}"),
         }
     }
 
@@ -228,13 +236,13 @@ impl Session {
         self.announce_with(query, "")
     }
 
-    /// Sends header lines along.
+    /// Announces with additional header lines.
     fn announce_with(&mut self, query: &Query, headers: &'static str) -> Reply {
         let request = self.wire.request(&self.target(&query.text()), headers);
-        let reply = self.wire.ask(request);
+        let reply = self.wire.send(request);
         let refused = reply.as_ref().is_ok_and(is_refusal);
         let stops = query.get("event") == Some("stopped");
-        // Whatever was not answered may have been taken nonetheless; only a stop must have been heard.
+        // An announce without a response may have reached the tracker; a stop without a response may not.
         if !refused && (!stops || reply.is_ok()) {
             self.to_stop.retain(|(other, _)| !other.is_same_peer(query));
             if !stops {
@@ -244,48 +252,50 @@ impl Session {
         reply
     }
 
+    /// Stops a peer.
     fn stop(&mut self, query: &Query) -> Reply {
         self.announce(&query.clone().set("event", "stopped"))
     }
 
-    /// Stops where nothing hangs on the answer.
+    /// Stops a peer, and ignores the response.
     fn withdraw(&mut self, query: &Query) {
         let _ = self.stop(query);
     }
 
-    /// Stops all that was announced.
-    pub(crate) fn leave(&mut self) {
+    /// Stops all peers that were announced.
+    pub(crate) fn stop_all(&mut self) {
         for (query, headers) in std::mem::take(&mut self.to_stop) {
-            // Whether it is heard, the probe cannot help.
+            // If this fails, the tracker removes the peer later, as it removes any silent client.
             let _ = self.announce_with(&query.set("event", "stopped"), headers);
         }
     }
 
-    fn scrape(&self, query: &str) -> Result<Reply, Miss> {
+    fn scrape(&self, query: &str) -> Result<Reply, NotOk> {
         match self.url.scrape_path() {
             Some(path) => Ok(self.wire.get(&Self::join(&path, &self.url.query, query))),
-            None => {
-                skipped("the URL's last part does not begin with announce, so there is no scrape")
-            }
+            None => skipped(
+                "the last part of the URL does not start with announce, so it has no scrape",
+            ),
         }
     }
 
-    fn scrape_of(&self, hashes: &[InfoHash]) -> Result<Reply, Miss> {
+    fn scrape_of(&self, hashes: &[InfoHash]) -> Result<Reply, NotOk> {
         let pairs = hashes
             .iter()
             .map(|hash| format!("info_hash={}", escaped(hash)));
         self.scrape(&pairs.collect::<Vec<_>>().join("&"))
     }
 
-    /// The counts of a torrent, zeros if it is not told of; skips where there is no scrape.
-    fn counts_of(&self, torrent: &InfoHash) -> Result<Counts, Miss> {
+    /// Scrapes the counts of a torrent; zeros if the response does not list the torrent. Skips the case if scrapes are not
+    /// supported.
+    fn counts_of(&self, torrent: &InfoHash) -> Result<Counts, NotOk> {
         let reply = self.scrape_of(&[*torrent])?;
-        let files = match served(&reply) {
+        let files = match accepted(&reply) {
             Ok(dict) => dict.dict("files").cloned(),
             Err(_) => None,
         };
         let Some(files) = files else {
-            return skipped("there is no scrape to count by");
+            return skipped("the counts need a scrape, which does not work");
         };
         let Some(entry) = files.dict(torrent) else {
             return Ok(Counts::default());
@@ -298,19 +308,20 @@ impl Session {
         })
     }
 
-    fn counts(&self) -> Result<Counts, Miss> {
+    fn counts(&self) -> Result<Counts, NotOk> {
         self.counts_of(&self.torrent)
     }
 
-    /// Announces a new peer that should be served, and stops it again; returns its answer and how it changed the counts.
-    fn counted(&mut self, change: impl Fn(Query) -> Query) -> Result<(Dict, Counts), Miss> {
+    /// Announces a new leecher with a changed query, and stops it again. Returns the response, which must not be a refusal, and
+    /// the change of the counts.
+    fn count_change(&mut self, change: impl Fn(Query) -> Query) -> Result<(Dict, Counts), NotOk> {
         let before = self.counts()?;
         let peer = self.peer()?;
         let query = change(self.started(&peer));
         let reply = self.announce(&query);
         let after = self.counts();
         self.withdraw(&query);
-        let (dict, after) = (served(&reply)?, after?);
+        let (dict, after) = (accepted(&reply)?, after?);
         let change = Counts {
             complete: after.complete - before.complete,
             downloaded: after.downloaded - before.downloaded,
@@ -319,20 +330,23 @@ impl Session {
         Ok((dict, change))
     }
 
-    /// Announces a new leecher that should be served whatever is odd about it.
-    fn asked(&mut self, change: impl Fn(Query) -> Query) -> Result<Dict, Miss> {
+    /// Announces a new leecher with a changed query, and stops it again. Returns the response, which must not be a refusal.
+    fn announce_briefly(&mut self, change: impl Fn(Query) -> Query) -> Result<Dict, NotOk> {
         let peer = self.peer()?;
         let query = change(self.started(&peer));
         let reply = self.announce(&query);
         self.withdraw(&query);
-        served(&reply)
+        accepted(&reply)
     }
 
-    /// Whether an answer tells of a peer, by its port; skips where it may be one of too many.
-    fn tells_of(peers: &[SocketAddr], peer: &Peer) -> Result<bool, Miss> {
+    /// Returns whether peers in a response include this peer, by its port. Skips the case if the peer may be missing because
+    /// the swarm has more peers than the response.
+    fn lists(peers: &[SocketAddr], peer: &Peer) -> Result<bool, NotOk> {
         match peers.iter().any(|other| other.port() == peer.port) {
             true => Ok(true),
-            false if peers.len() >= 30 => skipped("the swarm has more peers than one answer"),
+            false if peers.len() >= 30 => {
+                skipped("the swarm has more peers than fit into one response")
+            }
             false => Ok(false),
         }
     }
@@ -342,31 +356,35 @@ impl Session {
     }
 }
 
-/// The answer's dictionary and what is wrong with its form, whatever its status.
-fn read(reply: &Reply) -> Result<(Dict, Vec<String>), Miss> {
-    let answer = reply.as_ref().or_else(|none| broken(none.to_string()))?;
-    bencode::read(&answer.body)
-        .or_else(|why| broken(format!("{}, no bencode: {why}", answer.shown())))
+/// Parses the dictionary in a response of any status, and returns it with its errors of form.
+fn parse(reply: &Reply) -> Result<(Dict, Vec<String>), NotOk> {
+    let response = reply.as_ref().or_else(|none| failed(none.to_string()))?;
+    bencode::parse(&response.body).or_else(|error| {
+        let seen = response.summary();
+        failed(format!("{seen}, which is not bencode: {error}"))
+    })
 }
 
-/// The dictionary of an answer that is no refusal.
-fn served(reply: &Reply) -> Result<Dict, Miss> {
-    let (dict, _) = read(reply)?;
+/// Parses a response that must not be a refusal.
+fn accepted(reply: &Reply) -> Result<Dict, NotOk> {
+    let (dict, _) = parse(reply)?;
     match dict.get("failure reason") {
         None => Ok(dict),
-        Some(Value::Bytes(reason)) => broken(format!("it was refused: {}", shown(reason))),
-        Some(_) => broken("it was refused, with a `failure reason` that is no string"),
+        Some(Value::Bytes(reason)) => {
+            failed(format!("the request was refused: {}", excerpt(reason)))
+        }
+        Some(_) => failed("the request was refused, with a `failure reason` that is not a string"),
     }
 }
 
-/// Well if the answer's form is; what else it says does not matter.
+/// Checks the form of a response of any content.
 fn well_formed(reply: &Reply) -> Finding {
-    let (_, faults) = read(reply)?;
-    none_of(faults, "so it is")
+    let (_, errors) = parse(reply)?;
+    ok_if_none(errors, "no errors of form")
 }
 
-/// All peers of an answer in whatever form, of both families.
-fn peers_in(dict: &Dict) -> Result<Vec<SocketAddr>, Miss> {
+/// Returns all peers in a response, compact ones and dictionaries, of both address families.
+fn peers_in(dict: &Dict) -> Result<Vec<SocketAddr>, NotOk> {
     let mut all = Vec::new();
     for (key, address_len) in [("peers", 4), ("peers6", 16)] {
         match dict.get(key) {
@@ -375,7 +393,10 @@ fn peers_in(dict: &Dict) -> Result<Vec<SocketAddr>, Miss> {
                 Some(peers) => all.extend(peers),
                 None => {
                     let (len, of) = (compact.len(), address_len + 2);
-                    return broken(format!("`{key}` has {len} bytes, no multiple of {of}"));
+                    return failed(format!(
+                        "`{key}` has {}, which is not a multiple of {of}",
+                        count(len, "byte")
+                    ));
                 }
             },
             Some(Value::List(peers)) => {
@@ -383,39 +404,42 @@ fn peers_in(dict: &Dict) -> Result<Vec<SocketAddr>, Miss> {
                     all.push(dictionary_peer(peer)?);
                 }
             }
-            Some(_) => return broken(format!("`{key}` is neither a string nor a list")),
+            Some(_) => return failed(format!("`{key}` is neither a string nor a list")),
         }
     }
     Ok(all)
 }
 
-/// A peer as BEP 3 has it; one with a name instead of an address counts as unspecified, with its port.
-fn dictionary_peer(peer: &Value) -> Result<SocketAddr, Miss> {
+/// Parses a peer of BEP 3.
+fn dictionary_peer(peer: &Value) -> Result<SocketAddr, NotOk> {
     let Value::Dict(peer) = peer else {
-        return broken("an entry of `peers` is no dictionary");
+        return failed("an entry of `peers` is not a dictionary");
     };
     let (Some(ip), Some(port)) = (peer.bytes("ip"), peer.integer("port")) else {
-        return broken("an entry of `peers` lacks `ip` or `port`");
+        return failed("an entry of `peers` lacks `ip` or `port`");
     };
     let Ok(port) = u16::try_from(port) else {
-        return broken(format!("an entry of `peers` has port {port}"));
+        return failed(format!("an entry of `peers` has port {port}"));
     };
     match String::from_utf8_lossy(ip).parse::<IpAddr>() {
         Ok(ip) => Ok(SocketAddr::new(ip, port)),
-        Err(_) => broken(format!("an entry of `peers` has {} as its `ip`", shown(ip))),
+        Err(_) => failed(format!(
+            "an entry of `peers` has {} as its `ip`",
+            excerpt(ip)
+        )),
     }
 }
 
-/// The status and the kind of a reply, for a list of several.
-fn kind(reply: &Reply) -> String {
+/// Returns the status of a response, or why there is none.
+fn status_of(reply: &Reply) -> String {
     match reply {
         Err(none) => none.to_string(),
-        Ok(answer) => format!("HTTP {}", answer.status),
+        Ok(response) => format!("HTTP {}", response.status),
     }
 }
 
-/// Whether a reply is a refusal as clients read it.
-fn is_refusal(answer: &Answer) -> bool {
-    let read = bencode::read(&answer.body);
-    answer.status == 200 && read.is_ok_and(|(dict, _)| dict.bytes("failure reason").is_some())
+/// Returns whether clients understand a response as a refusal.
+fn is_refusal(response: &Response) -> bool {
+    let parsed = bencode::parse(&response.body);
+    response.status == 200 && parsed.is_ok_and(|(dict, _)| dict.bytes("failure reason").is_some())
 }

@@ -1,36 +1,39 @@
-//! HTTP itself: connections, methods and headers.
+//! Cases for HTTP itself: connections, methods, headers and paths.
 
 use std::thread;
 use std::time::Duration;
 
 use super::wire::Connection;
-use super::{Answer, Miss, NoAnswer, Reply, Session, escaped, read};
+use super::{NoResponse, NotOk, Reply, Response, Session, escaped, parse};
 use crate::case::Effort::Full;
 use crate::case::Source::{Practice, Rfc};
-use crate::case::{Case, Finding, broken, skipped};
+use crate::case::{Case, Finding, count, failed, skipped};
 use crate::peer::random_hash;
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case<Session>] = &[
     Case { id: "http-pieces", effort: Full, source: Rfc(9112), check: pieces,
-        title: "a request may come in pieces" },
+        title: "a request may arrive in pieces" },
     Case { id: "http-1.0", effort: Full, source: Practice, check: http_1_0,
-        title: "HTTP/1.0 without a Host is answered" },
+        title: "a request of HTTP/1.0 without Host gets a response" },
     Case { id: "http-head", effort: Full, source: Practice, check: head,
-        title: "HEAD is answered without a body" },
+        title: "HEAD gets a response without a body" },
     Case { id: "http-absolute", effort: Full, source: Rfc(9112), check: absolute,
-        title: "a request may name the whole URL" },
+        title: "a request may contain the absolute URL" },
     Case { id: "http-close", effort: Full, source: Rfc(9112), check: close,
-        title: "Connection: close ends the connection after the answer" },
+        title: "after Connection: close, the tracker closes the connection" },
     Case { id: "http-pipelined", effort: Full, source: Rfc(9112), check: pipelined,
-        title: "requests sent together on a connection that stays open are answered in order" },
+        title: "pipelined requests on a persistent connection get their responses in order" },
     Case { id: "http-gzip", effort: Full, source: Practice, check: gzip,
-        title: "even to a client that takes gzip an answer is not compressed" },
+        title: "a response is not compressed, even if the client accepts gzip" },
     Case { id: "http-paths", effort: Full, source: Practice, check: paths,
-        title: "a path that nobody knows is answered with 404" },
+        title: "an unknown path gets 404" },
 ];
 
-/// A well-formed request's bytes, for those cases that care how it comes and not what it says.
+/// The reason for which the case of pipelined requests is skipped.
+const NOT_PERSISTENT: &str = "the tracker closes the connection after a response, which is allowed";
+
+/// Returns a valid announce request of the seeder, with additional header lines.
 fn announce_again(session: &Session, headers: &str) -> String {
     session.wire.request(&announce_target(session), headers)
 }
@@ -40,15 +43,15 @@ fn announce_target(session: &Session) -> String {
     session.target(&query.without("event").text())
 }
 
-fn connection(session: &Session) -> Result<Connection, Miss> {
+fn connection(session: &Session) -> Result<Connection, NotOk> {
     let connection = session.wire.connect();
     connection.or_else(|none| skipped(none.to_string()))
 }
 
-/// Well if it was answered as an announce is: with peers or a refusal of the torrent.
-fn answered(reply: &Reply) -> Finding {
-    read(reply)?;
-    Ok("it was answered".to_owned())
+/// Fails unless the reply is a response to an announce; a refusal of the torrent is one as well.
+fn announce_response(reply: &Reply) -> Finding {
+    parse(reply)?;
+    Ok("the response is bencoded".to_owned())
 }
 
 fn pieces(session: &mut Session) -> Finding {
@@ -58,81 +61,86 @@ fn pieces(session: &mut Session) -> Finding {
         connection.send(piece);
         thread::sleep(Duration::from_millis(20));
     }
-    answered(&connection.answer())
+    announce_response(&connection.response())
 }
 
 fn http_1_0(session: &mut Session) -> Finding {
     let target = announce_target(session);
-    answered(&session.wire.ask(format!("GET {target} HTTP/1.0\r\n\r\n")))
+    announce_response(&session.wire.send(format!("GET {target} HTTP/1.0\r\n\r\n")))
 }
 
 fn head(session: &mut Session) -> Finding {
     let request = announce_again(session, "").replacen("GET", "HEAD", 1);
     let mut connection = connection(session)?;
     connection.send(request);
-    let answer = connection.head().or_else(|none| broken(none.to_string()))?;
-    let (body, _) = connection.rest(session.wire.timeout.min(Duration::from_millis(500)));
-    match (answer.status, body) {
-        (200, 0) => Ok("so it was".to_owned()),
-        (status, 0) => broken(format!("HTTP {status}")),
-        (status, body) => broken(format!("HTTP {status}, and a body of {body} bytes")),
+    let response = connection
+        .response_to_head()
+        .or_else(|none| failed(none.to_string()))?;
+    let (body, _) = connection.drain(session.wire.timeout.min(Duration::from_millis(500)));
+    match (response.status, body) {
+        (200, 0) => Ok("HTTP 200 without a body".to_owned()),
+        (status, 0) => failed(format!("HTTP {status}")),
+        (status, body) => failed(format!(
+            "HTTP {status}, with a body of {}",
+            count(body, "byte")
+        )),
     }
 }
 
 fn absolute(session: &mut Session) -> Finding {
     let target = format!("http://{}{}", session.wire.host, announce_target(session));
-    answered(&session.wire.get(&target))
+    announce_response(&session.wire.get(&target))
 }
 
 fn close(session: &mut Session) -> Finding {
     let request = announce_again(session, "");
     let mut connection = connection(session)?;
     connection.send(request);
-    if let Err(none) = connection.answer() {
+    if let Err(none) = connection.response() {
         return skipped(none.to_string());
     }
-    match connection.rest(session.wire.timeout) {
-        (_, true) => Ok("it does".to_owned()),
-        (_, false) => broken("it stayed open"),
+    match connection.drain(session.wire.timeout) {
+        (_, true) => Ok("the connection was closed".to_owned()),
+        (_, false) => failed("the connection stayed open"),
     }
 }
 
 fn pipelined(session: &mut Session) -> Finding {
     let (target, host) = (announce_target(session), &session.wire.host);
-    let one = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let mut connection = connection(session)?;
-    connection.send(&one);
+    connection.send(&request);
     let first = connection
-        .answer()
-        .or_else(|none| broken(none.to_string()))?;
-    let closes = |answer: &Answer| {
-        let header = answer.header("connection");
+        .response()
+        .or_else(|none| failed(none.to_string()))?;
+    let closes = |response: &Response| {
+        let header = response.header("connection");
         header.is_some_and(|value| value.eq_ignore_ascii_case("close"))
-            || answer.header("content-length").is_none()
+            || response.header("content-length").is_none()
     };
     if closes(&first) {
-        return skipped("a connection ends with its first answer, as it may");
+        return skipped(NOT_PERSISTENT);
     }
-    connection.send(one.repeat(2));
+    connection.send(request.repeat(2));
     for number in ["first", "second"] {
-        match connection.answer() {
-            Ok(answer) => read(&Ok(answer)).map(drop)?,
-            Err(NoAnswer::Closed) if number == "first" => {
-                return skipped("a connection ends with its first answer, as it may");
+        match connection.response() {
+            Ok(response) => parse(&Ok(response)).map(drop)?,
+            Err(NoResponse::Closed) if number == "first" => {
+                return skipped(NOT_PERSISTENT);
             }
-            Err(none) => return broken(format!("the {number} of two: {none}")),
+            Err(none) => return failed(format!("the {number} of two requests: {none}")),
         }
     }
-    Ok("three on one connection, two of them sent together".to_owned())
+    Ok("three requests on one connection, two of them pipelined".to_owned())
 }
 
 fn gzip(session: &mut Session) -> Finding {
     let request = announce_again(session, "Accept-Encoding: gzip\r\n");
-    match session.wire.ask(request) {
-        Err(none) => broken(none.to_string()),
-        Ok(answer) => match answer.header("content-encoding") {
-            None => Ok("it was not".to_owned()),
-            Some(encoding) => broken(format!("it was, with {}", encoding.escape_default())),
+    match session.wire.send(request) {
+        Err(none) => failed(none.to_string()),
+        Ok(response) => match response.header("content-encoding") {
+            None => Ok("not compressed".to_owned()),
+            Some(encoding) => failed(format!("compressed with {}", encoding.escape_default())),
         },
     }
 }
@@ -140,8 +148,8 @@ fn gzip(session: &mut Session) -> Finding {
 fn paths(session: &mut Session) -> Finding {
     let letters = escaped(&random_hash()?).replace('%', "");
     match session.wire.get(&format!("/{letters}")) {
-        Ok(answer) if answer.status == 404 => Ok("it was".to_owned()),
-        Ok(answer) => broken(answer.shown()),
-        Err(none) => broken(none.to_string()),
+        Ok(response) if response.status == 404 => Ok("HTTP 404".to_owned()),
+        Ok(response) => failed(response.summary()),
+        Err(none) => failed(none.to_string()),
     }
 }

@@ -1,78 +1,80 @@
-//! HTTP by hand: the bytes of a request are the case's own, and of an answer nothing is passed over.
+//! A plain HTTP client: it sends exactly the bytes of a case, and keeps everything that the tracker sends.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::case::shown;
+use crate::case::{count, excerpt};
 
-/// More than any tracker has to say.
-const ANSWER_MAX: usize = 16 << 20;
+/// Maximum size of a response in bytes. No tracker sends that much.
+const MAX_RESPONSE: usize = 16 << 20;
 
-/// How long bytes behind an answer are waited for, where the tracker leaves the connection open.
+/// How long to wait for bytes after a response if the tracker keeps the connection open.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// One answer as it came.
+/// A response as it was received.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Names in lower case.
+    /// Names (in lower case) and values.
     headers: Vec<(String, String)>,
-    /// Without its chunks, if it came in such.
+    /// If the response is chunked: the content of the chunks.
     pub(crate) body: Vec<u8>,
-    /// Bytes that came where the connection should have been closed.
-    pub(crate) behind: usize,
+    /// Number of bytes after the response.
+    pub(crate) trailing: usize,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(header, _)| header == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// In few words.
-    pub(crate) fn shown(&self) -> String {
+    /// Returns the status and the beginning of the body.
+    pub(crate) fn summary(&self) -> String {
         let Self { status, body, .. } = self;
-        format!("HTTP {status} with {}", shown(body))
+        format!("HTTP {status} with {}", excerpt(body))
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Debug)]
-pub(crate) enum NoAnswer {
+pub(crate) enum NoResponse {
     Unreachable(String),
-    /// The connection was closed before the end of an answer.
+    /// The connection was closed before the end of a response.
     Closed,
     TimedOut,
     Garbled(String),
 }
 
-impl fmt::Display for NoAnswer {
+impl fmt::Display for NoResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(why) => write!(f, "no connection: {why}"),
-            Self::Closed => f.write_str("the connection was closed without a whole answer"),
-            Self::TimedOut => f.write_str("no answer in time"),
-            Self::Garbled(what) => write!(f, "what came is no HTTP: {what}"),
+            Self::Unreachable(reason) => write!(f, "cannot connect: {reason}"),
+            Self::Closed => {
+                f.write_str("the tracker closed the connection without a complete response")
+            }
+            Self::TimedOut => f.write_str("no response within the timeout"),
+            Self::Garbled(seen) => write!(f, "the response is not HTTP: {seen}"),
         }
     }
 }
 
-pub(crate) type Reply = Result<Answer, NoAnswer>;
+pub(crate) type Reply = Result<Response, NoResponse>;
 
-/// Where the tracker is.
+/// How to reach the tracker.
 pub(crate) struct Wire {
     pub(crate) to: SocketAddr,
-    /// What `Host` says.
+    /// The value of the `Host` header.
     pub(crate) host: String,
-    /// For a connection, and for a whole answer.
+    /// Maximum time for connecting, and for a complete response.
     pub(crate) timeout: Duration,
 }
 
 impl Wire {
-    pub(crate) fn connect(&self) -> Result<Connection, NoAnswer> {
-        let unreachable = |error: io::Error| NoAnswer::Unreachable(error.to_string());
+    pub(crate) fn connect(&self) -> Result<Connection, NoResponse> {
+        let unreachable = |error: io::Error| NoResponse::Unreachable(error.to_string());
         let stream = TcpStream::connect_timeout(&self.to, self.timeout).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         stream
@@ -85,112 +87,117 @@ impl Wire {
         })
     }
 
-    /// A GET that ends the connection, with further header lines, each with its CRLF.
+    /// Returns a GET request with `Connection: close`. Each additional header line ends in CRLF.
     pub(crate) fn request(&self, target: &str, headers: &str) -> String {
         let host = &self.host;
         format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n")
     }
 
     pub(crate) fn get(&self, target: &str) -> Reply {
-        self.ask(self.request(target, ""))
+        self.send(self.request(target, ""))
     }
 
-    /// Sends what should get one answer, and reads on to the connection's end.
-    pub(crate) fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
+    /// Sends a request on a new connection, and reads the response and all bytes after it.
+    pub(crate) fn send(&self, request: impl AsRef<[u8]>) -> Reply {
         let mut connection = self.connect()?;
         connection.send(request);
-        let mut answer = connection.answer()?;
-        answer.behind = connection.rest(LINGER.min(self.timeout)).0;
-        Ok(answer)
+        let mut response = connection.response()?;
+        response.trailing = connection.drain(LINGER.min(self.timeout)).0;
+        Ok(response)
     }
 }
 
 pub(crate) struct Connection {
     stream: TcpStream,
     timeout: Duration,
-    /// Read, and not yet part of an answer.
+    /// Bytes that were read, and are not yet part of a response.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// A tracker may have seen enough and closed; if it has not answered first, that will be missed.
+    /// Sends bytes. Ignores errors, because the tracker may close the connection early; then there is a response to read, or
+    /// its absence is noticed.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// The address that the tracker sees, but for what translates it on the way.
-    pub(crate) fn own(&self) -> Option<IpAddr> {
+    /// Returns the address of this end, which is what the tracker sees unless there is a NAT.
+    pub(crate) fn own_address(&self) -> Option<IpAddr> {
         self.stream.local_addr().ok().map(|own| own.ip())
     }
 
-    /// The next answer.
-    pub(crate) fn answer(&mut self) -> Reply {
-        self.read_answer(true)
+    /// Reads the next response.
+    pub(crate) fn response(&mut self) -> Reply {
+        self.read_response(true)
     }
 
-    /// The next answer, to a HEAD: it has no body.
-    pub(crate) fn head(&mut self) -> Reply {
-        self.read_answer(false)
+    /// Reads the next response, to a HEAD request, which has no body.
+    pub(crate) fn response_to_head(&mut self) -> Reply {
+        self.read_response(false)
     }
 
-    fn read_answer(&mut self, has_body: bool) -> Reply {
+    fn read_response(&mut self, has_body: bool) -> Reply {
         let end = Instant::now() + self.timeout;
         let head_len = loop {
             if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
                 break at + 4;
             }
-            if !self.more(end)? {
+            if !self.read_more(end)? {
                 return match self.buffer.is_empty() {
-                    true => Err(NoAnswer::Closed),
-                    false => Err(NoAnswer::Garbled(shown(&self.buffer))),
+                    true => Err(NoResponse::Closed),
+                    false => Err(NoResponse::Garbled(excerpt(&self.buffer))),
                 };
             }
         };
         let head: Vec<u8> = self.buffer.drain(..head_len).collect();
-        let mut answer = parse_head(&head).ok_or_else(|| NoAnswer::Garbled(shown(&head)))?;
+        let mut response = parse_head(&head).ok_or_else(|| NoResponse::Garbled(excerpt(&head)))?;
         if has_body {
-            answer.body = self.body(&answer, end)?;
+            response.body = self.body(&response, end)?;
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    fn body(&mut self, answer: &Answer, end: Instant) -> Result<Vec<u8>, NoAnswer> {
-        if answer.header("transfer-encoding").is_some() {
+    fn body(&mut self, response: &Response, end: Instant) -> Result<Vec<u8>, NoResponse> {
+        if response.header("transfer-encoding").is_some() {
             return self.chunks(end);
         }
-        match answer.header("content-length") {
+        match response.header("content-length") {
             Some(length) => match length.parse() {
-                Ok(length) if length <= ANSWER_MAX => self.exactly(length, end),
-                _ => Err(NoAnswer::Garbled(format!(
+                Ok(length) if length <= MAX_RESPONSE => self.take(length, end),
+                _ => Err(NoResponse::Garbled(format!(
                     "a body of {} bytes",
                     length.escape_default()
                 ))),
             },
             None => {
-                while self.more(end)? {}
+                while self.read_more(end)? {}
                 Ok(std::mem::take(&mut self.buffer))
             }
         }
     }
 
-    fn chunks(&mut self, end: Instant) -> Result<Vec<u8>, NoAnswer> {
+    /// Reads the body of a chunked response.
+    fn chunks(&mut self, end: Instant) -> Result<Vec<u8>, NoResponse> {
         let mut body = Vec::new();
         loop {
             let line_len = loop {
                 match find(&self.buffer, b"\r\n") {
                     Some(at) => break at,
-                    None if self.more(end)? => {}
-                    None => return Err(NoAnswer::Closed),
+                    None if self.read_more(end)? => {}
+                    None => return Err(NoResponse::Closed),
                 }
             };
-            let line = self.exactly(line_len + 2, end)?;
+            let line = self.take(line_len + 2, end)?;
             let size = std::str::from_utf8(&line).unwrap_or_default();
             let size = size.split(';').next().unwrap_or_default().trim();
             let size = usize::from_str_radix(size, 16).ok();
-            let Some(size) = size.filter(|&size| size <= ANSWER_MAX - body.len()) else {
-                return Err(NoAnswer::Garbled(format!("a chunk of {}", shown(&line))));
+            let Some(size) = size.filter(|&size| size <= MAX_RESPONSE - body.len()) else {
+                return Err(NoResponse::Garbled(format!(
+                    "a chunk of {}",
+                    excerpt(&line)
+                )));
             };
-            let chunk = self.exactly(size + 2, end)?;
+            let chunk = self.take(size + 2, end)?;
             body.extend_from_slice(&chunk[..size]);
             if size == 0 {
                 return Ok(body);
@@ -198,20 +205,22 @@ impl Connection {
         }
     }
 
-    fn exactly(&mut self, length: usize, end: Instant) -> Result<Vec<u8>, NoAnswer> {
+    /// Reads and removes this number of bytes.
+    fn take(&mut self, length: usize, end: Instant) -> Result<Vec<u8>, NoResponse> {
         while self.buffer.len() < length {
-            if !self.more(end)? {
-                return Err(NoAnswer::Closed);
+            if !self.read_more(end)? {
+                return Err(NoResponse::Closed);
             }
         }
         Ok(self.buffer.drain(..length).collect())
     }
 
-    /// How many bytes still come, and whether the tracker closes the connection in this time.
-    pub(crate) fn rest(&mut self, within: Duration) -> (usize, bool) {
+    /// Reads until the tracker closes the connection. Returns the number of bytes, and whether the connection was closed in
+    /// this time.
+    pub(crate) fn drain(&mut self, within: Duration) -> (usize, bool) {
         let end = Instant::now() + within;
         loop {
-            match self.more(end) {
+            match self.read_more(end) {
                 Ok(true) => {}
                 Ok(false) => return (self.buffer.len(), true),
                 Err(_) => return (self.buffer.len(), false),
@@ -219,14 +228,17 @@ impl Connection {
         }
     }
 
-    /// Reads once; `false` at the connection's end.
-    fn more(&mut self, end: Instant) -> Result<bool, NoAnswer> {
+    /// Reads once. Returns `false` at the end of the connection.
+    fn read_more(&mut self, end: Instant) -> Result<bool, NoResponse> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
-            return Err(NoAnswer::TimedOut);
+            return Err(NoResponse::TimedOut);
         }
-        if self.buffer.len() > ANSWER_MAX {
-            return Err(NoAnswer::Garbled(format!("over {ANSWER_MAX} bytes")));
+        if self.buffer.len() > MAX_RESPONSE {
+            return Err(NoResponse::Garbled(format!(
+                "over {}",
+                count(MAX_RESPONSE, "byte")
+            )));
         }
         let mut bytes = [0; 16 * 1024];
         match self.stream.read(&mut bytes) {
@@ -237,14 +249,14 @@ impl Connection {
             }
             Err(error) => match error.kind() {
                 ErrorKind::Interrupted => Ok(true),
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(NoAnswer::TimedOut),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(NoResponse::TimedOut),
                 _ => Ok(false),
             },
         }
     }
 }
 
-fn parse_head(head: &[u8]) -> Option<Answer> {
+fn parse_head(head: &[u8]) -> Option<Response> {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.trim_end_matches("\r\n").split("\r\n");
     let line = lines.next()?;
@@ -255,16 +267,16 @@ fn parse_head(head: &[u8]) -> Option<Answer> {
         let (name, value) = line.split_once(':')?;
         Some((name.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    Some(Answer {
+    Some(Response {
         status: rest.get(..3)?.parse().ok()?,
         headers: lines.map(header).collect::<Option<_>>()?,
         body: Vec::new(),
-        behind: 0,
+        trailing: 0,
     })
 }
 
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]
@@ -274,7 +286,7 @@ mod tests {
 
     use super::*;
 
-    /// What is made of these bytes, after which the connection is closed.
+    /// Returns the reply if the tracker sends these bytes and closes the connection.
     fn reply(bytes: &'static [u8]) -> Reply {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let wire = Wire {
@@ -294,25 +306,28 @@ mod tests {
     }
 
     #[test]
-    fn reads_bodies_of_every_kind() {
-        let answer = reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde\r\n").unwrap();
-        assert_eq!((answer.status, &answer.body[..]), (200, &b"de"[..]));
+    fn reads_bodies_with_length_and_chunked_and_to_the_end() {
+        let response = reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde\r\n").unwrap();
+        assert_eq!((response.status, &response.body[..]), (200, &b"de"[..]));
         assert_eq!(
-            (answer.behind, answer.header("content-length")),
+            (response.trailing, response.header("content-length")),
             (2, Some("2"))
         );
-        let answer = reply(b"HTTP/1.0 404 No\r\n\r\nto the end").unwrap();
-        assert_eq!((answer.status, &answer.body[..]), (404, &b"to the end"[..]));
+        let response = reply(b"HTTP/1.0 404 No\r\n\r\nto the end").unwrap();
+        assert_eq!(
+            (response.status, &response.body[..]),
+            (404, &b"to the end"[..])
+        );
         let chunked =
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nd\r\n1;x\r\ne\r\n0\r\n\r\n";
         assert_eq!(reply(chunked).unwrap().body, b"de");
     }
 
     #[test]
-    fn tells_why_there_is_no_answer() {
-        assert!(matches!(reply(b""), Err(NoAnswer::Closed)));
+    fn reports_why_there_is_no_response() {
+        assert!(matches!(reply(b""), Err(NoResponse::Closed)));
         let short = reply(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nde");
-        assert!(matches!(short, Err(NoAnswer::Closed)));
+        assert!(matches!(short, Err(NoResponse::Closed)));
         for garbled in [
             &b"d8:intervali1ee"[..],
             b"HTTP/2 200 OK\r\n\r\n",
@@ -323,7 +338,10 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
         ] {
             let garbled = reply(garbled);
-            assert!(matches!(garbled, Err(NoAnswer::Garbled(_))), "{garbled:?}");
+            assert!(
+                matches!(garbled, Err(NoResponse::Garbled(_))),
+                "{garbled:?}"
+            );
         }
         let wire = Wire {
             to: TcpListener::bind("127.0.0.1:0")
@@ -333,6 +351,6 @@ mod tests {
             host: String::new(),
             timeout: Duration::from_secs(20),
         };
-        assert!(matches!(wire.get("/"), Err(NoAnswer::Unreachable(_))));
+        assert!(matches!(wire.get("/"), Err(NoResponse::Unreachable(_))));
     }
 }

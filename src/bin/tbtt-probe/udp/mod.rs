@@ -1,4 +1,4 @@
-//! A session with a tracker over UDP (BEP 15): packets by hand, and how the probe takes its leave.
+//! A session with a tracker over UDP (BEP 15): it sends packets, parses the responses, and stops all peers at the end.
 
 mod cases;
 mod hostile;
@@ -9,69 +9,71 @@ use std::time::{Duration, Instant};
 
 use tbtt::os::random::random_bytes;
 
-use crate::case::{Case, Miss, broken, shown, skipped};
+use crate::case::{Case, NotOk, RANDOM_REFUSED, count, excerpt, failed, skipped};
 use crate::peer::{InfoHash, Peer, Peers, endpoints};
 use crate::target::TrackerUrl;
 
 /// All cases, in the order in which they run.
 pub(crate) const CASES: &[&[Case<Session>]] = &[cases::CASES, hostile::CASES];
 
+/// The protocol ID in a connect request.
 const MAGIC: u64 = 0x0417_2710_1980;
 const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
 const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
 
-/// How long a client may use a connection id.
+/// How long a client may use a connection ID.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How often a packet is sent before it counts as not answered.
+/// How many times a packet is sent before the probe gives up.
 const TRIES: u32 = 3;
 
-/// Numbers of [`Announce::event`].
+// Values of `Announce::event`.
 const NONE: u32 = 0;
 const COMPLETED: u32 = 1;
 const STARTED: u32 = 2;
 const STOPPED: u32 = 3;
 
-/// A packet that came, or `None` if none did.
+/// A received packet, or `None` after the timeout.
 type Reply = Option<Vec<u8>>;
 
-/// A tracker that is being asked.
+/// A session with a tracker.
 pub(crate) struct Session {
     url: TrackerUrl,
     to: SocketAddr,
     timeout: Duration,
     socket: UdpSocket,
     peers: Peers,
+    /// The torrent that is announced.
     torrent: InfoHash,
+    /// Whether the user gave the torrent. Otherwise it is random.
     named: bool,
     seeder: Peer,
     leecher: Peer,
     connect_reply: Vec<u8>,
     seeder_reply: Reply,
     leecher_reply: Reply,
-    /// The connection id in use, and since when.
+    /// The current connection ID, and the time when it was received.
     id: u64,
     id_since: Instant,
-    /// The first one, and when it came.
+    /// The first connection ID, and the time when it was received.
     first_id: (u64, Instant),
-    /// What answers bore of those that were sent.
     transactions: Transactions,
-    /// Peers that were announced and not stopped.
+    /// Peers that were announced and are not stopped yet.
     to_stop: Vec<Announce>,
 }
 
-/// Numbers of requests, each used once.
+/// Transaction IDs, each used once, and whether the responses had them.
 struct Transactions {
     last: u32,
     first: u32,
-    answered: usize,
-    /// Answers that bore another number than their request.
+    responses: usize,
+    /// Number of responses with another ID than their request.
     wrong: usize,
 }
 
-/// An announce, but for the numbers that change with each.
+/// An announce without connection ID and transaction ID.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Announce {
     torrent: InfoHash,
@@ -80,7 +82,7 @@ struct Announce {
     event: u32,
     address: [u8; 4],
     numwant: i32,
-    /// What follows the 98 bytes (BEP 41).
+    /// The bytes after the first 98 (BEP 41).
     options: Vec<u8>,
 }
 
@@ -104,6 +106,7 @@ impl Announce {
         packet
     }
 
+    /// Returns whether both announce the same peer of the same torrent.
     fn is_same_peer(&self, other: &Self) -> bool {
         self.torrent == other.torrent
             && self.peer.port == other.peer.port
@@ -111,21 +114,23 @@ impl Announce {
     }
 }
 
-/// What an announce is answered with.
+/// A response to an announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Announced {
+struct AnnounceResponse {
     interval: u32,
     leechers: u32,
     seeders: u32,
     peers: Vec<SocketAddr>,
 }
 
-fn field(packet: &[u8], at: usize) -> Option<u32> {
+/// Returns a 32-bit field of a packet.
+fn u32_at(packet: &[u8], at: usize) -> Option<u32> {
     let bytes = packet.get(at..)?.first_chunk()?;
     Some(u32::from_be_bytes(*bytes))
 }
 
-fn head(action: u32, id: u64, transaction: u32) -> Vec<u8> {
+/// Returns a packet that has only the header.
+fn header(action: u32, id: u64, transaction: u32) -> Vec<u8> {
     let mut packet = id.to_be_bytes().to_vec();
     packet.extend_from_slice(&action.to_be_bytes());
     packet.extend_from_slice(&transaction.to_be_bytes());
@@ -133,7 +138,10 @@ fn head(action: u32, id: u64, transaction: u32) -> Vec<u8> {
 }
 
 impl Session {
-    /// Connects, and announces a seeder and a leecher; `Err` if the tracker cannot be reached.
+    /// Connects, and announces a seeder and a leecher.
+    ///
+    /// # Errors
+    /// The reason why the tracker cannot be reached.
     pub(crate) fn open(
         url: &TrackerUrl,
         to: SocketAddr,
@@ -167,17 +175,17 @@ impl Session {
             transactions: Transactions {
                 first,
                 last: first,
-                answered: 0,
+                responses: 0,
                 wrong: 0,
             },
             to_stop: Vec::new(),
         };
         session.connect_reply = session.try_connect()?;
         session.first_id = (session.id, session.id_since);
-        if session.connected().is_ok() {
+        if session.require_connected().is_ok() {
             let started = session.started(&session.seeder, 0);
             session.seeder_reply = session.announce(&started);
-            if session.tracked().is_ok() {
+            if session.require_tracked().is_ok() {
                 let started = session.started(&session.leecher, 1);
                 session.leecher_reply = session.announce(&started);
             }
@@ -187,7 +195,7 @@ impl Session {
 
     fn try_connect(&mut self) -> Result<Vec<u8>, String> {
         let transaction = self.transaction();
-        let reply = self.exchange(&head(CONNECT, MAGIC, transaction), transaction)?;
+        let reply = self.exchange(&header(CONNECT, MAGIC, transaction), transaction)?;
         if let Some(id) = reply.get(8..).and_then(|rest| rest.first_chunk()) {
             self.id = u64::from_be_bytes(*id);
             self.id_since = Instant::now();
@@ -195,30 +203,31 @@ impl Session {
         Ok(reply)
     }
 
-    /// Whether there is a connection id.
-    fn connected(&self) -> Result<(), Miss> {
-        match self.connect_reply.len() >= 16 && field(&self.connect_reply, 0) == Some(CONNECT) {
+    /// Skips the case unless there is a connection ID.
+    fn require_connected(&self) -> Result<(), NotOk> {
+        match self.connect_reply.len() >= 16 && u32_at(&self.connect_reply, 0) == Some(CONNECT) {
             true => Ok(()),
-            false => skipped("there is no connection id"),
+            false => skipped("the tracker has not sent a connection ID"),
         }
     }
 
-    /// Whether the torrent is tracked, judged by the seeder's first announce.
-    pub(crate) fn tracked(&self) -> Result<(), Miss> {
-        self.connected()?;
+    /// Skips the case unless the torrent is tracked, according to the first announce of the seeder.
+    pub(crate) fn require_tracked(&self) -> Result<(), NotOk> {
+        self.require_connected()?;
         match &self.seeder_reply {
-            None => skipped("the first announce was not answered"),
-            Some(reply) => match field(reply, 0) {
+            None => skipped("the first announce got no response"),
+            Some(reply) => match u32_at(reply, 0) {
                 Some(ANNOUNCE) if reply.len() >= 20 => Ok(()),
-                _ if self.named => skipped("the torrent is refused"),
-                _ => skipped("a random torrent is refused; name one that is tracked"),
+                _ if self.named => skipped("the tracker refuses the torrent"),
+                _ => skipped(RANDOM_REFUSED),
             },
         }
     }
 
+    /// Returns the first announce of a peer.
     fn started(&self, peer: &Peer, left: u64) -> Announce {
         let mut options = Vec::new();
-        // The usual path tells a tracker nothing; what else is in the URL may be what lets the client in.
+        // A tracker does not need the usual path. Any other path or query may be a key without which it refuses the client.
         if !matches!(self.url.path.as_str(), "" | "/" | "/announce") || !self.url.query.is_empty() {
             options = self.url_options();
         }
@@ -233,7 +242,7 @@ impl Session {
         }
     }
 
-    /// Path and query of the URL (BEP 41).
+    /// Returns the options with path and query of the URL (BEP 41).
     fn url_options(&self) -> Vec<u8> {
         let text = match (self.url.path.as_str(), self.url.query.as_str()) {
             ("", "") => "/announce".to_owned(),
@@ -248,67 +257,72 @@ impl Session {
         options
     }
 
-    fn peer(&mut self) -> Result<Peer, Miss> {
+    fn peer(&mut self) -> Result<Peer, NotOk> {
         self.peers
             .peer()
             .or_else(|error| skipped(error.to_string()))
     }
 
+    /// Returns a new transaction ID.
     fn transaction(&mut self) -> u32 {
         self.transactions.last = self.transactions.last.wrapping_add(1);
         self.transactions.last
     }
 
-    /// A connection id that may still be used.
+    /// Returns a connection ID that is less than one minute old.
     fn id(&mut self) -> u64 {
         if self.id_since.elapsed() > MINUTE {
-            // Where the tracker gives no new one, the old one will be seen to fail.
+            // If the tracker sends no new ID, the requests with the old one fail, and the cases report that.
             let _ = self.try_connect();
         }
         self.id
     }
 
-    /// Sends until something comes back; `Err` says why nothing does.
+    /// Sends a packet until there is a response.
+    ///
+    /// # Errors
+    /// The reason why there is no response.
     fn exchange(&mut self, packet: &[u8], transaction: u32) -> Result<Vec<u8>, String> {
-        let mut why = "no answer in time".to_owned();
+        let mut reason = "no response within the timeout".to_owned();
         for _ in 0..TRIES {
             let end = Instant::now() + self.timeout / TRIES;
             let sent = self.socket.send(packet);
-            match sent.and_then(|_| self.hear(transaction, end)) {
+            match sent.and_then(|_| self.receive_response(transaction, end)) {
                 Ok(Some(reply)) => return Ok(reply),
                 Ok(None) => {}
-                Err(error) => why = error.to_string(),
+                Err(error) => reason = error.to_string(),
             }
         }
-        Err(why)
+        Err(reason)
     }
 
-    /// The next packet that is no late answer to another request.
-    fn hear(&mut self, transaction: u32, end: Instant) -> io::Result<Option<Vec<u8>>> {
+    /// Receives the next packet that is not a late response to an earlier request.
+    fn receive_response(&mut self, transaction: u32, end: Instant) -> io::Result<Option<Vec<u8>>> {
         while let Some(reply) = receive(&self.socket, end)? {
-            let bears = field(&reply, 4);
-            let own = bears == Some(transaction);
-            if own || !self.transactions.is_old(bears) {
-                self.transactions.answered += 1;
-                self.transactions.wrong += usize::from(!own);
+            let id = u32_at(&reply, 4);
+            let is_own = id == Some(transaction);
+            if is_own || !self.transactions.is_old(id) {
+                self.transactions.responses += 1;
+                self.transactions.wrong += usize::from(!is_own);
                 return Ok(Some(reply));
             }
         }
         Ok(None)
     }
 
-    fn ask(&mut self, packet: impl FnOnce(u64, u32) -> Vec<u8>) -> Reply {
+    /// Sends a request with the current connection ID and a new transaction ID.
+    fn request(&mut self, packet: impl FnOnce(u64, u32) -> Vec<u8>) -> Reply {
         let (id, transaction) = (self.id(), self.transaction());
         self.exchange(&packet(id, transaction), transaction).ok()
     }
 
     fn announce(&mut self, announce: &Announce) -> Reply {
-        let reply = self.ask(|id, transaction| announce.packet(id, transaction));
+        let reply = self.request(|id, transaction| announce.packet(id, transaction));
         let refused = reply
             .as_ref()
-            .is_some_and(|reply| field(reply, 0) == Some(ERROR));
+            .is_some_and(|reply| u32_at(reply, 0) == Some(ERROR));
         let stops = announce.event == STOPPED;
-        // Whatever was not answered may have been taken nonetheless; only a stop must have been heard.
+        // An announce without a response may have reached the tracker; a stop without a response may not.
         if !refused && (!stops || reply.is_some()) {
             self.to_stop.retain(|other| !other.is_same_peer(announce));
             if !stops {
@@ -318,85 +332,94 @@ impl Session {
         reply
     }
 
+    /// Stops a peer.
     fn stop(&mut self, announce: &Announce) -> Reply {
         let mut announce = announce.clone();
         announce.event = STOPPED;
         self.announce(&announce)
     }
 
-    /// Stops where nothing hangs on the answer.
+    /// Stops a peer, and ignores the response.
     fn withdraw(&mut self, announce: &Announce) {
         let _ = self.stop(announce);
     }
 
-    /// Stops all that was announced.
-    pub(crate) fn leave(&mut self) {
+    /// Stops all peers that were announced.
+    pub(crate) fn stop_all(&mut self) {
         for announce in std::mem::take(&mut self.to_stop) {
             self.withdraw(&announce);
         }
     }
 
     fn scrape(&mut self, hashes: &[u8]) -> Reply {
-        self.ask(|id, transaction| {
-            let mut packet = head(SCRAPE, id, transaction);
+        self.request(|id, transaction| {
+            let mut packet = header(SCRAPE, id, transaction);
             packet.extend_from_slice(hashes);
             packet
         })
     }
 
-    /// Seeders, completed and leechers of each torrent that a scrape tells of.
-    fn scraped(&mut self, hashes: &[u8]) -> Result<Vec<[u32; 3]>, Miss> {
+    /// Scrapes torrents, and returns seeders, completed and leechers of each torrent in the response.
+    fn scrape_entries(&mut self, hashes: &[u8]) -> Result<Vec<[u32; 3]>, NotOk> {
         let reply = self.scrape(hashes);
         let reply = not_error(&reply)?;
-        match (field(reply, 0), reply.get(8..)) {
+        match (u32_at(reply, 0), reply.get(8..)) {
             (Some(SCRAPE), Some(entries)) if entries.len() % 12 == 0 => {
-                let entry = |entry: &[u8]| [0, 4, 8].map(|at| field(entry, at).unwrap_or_default());
+                let entry =
+                    |entry: &[u8]| [0, 4, 8].map(|at| u32_at(entry, at).unwrap_or_default());
                 Ok(entries.chunks_exact(12).map(entry).collect())
             }
-            (Some(SCRAPE), _) => broken(format!("a scrape's answer has {} bytes", reply.len())),
-            _ => broken(format!("a scrape was answered with {}", shown(reply))),
+            (Some(SCRAPE), _) => failed(format!(
+                "the response to a scrape has {}",
+                count(reply.len(), "byte")
+            )),
+            _ => failed(format!("a scrape got {}", packet_summary(reply))),
         }
     }
 
-    /// Of the torrent; skips where there is no scrape.
-    fn counts(&mut self) -> Result<[u32; 3], Miss> {
+    /// Scrapes the torrent, and returns seeders, completed and leechers. Skips the case if scrapes are not supported.
+    fn counts(&mut self) -> Result<[u32; 3], NotOk> {
         let torrent = self.torrent;
-        match self.scraped(&torrent) {
+        match self.scrape_entries(&torrent) {
             Ok(entries) if entries.len() == 1 => Ok(entries[0]),
-            _ => skipped("there is no scrape to count by"),
+            _ => skipped("the counts need a scrape, which does not work"),
         }
     }
 
-    /// Announces a new peer that should be served, and stops it again.
-    fn asked(&mut self, change: impl FnOnce(&mut Announce)) -> Result<Announced, Miss> {
+    /// Announces a new leecher with changes, and stops it again. Returns the response, which must not be an error.
+    fn announce_briefly(
+        &mut self,
+        change: impl FnOnce(&mut Announce),
+    ) -> Result<AnnounceResponse, NotOk> {
         let peer = self.peer()?;
         let mut announce = self.started(&peer, 1);
         change(&mut announce);
         let reply = self.announce(&announce);
         self.withdraw(&announce);
-        self.answered(&reply)
+        self.parse_announce(&reply)
     }
 
-    /// Reads the answer to an announce to the letter.
-    fn answered(&self, reply: &Reply) -> Result<Announced, Miss> {
+    /// Parses the response to an announce strictly.
+    fn parse_announce(&self, reply: &Reply) -> Result<AnnounceResponse, NotOk> {
         let reply = not_error(reply)?;
         let address_len = if self.is_v6() { 16 } else { 4 };
-        let (Some(ANNOUNCE), Some(peers)) = (field(reply, 0), reply.get(20..)) else {
-            return broken(format!(
-                "{} bytes with action {} came, where action 1 and 20 bytes should be",
-                reply.len(),
-                field(reply, 0).map_or("none".to_owned(), |action| action.to_string())
+        let (Some(ANNOUNCE), Some(peers)) = (u32_at(reply, 0), reply.get(20..)) else {
+            let action = u32_at(reply, 0)
+                .map_or("no action".to_owned(), |action| format!("action {action}"));
+            return failed(format!(
+                "{} with {action}, instead of at least 20 with action 1",
+                count(reply.len(), "byte")
             ));
         };
         let Some(peers) = endpoints(peers, address_len) else {
-            return broken(format!(
-                "20 bytes and {} of peers came, no multiple of {}",
-                peers.len(),
+            return failed(format!(
+                "{} of peers, which is not a multiple of {}",
+                count(peers.len(), "byte"),
                 address_len + 2
             ));
         };
-        let number = |at| field(reply, at).unwrap_or_default();
-        Ok(Announced {
+        let number = |at| u32_at(reply, at).unwrap_or_default();
+        Ok(AnnounceResponse {
             interval: number(8),
             leechers: number(12),
             seeders: number(16),
@@ -404,56 +427,68 @@ impl Session {
         })
     }
 
-    /// Whether an answer tells of a peer, by its port; skips where it may be one of too many.
-    fn tells_of(announced: &Announced, peer: &Peer) -> Result<bool, Miss> {
-        let Announced { peers, .. } = announced;
+    /// Returns whether a response lists a peer, by its port. Skips the case if the peer may be missing because the swarm has
+    /// more peers than the response.
+    fn lists(announced: &AnnounceResponse, peer: &Peer) -> Result<bool, NotOk> {
+        let AnnounceResponse { peers, .. } = announced;
         match peers.iter().any(|other| other.port() == peer.port) {
             true => Ok(true),
-            false if peers.len() >= 30 => skipped("the swarm has more peers than one answer"),
+            false if peers.len() >= 30 => {
+                skipped("the swarm has more peers than fit into one response")
+            }
             false => Ok(false),
         }
     }
 
-    /// What packets from a socket are answered with. Nothing is waited for: such answers come before those to two
-    /// connects, of which the second is sent when the first has been answered.
-    fn answers(&mut self, socket: &UdpSocket, packets: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Miss> {
-        let gone = |error: io::Error| Miss::Broken(format!("nothing is there any more: {error}"));
+    /// Sends packets from a socket, and returns all responses to them, which may be none. Does not wait for a timeout: after
+    /// the packets, sends a connect, and a second one after the response to the first. Responses to the packets arrive
+    /// before the response to the second connect.
+    fn responses_to(
+        &mut self,
+        socket: &UdpSocket,
+        packets: &[Vec<u8>],
+    ) -> Result<Vec<Vec<u8>>, NotOk> {
+        let gone = |error: io::Error| {
+            NotOk::Failed(format!("the tracker cannot be reached any more: {error}"))
+        };
         for packet in packets {
-            // What is too long for this system does not get as far as the tracker.
+            // A packet that is too long for this system is not sent.
             let _ = socket.send(packet);
         }
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for _ in 0..2 {
-            let mark = self.transaction();
-            let mut marked = false;
+            let transaction = self.transaction();
+            let mut is_connected = false;
             for _ in 0..TRIES {
-                socket.send(&head(CONNECT, MAGIC, mark)).map_err(gone)?;
+                socket
+                    .send(&header(CONNECT, MAGIC, transaction))
+                    .map_err(gone)?;
                 let end = Instant::now() + self.timeout / TRIES;
-                while let Some(answer) = receive(socket, end).map_err(gone)? {
-                    let bears = field(&answer, 4);
-                    if answer.len() == 16 && bears == Some(mark) {
-                        marked = true;
+                while let Some(response) = receive(socket, end).map_err(gone)? {
+                    let id = u32_at(&response, 4);
+                    if response.len() == 16 && id == Some(transaction) {
+                        is_connected = true;
                         break;
                     }
-                    // A mark that was sent twice may be answered twice.
-                    if field(&answer, 0) != Some(CONNECT) || !self.transactions.is_old(bears) {
-                        answers.push(answer);
+                    // A connect that was sent twice may get two responses.
+                    if u32_at(&response, 0) != Some(CONNECT) || !self.transactions.is_old(id) {
+                        responses.push(response);
                     }
                 }
-                if marked {
+                if is_connected {
                     break;
                 }
             }
-            if !marked {
-                return broken("a connect was not answered any more");
+            if !is_connected {
+                return failed("a connect afterwards got no response");
             }
         }
-        Ok(answers)
+        Ok(responses)
     }
 
-    /// Another client's socket, on the port of the system's choice.
-    fn other_socket(&self, own: Option<IpAddr>) -> Result<UdpSocket, Miss> {
-        socket(own, self.to).or_else(|error| skipped(format!("no socket: {error}")))
+    /// Returns a new socket, as another client would have.
+    fn other_socket(&self, own: Option<IpAddr>) -> Result<UdpSocket, NotOk> {
+        socket(own, self.to).or_else(|error| skipped(format!("cannot create a socket: {error}")))
     }
 
     fn is_v6(&self) -> bool {
@@ -462,14 +497,14 @@ impl Session {
 }
 
 impl Transactions {
-    /// Whether this is a request's that was sent earlier.
+    /// Returns whether the ID belongs to an earlier request.
     fn is_old(&self, transaction: Option<u32>) -> bool {
         let age = transaction.map(|transaction| self.last.wrapping_sub(transaction));
         age.is_some_and(|age| age > 0 && age < self.last.wrapping_sub(self.first))
     }
 }
 
-/// A socket that hears the tracker alone.
+/// Returns a socket that receives only from the tracker.
 fn socket(own: Option<IpAddr>, to: SocketAddr) -> io::Result<UdpSocket> {
     let any = match to {
         SocketAddr::V4(_) => IpAddr::from([0; 4]),
@@ -480,7 +515,7 @@ fn socket(own: Option<IpAddr>, to: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// The next packet, if one comes in time.
+/// Receives the next packet; returns `None` after the timeout.
 fn receive(socket: &UdpSocket, end: Instant) -> io::Result<Option<Vec<u8>>> {
     let mut packet = vec![0; 64 * 1024];
     loop {
@@ -502,13 +537,18 @@ fn receive(socket: &UdpSocket, end: Instant) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The packet, unless there is none or it is an error.
-fn not_error(reply: &Reply) -> Result<&[u8], Miss> {
+/// Returns the length and the beginning of a packet.
+fn packet_summary(packet: &[u8]) -> String {
+    format!("{}: {}", count(packet.len(), "byte"), excerpt(packet))
+}
+
+/// Returns the packet. Fails if there is no packet or an error.
+fn not_error(reply: &Reply) -> Result<&[u8], NotOk> {
     match reply {
-        None => broken("no answer in time"),
-        Some(reply) if field(reply, 0) == Some(ERROR) => broken(format!(
-            "it was refused: {}",
-            shown(reply.get(8..).unwrap_or_default())
+        None => failed("no response within the timeout"),
+        Some(reply) if u32_at(reply, 0) == Some(ERROR) => failed(format!(
+            "the request was refused: {}",
+            excerpt(reply.get(8..).unwrap_or_default())
         )),
         Some(reply) => Ok(reply),
     }
@@ -519,7 +559,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_announce_has_its_fields_where_bep_15_has_them() {
+    fn announce_packet_has_the_layout_of_bep_15() {
         let announce = Announce {
             torrent: [1; 20],
             peer: Peer {
@@ -535,30 +575,33 @@ mod tests {
         };
         let packet = announce.packet(0x0e0e_0e0e_0e0e_0e0e, 15);
         assert_eq!(packet.len(), 99);
-        assert_eq!((&packet[..8], field(&packet, 8)), (&[0x0e; 8][..], Some(1)));
-        assert_eq!(field(&packet, 12), Some(15));
+        assert_eq!(
+            (&packet[..8], u32_at(&packet, 8)),
+            (&[0x0e; 8][..], Some(1))
+        );
+        assert_eq!(u32_at(&packet, 12), Some(15));
         assert_eq!(
             (&packet[16..36], &packet[36..56]),
             (&[1; 20][..], &[2; 20][..])
         );
         assert_eq!(packet[64..72], 9u64.to_be_bytes());
         assert_eq!(
-            (field(&packet, 80), &packet[84..88]),
+            (u32_at(&packet, 80), &packet[84..88]),
             (Some(3), &[10, 11, 12, 13][..])
         );
         assert_eq!(
-            (field(&packet, 88), field(&packet, 92)),
+            (u32_at(&packet, 88), u32_at(&packet, 92)),
             (Some(0x0506_0708), Some(u32::MAX))
         );
         assert_eq!(packet[96..98], [3, 4]);
     }
 
     #[test]
-    fn late_answers_are_told_from_wrong_ones() {
+    fn distinguishes_late_responses_from_wrong_ones() {
         let transactions = Transactions {
             first: u32::MAX,
             last: 3,
-            answered: 0,
+            responses: 0,
             wrong: 0,
         };
         for (number, old) in [
