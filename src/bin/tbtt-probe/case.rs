@@ -1,4 +1,4 @@
-//! Test cases, their verdicts, and the function that runs all cases of one protocol.
+//! Test cases, their verdicts, and the function that runs all cases of a protocol.
 
 use std::fmt;
 
@@ -24,9 +24,9 @@ pub(crate) enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bep(number) => write!(f, "BEP {number}"),
-            Self::Rfc(number) => write!(f, "RFC {number}"),
-            Self::Practice => f.write_str("practice"),
+            Self::Bep(number) => f.pad(&format!("BEP {number}")),
+            Self::Rfc(number) => f.pad(&format!("RFC {number}")),
+            Self::Practice => f.pad("practice"),
         }
     }
 }
