@@ -434,7 +434,7 @@ impl Relay {
     }
 }
 
-/// Relays the requests of one connection, each on a new connection to the tracker. Returns `None` at the end.
+/// Relays the requests of a connection, each on a new connection to the tracker. Returns `None` at the end.
 fn relay_http(
     mut client: TcpStream,
     to: SocketAddr,

@@ -10,7 +10,7 @@ use std::thread;
 const TOOL: &str = env!("CARGO_BIN_EXE_tbtt-torrent");
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torrents");
 
-/// The working directory of one test, removed afterwards unless the test fails.
+/// The working directory of a test, removed afterwards unless the test fails.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -655,7 +655,7 @@ fn readable(name: &'static str, bytes: Vec<u8>, verify: i32, message: &'static s
     }
 }
 
-/// Returns a torrent of version 1 with one file in a directory.
+/// Returns a torrent of version 1 with a file in a directory.
 fn v1_torrent(name: &str, path: &str) -> Vec<u8> {
     format!(
         "d4:infod5:filesld6:lengthi4e4:path{path}ee4:name{}:{name}12:piece lengthi16384e6:pieces20:{}ee",

@@ -48,7 +48,7 @@ impl Dict {
     }
 }
 
-/// Parses one dictionary, and returns it with its errors of form.
+/// Parses a dictionary, and returns it with its errors of form.
 ///
 /// # Errors
 /// If the dictionary cannot be parsed to its end.

@@ -52,7 +52,7 @@ fn ids(info: &Info) -> String {
     v1 + &v2
 }
 
-/// The options that apply to all torrents of one call, parsed.
+/// The parsed options that apply to all torrents.
 struct Common {
     excluded: Vec<Pattern>,
     similar: Vec<InfoHash>,

@@ -1,5 +1,5 @@
 //! Reads and writes `.torrent` files. A torrent is written under a temporary name and renamed, so that no other program
-//! reads an incomplete one.
+//! reads an incomplete torrent.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Exit, Failed, fail};
 
-/// Maximum size of a torrent in bytes. libtorrent and the tracker do not read larger ones either.
+/// Maximum size of a torrent in bytes. libtorrent and the tracker do not read larger torrents either.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads a torrent; `-` is standard input.

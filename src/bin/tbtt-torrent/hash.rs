@@ -22,7 +22,7 @@ use tbtt::metainfo::pieces::{FileSpan, Layout};
 
 use crate::arguments::Work;
 
-/// Bytes read at once: whole blocks, and few enough for the cache of one core.
+/// Bytes read at once: whole blocks, and few enough for the cache of a processor core.
 const BUFFER: usize = 128 * 1024;
 
 /// Bytes that a thread takes at once as its next work; at least two pieces.
@@ -119,7 +119,7 @@ fn progress_bar(size: u64, work: &Work) -> Option<ProgressBar> {
     Some(bar)
 }
 
-/// Reads and hashes pieces for one thread.
+/// Reads and hashes pieces in a thread.
 struct Reader<'a> {
     job: &'a Job<'a>,
     bar: &'a Option<ProgressBar>,
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
                     }
                     if self.job.v2 {
                         let length = layout.piece_length();
-                        // The last piece of a file is padded with zeros, unless it is the only one.
+                        // The last piece of a file is padded with zeros, unless it is the only piece.
                         let is_only = self.job.files[file].1 <= length;
                         let width = if is_only { 1 } else { length / BLOCK };
                         v2 = merkle::root(&mut self.leaves, width);
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
         if second.file != Some(file) || first.length != second.length {
             return None;
         }
-        // After an error, the caller hashes the pieces one by one, and then the error is recorded.
+        // After an error, the caller hashes the pieces separately, and then the error is recorded.
         self.open(file).ok()?;
         let (_, open) = self.open.as_ref()?;
         let (mut v1, mut done) = ([Sha1::default(), Sha1::default()], 0);

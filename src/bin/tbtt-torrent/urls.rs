@@ -16,7 +16,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Parses the values of `--announce`: each is one tier, a list of URLs separated by commas (BEP 12).
+/// Parses the values of `--announce`: each is a tier of URLs separated by commas (BEP 12).
 pub(crate) fn tiers(values: &[String]) -> Result<Vec<Vec<String>>, Failed> {
     let tier = |list: &String| -> Result<Vec<String>, Failed> {
         let urls: Vec<String> = list.split(',').map(str::to_owned).collect();

@@ -56,7 +56,7 @@ pub(crate) struct Session {
     malformed: Vec<(String, Reply)>,
     /// Peers that were announced and are not stopped yet: their announces, with additional header lines.
     to_stop: Vec<(Query, &'static str)>,
-    /// The address of the probe, as far as it is known here.
+    /// The local address of the probe. Behind a NAT, the tracker sees another address.
     own_address: Option<IpAddr>,
     /// The same tracker over the other address family.
     other_family: Option<Wire>,
@@ -383,7 +383,7 @@ fn well_formed(reply: &Reply) -> Finding {
     ok_if_none(errors, "no errors of form")
 }
 
-/// Returns all peers in a response, compact ones and dictionaries, of both address families.
+/// Returns all peers in a response, compact or as dictionaries, of both address families.
 fn peers_in(dict: &Dict) -> Result<Vec<SocketAddr>, NotOk> {
     let mut all = Vec::new();
     for (key, address_len) in [("peers", 4), ("peers6", 16)] {

@@ -48,7 +48,7 @@ fn connection(session: &Session) -> Result<Connection, NotOk> {
     connection.or_else(|none| skipped(none.to_string()))
 }
 
-/// Fails unless the reply is a response to an announce; a refusal of the torrent is one as well.
+/// Fails unless the reply is a response to an announce; a refusal of the torrent is a response as well.
 fn announce_response(reply: &Reply) -> Finding {
     parse(reply)?;
     Ok("the response is bencoded".to_owned())

@@ -115,13 +115,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Sends bytes. Ignores errors, because the tracker may close the connection early; then there is a response to read, or
-    /// its absence is noticed.
+    /// Sends bytes. Ignores errors, because the tracker may close the connection early. If it has sent no response before,
+    /// reading the response fails.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// Returns the address of this end, which is what the tracker sees unless there is a NAT.
+    /// Returns the local address, which the tracker sees unless there is a NAT.
     pub(crate) fn own_address(&self) -> Option<IpAddr> {
         self.stream.local_addr().ok().map(|own| own.ip())
     }

@@ -571,7 +571,7 @@ fn id_minute(session: &mut Session) -> Finding {
 }
 
 fn id_expires(session: &mut Session) -> Finding {
-    // Three seconds more, because the tracker's clock may count in seconds.
+    // Waits three seconds more, because the clock of the tracker may count in seconds.
     match with_first_id(session, 2 * MINUTE + Duration::from_secs(3))? {
         Some(reply) if u32_at(&reply, 0) != Some(ERROR) => failed("valid after 123 s"),
         _ => Ok("not valid after 123 s".to_owned()),

@@ -95,8 +95,10 @@ fn amplification(session: &mut Session) -> Finding {
     let (got, sent) = max;
     let factor = got as f64 / sent as f64;
     match got > sent {
-        true => failed(format!("{got} bytes for {sent}, {factor:.1} times as many")),
-        false => Ok(format!("{got} bytes for {sent} at most")),
+        true => failed(format!(
+            "{got} bytes for {sent} sent, {factor:.1} times as many"
+        )),
+        false => Ok(format!("at most {got} bytes for {sent} sent")),
     }
 }
 
