@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use glob::{MatchOptions, Pattern};
 use tbtt::bytes::parse_hex;
-use tbtt::metainfo::builder::{Around, Info, NewFile, NewInfo};
+use tbtt::metainfo::builder::{EncodedInfo, NewFile, NewInfo, OuterFields};
 use tbtt::metainfo::merkle::{BLOCK, layer_root};
 use tbtt::metainfo::pieces::{Layout, choose_length};
 use tbtt::tracker::InfoHash;
@@ -46,7 +46,7 @@ pub(crate) fn run(create: &Create) -> Result<(), Failed> {
 }
 
 /// Returns the info-hashes, each on a line.
-fn ids(info: &Info) -> String {
+fn ids(info: &EncodedInfo) -> String {
     let v1 = info.v1.map(|id| format!("  v1 {id}\n")).unwrap_or_default();
     let v2 = info.v2.map(|id| format!("  v2 {id}\n")).unwrap_or_default();
     v1 + &v2
@@ -164,7 +164,7 @@ impl Plan {
     }
 
     /// Reads and hashes the files.
-    fn hash(&self, create: &Create) -> Result<Info, Failed> {
+    fn hash(&self, create: &Create) -> Result<EncodedInfo, Failed> {
         let (v1, v2) = (create.format != Format::V2, create.format != Format::V1);
         let files: Vec<_> = self
             .found

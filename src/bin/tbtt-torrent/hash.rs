@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Hashes a part of a file: into `v1`, and into `leaves` for version 2.
-    fn part(&mut self, number: usize, part: Part, v1: &mut Sha1) -> io::Result<()> {
+    fn part(&mut self, number: usize, part: FileSpan, v1: &mut Sha1) -> io::Result<()> {
         self.open(number)?;
         let (_, file) = self.open.as_ref().expect("the file was just opened");
         self.leaves.clear();

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Sha256, Sha512};
 use tbtt::bytes::Hex;
-use tbtt::metainfo::{Details, Metainfo, shown};
+use tbtt::metainfo::printable::shown;
+use tbtt::metainfo::{Details, Metainfo};
 use tbtt::tracker::InfoHash;
 
 use crate::arguments::Lint;

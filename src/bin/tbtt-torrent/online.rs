@@ -25,7 +25,7 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
 
 /// Returns the URL and the length in bytes of each file at a web seed.
 pub(crate) fn files(seed: &str, details: &Details<'_>) -> Vec<(String, u64)> {
-    let url_of = |file: &tbtt::metainfo::File| {
+    let url_of = |file: &tbtt::metainfo::files::FileEntry| {
         let below = file.path.iter().map(|part| part.as_slice());
         let below = below.filter(|_| !details.is_single);
         (urls::of_file(seed, &details.name, below), file.length)

@@ -68,7 +68,7 @@ impl Report {
     fn new(path: &Path, metainfo: &Metainfo, details: &Details<'_>) -> Self {
         let lines = |texts: &[Vec<u8>]| texts.iter().map(|text| shown(text)).collect::<Vec<_>>();
         let text = |text: &Option<Vec<u8>>| text.as_deref().map(shown);
-        let report_file = |file: &tbtt::metainfo::File| {
+        let report_file = |file: &tbtt::metainfo::files::FileEntry| {
             let parts: Vec<String> = file.path.iter().map(|part| shown(part)).collect();
             ReportFile {
                 path: parts.join("/"),
