@@ -680,15 +680,15 @@ fn strange_torrents() -> Vec<Strange> {
     non_utf8[at] = 0xff;
     let not_a_name = "not a file name";
     vec![
-        invalid("empty", "", "too early"),
-        invalid("page", "<html>", "dictionary"),
+        invalid("empty", "", "unexpected end of file"),
+        invalid("page", "<html>", "expected a dictionary"),
         invalid("unsorted", single("4:name1:a6:lengthi4e"), "out of order"),
-        invalid("twice", single("4:name1:a4:name1:b"), "comes twice"),
+        invalid("twice", single("4:name1:a4:name1:b"), "duplicate key"),
         invalid("deep", deep, "100 deep"),
         invalid("negative", negative, "length"),
         invalid("zero", zero, "is 0"),
         invalid("wide", wide, "64 bits"),
-        invalid("string", "d4:info99999999999:xe", "longer than"),
+        invalid("string", "d4:info99999999999:xe", "extends past"),
         readable("huge", huge.to_vec(), 66, "a: "),
         readable("above", v1_torrent("r", "l2:..1:ae"), 65, not_a_name),
         readable("root", v1_torrent("r", "l4:/etce"), 65, not_a_name),
