@@ -498,7 +498,7 @@ fn functions_are_short() {
             let length = rest[..=end]
                 .iter()
                 .copied()
-                .filter(|line| is_code(&line))
+                .filter(|line| is_code(line))
                 .count();
             let longest: &mut usize = lengths
                 .entry((source.path.clone(), name.to_owned()))
