@@ -495,11 +495,7 @@ fn functions_are_short() {
             }) else {
                 continue;
             };
-            let length = rest[..=end]
-                .iter()
-                .copied()
-                .filter(|line| is_code(line))
-                .count();
+            let length = rest[..=end].iter().copied().filter(is_code).count();
             let longest: &mut usize = lengths
                 .entry((source.path.clone(), name.to_owned()))
                 .or_default();
