@@ -190,7 +190,7 @@ sections! {
     /// The torrents that are tracked. Without open, these are only the torrents named by directories
     /// and allow.
     [torrents] TorrentsSection {
-        /// Whether every torrent that is not denied is tracked, whoever published it.
+        /// Whether every torrent that is not denied is tracked, even if no file or list names it.
         open: bool = false, Boolean;
 
         /// Directories whose .torrent files are tracked, including those in subdirectories. Grant
