@@ -30,6 +30,9 @@ pub mod metainfo;
 /// The state across a restart: swarms, counters and secrets in a file.
 pub mod snapshot;
 
+/// The torrents that are tracked: directories, lists, seeders.
+pub mod torrents;
+
 /// Several trackers that share their swarms through a store. Responses never wait for it.
 pub mod cluster;
 
@@ -41,9 +44,6 @@ pub mod server;
 
 /// The configuration: parsing, validation, and the settings of each module.
 pub mod config;
-
-/// The torrents that are tracked: directories, lists, seeders.
-pub mod torrents;
 
 /// Wiring of the daemon: start-up, shutdown, periodic tasks.
 pub mod app;
