@@ -70,8 +70,8 @@ fn shipped_configuration_is_the_sample_with_settings() {
 fn logcheck_ignores_a_quiet_day() {
     let state = Directory::new();
     let config = format!(
-        "[http]\nlisten = [\"127.0.0.1:0\"]\n[torrents]\ndirectories = [{torrents:?}]\n[state]\ndirectory = {state:?}\n\
-         [daemon]\nuser = \"\"\n",
+        "[http]\nlisten = [\"127.0.0.1:0\"]\n[proxy]\ntrusted = [\"127.0.0.1\"]\nlisten = [\"127.0.0.1:0\"]\n\
+         [torrents]\ndirectories = [{torrents:?}]\n[state]\ndirectory = {state:?}\n[daemon]\nuser = \"\"\n",
         torrents = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torrents"),
         state = state.path(),
     );
@@ -102,6 +102,41 @@ fn logcheck_ignores_a_quiet_day() {
     assert_eq!(not_ignored(&lines), "", "all of these lines are expected");
     let worse = "Nov 22 06:25:01 mirror tbtt[4711]: cannot save the state reason=\"disk full\"\n";
     assert_eq!(not_ignored(worse), worse);
+}
+
+/// A rule that no line matches is out of date: logcheck mails the line that it was for.
+#[test]
+fn logcheck_rules_are_for_notices_of_the_daemon() {
+    let mut notices = Vec::new();
+    add_notices(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut notices,
+    );
+    let rules = fs::read_to_string(shipped("tbtt.logcheck.ignore.server")).unwrap();
+    for rule in rules.lines() {
+        // A sentence, and fields such as `( [_[:lower:]]+=[[:digit:]]+)*` or ` seconds=[[:digit:]]+`.
+        let line = rule.split_once("\\]: ").unwrap().1;
+        let sentence = line.split(['=', '(', '$']).next().unwrap();
+        let sentence = match line[sentence.len()..].starts_with('=') {
+            true => sentence.rsplit_once(' ').unwrap().0,
+            false => sentence,
+        };
+        assert!(notices.iter().any(|notice| notice == sentence), "{rule}");
+    }
+}
+
+/// Collects the sentences of the `log::notice` calls in the sources.
+fn add_notices(directory: &Path, notices: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_notices(&path, notices);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            let calls = source.split("log::notice(").skip(1);
+            notices.extend(calls.map(|call| call.split('"').nth(1).unwrap_or_default().to_owned()));
+        }
+    }
 }
 
 /// Returns the lines that logcheck would mail.
