@@ -75,7 +75,7 @@ const HELP: &[(&str, &str)] = &[
     ("connections", "Connections over TCP and Unix sockets."),
     (
         "connections_timed_out",
-        "Connections closed because a request took too long to arrive.",
+        "Connections closed because a request, a response or the next request took too long.",
     ),
     (
         "accept_errors",
