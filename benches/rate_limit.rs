@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use tbtt::tracker::Time;
 use tbtt::tracker::access::Networks;
 use tbtt::tracker::rate_limit::{Rate, RateLimiter, Settings};
+use tbtt::tracker::types::Time;
 
 const REQUESTS: u32 = 1_000_000;
 const PASSES: u32 = 9;

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use population::{NOW, PEERS, SPREADS, Spread, announce};
 use tbtt::snapshot::{self, SavePriority, Secrets, Sections};
+use tbtt::tracker::Tracker;
 use tbtt::tracker::dump::DumpCursor;
-use tbtt::tracker::{Rng, Settings, Tracker};
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::Settings;
 
 const SEED: u64 = 7;
 

@@ -36,6 +36,9 @@ pub mod torrents;
 /// Several trackers that share their swarms through a store. Responses never wait for it.
 pub mod cluster;
 
+/// The torrents that are tracked: directories, lists, seeders.
+pub mod torrents;
+
 /// The status report for operators, and its forms: page, JSON, metrics.
 pub mod status;
 

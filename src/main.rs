@@ -19,7 +19,8 @@ use tbtt::app::systemd_status::warn_on_notify_error;
 use tbtt::app::tasks::log_totals;
 use tbtt::app::workers::{Workers, runtime};
 use tbtt::app::{Exit, Failed, control, fail, state, tasks};
-use tbtt::config::{self, LoadedConfig};
+use tbtt::config::loader::LoadedConfig;
+use tbtt::config::sample::sample;
 use tbtt::log;
 use tbtt::os::signals::Requests;
 use tbtt::os::systemd;
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failed> {
     if arguments.print_default_config {
         // A reader that closes the pipe early, such as head(1), is no error.
-        let _ = io::stdout().write_all(config::sample().as_bytes());
+        let _ = io::stdout().write_all(sample().as_bytes());
         return Ok(());
     }
     let file = arguments.config.clone();

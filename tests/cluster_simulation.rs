@@ -19,11 +19,12 @@ use tbtt::cluster::queue::{PARTITIONS, UpdateQueue};
 use tbtt::cluster::reader::{ReadStatus, StreamReader};
 use tbtt::cluster::stream_store::{Entry, EntryId, StoreError, StreamStore};
 use tbtt::cluster::writer::StreamWriter;
+use tbtt::tracker::Tracker;
 use tbtt::tracker::dump::DumpCursor;
-use tbtt::tracker::types::AnnounceEffect;
-use tbtt::tracker::{
-    Admission, Announce, Class, Event, HostKey, InfoHash, Key, PeerId, Rng, ScrapeEntry, Settings,
-    Time, Tracker,
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::{HostKey, Settings};
+use tbtt::tracker::types::{
+    Admission, Announce, AnnounceEffect, Class, Event, InfoHash, Key, PeerId, ScrapeEntry, Time,
 };
 
 const NODES: usize = 3;

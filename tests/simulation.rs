@@ -13,10 +13,9 @@ use tbtt::tracker::access::AccessList;
 use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::rng::Rng;
 use tbtt::tracker::settings::{AccessPolicy, Notice, Settings};
-use tbtt::tracker::shard::Totals;
 use tbtt::tracker::types::{
     Admission, Announce, Class, Event, Family, InfoHash, Key, PeerId, PerFamily, Refusal,
-    ScrapeEntry, Time,
+    ScrapeEntry, Time, Totals,
 };
 
 /// The identity of a host over both address families: `peer_id` and `key`, or its endpoint if it has no key.

@@ -16,9 +16,10 @@ use nix::unistd::{Uid, mkfifo};
 use tbtt::snapshot::{
     self, LoadError, LoadedSnapshot, SaveError, SavePriority, SavedSnapshot, Secrets, Sections,
 };
-use tbtt::tracker::{
-    Admission, Announce, Event, InfoHash, Key, PeerId, Rng, ScrapeEntry, Settings, Time, Tracker,
-};
+use tbtt::tracker::Tracker;
+use tbtt::tracker::rng::Rng;
+use tbtt::tracker::settings::Settings;
+use tbtt::tracker::types::{Admission, Announce, Event, InfoHash, Key, PeerId, ScrapeEntry, Time};
 
 const SECRETS: Secrets = Secrets {
     seed: 99,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use tbtt::config::Config;
+use tbtt::config::schema::Config;
 
 /// The configuration file. It is in memory if the system has /dev/shm.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {

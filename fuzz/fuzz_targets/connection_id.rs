@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
 use tbtt::protocol::connection_id::{ConnectionId, ConnectionIds, Secret};
-use tbtt::tracker::UnixTime;
+use tbtt::tracker::types::UnixTime;
 
 const LIFETIME: u32 = 120;
 

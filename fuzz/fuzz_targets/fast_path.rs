@@ -10,14 +10,16 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use tbtt::clock::Clock;
-use tbtt::config::Config;
+use tbtt::config::schema::Config;
 use tbtt::server::Shared;
 use tbtt::server::http::connection_limits::ConnectionLimits;
 use tbtt::server::http::server::HttpServer;
 use tbtt::server::http::settings::{ListenerRole, Settings};
 use tbtt::server::http::{HttpListener, ListenSocket, serve};
 use tbtt::status::endpoint::StatusEndpoint;
-use tbtt::tracker::{self, Time, Tracker};
+use tbtt::tracker::Tracker;
+use tbtt::tracker::settings as tracker;
+use tbtt::tracker::types::Time;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local, yield_now};

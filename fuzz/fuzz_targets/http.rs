@@ -7,15 +7,16 @@ use libfuzzer_sys::fuzz_target;
 use serde_bencode::value::Value;
 use tbtt::protocol::http::request::Action;
 use tbtt::protocol::http::{HttpOutcome, ResponseBuffer, Settings, respond};
+use tbtt::tracker::Tracker;
 use tbtt::tracker::access::Networks;
-use tbtt::tracker::{Time, Tracker};
+use tbtt::tracker::types::Time;
 
 /// Maximum length of a response. A response with the maximum number of peers is shorter.
 const MAX_RESPONSE_LEN: usize = 16 * 1024;
 
 fuzz_target!(|input: &[u8]| {
     let tracker = Tracker::new(
-        tbtt::tracker::Settings {
+        tbtt::tracker::settings::Settings {
             open: true,
             ..Default::default()
         },

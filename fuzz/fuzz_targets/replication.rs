@@ -9,13 +9,12 @@ use tbtt::cluster::download_counters::{DownloadCounter, DownloadCounters, NodeId
 use tbtt::cluster::wire::{
     BatchSender, ReplicationBatch, ReplicationRecord, write_header, write_record,
 };
+use tbtt::tracker::Tracker;
 use tbtt::tracker::access::{AccessList, LocalNetworks};
 use tbtt::tracker::dump::DumpCursor;
 use tbtt::tracker::replication::ApplyResult;
-use tbtt::tracker::settings::Notice;
-use tbtt::tracker::{
-    Admission, HostKey, InfoHash, ScrapeEntry, Settings, Time, TimedUpdate, Totals, Tracker,
-};
+use tbtt::tracker::settings::{HostKey, Notice, Settings};
+use tbtt::tracker::types::{Admission, InfoHash, ScrapeEntry, Time, TimedUpdate, Totals};
 
 /// Torrents that are not merely unlisted.
 const LISTED: InfoHash = InfoHash([1; 20]);

@@ -2,8 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tbtt::tracker::Tracker;
 use tbtt::tracker::dump::DumpCursor;
-use tbtt::tracker::{Settings, Time, Totals, Tracker};
+use tbtt::tracker::settings::Settings;
+use tbtt::tracker::types::{Time, Totals};
 
 const NOW: Time = Time(1_000_000);
 

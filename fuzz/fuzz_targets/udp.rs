@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use libfuzzer_sys::fuzz_target;
 use tbtt::protocol::connection_id::{ConnectionIds, Secret};
 use tbtt::protocol::udp::{Responder, Settings, UdpOutcome};
-use tbtt::tracker::{Time, Tracker, UnixTime};
+use tbtt::tracker::Tracker;
+use tbtt::tracker::types::{Time, UnixTime};
 
 const SECRET: Secret = Secret([7; 16]);
 
 fuzz_target!(|input: &[u8]| {
     let tracker = Tracker::new(
-        tbtt::tracker::Settings {
+        tbtt::tracker::settings::Settings {
             open: true,
             ..Default::default()
         },

@@ -1,6 +1,6 @@
 //! The access log: a line for each announce, if the configuration asks for it.
 
-use crate::config::Config;
+use crate::config::schema::Config;
 use crate::log;
 use crate::server::counters::{AccessLogEntry, Counters};
 

@@ -9,7 +9,7 @@ use crate::cluster::queue::UpdateQueue;
 use crate::cluster::settings::{Credentials, Settings};
 use crate::cluster::status::ClusterEvent;
 use crate::cluster::threads::Cluster;
-use crate::config::Config;
+use crate::config::schema::Config;
 use crate::log;
 use crate::tracker::Tracker;
 

@@ -3,7 +3,7 @@
 use crate::app::context::AppContext;
 use crate::app::step_timer::StepTimer;
 use crate::app::systemd_status::{status, warn_on_notify_error};
-use crate::config::Errors;
+use crate::config::diagnostics::Errors;
 use crate::lock::lock;
 use crate::log;
 use crate::os::systemd;

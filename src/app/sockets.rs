@@ -10,7 +10,8 @@ use std::path::Path;
 use nix::unistd::{Gid, Group, User, geteuid};
 
 use crate::app::{Exit, Failed, fail};
-use crate::config::{Config, Listen};
+use crate::config::address_types::Listen;
+use crate::config::schema::Config;
 use crate::log;
 use crate::os::addresses;
 use crate::os::sockets::{self, BindError, Inherited, Kind, SocketName, TcpSettings, UdpSettings};

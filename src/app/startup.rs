@@ -3,7 +3,7 @@
 use crate::app::context::ConfigSource;
 use crate::app::sockets::Sockets;
 use crate::app::{Exit, Failed, fail};
-use crate::config::LoadedConfig;
+use crate::config::loader::LoadedConfig;
 use crate::log;
 
 /// Loads the configuration, and reports its errors. With `check_only`, it also prints the warnings and the result of the check.

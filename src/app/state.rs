@@ -10,7 +10,8 @@ use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::cluster::threads::Cluster;
-use crate::config::{Config, LoadedConfig};
+use crate::config::loader::LoadedConfig;
+use crate::config::schema::Config;
 use crate::lock::lock;
 use crate::log;
 use crate::snapshot::{
@@ -224,7 +225,8 @@ fn log_saved(saved: &SavedSnapshot) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::{InfoHash, Settings, Time, UnixTime};
+    use crate::tracker::settings::Settings;
+    use crate::tracker::types::{InfoHash, Time, UnixTime};
 
     fn make(seed: u64) -> Tracker {
         Tracker::new(Settings::default(), seed)

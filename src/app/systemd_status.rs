@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::log;
 use crate::os::systemd::{self, Heartbeats, Watchdog};
 use crate::server::Shared;
-use crate::tracker::Totals;
+use crate::tracker::types::Totals;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 

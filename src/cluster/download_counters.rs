@@ -151,7 +151,7 @@ impl DownloadCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Rng;
+    use crate::tracker::rng::Rng;
 
     const FIRST: NodeId = NodeId(1);
     const SECOND: NodeId = NodeId(u64::MAX);

@@ -257,7 +257,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], InvalidBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Rng;
+    use crate::tracker::rng::Rng;
 
     const SENDER: BatchSender = BatchSender {
         node: NodeId(0x0123_4567_89ab_cdef),

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use crate::tracker::InfoHash;
 use crate::tracker::access::{AccessList, LocalNetworks, Networks};
 use crate::tracker::settings::Notice;
-use crate::tracker::types::parse_hash;
+use crate::tracker::types::{InfoHash, parse_hash};
 
 use super::address_types::NetworkSource;
 use super::diagnostics::Diagnostic;

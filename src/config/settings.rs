@@ -18,7 +18,7 @@ use crate::server::http::forwarded::{self as proxy, ForwardingHeader};
 use crate::server::http::settings as http;
 use crate::status::endpoint as status_endpoint;
 use crate::tracker::rate_limit::{self, Rate, RateLimiter};
-use crate::tracker::{self, HostKey};
+use crate::tracker::settings::{self as tracker, HostKey};
 
 impl LoadedConfig {
     /// Returns the settings of the log.
@@ -212,7 +212,7 @@ impl Config {
 mod tests {
     use super::super::test_support::load;
     use super::*;
-    use crate::tracker::Time;
+    use crate::tracker::types::Time;
 
     #[test]
     fn open_file_limit_caps_connections() {

@@ -112,7 +112,7 @@ impl ConnectionIds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Rng;
+    use crate::tracker::rng::Rng;
 
     const NOW: u64 = 1_790_000_000;
 

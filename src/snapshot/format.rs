@@ -28,7 +28,8 @@ use siphasher::sip::SipHasher13;
 
 use crate::bytes::take;
 use crate::os::random::random_bytes;
-use crate::tracker::{Time, Totals, Tracker};
+use crate::tracker::Tracker;
+use crate::tracker::types::{Time, Totals};
 
 const MAGIC: [u8; 8] = *b"TBTTSNAP";
 const VERSION: u32 = 1;

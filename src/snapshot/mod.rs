@@ -20,8 +20,9 @@ use self::format::{
     BLOCK, CHECKSUM_LEN, CLUSTER, END, HEADER_LEN, SEED_HEALTH, SnapshotFault, SnapshotHeader,
     Trailer, read_frame, write_frame,
 };
+use crate::tracker::Tracker;
 use crate::tracker::dump::{DumpCursor, Restored};
-use crate::tracker::{Time, Totals, Tracker};
+use crate::tracker::types::{Time, Totals};
 
 pub use self::format::Secrets;
 
@@ -431,7 +432,7 @@ impl std::error::Error for SaveError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Settings;
+    use crate::tracker::settings::Settings;
 
     const SECRETS: Secrets = Secrets {
         seed: 0x0123_4567_89ab_cdef,

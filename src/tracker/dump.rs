@@ -17,9 +17,9 @@
 //! a tracker with the same seed.
 
 use super::Tracker;
-use super::shard::{Shard, Totals, TrackedTorrent};
+use super::shard::{Shard, TrackedTorrent};
 use super::swarm::peer::PeerRecord;
-use super::types::{Admission, CorruptBlock, InfoHash, PerFamily, Time, age_minutes};
+use super::types::{Admission, CorruptBlock, InfoHash, PerFamily, Time, Totals, age_minutes};
 use crate::bytes;
 use crate::lock::lock;
 

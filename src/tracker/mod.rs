@@ -12,7 +12,7 @@ pub mod replication;
 mod retired_counters;
 pub mod rng;
 pub mod settings;
-pub mod shard;
+mod shard;
 mod swarm;
 pub mod types;
 
@@ -21,20 +21,18 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
-pub use rng::Rng;
-pub use settings::{AccessPolicy, HostKey, Notice, Settings};
-pub use shard::Totals;
-pub use types::{
-    Admission, Announce, AnnounceResponse, Class, CorruptBlock, Event, InfoHash, InfoHashV2, Key,
-    PeerId, PeerUpdate, PerFamily, Refusal, Retry, ScrapeEntry, Time, TimedUpdate, UnixTime,
-};
-
 use crate::lock::{lock, read, write};
 use departures::Departures;
 use hash_key::HashKey;
+use rng::Rng;
+use settings::{HostKey, Notice, Settings};
 use shard::{Shard, ShardGuard, Usage};
 use swarm::Swarm;
 use swarm::peer::Peer;
+use types::{
+    Admission, Announce, AnnounceResponse, Class, Event, InfoHash, PerFamily, Refusal, ScrapeEntry,
+    Time, Totals,
+};
 
 /// So many that two workers seldom need the same shard, and that the sweep of a shard is short.
 const SHARDS: usize = 1024;
@@ -382,6 +380,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use access::LocalNetworks;
+    use types::{Key, PeerId};
 
     fn announce(info_hash: u8, address: &str, host: u8, event: Event, complete: bool) -> Announce {
         Announce {

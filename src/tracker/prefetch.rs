@@ -107,7 +107,8 @@ mod tests {
     use super::*;
     use crate::tracker::access::Networks;
     use crate::tracker::rate_limit::{self, Rate};
-    use crate::tracker::{Admission, Event, PeerId, Rng, Time};
+    use crate::tracker::rng::Rng;
+    use crate::tracker::types::{Admission, Event, PeerId, Time};
 
     /// Returns an announce over IPv4 or IPv6. Its torrent is number 0, which has many peers, or 1 to 9.
     fn announce(random: &mut Rng) -> Announce {

@@ -1,6 +1,6 @@
 //! The torrents of a shard: index, sweep, and the totals that the limits are compared with.
 
-use std::ops::{AddAssign, Deref, DerefMut};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -310,19 +310,5 @@ fn update(total: &AtomicUsize, before: usize, after: usize) {
     if after != before {
         // A decrease is an addition that wraps around.
         total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
-    }
-}
-
-/// The number of torrents and peers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Totals {
-    pub torrents: usize,
-    pub peers: PerFamily<usize>,
-}
-
-impl AddAssign for Totals {
-    fn add_assign(&mut self, other: Self) {
-        self.torrents += other.torrents;
-        self.peers += other.peers;
     }
 }

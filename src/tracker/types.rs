@@ -380,3 +380,17 @@ impl<T> IndexMut<Family> for PerFamily<T> {
         }
     }
 }
+
+/// The number of torrents and peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    pub torrents: usize,
+    pub peers: PerFamily<usize>,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.torrents += other.torrents;
+        self.peers += other.peers;
+    }
+}

@@ -12,7 +12,7 @@ use tbtt::bytes::parse_hex;
 use tbtt::metainfo::builder::{EncodedInfo, NewFile, NewInfo, OuterFields};
 use tbtt::metainfo::merkle::{BLOCK, layer_root};
 use tbtt::metainfo::pieces::{Layout, choose_length};
-use tbtt::tracker::InfoHash;
+use tbtt::tracker::types::InfoHash;
 
 use crate::arguments::{Create, Format};
 use crate::file::{Target, invalid, unreadable};

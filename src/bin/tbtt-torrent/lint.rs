@@ -12,7 +12,7 @@ use sha2::{Sha256, Sha512};
 use tbtt::bytes::Hex;
 use tbtt::metainfo::printable::shown;
 use tbtt::metainfo::{Details, Metainfo};
-use tbtt::tracker::InfoHash;
+use tbtt::tracker::types::InfoHash;
 
 use crate::arguments::Lint;
 use crate::urls::{check_http_seed, check_tracker, check_web_seed};

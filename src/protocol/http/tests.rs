@@ -8,8 +8,9 @@ use serde_bencode::value::Value;
 
 use super::request::Paths;
 use super::*;
+use crate::tracker::rng::Rng;
+use crate::tracker::settings as tracker;
 use crate::tracker::types::{Admission, AnnounceResponse, Event, Key, PeerId, ScrapeEntry};
-use crate::tracker::{self, Rng};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::protocol::http;
-use crate::tracker::{self, Admission, Rng};
+use crate::tracker::rng::Rng;
+use crate::tracker::settings as tracker;
+use crate::tracker::types::Admission;
 
 const NOW: Time = Time(1000);
 const UNIX: UnixTime = UnixTime(1_790_000_000);

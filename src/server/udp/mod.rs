@@ -381,7 +381,8 @@ mod tests {
     use crate::protocol::connection_id::Secret;
     use crate::protocol::udp::Settings;
     use crate::server::counters::Counters;
-    use crate::tracker::{self, Tracker};
+    use crate::tracker::Tracker;
+    use crate::tracker::settings as tracker;
 
     const CONNECT: &[u8; 16] = b"\x00\x00\x04\x17\x27\x10\x19\x80\x00\x00\x00\x00tran";
 

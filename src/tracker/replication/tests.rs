@@ -6,9 +6,8 @@ use std::num::NonZeroU16;
 use super::*;
 use crate::tracker::access::AccessList;
 use crate::tracker::settings::{HostKey, Notice, Settings};
-use crate::tracker::shard::Totals;
 use crate::tracker::types::{
-    Admission, Announce, Event, InfoHash, Key, PeerId, Refusal, ScrapeEntry,
+    Admission, Announce, Event, InfoHash, Key, PeerId, Refusal, ScrapeEntry, Totals,
 };
 
 /// A time in the middle of a minute.
