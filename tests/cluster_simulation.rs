@@ -420,7 +420,7 @@ impl Process {
     /// `capacity` is that of the queue.
     fn start(snapshot: Option<Snapshot>, ms: u64, capacity: usize, random: &mut Rng) -> Self {
         let tracker = Arc::new(Tracker::new(settings(), random.next_u64()));
-        (0..TORRENTS).for_each(|torrent| tracker.admit(&id(torrent), Admission::Listed));
+        (0..TORRENTS).for_each(|torrent| tracker.set_admission(&id(torrent), Admission::Listed));
         let (mut now, mut checkpoint) = (Time(random.below(120)), Vec::new());
         if let Some(snapshot) = &snapshot {
             now = Time(snapshot.time.0 + ((ms - snapshot.at_ms) / 1000) as u32);

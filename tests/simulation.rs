@@ -381,7 +381,7 @@ impl World {
         }
         if !scenario.open {
             for torrent in world.torrents.clone() {
-                world.admit(torrent, Admission::Listed);
+                world.set_admission(torrent, Admission::Listed);
             }
         }
         world.schedule_in(SWEEP_INTERVAL, Scheduled::Sweep);
@@ -573,7 +573,7 @@ impl World {
                     Admission::Unlisted,
                     Admission::Denied,
                 ][self.random.below(4) as usize];
-                self.admit(torrent, admission);
+                self.set_admission(torrent, admission);
             }
             4..6 => self.withdraw(),
             6..9 => self.reload(),
@@ -589,8 +589,8 @@ impl World {
         }
     }
 
-    fn admit(&mut self, info_hash: InfoHash, admission: Admission) {
-        self.tracker.admit(&info_hash, admission);
+    fn set_admission(&mut self, info_hash: InfoHash, admission: Admission) {
+        self.tracker.set_admission(&info_hash, admission);
         let torrent = self.model.entry(info_hash).or_default();
         torrent.admission = admission;
         torrent.was_listed |= admission == Admission::Listed;
@@ -644,7 +644,7 @@ impl World {
             access,
             rate_limiter: None,
         };
-        self.tracker.set(self.settings.clone());
+        self.tracker.set_settings(self.settings.clone());
     }
 
     fn save(&mut self) {
@@ -703,7 +703,7 @@ impl World {
         let admit = |tracker: &Tracker| {
             admissions
                 .iter()
-                .for_each(|(info_hash, admission)| tracker.admit(info_hash, *admission));
+                .for_each(|(info_hash, admission)| tracker.set_admission(info_hash, *admission));
         };
         if before {
             admit(&self.tracker);

@@ -129,7 +129,7 @@ fn busy() -> Tracker {
     for torrent in 0..200u32 {
         if torrent % 5 == 0 {
             let listed = announce(torrent, 0, v4(0)).info_hash;
-            tracker.admit(&listed, Admission::Listed);
+            tracker.set_admission(&listed, Admission::Listed);
         }
         let peers = if torrent % 40 == 0 {
             700

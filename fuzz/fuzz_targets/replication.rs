@@ -115,9 +115,9 @@ fn tracker(open: bool, seed: u64) -> Tracker {
         ["192.0.2.0/24", "2001:db8:bad::/48"].map(|network| network.parse().unwrap());
     settings.announces.access = AccessList::new(Vec::new(), denied_networks.to_vec());
     let tracker = Tracker::new(settings, seed);
-    tracker.admit(&LISTED, Admission::Listed);
-    tracker.admit(&DENIED, Admission::Denied);
-    tracker.admit(&WITHDRAWN, Admission::Listed);
+    tracker.set_admission(&LISTED, Admission::Listed);
+    tracker.set_admission(&DENIED, Admission::Denied);
+    tracker.set_admission(&WITHDRAWN, Admission::Listed);
     let notice = Notice {
         failure: Some("withdrawn".into()),
         ..Default::default()
@@ -140,7 +140,7 @@ fn count(tracker: &Tracker, downloads: &mut DownloadCounters, counter: &Download
         .iter()
         .filter(|known| known.info_hash == counter.info_hash);
     assert!(nodes.count() <= MAX_NODES);
-    tracker.show_downloads(&counter.info_hash, total);
+    tracker.raise_downloads(&counter.info_hash, total);
     if let (LISTED, Some(shown)) = (counter.info_hash, tracker.scrape(&counter.info_hash)) {
         assert!(shown.downloaded >= total);
     }

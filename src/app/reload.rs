@@ -47,20 +47,25 @@ pub fn reload(context: &AppContext) -> Result<(), Errors> {
         );
     }
     let seed = context.secrets.seed;
-    context.shared.tracker.set(loaded.tracker_settings(seed));
-    context.http.set(loaded.http_settings(seed));
-    context.udp.set(Responder::new(
+    context
+        .shared
+        .tracker
+        .set_settings(loaded.tracker_settings(seed));
+    context.http.set_settings(loaded.http_settings(seed));
+    context.udp.set_responder(Responder::new(
         loaded.udp_settings(),
         &Secret(context.secrets.connection_id),
     ));
     let counters = &context.shared.counters;
     counters.log_access(loaded.config.log.announces);
-    context.state_saver.set(&loaded.config);
+    context.state_saver.set_interval(&loaded.config);
     context
         .seed_monitor
-        .set(loaded.config.seed_monitor_settings());
+        .set_settings(loaded.config.seed_monitor_settings());
     timer.finished("apply the settings");
-    context.torrent_sync.set(loaded.torrent_sync_settings());
+    context
+        .torrent_sync
+        .set_settings(loaded.torrent_sync_settings());
     timer.finished("apply the torrent lists");
     context
         .torrent_watcher

@@ -124,7 +124,7 @@ impl StateSaver {
     }
 
     /// Sets the interval. The directory does not change until a restart.
-    pub fn set(&self, config: &Config) {
+    pub fn set_interval(&self, config: &Config) {
         self.interval_secs
             .store(config.state.interval, Ordering::Relaxed);
     }

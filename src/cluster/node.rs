@@ -144,16 +144,16 @@ impl ClusterNode {
     pub(super) fn apply_counter(&self, counter: &DownloadCounter) {
         let total = lock(&self.counters).apply(counter);
         if let Some(total) = total {
-            self.tracker.show_downloads(&counter.info_hash, total);
+            self.tracker.raise_downloads(&counter.info_hash, total);
         }
     }
 
     /// Makes the tracker show the downloads that all nodes have counted. An open tracker forgets them with a torrent's last
     /// peer.
-    pub(super) fn show_downloads(&self, info_hash: &InfoHash) {
+    pub(super) fn raise_downloads(&self, info_hash: &InfoHash) {
         let total = lock(&self.counters).total(info_hash);
         if total > 0 {
-            self.tracker.show_downloads(info_hash, total);
+            self.tracker.raise_downloads(info_hash, total);
         }
     }
 

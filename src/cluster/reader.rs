@@ -213,7 +213,7 @@ fn apply_batch(
                 match node.tracker.apply_update(now, passed_secs, &update) {
                     ApplyResult::Applied => {
                         applied += 1;
-                        node.show_downloads(&update.update.info_hash);
+                        node.raise_downloads(&update.update.info_hash);
                     }
                     ApplyResult::Stale => stale += 1,
                     ApplyResult::Rejected => rejected += 1,

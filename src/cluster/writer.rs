@@ -197,7 +197,7 @@ impl<'n> StreamWriter<'n> {
             drop(counters);
             counted.extend(counter);
             // A total that other nodes sent meanwhile may have replaced the tracker's own count.
-            node.show_downloads(&info_hash);
+            node.raise_downloads(&info_hash);
         }
         for (partition, taken) in self.taken.iter_mut().enumerate() {
             node.queue.take(partition, taken);
@@ -209,7 +209,7 @@ impl<'n> StreamWriter<'n> {
             for update in &*taken {
                 // The torrent may be new to this tracker, or a total that other nodes sent meanwhile may have replaced the
                 // tracker's own count.
-                node.show_downloads(&update.update.info_hash);
+                node.raise_downloads(&update.update.info_hash);
             }
             let records = taken.iter().map(|update| {
                 ReplicationRecord::Peer(TimedUpdate {

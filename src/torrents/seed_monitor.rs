@@ -44,7 +44,7 @@ impl SeedMonitor {
     }
 
     /// Replaces the settings.
-    pub fn set(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: Settings) {
         self.threshold_secs
             .store(settings.threshold_secs, Ordering::Relaxed);
     }

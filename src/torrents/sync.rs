@@ -43,12 +43,12 @@ impl TorrentSync {
             tracker,
             clock,
         };
-        torrent_sync.set(settings);
+        torrent_sync.set_settings(settings);
         Arc::new(torrent_sync)
     }
 
     /// Replaces the settings, and applies the new lists.
-    pub fn set(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: Settings) {
         let mut catalog = self.catalog();
         catalog.set_removal_grace(settings.removal_grace_secs);
         let changes = catalog.set_lists(settings.allow, settings.deny);
@@ -184,7 +184,7 @@ impl TorrentSync {
 
     fn apply(&self, changes: &[AdmissionChange]) {
         for change in changes {
-            self.tracker.admit(&change.id, change.admission);
+            self.tracker.set_admission(&change.id, change.admission);
         }
     }
 

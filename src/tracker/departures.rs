@@ -52,7 +52,7 @@ struct DeparturePart {
 }
 
 impl Departures {
-    /// So many that two workers seldom need the same part.
+    /// Number of parts: so many that two workers seldom need the same part.
     pub(super) const PARTS: usize = 64;
 
     pub(super) fn new(key: HashKey) -> Self {

@@ -23,14 +23,14 @@ use super::types::{Admission, CorruptBlock, InfoHash, PerFamily, Time, Totals, a
 use crate::bytes;
 use crate::lock::lock;
 
-/// A block of this size in bytes is full. While a block is copied, the announces for its shard wait, for a fraction of a
+/// Length in bytes from which on a block is full. While a block is copied, the announces for its shard wait, for a fraction of a
 /// millisecond. Only swarms of tens of thousands of peers do not fit into a block.
-const FULL: usize = 512 * 1024;
+const FULL_BLOCK_LEN: usize = 512 * 1024;
 
 const HEAD_LEN: usize = 20 + 1 + 3 * 4;
 const WAS_LISTED: u8 = 1;
 
-/// The length of a record is that of its endpoint, age and flags.
+// A record is the endpoint, the age and the flags of a peer.
 const V4_LEN: usize = record_len::<6>();
 const V6_LEN: usize = record_len::<18>();
 
@@ -38,11 +38,11 @@ const fn record_len<const N: usize>() -> usize {
     N + 1 + 4
 }
 
-/// The maximum time that passes between a dump and its restoration, as far as ages are concerned. Any peer timeout is
-/// shorter.
-const DAY_MINUTES: u32 = 1440;
+/// Maximum number of minutes between a dump and its restoration that are added to ages: a day, which is longer than any peer
+/// timeout.
+const MAX_PASSED_MINUTES: u32 = 1440;
 
-/// A position in a dump of all that a tracker has. The default is the beginning.
+/// A position in a dump of a whole tracker. The default is the beginning.
 #[derive(Clone, Debug, Default)]
 pub struct DumpCursor {
     shard: usize,
@@ -62,9 +62,9 @@ struct ShardPosition {
 /// The torrents with peers, and the peers, of a dump that has been restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Restored {
-    /// Those that the blocks contained.
+    /// The torrents and peers in the blocks.
     pub stored: Totals,
-    /// Those that were restored: all except expired peers. A torrent counts once, in however many blocks it was.
+    /// The torrents and peers that were restored: all except expired peers. A torrent in several blocks counts once.
     pub kept: Totals,
 }
 
@@ -83,8 +83,8 @@ impl Tracker {
     ) -> Option<Totals> {
         let shard = self.shards.get(cursor.shard)?;
         block.clear();
-        // Before the lock is taken: to allocate takes longer than to copy.
-        block.reserve(FULL + HEAD_LEN + V6_LEN);
+        // Reserved before the lock is taken, because allocating takes longer than copying.
+        block.reserve(FULL_BLOCK_LEN + HEAD_LEN + V6_LEN);
         block.extend_from_slice(&[0; 4]);
         let mut dumped = Totals::default();
         let position = cursor.position.take();
@@ -113,7 +113,7 @@ impl Tracker {
             tracker: self,
             aging: Aging {
                 now,
-                passed_minutes: passed_minutes.min(DAY_MINUTES),
+                passed_minutes: passed_minutes.min(MAX_PASSED_MINUTES),
                 timeout_minutes: self.settings().timeout_minutes(),
             },
             head: None,
@@ -214,7 +214,7 @@ impl Shard {
             }
         }
         while torrents_left > 0 {
-            if block.len() >= FULL {
+            if block.len() >= FULL_BLOCK_LEN {
                 return Some(ShardPosition {
                     torrents_left,
                     partial: None,
@@ -245,10 +245,10 @@ impl Shard {
         let v6_left = v6
             .get(peers_done.saturating_sub(v4.len())..)
             .unwrap_or_default();
-        let v4_room = FULL.saturating_sub(block.len()).div_ceil(V4_LEN);
+        let v4_room = FULL_BLOCK_LEN.saturating_sub(block.len()).div_ceil(V4_LEN);
         let v4_left_out = v4_left.len().saturating_sub(v4_room);
         let v4_now = &v4_left[..v4_left.len() - v4_left_out];
-        let v6_room = FULL
+        let v6_room = FULL_BLOCK_LEN
             .saturating_sub(block.len() + v4_now.len() * V4_LEN)
             .div_ceil(V6_LEN);
         let v6_left_out = v6_left.len().saturating_sub(v6_room);
@@ -420,7 +420,7 @@ impl Aging {
             let age = u32::from(age) + self.passed_minutes;
             if age <= u32::from(self.timeout_minutes) {
                 let minute = self.now.minute().wrapping_sub(age as u8);
-                records.push(PeerRecord::restored(endpoint, minute, packed_flags));
+                records.push(PeerRecord::from_parts(endpoint, minute, packed_flags));
             }
         }
         Ok(())

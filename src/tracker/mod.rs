@@ -34,7 +34,7 @@ use types::{
     Time, Totals,
 };
 
-/// So many that two workers seldom need the same shard, and that the sweep of a shard is short.
+/// Number of shards: so many that two workers seldom need the same shard, and that the sweep of a shard is short.
 const SHARDS: usize = 1024;
 
 /// All torrents and their swarms, shared by all workers. Each call holds the lock of a shard for a short time.
@@ -43,14 +43,14 @@ pub struct Tracker {
     shards: Box<[Mutex<Shard>]>,
     usage: Usage,
     key: HashKey,
-    /// Locked within a shard's lock, if that is held at all. Empty unless there is a [`HostKey`].
+    /// Its locks are taken after a shard's lock, never before. Empty unless there is a [`HostKey`].
     departures: Departures,
-    /// How many times a torrent has become listed.
+    /// Number of times that a torrent has become listed.
     listings: AtomicU64,
 }
 
 impl Tracker {
-    /// `seed` makes hashes and the selection of peers unpredictable for clients, and repeatable in tests.
+    /// Creates a tracker without torrents. `seed` makes hashes and the selection of peers unpredictable for clients, and repeatable in tests.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let mut random = Rng::new(seed);
         let key = HashKey::new(random.next_u64(), random.next_u64());
@@ -68,7 +68,7 @@ impl Tracker {
     }
 
     /// Replaces the settings except for the notices, which [`Tracker::set_notices`] replaces. Swarms stay as they are.
-    pub fn set(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: Settings) {
         let mut current = write(&self.settings);
         let notices = std::mem::take(&mut current.notices);
         *current = Settings {
@@ -111,8 +111,8 @@ impl Tracker {
         let peer = Peer::new(announce, want, &settings.local_networks, host_key);
         let hash = self.hash(&announce.info_hash);
         let mut shard = self.shard(hash);
-        let unknown = self.admit_unknown(&settings);
-        let at = shard.admit(&announce.info_hash, hash, settings.open, unknown)?;
+        let unknown = self.check_unknown(&settings);
+        let at = shard.find_or_add(&announce.info_hash, hash, settings.open, unknown)?;
         let (counts, outcome) = match announce.event {
             Event::Stopped => {
                 if settings.host_key.is_some() {
@@ -164,14 +164,14 @@ impl Tracker {
 
     /// Raises the download counter of a torrent to `downloads`, which other trackers may have counted; never lowers it. If
     /// the torrent is not tracked, the counter is kept for when it is, unless the tracker is open.
-    pub fn show_downloads(&self, info_hash: &InfoHash, downloads: u32) {
+    pub fn raise_downloads(&self, info_hash: &InfoHash, downloads: u32) {
         let open = self.settings().open;
         let hash = self.hash(info_hash);
         let mut shard = self.shard(hash);
         match shard.find(info_hash, hash) {
             Some(at) => {
-                let shown = &mut shard.torrents[at].downloaded;
-                *shown = downloads.max(*shown);
+                let counter = &mut shard.torrents[at].downloaded;
+                *counter = downloads.max(*counter);
             }
             None if !open => shard.retired_counters.put(*info_hash, downloads),
             None => {}
@@ -179,7 +179,7 @@ impl Tracker {
     }
 
     /// Sets whether a torrent is listed, denied or neither. A torrent that is denied loses its peers.
-    pub fn admit(&self, info_hash: &InfoHash, admission: Admission) {
+    pub fn set_admission(&self, info_hash: &InfoHash, admission: Admission) {
         let hash = self.hash(info_hash);
         let mut shard = self.shard(hash);
         let at = shard
@@ -242,7 +242,7 @@ impl Tracker {
             shard
                 .torrents
                 .iter()
-                .filter(|torrent| torrent.admit(open).is_ok())
+                .filter(|torrent| torrent.check_served(open).is_ok())
                 .for_each(|torrent| each(&torrent.info_hash, torrent.counts()));
         }
     }
@@ -302,8 +302,8 @@ impl Tracker {
         seeders
     }
 
-    /// Checks whether a torrent that the tracker does not have may be added.
-    fn admit_unknown(&self, settings: &Settings) -> Result<(), Refusal> {
+    /// Checks whether a torrent that the tracker does not have may be added: if the tracker is open and not full.
+    fn check_unknown(&self, settings: &Settings) -> Result<(), Refusal> {
         match settings.open {
             true if self.usage.torrents.load(Ordering::Relaxed) >= settings.max_torrents => {
                 Err(Refusal::TooManyTorrents)
@@ -364,7 +364,10 @@ impl Scrape<'_> {
         match shard.find(info_hash, hash) {
             Some(at) => {
                 let torrent = &shard.torrents[at];
-                torrent.admit(self.open).is_ok().then(|| torrent.counts())
+                torrent
+                    .check_served(self.open)
+                    .is_ok()
+                    .then(|| torrent.counts())
             }
             None => self.open.then(|| ScrapeEntry {
                 downloaded: shard.retired_counters.get(info_hash, hash).unwrap_or(0),
@@ -576,13 +579,13 @@ mod tests {
         let stopped = announce(3, "192.0.2.1", 1, Event::Stopped, false);
         assert_eq!(announce_to(&stopped), Err(Refusal::TooManyTorrents));
         announce_to(&at(1, 1)).unwrap();
-        tracker.admit(&InfoHash([4; 20]), Admission::Listed);
+        tracker.set_admission(&InfoHash([4; 20]), Admission::Listed);
         announce_to(&at(4, 8)).expect("a listed torrent is tracked");
 
-        tracker.admit(&InfoHash([4; 20]), Admission::Denied);
-        tracker.admit(&InfoHash([4; 20]), Admission::Unlisted);
-        tracker.admit(&InfoHash([1; 20]), Admission::Denied);
-        tracker.admit(&InfoHash([1; 20]), Admission::Unlisted);
+        tracker.set_admission(&InfoHash([4; 20]), Admission::Denied);
+        tracker.set_admission(&InfoHash([4; 20]), Admission::Unlisted);
+        tracker.set_admission(&InfoHash([1; 20]), Admission::Denied);
+        tracker.set_admission(&InfoHash([1; 20]), Admission::Unlisted);
         assert!(!tracker.is_full());
         announce_to(&at(3, 1)).expect("two torrents were removed");
         for slice in 0..Tracker::SLICES {

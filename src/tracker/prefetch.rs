@@ -1,9 +1,9 @@
 //! Reads the memory that a batch of requests will need, so that their waits for memory overlap.
 //!
-//! To find a torrent and a peer in it takes half a dozen reads, each of which depends on the previous. The processor can wait
+//! Finding a torrent and a peer in it takes half a dozen reads, each of which depends on the previous. The processor can wait
 //! for several requests at once, but only for reads that are close together in the program, with no lock taken or released
-//! between them. So each step is done for all requests before the next step, with all their shards locked. This changes
-//! nothing and returns nothing, so no request depends on it.
+//! between them. So each step is done for all requests before the next step, with all their shards locked. A prefetch
+//! changes nothing and returns nothing, so no request depends on it.
 
 use std::array;
 use std::hint::black_box;
@@ -18,9 +18,9 @@ use super::types::{Announce, InfoHash};
 use super::{Tracker, shard_number};
 
 /// The number of requests in a step: about as many as the processor can wait for at once.
-const TOGETHER: usize = 16;
+const REQUESTS_PER_STEP: usize = 16;
 
-/// What a request will look up.
+/// The lookup that a request will make.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup {
     Announce(Announce),
@@ -41,35 +41,37 @@ impl Tracker {
     /// Makes the processor fetch the memory that these requests will read.
     pub fn prefetch(&self, batch: &[Lookup]) {
         let settings = self.settings();
-        for lookups in batch.chunks(TOGETHER) {
+        for lookups in batch.chunks(REQUESTS_PER_STEP) {
             prefetch_rate_limits(&settings, lookups);
             self.prefetch_torrents(lookups);
         }
     }
 
     fn prefetch_torrents(&self, lookups: &[Lookup]) {
-        let hashes: [u64; TOGETHER] = array::from_fn(|nth| {
+        let hashes: [u64; REQUESTS_PER_STEP] = array::from_fn(|nth| {
             let lookup = lookups.get(nth);
             lookup.map_or(0, |lookup| self.hash(lookup.info_hash()))
         });
-        let index_keys: [Option<IndexKey>; TOGETHER] =
+        let index_keys: [Option<IndexKey>; REQUESTS_PER_STEP] =
             array::from_fn(|nth| match lookups.get(nth)? {
-                Lookup::Announce(it) => Some(IndexKey::new(it.address, it.port, self.key)),
+                Lookup::Announce(announce) => {
+                    Some(IndexKey::new(announce.address, announce.port, self.key))
+                }
                 Lookup::Scrape(..) => None,
             });
         let shards = hashes.map(shard_number);
-        let firsts: [usize; TOGETHER] = array::from_fn(|nth| {
+        let firsts: [usize; REQUESTS_PER_STEP] = array::from_fn(|nth| {
             let same = shards[..nth].iter().position(|shard| *shard == shards[nth]);
             same.unwrap_or(nth)
         });
         // A shard that another worker has locked is skipped: to wait for it while holding others could be a deadlock.
-        let locked: [Option<MutexGuard<'_, Shard>>; TOGETHER] = array::from_fn(|nth| {
+        let locked: [Option<MutexGuard<'_, Shard>>; REQUESTS_PER_STEP] = array::from_fn(|nth| {
             let wanted = nth < lookups.len() && firsts[nth] == nth;
             wanted.then(|| self.shards[shards[nth]].try_lock().ok())?
         });
         let shard_of = |nth: usize| locked[firsts[nth]].as_deref();
 
-        let found: [Option<&TrackedTorrent>; TOGETHER] = array::from_fn(|nth| {
+        let found: [Option<&TrackedTorrent>; REQUESTS_PER_STEP] = array::from_fn(|nth| {
             let shard = shard_of(nth)?;
             let at = shard.find(lookups.get(nth)?.info_hash(), hashes[nth])?;
             shard.torrents.get(at)
@@ -86,7 +88,7 @@ impl Tracker {
 }
 
 fn prefetch_rate_limits(settings: &Settings, lookups: &[Lookup]) {
-    let places: [Option<(&RateLimiter, _)>; TOGETHER] = array::from_fn(|nth| {
+    let positions: [Option<(&RateLimiter, _)>; REQUESTS_PER_STEP] = array::from_fn(|nth| {
         let (policy, address) = match lookups.get(nth)? {
             Lookup::Announce(announce) => (&settings.announces, announce.address),
             Lookup::Scrape(_, from) => (&settings.scrapes, (*from)?),
@@ -94,8 +96,8 @@ fn prefetch_rate_limits(settings: &Settings, lookups: &[Lookup]) {
         let rate_limiter = policy.rate_limiter.as_deref()?;
         Some((rate_limiter, rate_limiter.narrowest(address)))
     });
-    for (rate_limiter, place) in places.iter().flatten() {
-        rate_limiter.touch(place);
+    for (rate_limiter, position) in positions.iter().flatten() {
+        rate_limiter.touch(position);
     }
 }
 
@@ -157,7 +159,7 @@ mod tests {
             .map(|torrent| Lookup::Scrape(InfoHash([torrent; 20]), None))
             .collect();
         for lookup in &batch {
-            tracker.admit(lookup.info_hash(), Admission::Listed);
+            tracker.set_admission(lookup.info_hash(), Admission::Listed);
         }
         let hash = tracker.hash(batch[20].info_hash());
         let locked = tracker.shard(hash);

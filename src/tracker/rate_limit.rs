@@ -184,7 +184,7 @@ impl RateLimiter {
     }
 }
 
-/// Where the bucket of a prefix is.
+/// The position of a prefix's bucket in the table.
 pub(super) struct BucketPosition {
     set: usize,
     tag: PrefixTag,
@@ -215,7 +215,7 @@ impl PackedBucket {
         self.0 & PrefixTag::MASK == u64::from(tag.0)
     }
 
-    /// In ticks.
+    /// Returns the time at which the bucket is full, in ticks.
     fn full_at(self) -> u64 {
         self.0 >> PrefixTag::BITS
     }

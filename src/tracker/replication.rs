@@ -6,7 +6,7 @@ use super::shard::Shard;
 use super::swarm::peer::Peer;
 use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
 
-/// By how many seconds an update may be younger than its age says: batches wait for tens of milliseconds, and ages are whole
+/// Number of seconds by which an update may be younger than its age says: batches wait for tens of milliseconds, and ages are whole
 /// seconds of a clock on another machine. A peer that stops here and starts on another tracker a moment later must not count
 /// as departed.
 const SLACK_SECS: u32 = 2;
@@ -87,8 +87,8 @@ impl Tracker {
         {
             return ApplyResult::Stale;
         }
-        let unknown = self.admit_unknown(&settings);
-        match shard.admit(&update.info_hash, hash, settings.open, unknown) {
+        let unknown = self.check_unknown(&settings);
+        match shard.find_or_add(&update.info_hash, hash, settings.open, unknown) {
             Ok(at) => {
                 let max_per_network = self.max_per_network(&settings);
                 shard.apply_join(at, &peer, moment, timed.redelivered, max_per_network)

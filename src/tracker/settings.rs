@@ -9,7 +9,7 @@ use super::hash_key::HashKey;
 use super::rate_limit::{RateLimited, RateLimiter};
 use super::types::{InfoHash, Refusal, Time};
 
-/// The settings of a [`super::Tracker`]. [`super::Tracker::set`] replaces them as a whole.
+/// The settings of a [`super::Tracker`]. [`super::Tracker::set_settings`] replaces them as a whole.
 #[derive(Clone)]
 pub struct Settings {
     /// Track every torrent that is not denied.

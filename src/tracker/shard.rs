@@ -15,8 +15,8 @@ use super::swarm::peer::{JoinOutcome, Peer};
 use super::types::{Admission, InfoHash, PerFamily, Refusal, ScrapeEntry, Time};
 use crate::lock::lock;
 
-/// How many peers a sweep looks at before it releases the lock for waiting announces.
-const SWEPT_AT_ONCE: usize = 4096;
+/// Number of peers that a sweep visits before it releases the lock for waiting announces.
+const PEERS_PER_LOCK: usize = 4096;
 
 /// The number of minutes within which a sweep visits every shard.
 const SWEEP_ROUND_MINUTES: u8 = 2;
@@ -54,7 +54,7 @@ impl TrackedTorrent {
     }
 
     /// Checks whether the torrent is served; `open` says whether the tracker serves torrents that are not listed.
-    pub(super) fn admit(&self, open: bool) -> Result<(), Refusal> {
+    pub(super) fn check_served(&self, open: bool) -> Result<(), Refusal> {
         match self.admission {
             Admission::Listed => Ok(()),
             Admission::Unlisted if open => Ok(()),
@@ -84,8 +84,9 @@ impl Shard {
         Some(*at as usize)
     }
 
-    /// Returns the position of a torrent if it is served. A torrent that is not there is added if `unknown` allows that.
-    pub(super) fn admit(
+    /// Returns the position of a torrent that is served. A torrent that is not in the shard is added, unless `unknown` is the
+    /// reason to refuse it.
+    pub(super) fn find_or_add(
         &mut self,
         info_hash: &InfoHash,
         hash: u64,
@@ -93,11 +94,12 @@ impl Shard {
         unknown: Result<(), Refusal>,
     ) -> Result<usize, Refusal> {
         match self.find(info_hash, hash) {
-            Some(at) => self.torrents[at].admit(open).map(|()| at),
+            Some(at) => self.torrents[at].check_served(open).map(|()| at),
             None => unknown.map(|()| self.add(info_hash, hash)),
         }
     }
 
+    /// Adds or refreshes a peer of the torrent at this position, and counts its download if it is the first.
     pub(super) fn join(
         &mut self,
         at: usize,
@@ -117,6 +119,7 @@ impl Shard {
         outcome
     }
 
+    /// Removes a peer of the torrent at this position. Returns the torrent's counts.
     pub(super) fn leave(&mut self, at: usize, peer: &Peer) -> ScrapeEntry {
         let torrent = &mut self.torrents[at];
         let before = torrent.swarm.len();
@@ -161,15 +164,15 @@ impl Shard {
         timeout_minutes: u8,
         (torrent_at, peer_at): (usize, usize),
     ) -> Option<(usize, usize)> {
-        let (mut at, mut from, mut left) = (torrent_at, peer_at, SWEPT_AT_ONCE);
+        let (mut at, mut from, mut remaining) = (torrent_at, peer_at, PEERS_PER_LOCK);
         while at < self.torrents.len() {
-            if left == 0 {
+            if remaining == 0 {
                 return Some((at, from));
             }
             let torrent = &mut self.torrents[at];
             let before = torrent.swarm.len();
-            let next = torrent.swarm.expire(now, timeout_minutes, from, left);
-            left = left.saturating_sub(before.sum() + 1);
+            let next = torrent.swarm.expire(now, timeout_minutes, from, remaining);
+            remaining = remaining.saturating_sub(before.sum() + 1);
             let removed = self.update_totals_and_prune(at, before);
             match next {
                 Some(peer_at) => from = peer_at,
@@ -217,6 +220,7 @@ impl Shard {
         at
     }
 
+    /// Reserves memory for more torrents.
     pub(super) fn reserve(&mut self, additional: usize) {
         self.torrents.reserve_exact(additional);
         let rehash = hash_at(&self.torrents, self.key);
@@ -250,7 +254,7 @@ impl Shard {
     }
 }
 
-/// Returns the hash of a position in the index.
+/// Returns a function that hashes a position in the index, for the table.
 fn hash_at(torrents: &[TrackedTorrent], key: HashKey) -> impl Fn(&u32) -> u64 {
     move |&at| key.hash(&torrents[at as usize].info_hash.0)
 }

@@ -202,7 +202,8 @@ impl Refusal {
         }
     }
 
-    /// Returns the same in seconds, for clients that understand `interval` only.
+    /// Returns the time until the client may try again in seconds, for clients that honor only `interval`. A client that may
+    /// never try again gets a day.
     pub fn interval(&self) -> u32 {
         match self.retry() {
             Retry::Minutes(minutes) => minutes * 60,

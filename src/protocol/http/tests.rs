@@ -612,7 +612,7 @@ fn responses_match_serde_bencode() {
 #[test]
 fn refusal_has_retry_and_interval() {
     let tracker = tracker(false);
-    tracker.admit(&InfoHash([b'd'; 20]), Admission::Denied);
+    tracker.set_admission(&InfoHash([b'd'; 20]), Admission::Denied);
     for (hash, refusal, retry, seconds) in [
         ("u", Refusal::UnknownTorrent, "5", 300),
         ("d", Refusal::DeniedTorrent, "never", 86_400),
@@ -684,14 +684,14 @@ fn scrape_is_sorted_and_without_duplicates() {
 fn closed_tracker_scrapes_listed_torrents_only() {
     let tracker = tracker(false);
     let (listed, denied) = (InfoHash([b'l'; 20]), InfoHash([b'd'; 20]));
-    tracker.admit(&listed, Admission::Listed);
-    tracker.admit(&denied, Admission::Denied);
+    tracker.set_admission(&listed, Admission::Listed);
+    tracker.set_admission(&denied, Admission::Denied);
     let query = ["l", "d", "u"]
         .map(|hash| format!("info_hash={}&", hash.repeat(20)))
         .concat();
     let files = || scraped(&request(&tracker, V4, Action::Scrape, query.as_bytes()).1);
     assert_eq!(files(), [(listed.0.to_vec(), zeros())]);
-    tracker.admit(&listed, Admission::Unlisted);
+    tracker.set_admission(&listed, Admission::Unlisted);
     assert_eq!(
         files(),
         [],
@@ -743,9 +743,9 @@ fn full_scrape_is_sorted_over_all_shards() {
         .map(|_| random_bytes(&mut random, 20).try_into().unwrap())
         .collect();
     for hash in &listed {
-        tracker.admit(&InfoHash(*hash), Admission::Listed);
+        tracker.set_admission(&InfoHash(*hash), Admission::Listed);
     }
-    tracker.admit(&InfoHash([0; 20]), Admission::Denied);
+    tracker.set_admission(&InfoHash([0; 20]), Admission::Denied);
     listed.sort_unstable();
     let full = Settings {
         trust_ip_params_from: Networks::default(),
@@ -814,7 +814,7 @@ fn mutated(random: &mut Rng) -> Vec<u8> {
 fn any_query_gets_one_valid_dictionary() {
     for open in [true, false] {
         let tracker = tracker(open);
-        tracker.admit(&InfoHash(*HASH), Admission::Listed);
+        tracker.set_admission(&InfoHash(*HASH), Admission::Listed);
         let mut random = Rng::new(6);
         let mut seen = HashMap::<_, u32>::new();
         for round in 0..10_000_u32 {

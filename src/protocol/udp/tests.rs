@@ -45,7 +45,7 @@ impl TestTracker {
     fn with(settings: Settings, tracking: tracker::Settings) -> Self {
         let tracker = Tracker::new(tracking, 7);
         for torrent in [TORRENT, OTHER] {
-            tracker.admit(&InfoHash(torrent), Admission::Listed);
+            tracker.set_admission(&InfoHash(torrent), Admission::Listed);
         }
         let responder = Responder::new(settings, &Secret([7; 16]));
         Self { tracker, responder }
@@ -380,7 +380,9 @@ fn responses_fit_max_payload() {
 #[test]
 fn refused_torrents_get_an_error() {
     let tracker = TestTracker::new();
-    tracker.tracker.admit(&InfoHash(OTHER), Admission::Denied);
+    tracker
+        .tracker
+        .set_admission(&InfoHash(OTHER), Admission::Denied);
     for (hash, refusal) in [
         ([9; 20], Refusal::UnknownTorrent),
         (OTHER, Refusal::DeniedTorrent),
@@ -439,7 +441,9 @@ fn scrape_keeps_order_and_duplicates() {
         let tracker = TestTracker::new();
         tracker.request(V4, |id| with(announce(id), 80, 1u32.to_be_bytes()));
         tracker.request(V6, leecher);
-        tracker.tracker.admit(&InfoHash(OTHER), Admission::Denied);
+        tracker
+            .tracker
+            .set_admission(&InfoHash(OTHER), Admission::Denied);
         let hashes = [[0xff; 20], TORRENT, OTHER, TORRENT, [0; 20]];
         let (outcome, response) = tracker.request(from, |id| scrape(id, &hashes));
         let tracked = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];

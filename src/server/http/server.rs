@@ -42,7 +42,7 @@ impl HttpServer {
     }
 
     /// Replaces the settings. Open connections keep the settings that they started with.
-    pub fn set(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: Settings) {
         self.connections.set_limits(
             settings.max_connections,
             settings.max_connections_per_network,

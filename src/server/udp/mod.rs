@@ -67,7 +67,7 @@ impl UdpServer {
     }
 
     /// Replaces the responder, from the next batch on.
-    pub fn set(&self, responder: Responder) {
+    pub fn set_responder(&self, responder: Responder) {
         *write(&self.responder) = Arc::new(responder);
     }
 }

@@ -68,7 +68,7 @@ fn restore(tracker: &Tracker, now: Time, passed_minutes: u32, blocks: &[Vec<u8>]
 #[test]
 fn format_is_the_same_on_every_machine() {
     let tracker = tracker(false);
-    tracker.admit(&hash(1), Admission::Listed);
+    tracker.set_admission(&hash(1), Admission::Listed);
     announce(&tracker, Time(NOW.0 - 120), 1, v4(1), Event::Completed);
     let [block] = &blocks(&tracker, NOW)[..] else {
         panic!("one torrent is one block")
@@ -120,18 +120,18 @@ fn peer_that_announces_during_dump_has_age_zero() {
 fn counter_of_listed_torrent_is_kept_without_peers() {
     for listed_before in [true, false] {
         let mut last = tracker(false);
-        last.admit(&hash(1), Admission::Listed);
+        last.set_admission(&hash(1), Admission::Listed);
         announce(&last, NOW, 1, v4(1), Event::Completed);
         announce(&last, NOW, 1, v4(1), Event::Stopped);
         // The torrent is not listed after the first two of three restarts.
         for listed in [false, false, true] {
             let next = tracker(false);
             if listed && listed_before {
-                next.admit(&hash(1), Admission::Listed);
+                next.set_admission(&hash(1), Admission::Listed);
             }
             restore(&next, NOW, 0, &blocks(&last, NOW));
             if listed && !listed_before {
-                next.admit(&hash(1), Admission::Listed);
+                next.set_admission(&hash(1), Admission::Listed);
             }
             last = next;
         }
@@ -171,7 +171,7 @@ fn denied_torrent_gets_no_peers() {
     let first = tracker(true);
     announce(&first, NOW, 1, v4(1), Event::None);
     let second = tracker(true);
-    second.admit(&hash(1), Admission::Denied);
+    second.set_admission(&hash(1), Admission::Denied);
     restore(&second, NOW, 0, &blocks(&first, NOW));
     assert_eq!(second.totals().peers.v4, 0);
 }

@@ -333,9 +333,9 @@ fn update_is_subject_to_the_rules_for_announces() {
     assert_eq!(closed.apply_update(NOW, 0, &join), ApplyResult::Rejected);
     assert_eq!(closed.apply_update(NOW, 0, &departure), ApplyResult::Stale);
     assert_eq!(closed.totals(), Totals::default());
-    closed.admit(&ID, Admission::Listed);
+    closed.set_admission(&ID, Admission::Listed);
     assert_eq!(closed.apply_update(NOW, 0, &join), ApplyResult::Applied);
-    closed.admit(&ID, Admission::Denied);
+    closed.set_admission(&ID, Admission::Denied);
     assert_eq!(closed.apply_update(NOW, 0, &join), ApplyResult::Rejected);
 
     let mut denying = settings();
@@ -437,7 +437,7 @@ fn dump(tracker: &Tracker, now: Time, since_secs: u32) -> Vec<TimedUpdate> {
 }
 
 #[test]
-fn show_downloads_only_raises_the_counter() {
+fn raise_downloads_never_lowers_the_counter() {
     let tracker = Tracker::new(
         Settings {
             open: false,
@@ -446,13 +446,13 @@ fn show_downloads_only_raises_the_counter() {
         1,
     );
     let shown = || tracker.scrape(&ID).unwrap().downloaded;
-    tracker.show_downloads(&ID, 5);
+    tracker.raise_downloads(&ID, 5);
     assert_eq!(tracker.scrape(&ID), None);
-    tracker.admit(&ID, Admission::Listed);
+    tracker.set_admission(&ID, Admission::Listed);
     assert_eq!(shown(), 5, "kept until the torrent was listed");
-    tracker.show_downloads(&ID, 4);
+    tracker.raise_downloads(&ID, 4);
     assert_eq!(shown(), 5);
     announce(&tracker, NOW, &from("192.0.2.1", Event::Completed, true));
-    tracker.show_downloads(&ID, 7);
+    tracker.raise_downloads(&ID, 7);
     assert_eq!(shown(), 7);
 }

@@ -68,7 +68,7 @@ impl HostCounts {
         key: HashKey,
     ) -> JoinOutcome {
         let Some(position) = mine.find(&record.endpoint) else {
-            if mine.neighbors(&record.endpoint) >= max_per_network {
+            if mine.count_in_network(&record.endpoint) >= max_per_network {
                 return JoinOutcome {
                     position: None,
                     first_completed: false,

@@ -164,7 +164,7 @@ impl<const N: usize> PeerRecord<N> {
         PeerFlags(u32::from_ne_bytes(self.flags))
     }
 
-    /// Takes over the minute and the flags of a further announce. Returns whether the peer has completed for the first time.
+    /// Replaces the minute and the flags by those of another announce of the peer. Returns whether the peer has completed for the first time.
     pub(super) fn renew(&mut self, minute: u8, flags: PeerFlags) -> bool {
         let before = self.flags();
         // A download that was counted stays counted: a client that repeats `completed` makes no second download.
@@ -174,7 +174,7 @@ impl<const N: usize> PeerRecord<N> {
     }
 
     /// Returns the record that [`PeerRecord::endpoint`], [`PeerRecord::minute`] and [`PeerRecord::packed_flags`] describe.
-    pub(in crate::tracker) fn restored(endpoint: [u8; N], minute: u8, packed_flags: u32) -> Self {
+    pub(in crate::tracker) fn from_parts(endpoint: [u8; N], minute: u8, packed_flags: u32) -> Self {
         // Rebuilt from its parts: class bits that stand for no class would be counted under no class.
         let flags = PeerFlags(packed_flags);
         let flags = PeerFlags::new(

@@ -108,6 +108,7 @@ impl<const N: usize> PeerSet<N> {
         self.index.as_ref().map_or(0, |index| index.positions.len())
     }
 
+    /// Reserves memory for more peers.
     pub(super) fn reserve(&mut self, additional: usize) {
         self.records.reserve_exact(additional);
         if let Some(index) = &mut self.index {
@@ -138,14 +139,14 @@ impl<const N: usize> PeerSet<N> {
         self.records.get(first).map(|record| record.minute)
     }
 
-    /// Returns how many peers share the endpoint's network.
-    pub(super) fn neighbors(&self, endpoint: &[u8; N]) -> usize {
+    /// Returns the number of peers in the endpoint's network.
+    pub(super) fn count_in_network(&self, endpoint: &[u8; N]) -> usize {
         match &self.index {
             None => {
-                let near = |r: &&PeerRecord<N>| network(&r.endpoint) == network(endpoint);
-                self.records.iter().filter(near).count()
+                let is_near = |r: &&PeerRecord<N>| network(&r.endpoint) == network(endpoint);
+                self.records.iter().filter(is_near).count()
             }
-            Some(index) => index.neighbors(&self.records, endpoint),
+            Some(index) => index.count_in_network(&self.records, endpoint),
         }
     }
 
@@ -175,6 +176,7 @@ impl<const N: usize> PeerSet<N> {
         position
     }
 
+    /// Removes the peer at this position and returns its record.
     pub(super) fn remove(&mut self, position: usize) -> PeerRecord<N> {
         let record = self.records[position];
         if self.records.len() < MAX_SCANNED / 2 {
@@ -298,17 +300,17 @@ impl<const N: usize> PeerIndex<N> {
         Some(*position as usize)
     }
 
-    fn neighbors(&self, records: &[PeerRecord<N>], endpoint: &[u8; N]) -> usize {
-        let mut neighbors = 0;
+    fn count_in_network(&self, records: &[PeerRecord<N>], endpoint: &[u8; N]) -> usize {
+        let mut count = 0;
         for hash in bucket_hashes(endpoint, self.key) {
             // The search passes all that share the hash and finds none, as the closure returns false.
             self.positions.find(hash, |&position| {
                 let other = &records[position as usize].endpoint;
-                neighbors += usize::from(network(other) == network(endpoint));
+                count += usize::from(network(other) == network(endpoint));
                 false
             });
         }
-        neighbors
+        count
     }
 
     fn insert(&mut self, records: &[PeerRecord<N>], position: usize) {
@@ -335,7 +337,7 @@ impl<const N: usize> PeerIndex<N> {
     }
 }
 
-/// Returns the hash of a position in an index.
+/// Returns a function that hashes a position in an index, for the table.
 fn hash_at<const N: usize>(records: &[PeerRecord<N>], key: HashKey) -> impl Fn(&u32) -> u64 {
     move |&position| bucket_hash(&records[position as usize].endpoint, key)
 }
@@ -358,7 +360,7 @@ fn bucket_hash<const N: usize>(endpoint: &[u8; N], key: HashKey) -> u64 {
     key.hash(network(endpoint)) ^ u64::from(bucket) << 57
 }
 
-/// A peer's hash in the index of its swarm, for a look at the index ahead of the announce.
+/// A peer's hash in the index of its swarm, for [`PeerSet::touch`].
 #[derive(Clone, Debug)]
 pub(in crate::tracker) struct IndexKey {
     pub(super) is_v4: bool,
