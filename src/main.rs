@@ -95,12 +95,12 @@ fn serve(source: ConfigSource, loaded: LoadedConfig) -> Result<(), Failed> {
     open_log(&loaded)?;
     // Root and the whole file system may be needed up to here: for ports, devices and credentials.
     let mut sockets = open_sockets(config)?;
-    let fresh_secrets =
-        Secrets::new().map_err(|error| fail(Exit::Internal, "cannot generate secrets", &error))?;
+    let new_secrets = Secrets::generate()
+        .map_err(|error| fail(Exit::Internal, "cannot generate secrets", &error))?;
     let cluster = ClusterSetup::prepare(config)?;
     enter_confinement(&source, config)?;
 
-    let state = state::restore(&loaded, fresh_secrets);
+    let state = state::restore(&loaded, new_secrets);
     // Signals are received before the slow steps: by default, a signal would end the process.
     let cannot_listen = |error| fail(Exit::Internal, "cannot install signal handlers", &error);
     let runtime = runtime().map_err(cannot_listen)?;

@@ -201,7 +201,7 @@ fn restores_everything() {
     let loaded = directory.load(7).unwrap().unwrap();
     assert_eq!(loaded.secrets, SECRETS);
     assert_eq!(loaded.now, Time(NOW.0 + 7));
-    assert_eq!(loaded.passed, Duration::from_secs(7));
+    assert_eq!(loaded.age, Duration::from_secs(7));
     assert_eq!(loaded.restored.stored, saved.totals);
     assert_eq!(loaded.restored.kept, saved.totals);
     let (mut peers, after) = (0, all(&loaded.tracker, loaded.now));

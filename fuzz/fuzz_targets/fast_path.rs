@@ -104,7 +104,7 @@ fn responses(number: usize, pieces: &[&[u8]]) -> Vec<u8> {
     let listener = HttpListener {
         listener: ListenSocket::Unix(LISTENERS[number].try_clone().unwrap()),
         proxy_header: false,
-        serves: ListenerRole::Both,
+        role: ListenerRole::Both,
     };
     let local = LocalSet::new();
     let received = RUNTIME.block_on(local.run_until(async {

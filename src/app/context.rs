@@ -59,7 +59,7 @@ impl ConfigSource {
 pub struct AppContext {
     pub source: ConfigSource,
     /// The configuration at the start.
-    pub started: Config,
+    pub initial_config: Config,
     pub shared: Arc<Shared>,
     pub http: Arc<HttpServer>,
     pub udp: Arc<UdpServer>,
@@ -133,7 +133,7 @@ impl AppContext {
         let http = HttpServer::new(shared.clone(), status, settings, connections);
         Ok(Arc::new(Self {
             source,
-            started: config.clone(),
+            initial_config: config.clone(),
             shared,
             http: Arc::new(http),
             udp: Arc::new(udp),

@@ -40,7 +40,10 @@ pub fn reload(context: &AppContext) -> Result<(), Errors> {
     for warning in loaded.warnings() {
         log::warning("configuration warning", &[("warning", &warning)]);
     }
-    for key in context.started.only_at_start(&loaded.config) {
+    for key in context
+        .initial_config
+        .keys_that_need_restart(&loaded.config)
+    {
         log::warning(
             "setting changed; restart tbtt to apply it",
             &[("key", &key)],

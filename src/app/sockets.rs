@@ -110,7 +110,7 @@ fn sort(inherited: Vec<(String, Inherited)>) -> Sockets {
         opened.http.push(HttpListener {
             listener,
             proxy_header: name == "http-proxy",
-            serves: match name.as_str() {
+            role: match name.as_str() {
                 "status" => ListenerRole::Status,
                 _ => ListenerRole::Both,
             },
@@ -121,7 +121,7 @@ fn sort(inherited: Vec<(String, Inherited)>) -> Sockets {
 
 fn bind_http_listeners(config: &Config) -> Result<Vec<HttpListener>, Failed> {
     let mut bound = Vec::new();
-    for (proxy_header, serves, addresses) in [
+    for (proxy_header, role, addresses) in [
         (false, ListenerRole::Both, &config.http.listen),
         (true, ListenerRole::Both, &config.proxy.listen),
         (false, ListenerRole::Status, &config.status.listen),
@@ -130,7 +130,7 @@ fn bind_http_listeners(config: &Config) -> Result<Vec<HttpListener>, Failed> {
             bound.push(HttpListener {
                 listener: bind_http(address).map_err(|error| cannot_bind(&error))?,
                 proxy_header,
-                serves,
+                role,
             });
         }
     }
@@ -141,12 +141,12 @@ fn bind_http_listeners(config: &Config) -> Result<Vec<HttpListener>, Failed> {
 fn separate_status(listeners: &mut [HttpListener], config: &Config) {
     let separate = listeners
         .iter()
-        .any(|listener| listener.serves == ListenerRole::Status);
+        .any(|listener| listener.role == ListenerRole::Status);
     if separate {
         let others = listeners
             .iter_mut()
-            .filter(|listener| listener.serves == ListenerRole::Both);
-        others.for_each(|listener| listener.serves = ListenerRole::Clients);
+            .filter(|listener| listener.role == ListenerRole::Both);
+        others.for_each(|listener| listener.role = ListenerRole::Clients);
     } else if !config.status.listen.is_empty() {
         log::notice(
             "status.listen ignored: no inherited socket is named \"status\"",
@@ -163,10 +163,10 @@ fn list_addresses(opened: &mut Sockets, config: &Config) -> Result<(), Failed> {
     for HttpListener {
         listener,
         proxy_header,
-        serves,
+        role,
     } in &opened.http
     {
-        let for_clients = !proxy_header && *serves != ListenerRole::Status;
+        let for_clients = !proxy_header && *role != ListenerRole::Status;
         let address = match listener {
             ListenSocket::Tcp(listener) => {
                 let address = listener.local_addr().map_err(|error| {
@@ -183,7 +183,7 @@ fn list_addresses(opened: &mut Sockets, config: &Config) -> Result<(), Failed> {
             }
             ListenSocket::Unix(listener) => unix_address(listener),
         };
-        let name = match serves {
+        let name = match role {
             ListenerRole::Status => "status",
             _ if *proxy_header => "http-proxy",
             _ => "http",
@@ -243,7 +243,7 @@ fn bind_control(path: &Path, config: &Config) -> Result<UnixListener, String> {
     }
     let mode =
         u32::from_str_radix(&config.control.mode, 8).expect("the configuration is validated");
-    sockets::bind_unix_for(path, mode, owner).map_err(|error| error.to_string())
+    sockets::bind_unix_owned(path, mode, owner).map_err(|error| error.to_string())
 }
 
 /// Returns user and group of the control socket. `None` stands for those of the process.

@@ -29,30 +29,30 @@ pub struct RestoredState {
     /// The checkpoint of the cluster node.
     pub cluster: Vec<u8>,
     /// Time at which the snapshot was written.
-    pub saved: Option<SystemTime>,
+    pub saved_at: Option<SystemTime>,
 }
 
-/// Returns the state as the last process left it, or a new state with the secrets `fresh`.
+/// Returns the state as the last process left it, or a new state with `new_secrets`.
 ///
 /// A snapshot that cannot be used is set aside, and that is logged: serving without it is better than not serving.
-pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
-    let make = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
+pub fn restore(loaded: &LoadedConfig, new_secrets: Secrets) -> RestoredState {
+    let make_tracker = |seed| Tracker::new(loaded.tracker_settings(seed), seed);
     let started = Instant::now();
     let found = match &loaded.config.state.directory {
         None => None,
-        Some(directory) => load(directory, make).unwrap_or_else(|error| {
+        Some(directory) => load(directory, make_tracker).unwrap_or_else(|error| {
             log::error("cannot restore the state", &[("reason", &error)]);
             None
         }),
     };
     let Some((snapshot, health)) = found else {
         return RestoredState {
-            tracker: Arc::new(make(fresh.seed)),
+            tracker: Arc::new(make_tracker(new_secrets.seed)),
             health: Arc::default(),
             clock: Clock::start(),
-            secrets: fresh,
+            secrets: new_secrets,
             cluster: Vec::new(),
-            saved: None,
+            saved_at: None,
         };
     };
     let totals = snapshot.restored.kept;
@@ -60,7 +60,7 @@ pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
     let fields: log::Fields<'_> = &[
         ("torrents", &totals.torrents),
         ("peers", &peers),
-        ("age_seconds", &snapshot.passed.as_secs()),
+        ("age_seconds", &snapshot.age.as_secs()),
     ];
     log::notice("state restored", fields);
     log::debug(
@@ -73,16 +73,16 @@ pub fn restore(loaded: &LoadedConfig, fresh: Secrets) -> RestoredState {
         clock: Clock::resume(snapshot.now),
         secrets: snapshot.secrets,
         cluster: snapshot.cluster,
-        saved: SystemTime::now().checked_sub(snapshot.passed),
+        saved_at: SystemTime::now().checked_sub(snapshot.age),
     }
 }
 
 /// Reads the snapshot and converts its section of seed health.
 fn load(
     directory: &Path,
-    make: impl FnOnce(u64) -> Tracker,
+    make_tracker: impl FnOnce(u64) -> Tracker,
 ) -> Result<Option<(LoadedSnapshot, SeedHealth)>, LoadError> {
-    let Some(snapshot) = snapshot::load(directory, SystemTime::now(), make)? else {
+    let Some(snapshot) = snapshot::load(directory, SystemTime::now(), make_tracker)? else {
         return Ok(None);
     };
     let mut health = SeedHealth::default();
@@ -103,7 +103,9 @@ pub struct StateSaver {
     /// The cluster section of the restored snapshot, written back while this node is in no cluster.
     cluster_checkpoint: Vec<u8>,
     pub cluster: Option<Arc<Cluster>>,
+    /// Locked while a snapshot is written.
     writing: Mutex<()>,
+    /// Time of the last snapshot, by this process or the one before.
     last: Mutex<Option<SystemTime>>,
 }
 
@@ -119,7 +121,7 @@ impl StateSaver {
             cluster_checkpoint: state.cluster.clone(),
             cluster,
             writing: Mutex::new(()),
-            last: Mutex::new(state.saved),
+            last: Mutex::new(state.saved_at),
         })
     }
 
@@ -146,7 +148,7 @@ impl StateSaver {
         lock(&self.last)
     }
 
-    /// Writes a snapshot in each interval, in a thread that may wait for the disk.
+    /// Writes a snapshot in each interval, until the future is dropped.
     pub async fn run_periodically(self: Arc<Self>) {
         loop {
             sleep(Duration::from_secs(
@@ -157,6 +159,7 @@ impl StateSaver {
         }
     }
 
+    /// Writes a snapshot in a thread that may wait for the disk.
     pub async fn save_in_background(self: Arc<Self>) {
         // `save` logs its errors, and a panic in it ends the process.
         let _ = spawn_blocking(move || self.save(SavePriority::Background)).await;
@@ -177,7 +180,7 @@ impl StateSaver {
         // process that continues from the snapshot then misses none of their updates and counts none twice.
         let cluster = self.cluster.as_ref().map(|cluster| cluster.checkpoint());
         let cluster = || match &cluster {
-            Some(keep) => keep(),
+            Some(finish_checkpoint) => finish_checkpoint(),
             None => self.cluster_checkpoint.clone(),
         };
         let sections = Sections {
@@ -237,7 +240,7 @@ mod tests {
             seed_health,
             cluster: None,
         };
-        let (secrets, at) = (Secrets::new().unwrap(), SystemTime::now());
+        let (secrets, at) = (Secrets::generate().unwrap(), SystemTime::now());
         let priority = SavePriority::Shutdown;
         snapshot::save(
             directory,

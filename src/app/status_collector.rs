@@ -114,7 +114,7 @@ impl StatusCollector {
             },
             announces_per_second: self.announces_per_second.load(Ordering::Relaxed) as f64 / 1e3,
             refusals_per_second: self.refusals_per_second.load(Ordering::Relaxed) as f64 / 1e3,
-            counters: by_name(counters),
+            counters: counters_by_name(counters),
             request_duration: [
                 ("http", &counters.http_request_duration),
                 ("udp", &counters.udp_request_duration),
@@ -210,7 +210,7 @@ fn unix_now(clock: Clock) -> UnixSecs {
     clock.unix_at(Instant::now()).0
 }
 
-fn by_name(counters: &Counters) -> BTreeMap<String, u64> {
+fn counters_by_name(counters: &Counters) -> BTreeMap<String, u64> {
     let counters = counters.all().into_iter();
     counters
         .map(|(name, count)| (name.to_owned(), count))

@@ -37,7 +37,7 @@ impl Workers {
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failed> {
         let cannot_start = |error| fail(Exit::Internal, "cannot start a worker thread", &error);
-        let count = context.started.worker_count();
+        let count = context.initial_config.worker_count();
         let udp_count = if sockets.udp.is_empty() { 0 } else { count };
         let heartbeats = Arc::new(Heartbeats::new(count + udp_count));
         // A pair of sockets, because the service unit forbids pipes.

@@ -140,7 +140,7 @@ sections! {
         /// error sends an error. The error is shorter than any request, so it cannot be used to
         /// amplify a flood.
         invalid_connection_ids: InvalidConnectionIds = InvalidConnectionIds::Silence,
-            keyword::<InvalidConnectionIds>(InvalidConnectionIds::WORDS);
+            keyword::<InvalidConnectionIds>(InvalidConnectionIds::KEYWORDS);
 
         /// Maximum UDP response size. Responses larger than the path MTU may be lost to
         /// fragmentation.

@@ -26,7 +26,7 @@ impl Finding {
 
 impl Config {
     /// Returns the keys and sections that differ in `new` and take effect only when the daemon starts.
-    pub fn only_at_start(&self, new: &Self) -> Vec<&'static str> {
+    pub fn keys_that_need_restart(&self, new: &Self) -> Vec<&'static str> {
         let changes = [
             ("http.listen", self.http.listen != new.http.listen),
             ("udp.listen", self.udp.listen != new.udp.listen),
@@ -258,7 +258,7 @@ mod tests {
     fn names_changes_that_need_a_restart() {
         let before = Config::default();
         assert_eq!(
-            before.only_at_start(&config("tracker.interval = 600")),
+            before.keys_that_need_restart(&config("tracker.interval = 600")),
             [""; 0]
         );
         for (text, expected) in [
@@ -271,7 +271,7 @@ mod tests {
             ("state.directory = '/a'", "state.directory"),
             ("daemon.landlock = false\ndaemon.user = 'a'", "daemon"),
         ] {
-            assert_eq!(before.only_at_start(&config(text)), [expected]);
+            assert_eq!(before.keys_that_need_restart(&config(text)), [expected]);
         }
     }
 

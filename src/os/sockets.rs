@@ -63,8 +63,8 @@ impl Inherited {
     /// Returns the address of the socket as text.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(listener) => shown(listener.local_addr()),
-            Self::Udp(socket) => shown(socket.local_addr()),
+            Self::Tcp(listener) => address_text(listener.local_addr()),
+            Self::Udp(socket) => address_text(socket.local_addr()),
             Self::Unix(listener) => match listener.local_addr() {
                 Ok(address) => address
                     .as_pathname()
@@ -75,7 +75,7 @@ impl Inherited {
     }
 }
 
-fn shown(address: io::Result<SocketAddr>) -> String {
+fn address_text(address: io::Result<SocketAddr>) -> String {
     address.map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
 }
 
@@ -410,7 +410,7 @@ pub fn bind_tcp(address: SocketAddr, settings: &TcpSettings) -> Result<TcpListen
         socket.listen(i32::from(settings.backlog))?;
         Ok(socket)
     };
-    dual_stack(address, "tcp", listen).map(TcpListener::from)
+    open_with_fallback(address, "tcp", listen).map(TcpListener::from)
 }
 
 /// Creates a UDP socket, non-blocking and closed on exec. Addresses have the same meaning as in [`bind_tcp`].
@@ -431,7 +431,7 @@ pub fn bind_udp(address: SocketAddr, settings: &UdpSettings) -> Result<UdpSocket
         socket.bind(&SockAddr::from(address))?;
         Ok(socket)
     };
-    dual_stack(address, "udp", receive).map(UdpSocket::from)
+    open_with_fallback(address, "udp", receive).map(UdpSocket::from)
 }
 
 /// Returns the size of the receive buffer in bytes. The kernel includes its overhead, and so returns twice the size that was set.
@@ -452,7 +452,8 @@ fn internet_socket(address: SocketAddr, r#type: Type, protocol: Protocol) -> io:
     Ok(socket)
 }
 
-fn dual_stack(
+/// Opens a socket at an address. The IPv6 wildcard becomes the IPv4 wildcard on a host without IPv6.
+fn open_with_fallback(
     address: SocketAddr,
     protocol: &'static str,
     open: impl Fn(SocketAddr) -> io::Result<Socket>,
@@ -476,14 +477,14 @@ fn dual_stack(
 /// # Errors
 /// When the path cannot be bound: the path and the reason. Another kind of file at this path is never removed.
 pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
-    bind_unix_for(path, mode, (None, None))
+    bind_unix_owned(path, mode, (None, None))
 }
 
 /// Like [`bind_unix`], with the user and group of the file. `None` stands for those of the process.
 ///
 /// # Errors
 /// As for [`bind_unix`]. Only root can set another user, or a group that the process is not in.
-pub fn bind_unix_for(
+pub fn bind_unix_owned(
     path: &Path,
     mode: u32,
     (uid, gid): (Option<u32>, Option<u32>),

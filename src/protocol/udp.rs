@@ -20,7 +20,7 @@ use crate::tracker::types::{
 /// packets.
 pub const MAX_PACKET_LEN: usize = 2048;
 
-/// The first eight bytes of every connect. They distinguish a connect from random packets.
+/// The first eight bytes of every connect (BEP 15's `protocol_id`). They distinguish a connect from random packets.
 const MAGIC: u64 = 0x0417_2710_1980;
 
 // Actions of requests and of their responses.
@@ -82,7 +82,7 @@ pub enum InvalidConnectionIds {
 
 impl InvalidConnectionIds {
     /// The values in the configuration.
-    pub const WORDS: &[&str] = &["silence", "error"];
+    pub const KEYWORDS: &[&str] = &["silence", "error"];
 }
 
 impl FromStr for InvalidConnectionIds {
@@ -106,7 +106,7 @@ impl fmt::Display for InvalidConnectionIds {
     }
 }
 
-/// The error of parsing an [`InvalidConnectionIds`]: the text is none of [`InvalidConnectionIds::WORDS`].
+/// The error of parsing an [`InvalidConnectionIds`]: the text is none of [`InvalidConnectionIds::KEYWORDS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParseInvalidConnectionIdsError;
 
@@ -254,29 +254,32 @@ impl Responder {
             announce.address = ip_field(packet).unwrap_or(announce.address);
         }
         let endpoint_len = if announce.address.is_ipv4() { 6 } else { 18 };
-        let room = self
+        let max_peers = self
             .settings
             .max_payload
             .saturating_sub(ANNOUNCE_HEADER_LEN)
             / endpoint_len;
-        announce.numwant = announce.numwant.map(|want| want.min(room as u32));
+        announce.numwant = announce.numwant.map(|want| want.min(max_peers as u32));
         let start = out.len();
         out.extend_from_slice(&[0; ANNOUNCE_HEADER_LEN]);
         match tracker.announce(now, &announce, out) {
-            Ok(answer) => {
+            Ok(response) => {
                 // If the client does not limit the number of peers, the tracker may return more than fit.
-                out.truncate(start + ANNOUNCE_HEADER_LEN + room * endpoint_len);
+                out.truncate(start + ANNOUNCE_HEADER_LEN + max_peers * endpoint_len);
                 let fields = [
                     ANNOUNCE,
                     header.transaction,
-                    answer.interval,
-                    answer.counts.incomplete,
-                    answer.counts.complete,
+                    response.interval,
+                    response.counts.incomplete,
+                    response.counts.complete,
                 ];
-                for (place, field) in out[start..].chunks_exact_mut(4).zip(fields) {
-                    place.copy_from_slice(&field.to_be_bytes());
+                for (bytes, field) in out[start..].chunks_exact_mut(4).zip(fields) {
+                    bytes.copy_from_slice(&field.to_be_bytes());
                 }
-                Ok(UdpOutcome::Announced(announce, AnnounceEffect::of(&answer)))
+                Ok(UdpOutcome::Announced(
+                    announce,
+                    AnnounceEffect::of(&response),
+                ))
             }
             Err(refusal) => {
                 out.truncate(start);
@@ -311,8 +314,8 @@ impl Responder {
         if hashes.len() % 20 != 0 {
             return Err(InvalidPacket::ScrapeUneven);
         }
-        let room = self.settings.max_payload.saturating_sub(SCRAPE_HEADER_LEN) / 12;
-        hashes = &hashes[..hashes.len().min(20 * room.min(MAX_SCRAPE))];
+        let max_entries = self.settings.max_payload.saturating_sub(SCRAPE_HEADER_LEN) / 12;
+        hashes = &hashes[..hashes.len().min(20 * max_entries.min(MAX_SCRAPE))];
         write_header(out, SCRAPE, header);
         while let Some((hash, rest)) = hashes.split_first_chunk() {
             let entry = scrape.counts(&InfoHash(*hash)).unwrap_or_default();

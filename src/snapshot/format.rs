@@ -62,7 +62,7 @@ impl Secrets {
     ///
     /// # Errors
     /// When `/dev/urandom` cannot be read.
-    pub fn new() -> io::Result<Self> {
+    pub fn generate() -> io::Result<Self> {
         let random: [u8; 24] = random_bytes()?;
         let mut fields = HeaderFields(&random);
         Ok(Self {
@@ -78,6 +78,7 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// The header of a snapshot, which precedes its frames.
 pub(super) struct SnapshotHeader {
     /// Seconds since 1970.
     pub(super) written: u64,
@@ -86,6 +87,7 @@ pub(super) struct SnapshotHeader {
 }
 
 impl SnapshotHeader {
+    /// Returns the header and its checksum as they are written.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + CHECKSUM_LEN);
         bytes.extend_from_slice(&MAGIC);
@@ -138,7 +140,8 @@ pub(super) struct Trailer {
 }
 
 impl Trailer {
-    pub(super) fn count(&mut self, block: Totals) {
+    /// Adds the totals of a block.
+    pub(super) fn add(&mut self, block: Totals) {
         self.blocks += 1;
         self.totals += block;
     }

@@ -27,13 +27,13 @@ use crate::tracker::types::{Time, Totals};
 pub use self::format::Secrets;
 
 /// Name of the current snapshot, which is always complete.
-const FILE: &str = "snapshot";
+const FILE_NAME: &str = "snapshot";
 
 /// Name of the next snapshot while it is written.
-const NEW: &str = "snapshot.new";
+const NEW_FILE_NAME: &str = "snapshot.new";
 
 /// Start of the name of a snapshot that was set aside; a Unix time follows.
-const ASIDE: &str = "snapshot.aside-";
+const ASIDE_PREFIX: &str = "snapshot.aside-";
 
 /// Maximum number of snapshots that were set aside: the latest are kept.
 const MAX_ASIDE: usize = 3;
@@ -42,10 +42,10 @@ const MAX_ASIDE: usize = 3;
 const SYNC_INTERVAL: u64 = 1 << 20;
 
 /// Maximum length of a frame of the cluster section.
-const CLUSTER_FRAME_MAX: usize = 1 << 20;
+const MAX_CLUSTER_FRAME: usize = 1 << 20;
 
 /// Maximum length of a frame of the seed health section: 10,000 torrents of 49 bytes.
-const SEED_HEALTH_FRAME_MAX: usize = 490_000;
+const MAX_SEED_HEALTH_FRAME: usize = 490_000;
 
 /// Maximum time that is added to the tracker's time. After that long, all peers have expired, so more would make no difference.
 const MAX_GAP: Duration = Duration::from_secs(86_400);
@@ -64,14 +64,14 @@ pub struct LoadedSnapshot {
     /// The current time for the tracker. Its clock must continue from this time, or the ages of peers would be wrong.
     pub now: Time,
     /// Time since the snapshot was written; 0 if the system's clock was set back.
-    pub passed: Duration,
-    /// What the snapshot held, and how much of that was restored.
+    pub age: Duration,
+    /// The totals of the snapshot, and those of its restored part.
     pub restored: Restored,
 }
 
 /// Reads the snapshot in `directory`. Returns `None` if there is none.
 ///
-/// `at` is the current time. `make` creates the tracker from the seed; torrents can be listed in the tracker there or later.
+/// `at` is the current time. `make_tracker` creates the tracker from the seed; torrents can be listed in the tracker there or later.
 ///
 /// # Errors
 /// When the snapshot cannot be used, or the directory does not exist. A snapshot that cannot be used has been set aside, and the
@@ -79,11 +79,11 @@ pub struct LoadedSnapshot {
 pub fn load(
     directory: &Path,
     at: SystemTime,
-    make: impl FnOnce(u64) -> Tracker,
+    make_tracker: impl FnOnce(u64) -> Tracker,
 ) -> Result<Option<LoadedSnapshot>, LoadError> {
-    let path = directory.join(FILE);
+    let path = directory.join(FILE_NAME);
     let fault = match open(&path) {
-        Ok(file) => match read(BufReader::with_capacity(64 * 1024, file), at, make) {
+        Ok(file) => match read(BufReader::with_capacity(64 * 1024, file), at, make_tracker) {
             Ok(loaded) => return Ok(Some(loaded)),
             Err(fault) => fault,
         },
@@ -126,16 +126,16 @@ fn open(path: &Path) -> Result<File, SnapshotFault> {
 fn read(
     mut file: impl Read,
     at: SystemTime,
-    make: impl FnOnce(u64) -> Tracker,
+    make_tracker: impl FnOnce(u64) -> Tracker,
 ) -> Result<LoadedSnapshot, SnapshotFault> {
     let header = SnapshotHeader::read(&mut file)?;
     let written = UNIX_EPOCH + Duration::from_secs(header.written);
-    let passed = at.duration_since(written).unwrap_or_default();
-    let passed_secs = passed.min(MAX_GAP).as_secs() as u32;
+    let age = at.duration_since(written).unwrap_or_default();
+    let passed_secs = age.min(MAX_GAP).as_secs() as u32;
     let now = Time(header.time.0.saturating_add(passed_secs));
     let passed_minutes = now.0 / 60 - header.time.0 / 60;
 
-    let tracker = make(header.secrets.seed);
+    let tracker = make_tracker(header.secrets.seed);
     let mut restore = tracker.restore(now, passed_minutes);
     let (mut seed_health, mut cluster) = (Vec::new(), Vec::new());
     let (mut blocks, mut content) = (0, Vec::new());
@@ -146,8 +146,9 @@ fn read(
             CLUSTER => cluster.extend_from_slice(&content),
             _ => {
                 blocks += 1;
-                let taken_in = restore.restore_block(&content);
-                taken_in.map_err(|_| SnapshotFault::MALFORMED_BLOCK)?;
+                restore
+                    .restore_block(&content)
+                    .map_err(|_| SnapshotFault::MALFORMED_BLOCK)?;
             }
         }
     }
@@ -168,7 +169,7 @@ fn read(
         cluster,
         secrets: header.secrets,
         now,
-        passed,
+        age,
         restored,
     })
 }
@@ -209,7 +210,7 @@ pub fn save(
     secrets: &Secrets,
     priority: SavePriority,
 ) -> Result<SavedSnapshot, SaveError> {
-    let new = directory.join(NEW);
+    let new = directory.join(NEW_FILE_NAME);
     let cannot = |action| {
         let path = new.clone();
         move |reason| SaveError {
@@ -244,7 +245,7 @@ pub fn save(
         .and_then(|(totals, bytes)| {
             let writing = started.elapsed();
             file.sync_all().map_err(cannot("write"))?;
-            fs::rename(&new, directory.join(FILE)).map_err(cannot("rename"))?;
+            fs::rename(&new, directory.join(FILE_NAME)).map_err(cannot("rename"))?;
             Ok((totals, bytes, writing))
         })
         // The disk may be full: free the space.
@@ -281,7 +282,7 @@ fn write(
         };
         if !content.is_empty() {
             bytes += write_frame(&mut file, number, BLOCK, &content)?;
-            trailer.count(totals);
+            trailer.add(totals);
             number += 1;
             if priority == SavePriority::Background {
                 if bytes - synced > SYNC_INTERVAL {
@@ -293,14 +294,14 @@ fn write(
             }
         }
     }
-    let seed_health = sections.seed_health.chunks(SEED_HEALTH_FRAME_MAX);
+    let seed_health = sections.seed_health.chunks(MAX_SEED_HEALTH_FRAME);
     let seed_health = seed_health.map(|part| (SEED_HEALTH, part));
     let cluster = sections
         .cluster
         .map(|cluster| cluster())
         .unwrap_or_default();
     let cluster = cluster
-        .chunks(CLUSTER_FRAME_MAX)
+        .chunks(MAX_CLUSTER_FRAME)
         .map(|part| (CLUSTER, part));
     for (kind, part) in seed_health.chain(cluster) {
         bytes += write_frame(&mut file, number, kind, part)?;
@@ -332,11 +333,11 @@ fn set_aside(directory: &Path, at: SystemTime) -> io::Result<PathBuf> {
     // The name must sort after the latest name, even if the system's clock was set back.
     let latest = names
         .last()
-        .and_then(|name| name[ASIDE.len()..].parse().ok());
+        .and_then(|name| name[ASIDE_PREFIX.len()..].parse().ok());
     let secs = secs.max(latest.map_or(0, |latest: u64| latest.saturating_add(1)));
-    let name = format!("{ASIDE}{secs:010}");
+    let name = format!("{ASIDE_PREFIX}{secs:010}");
     let aside = directory.join(&name);
-    fs::rename(directory.join(FILE), &aside)?;
+    fs::rename(directory.join(FILE_NAME), &aside)?;
     names.push(name);
     for old in &names[..names.len().saturating_sub(MAX_ASIDE)] {
         // A file that cannot be removed does no harm.
@@ -350,7 +351,7 @@ fn names_aside(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name().into_string();
-        names.extend(name.ok().filter(|name| name.starts_with(ASIDE)));
+        names.extend(name.ok().filter(|name| name.starts_with(ASIDE_PREFIX)));
     }
     names.sort();
     Ok(names)
@@ -376,7 +377,7 @@ impl LoadError {
 
     fn set_aside(directory: &Path, at: SystemTime, fault: SnapshotFault) -> Self {
         Self {
-            path: directory.join(FILE),
+            path: directory.join(FILE_NAME),
             fault,
             aside: set_aside(directory, at).map(Some),
         }
@@ -498,7 +499,7 @@ mod tests {
         ] {
             let loaded = read_at(&empty(), at).unwrap();
             assert_eq!(loaded.now, Time(now), "{at}");
-            assert_eq!(loaded.passed.as_secs(), at.saturating_sub(1_800_000_000));
+            assert_eq!(loaded.age.as_secs(), at.saturating_sub(1_800_000_000));
         }
     }
 
@@ -553,7 +554,7 @@ mod tests {
 
     #[test]
     fn sections_may_take_several_frames_or_none() {
-        let parts = [vec![1; SEED_HEALTH_FRAME_MAX], vec![2; 3]];
+        let parts = [vec![1; MAX_SEED_HEALTH_FRAME], vec![2; 3]];
         let mut file = header().bytes();
         write_frame(&mut file, 1, SEED_HEALTH, &parts[0]).unwrap();
         write_frame(&mut file, 2, SEED_HEALTH, &parts[1]).unwrap();
@@ -586,7 +587,7 @@ mod tests {
 
     #[test]
     fn secrets_are_random_and_never_displayed() {
-        let (one, other) = (Secrets::new().unwrap(), Secrets::new().unwrap());
+        let (one, other) = (Secrets::generate().unwrap(), Secrets::generate().unwrap());
         assert_ne!(one.seed, other.seed);
         assert_ne!(one.connection_id, other.connection_id);
         assert_eq!(format!("{one:?}"), "Secrets(..)");

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::protocol::http::request::{
     Action, AnnounceRequest, InvalidRequest, pairs, twenty_bytes,
 };
-use crate::protocol::http::response::{write_answer, write_failure, write_scrape_entry};
+use crate::protocol::http::response::{write_announce_response, write_failure, write_scrape_entry};
 use crate::tracker::Tracker;
 use crate::tracker::access::Networks;
 use crate::tracker::types::{Announce, AnnounceEffect, InfoHash, Refusal, Time};
@@ -91,15 +91,15 @@ fn announce(
     buffer.peers.clear();
     Ok(
         match tracker.announce(now, &request.announce, &mut buffer.peers) {
-            Ok(answer) => {
-                write_answer(
+            Ok(response) => {
+                write_announce_response(
                     &mut buffer.body,
                     request.announce.address,
-                    &answer,
+                    &response,
                     &buffer.peers,
                     request.compact,
                 );
-                HttpOutcome::Announced(request.announce, AnnounceEffect::of(&answer))
+                HttpOutcome::Announced(request.announce, AnnounceEffect::of(&response))
             }
             Err(refusal) => {
                 write_failure(&mut buffer.body, refusal.reason(), Some(&refusal));

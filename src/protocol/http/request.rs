@@ -138,12 +138,12 @@ impl AnnounceRequest {
             .and_then(NonZeroU16::new);
         // Clients add their address of the other family to each announce (BEP 7), but also announce over that family. So
         // of `ipv4` and `ipv6` only the parameter of the connection's own family counts.
-        let given = ip.or(if from.is_ipv4() { ipv4 } else { ipv6 });
+        let parameter = ip.or(if from.is_ipv4() { ipv4 } else { ipv6 });
         let announce = Announce {
             info_hash: InfoHash(info_hash),
             peer_id: PeerId(peer_id),
             key: key.and_then(parse_key),
-            address: given.and_then(parse_address).unwrap_or(from),
+            address: parameter.and_then(parse_address).unwrap_or(from),
             port: port.ok_or(InvalidRequest::PortWrong)?,
             event: event.map_or(Event::None, parse_event),
             complete: left.and_then(decimal) == Some(0),

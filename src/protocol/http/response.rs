@@ -6,28 +6,28 @@ use crate::tracker::types::{AnnounceResponse, InfoHash, Refusal, Retry, ScrapeEn
 
 /// Writes the response to an announce. The keys are sorted, as bencode requires. `peers` is always present, because some
 /// clients fail without it.
-pub(super) fn write_answer(
+pub(super) fn write_announce_response(
     out: &mut Vec<u8>,
     from: IpAddr,
-    answer: &AnnounceResponse,
+    response: &AnnounceResponse,
     peers: &[u8],
     compact: bool,
 ) {
     out.extend_from_slice(b"d8:completei");
-    write_decimal(out, answer.counts.complete);
+    write_decimal(out, response.counts.complete);
     out.extend_from_slice(b"e10:downloadedi");
-    write_decimal(out, answer.counts.downloaded);
+    write_decimal(out, response.counts.downloaded);
     out.extend_from_slice(b"e11:external ip");
     match from {
         IpAddr::V4(address) => write_bytes(out, &address.octets()),
         IpAddr::V6(address) => write_bytes(out, &address.octets()),
     }
     out.extend_from_slice(b"10:incompletei");
-    write_decimal(out, answer.counts.incomplete);
+    write_decimal(out, response.counts.incomplete);
     out.extend_from_slice(b"e8:intervali");
-    write_decimal(out, answer.interval);
+    write_decimal(out, response.interval);
     out.extend_from_slice(b"e12:min intervali");
-    write_decimal(out, answer.min_interval);
+    write_decimal(out, response.min_interval);
     out.extend_from_slice(b"e5:peers");
     match (compact, from) {
         (true, IpAddr::V4(_)) => write_bytes(out, peers),
@@ -37,7 +37,7 @@ pub(super) fn write_answer(
         }
         (false, _) => write_dictionaries(out, from, peers),
     }
-    if let Some(warning) = &answer.warning {
+    if let Some(warning) = &response.warning {
         out.extend_from_slice(b"15:warning message");
         write_bytes(out, warning.as_bytes());
     }

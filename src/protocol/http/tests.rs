@@ -597,7 +597,7 @@ fn responses_match_serde_bencode() {
         };
         let compact = random.below(2) == 0;
         let mut body = Vec::new();
-        write_answer(&mut body, from, &answer, &peers, compact);
+        write_announce_response(&mut body, from, &answer, &peers, compact);
         let expected = reference_answer(from, &answer, &peers, compact);
         assert_eq!(
             body.escape_ascii().to_string(),

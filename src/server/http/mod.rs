@@ -57,7 +57,7 @@ pub struct HttpListener {
     pub listener: ListenSocket,
     /// Whether each connection starts with a PROXY protocol header. If so, only trusted proxies may connect.
     pub proxy_header: bool,
-    pub serves: ListenerRole,
+    pub role: ListenerRole,
 }
 
 impl HttpListener {
@@ -66,7 +66,7 @@ impl HttpListener {
         Ok(Self {
             listener: self.listener.try_clone()?,
             proxy_header: self.proxy_header,
-            serves: self.serves,
+            role: self.role,
         })
     }
 }
@@ -108,19 +108,19 @@ pub async fn serve(
     for HttpListener {
         listener,
         proxy_header,
-        serves,
+        role,
     } in listeners
     {
         tasks.push(match listener {
             ListenSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::TcpListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener, proxy_header, serves))
+                spawn_local(accept(worker.clone(), listener, proxy_header, role))
             }
             ListenSocket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = register(mio::net::UnixListener::from_std(listener))?;
-                spawn_local(accept(worker.clone(), listener, proxy_header, serves))
+                spawn_local(accept(worker.clone(), listener, proxy_header, role))
             }
         });
     }
@@ -190,10 +190,10 @@ async fn accept<L: Accept>(
     worker: Rc<Worker>,
     listener: AsyncFd<L>,
     proxy_header: bool,
-    serves: ListenerRole,
+    role: ListenerRole,
 ) {
-    for turn in 1_usize.. {
-        if turn % ACCEPT_BURST == 0 {
+    for accepts in 1_usize.. {
+        if accepts % ACCEPT_BURST == 0 {
             yield_now().await;
         }
         // An error means that the runtime shuts down.
@@ -201,7 +201,7 @@ async fn accept<L: Accept>(
             return;
         };
         match listener.get_ref().accept() {
-            Ok((client, peer)) => admit_connection(&worker, client, peer, proxy_header, serves),
+            Ok((client, peer)) => admit_connection(&worker, client, peer, proxy_header, role),
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error)
                 if matches!(
@@ -223,7 +223,7 @@ fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
     client: S,
     peer: Option<IpAddr>,
     proxy_header: bool,
-    serves: ListenerRole,
+    role: ListenerRole,
 ) {
     let HttpServer {
         shared,
@@ -253,7 +253,7 @@ fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
                 client,
                 peer,
                 proxy_header,
-                serves,
+                role,
                 permit,
             ));
             // With TCP_DEFER_ACCEPT, most connections have received their request already and are served without waiting. So
