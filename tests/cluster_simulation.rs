@@ -624,7 +624,7 @@ impl World {
             Some(connected) => connected,
             None => match Connection::connect(&self.net, number) {
                 Ok(connection) => (StreamWriter::new(process.node, now), connection),
-                Err(error) => return StreamWriter::new(process.node, now).lost(&error),
+                Err(error) => return StreamWriter::new(process.node, now).connection_lost(&error),
             },
         };
         for _ in 0..4 {
@@ -636,7 +636,7 @@ impl World {
                     }
                     break;
                 }
-                Err(error) => return writer.lost(&error),
+                Err(error) => return writer.connection_lost(&error),
             }
         }
         process.writer = Some((writer, connection));
@@ -655,7 +655,7 @@ impl World {
                 };
                 match Connection::connect(&self.net, number) {
                     Ok(connection) => (reader, connection),
-                    Err(error) => return reader.lost(&error),
+                    Err(error) => return reader.connection_lost(&error),
                 }
             }
         };
@@ -663,8 +663,8 @@ impl World {
             match reader.step(&mut connection, now, at) {
                 Ok(ReadStatus::Continue) => {}
                 Ok(ReadStatus::Superseded) => return,
-                Ok(ReadStatus::Stalled) => return reader.lost(&"stalled"),
-                Err(error) => return reader.lost(&error),
+                Ok(ReadStatus::Stalled) => return reader.connection_lost(&"stalled"),
+                Err(error) => return reader.connection_lost(&error),
             }
         }
         process.reader = Some((reader, connection));

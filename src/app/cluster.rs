@@ -34,7 +34,7 @@ impl ClusterSetup {
             let _ = (name, settings.url.tcp_port().unwrap_or(0)).to_socket_addrs();
         }
         Ok(Some(Self {
-            updates: Arc::new(UpdateQueue::new(settings.queue)),
+            updates: Arc::new(UpdateQueue::new(settings.queue_capacity)),
             settings,
             credentials,
         }))

@@ -20,7 +20,7 @@ use std::fmt::Display;
 
 use crate::log;
 
-/// Why the daemon exits, as an exit status (sysexits.h).
+/// The reason why the daemon exits, as an exit status (sysexits.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     Usage = 64,
@@ -35,7 +35,7 @@ pub enum Exit {
 pub struct Failed(pub Exit);
 
 /// Logs why the daemon must exit.
-pub fn fail(exit: Exit, sentence: &str, reason: &dyn Display) -> Failed {
-    log::error(sentence, &[("reason", reason)]);
+pub fn fail(exit: Exit, message: &str, reason: &dyn Display) -> Failed {
+    log::error(message, &[("reason", reason)]);
     Failed(exit)
 }

@@ -6,15 +6,15 @@ use crate::log;
 
 /// Measures steps that follow each other.
 pub(super) struct StepTimer {
-    sentence: &'static str,
+    message: &'static str,
     last: Instant,
 }
 
 impl StepTimer {
-    /// Starts the first step. Lines begin with `sentence`.
-    pub(super) fn start(sentence: &'static str) -> Self {
+    /// Starts the first step. Lines begin with `message`.
+    pub(super) fn start(message: &'static str) -> Self {
         Self {
-            sentence,
+            message,
             last: Instant::now(),
         }
     }
@@ -24,7 +24,7 @@ impl StepTimer {
         let now = Instant::now();
         let milliseconds = now.duration_since(self.last).as_millis();
         let fields: log::Fields<'_> = &[("step", &step), ("milliseconds", &milliseconds)];
-        log::debug(self.sentence, fields);
+        log::debug(self.message, fields);
         self.last = now;
     }
 }

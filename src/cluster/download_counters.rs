@@ -42,7 +42,7 @@ impl DownloadCounters {
     /// Counts a download of this node and returns the counter to send to the others. Returns `None` if there is no room for
     /// another torrent.
     pub fn count(&mut self, info_hash: InfoHash, own: NodeId) -> Option<DownloadCounter> {
-        let downloads = self.of(&info_hash, own).saturating_add(1);
+        let downloads = self.get(&info_hash, own).saturating_add(1);
         let counter = DownloadCounter {
             info_hash,
             node: own,
@@ -54,7 +54,7 @@ impl DownloadCounters {
     /// Applies a counter of any node and returns the torrent's new total. Returns `None` if the counter is not newer than
     /// the known counter, or if there is no room.
     pub fn apply(&mut self, counter: &DownloadCounter) -> Option<u32> {
-        if self.of(&counter.info_hash, counter.node) >= counter.downloads {
+        if self.get(&counter.info_hash, counter.node) >= counter.downloads {
             return None;
         }
         let room = self.0.len() < MAX_TORRENTS || self.0.contains_key(&counter.info_hash);
@@ -77,7 +77,7 @@ impl DownloadCounters {
         total: u32,
         own: NodeId,
     ) -> Option<DownloadCounter> {
-        let others = self.total(&info_hash) - self.of(&info_hash, own);
+        let others = self.total(&info_hash) - self.get(&info_hash, own);
         let counter = DownloadCounter {
             info_hash,
             node: own,
@@ -141,7 +141,8 @@ impl DownloadCounters {
         }
     }
 
-    fn of(&self, info_hash: &InfoHash, node: NodeId) -> u32 {
+    /// Returns the number of downloads that a node has counted; 0 if its counter is unknown.
+    fn get(&self, info_hash: &InfoHash, node: NodeId) -> u32 {
         let counters = self.0.get(info_hash).map_or(&[][..], Vec::as_slice);
         let own = counters.iter().find(|counter| counter.0 == node);
         own.map_or(0, |(_, downloads)| *downloads)

@@ -13,13 +13,13 @@ use crate::tracker::types::{AnnounceEffect, InfoHash, PeerUpdate, Time};
 pub const PARTITIONS: usize = 16;
 
 /// Capacity kept in each partition's buffer after it is drained, in updates.
-const CAPACITY_KEPT: usize = 4096;
+const KEPT_CAPACITY: usize = 4096;
 
 /// An update in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueuedUpdate {
     pub update: PeerUpdate,
-    /// When the announce came.
+    /// Time of the announce.
     pub at: Time,
     /// The update may have been sent before.
     pub redelivered: bool,
@@ -68,7 +68,9 @@ impl UpdateQueue {
 
     /// Wakes the writing thread.
     pub fn wake_writer(&self) {
-        self.writer.get().inspect(|writer| writer.unpark());
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
     }
 
     /// Records whether the store is lost. Until it is back, only departures are queued: the peers that are here can be sent
@@ -151,7 +153,7 @@ impl UpdateQueue {
     /// Moves a partition's updates into `into`, in their order. The buffer of `into` is emptied and becomes the partition's.
     pub fn take(&self, partition: usize, into: &mut Vec<QueuedUpdate>) {
         into.clear();
-        into.shrink_to(CAPACITY_KEPT);
+        into.shrink_to(KEPT_CAPACITY);
         std::mem::swap(&mut *lock(&self.partitions[partition]), into);
         self.len.fetch_sub(into.len(), Ordering::Relaxed);
     }
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
     use crate::tracker::types::Class;
 
-    fn change(torrent: u8, class: Option<Class>) -> PeerUpdate {
+    fn update(torrent: u8, class: Option<Class>) -> PeerUpdate {
         PeerUpdate {
             info_hash: InfoHash([torrent; 20]),
             address: [192, 0, 2, 1].into(),
@@ -196,7 +198,7 @@ mod tests {
         let queue = UpdateQueue::new(8);
         queue.set_store_lost(false);
         for (torrent, at) in [(1, 10), (2, 11), (17, 12), (1, 13)] {
-            queue.push(change(torrent, Some(Class::Leecher)), Time(at));
+            queue.push(update(torrent, Some(Class::Leecher)), Time(at));
         }
         assert_eq!(queue.len(), 4);
         let times = taken(&queue, 1)
@@ -213,21 +215,21 @@ mod tests {
     fn counts_drops_and_keeps_time_of_the_first() {
         let queue = UpdateQueue::new(2);
         queue.set_store_lost(false);
-        (0..5).for_each(|at| queue.push(change(1, None), Time(at)));
+        (0..5).for_each(|at| queue.push(update(1, None), Time(at)));
         assert_eq!((queue.len(), queue.dropped.get()), (2, 3));
         assert_eq!(queue.take_dropped_since(), Some(Time(2)));
         assert_eq!(queue.take_dropped_since(), None);
         assert_eq!(taken(&queue, 1).len(), 2);
-        queue.push(change(1, None), Time(9));
+        queue.push(update(1, None), Time(9));
         assert_eq!((queue.len(), queue.dropped.get()), (1, 3));
     }
 
     #[test]
     fn queues_only_departures_while_store_is_lost() {
         let queue = UpdateQueue::new(8);
-        queue.push(change(1, Some(Class::Seeder)), Time(0));
+        queue.push(update(1, Some(Class::Seeder)), Time(0));
         assert!(queue.is_empty());
-        queue.push(change(1, None), Time(1));
+        queue.push(update(1, None), Time(1));
         let times = taken(&queue, 1)
             .iter()
             .map(|update| update.at.0)
@@ -239,11 +241,11 @@ mod tests {
     fn losing_the_store_makes_room_for_departures() {
         let queue = UpdateQueue::new(2);
         queue.set_store_lost(false);
-        queue.push(change(1, Some(Class::Seeder)), Time(0));
-        queue.push(change(1, Some(Class::Leecher)), Time(1));
+        queue.push(update(1, Some(Class::Seeder)), Time(0));
+        queue.push(update(1, Some(Class::Leecher)), Time(1));
         queue.set_store_lost(true);
-        queue.push(change(1, None), Time(2));
-        queue.push(change(2, None), Time(3));
+        queue.push(update(1, None), Time(2));
+        queue.push(update(2, None), Time(3));
         assert_eq!((queue.len(), queue.dropped.get()), (2, 0));
     }
 
@@ -251,7 +253,7 @@ mod tests {
     fn never_drops_downloads() {
         let queue = UpdateQueue::new(0);
         let effect = AnnounceEffect {
-            update: Some(change(1, Some(Class::Seeder))),
+            update: Some(update(1, Some(Class::Seeder))),
             new_download: true,
         };
         (0..3).for_each(|at| queue.push_effect(&effect, Time(at)));
@@ -265,13 +267,13 @@ mod tests {
     fn shrinks_buffers_after_a_flood() {
         let queue = UpdateQueue::new(100_000);
         queue.set_store_lost(false);
-        (0..100_000).for_each(|at| queue.push(change(1, None), Time(at)));
+        (0..100_000).for_each(|at| queue.push(update(1, None), Time(at)));
         let mut taken = Vec::new();
         queue.take(1, &mut taken);
         assert_eq!(taken.len(), 100_000);
         queue.take(1, &mut taken);
         assert!(taken.is_empty());
         queue.take(1, &mut taken);
-        assert!(taken.capacity() <= CAPACITY_KEPT);
+        assert!(taken.capacity() <= KEPT_CAPACITY);
     }
 }

@@ -37,7 +37,7 @@ pub struct StreamReader<'n> {
     node: &'n ClusterNode,
     /// The generation of the writer's connection that this reader belongs to, see [`ClusterNode::connection_generation`].
     generation: u64,
-    /// Where to continue in each stream.
+    /// The position in each stream from which to continue.
     positions: [EntryId; PARTITIONS],
     /// The highest id read from each stream. Entries up to this id are redelivered when they are read again.
     highest: [EntryId; PARTITIONS],
@@ -51,7 +51,7 @@ pub struct StreamReader<'n> {
     last_reread: Option<Instant>,
 }
 
-/// What becomes of a reader after a step.
+/// The state of a reader after a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadStatus {
     /// The next step may follow.
@@ -84,7 +84,7 @@ impl<'n> StreamReader<'n> {
     /// Reads the next entries, or waits a while for them, and applies them.
     ///
     /// # Errors
-    /// When the connection is lost. Then [`StreamReader::lost`] must be called, as after [`ReadStatus::Stalled`].
+    /// When the connection is lost. Then [`StreamReader::connection_lost`] must be called, as after [`ReadStatus::Stalled`].
     pub fn step<S: StreamStore>(
         &mut self,
         store: &mut S,
@@ -156,7 +156,7 @@ impl<'n> StreamReader<'n> {
     }
 
     /// Handles the loss of the connection after a step that failed or returned [`ReadStatus::Stalled`].
-    pub fn lost(self, reason: &dyn ToString) {
+    pub fn connection_lost(self, reason: &dyn ToString) {
         let node = self.node;
         let appends = node.appends.load(Ordering::Relaxed);
         node.appends_at_reader_loss

@@ -32,16 +32,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The field of an entry that holds the batch.
-const BATCH: &str = "b";
+const BATCH_FIELD: &str = "b";
 
 /// Maximum number of entries that a read returns from each stream.
 const MAX_ENTRIES: usize = 64;
 
 /// Number of counters that a command reads, or a round trip writes.
-const COUNTERS_AT_ONCE: usize = 1000;
+const COUNTERS_PER_COMMAND: usize = 1000;
 
 /// How long the refill lock holds, in seconds. Then the node that refills the store counts as dead.
-const REFILL_SECS: u64 = 60;
+const REFILL_LOCK_SECS: u64 = 60;
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
@@ -133,10 +133,10 @@ impl RedisStore {
         let mut connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
         connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let (secs, micros): (u64, u64) = Cmd::new().arg("TIME").query(&mut connection)?;
         // The best estimate is that the response was on its way for half of the time.
-        let at = asked + asked.elapsed() / 2;
+        let at = sent_at + sent_at.elapsed() / 2;
         Ok(RedisConnection {
             store: self,
             connection,
@@ -179,7 +179,7 @@ impl StreamStore for RedisConnection<'_> {
                 .arg(&self.store.streams[*partition])
                 .arg(&["MINID", "~"])
                 .arg(oldest)
-                .arg(&["*", BATCH])
+                .arg(&["*", BATCH_FIELD])
                 .arg(batch)
                 .ignore();
         }
@@ -202,15 +202,15 @@ impl StreamStore for RedisConnection<'_> {
             .arg(&after.map(|id| id.to_string()))
             .query::<Value>(&mut self.connection)?;
         let mut entries = Vec::new();
-        for stream in list(reply) {
+        for stream in elements(reply) {
             let [name, content] = pair(stream)?;
             let name = String::from_owned_redis_value(name)?;
             let partition = self.store.streams.iter().position(|own| *own == name);
-            let partition = partition.ok_or_else(unexpected)?;
-            for entry in list(content) {
+            let partition = partition.ok_or_else(unexpected_response)?;
+            for entry in elements(content) {
                 let [id, fields] = pair(entry)?;
                 // An entry that something else wrote becomes an empty batch, which is counted as malformed.
-                let batch = match list(fields).into_iter().nth(1) {
+                let batch = match elements(fields).into_iter().nth(1) {
                     Some(Value::BulkString(batch)) => batch,
                     _ => Vec::new(),
                 };
@@ -238,7 +238,7 @@ impl StreamStore for RedisConnection<'_> {
                 Err(error) if no_such_key(&error) => continue,
                 info => info?,
             };
-            let mut fields = list(info).into_iter();
+            let mut fields = elements(info).into_iter();
             while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
                 if matches!(&name, Value::BulkString(name) if name == b"last-generated-id") {
                     *id = entry_id(value)?;
@@ -268,7 +268,7 @@ impl StreamStore for RedisConnection<'_> {
             .arg(self.store.key("refill"))
             .arg(node)
             .arg(&["NX", "EX"])
-            .arg(REFILL_SECS)
+            .arg(REFILL_LOCK_SECS)
             .query::<Value>(&mut self.connection)?;
         Ok(locked == Value::Okay)
     }
@@ -292,7 +292,7 @@ impl StreamStore for RedisConnection<'_> {
             .arg(self.store.key("refill"))
             .arg(node)
             .arg("EX")
-            .arg(REFILL_SECS)
+            .arg(REFILL_LOCK_SECS)
             .query(&mut self.connection)?)
     }
 
@@ -304,7 +304,7 @@ impl StreamStore for RedisConnection<'_> {
                 .arg(self.store.key("downloads"))
                 .arg(&cursor)
                 .arg("COUNT")
-                .arg(COUNTERS_AT_ONCE)
+                .arg(COUNTERS_PER_COMMAND)
                 .query(&mut self.connection)?;
             // Fields that something else wrote are skipped.
             let counters = fields
@@ -320,7 +320,7 @@ impl StreamStore for RedisConnection<'_> {
 
     fn write_counters(&mut self, counters: &[DownloadCounter]) -> Result<(), StoreError> {
         let key = self.store.key("downloads");
-        for counters in counters.chunks(COUNTERS_AT_ONCE) {
+        for counters in counters.chunks(COUNTERS_PER_COMMAND) {
             let mut pipeline = Pipeline::with_capacity(counters.len());
             for counter in counters {
                 let field = [&counter.node.0.to_be_bytes()[..], &counter.info_hash.0].concat();
@@ -339,7 +339,7 @@ impl StreamStore for RedisConnection<'_> {
 
 fn entry_id(value: Value) -> Result<EntryId, StoreError> {
     let id = String::from_owned_redis_value(value)?;
-    id.parse().map_err(|()| unexpected())
+    id.parse().map_err(|()| unexpected_response())
 }
 
 /// Fields of a hash, with their values.
@@ -356,7 +356,7 @@ fn counter(field: &[u8], count: &[u8]) -> Option<DownloadCounter> {
 }
 
 /// Returns the elements of an array; of anything else, none.
-fn list(value: Value) -> Vec<Value> {
+fn elements(value: Value) -> Vec<Value> {
     match value {
         Value::Array(values) => values,
         _ => Vec::new(),
@@ -364,10 +364,12 @@ fn list(value: Value) -> Vec<Value> {
 }
 
 fn pair(value: Value) -> Result<[Value; 2], StoreError> {
-    list(value).try_into().map_err(|_| unexpected())
+    elements(value)
+        .try_into()
+        .map_err(|_| unexpected_response())
 }
 
 /// Returns the error for a response that does not fit its command.
-fn unexpected() -> StoreError {
+fn unexpected_response() -> StoreError {
     StoreError::new("unexpected response; check that the server at cluster.url is Valkey or Redis")
 }

@@ -17,7 +17,7 @@ const MAX_FILE_LEN: u64 = 1 << 20;
 /// The line that begins a certificate in PEM.
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Where the password is.
+/// The location of the password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PasswordFile {
     At(PathBuf),
@@ -35,14 +35,14 @@ pub struct Settings {
     pub user: String,
     pub password_file: Option<PasswordFile>,
     pub ca_file: Option<PathBuf>,
-    /// How long a peer is kept after its last announce.
+    /// Time for which a peer is kept after its last announce.
     pub peer_timeout: Duration,
     /// Maximum number of updates in the queue.
-    pub queue: usize,
+    pub queue_capacity: usize,
 }
 
 impl Settings {
-    /// Returns how long a stream keeps an entry.
+    /// Returns the time for which a stream keeps an entry.
     pub(super) fn lifetime(&self) -> Duration {
         self.peer_timeout + SLACK
     }
@@ -54,7 +54,7 @@ pub struct Credentials {
     pub(super) password: Option<String>,
     /// In PEM.
     pub(super) ca_certificates: Option<Vec<u8>>,
-    /// Differs at each start: a node's id, if it has none yet, and its run.
+    /// Random numbers for a node's id, if it has none yet, and for its run.
     pub(super) random: [u64; 2],
 }
 

@@ -12,7 +12,7 @@ use crate::lock::lock;
 use crate::utc::UnixSecs;
 
 /// Another node counts for this long after its last batch. Each node sends at least a heartbeat every ten seconds.
-const NODE_GONE: Duration = Duration::from_secs(60);
+const NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum number of other nodes to remember: anyone who may write to the store could invent any number.
 const MAX_NODES: usize = 1024;
@@ -104,6 +104,7 @@ pub(super) struct ClusterStatus {
     lag_ms: AtomicU64,
 }
 
+/// The part of the status that changes, behind a lock.
 struct CurrentState {
     links: Links,
     state: ClusterState,
@@ -135,14 +136,17 @@ impl ClusterStatus {
         }
     }
 
+    /// Records that a connection was lost, or could not be established.
     pub(super) fn set_down(&self, side: Side, reason: &dyn ToString) {
         self.set(side, LinkState::Down, &|| reason.to_string());
     }
 
+    /// Records that a connection works and is catching up.
     pub(super) fn set_catching_up(&self, side: Side) {
         self.set(side, LinkState::CatchingUp, &String::new);
     }
 
+    /// Records that a connection has caught up.
     pub(super) fn set_synced(&self, side: Side) {
         self.set(side, LinkState::Synced, &String::new);
     }
@@ -187,7 +191,7 @@ impl ClusterStatus {
     pub(super) fn record_node(&self, node: NodeId, at: Instant) {
         let nodes = &mut self.current().nodes;
         if nodes.len() >= MAX_NODES && !nodes.contains_key(&node) {
-            nodes.retain(|_, last| at.saturating_duration_since(*last) < NODE_GONE);
+            nodes.retain(|_, last| at.saturating_duration_since(*last) < NODE_TIMEOUT);
             if nodes.len() >= MAX_NODES {
                 return;
             }
@@ -218,7 +222,7 @@ impl ClusterStatus {
         let ages = current.nodes.iter();
         let ages = ages.map(|(node, last)| (node, last.elapsed()));
         let mut nodes: Vec<_> = ages
-            .filter(|(_, age)| *age < NODE_GONE)
+            .filter(|(_, age)| *age < NODE_TIMEOUT)
             .map(|(node, age)| NodeReport {
                 node: node.to_string(),
                 last_seen: unix.saturating_sub(age.as_secs()),
@@ -302,7 +306,7 @@ mod tests {
     fn lists_nodes_of_the_last_minute_up_to_the_maximum() {
         let (status, events) = recorded();
         let now = Instant::now();
-        status.record_node(NodeId(1), now - NODE_GONE);
+        status.record_node(NodeId(1), now - NODE_TIMEOUT);
         status.record_node(NodeId(2), now);
         let nodes = || status.report(NodeId(9), 1000).nodes;
         let second = NodeReport {

@@ -84,7 +84,7 @@ impl FromStr for EntryId {
     }
 }
 
-/// Why the connection to the store failed.
+/// The reason why the connection to the store failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreError(String);
 

@@ -120,7 +120,7 @@ fn run_writer(context: &ThreadContext) {
         let error = match context.store.connect() {
             Err(error) => error,
             Ok(mut connection) => loop {
-                // After the shutdown has begun, a last step sends the updates that came until then.
+                // After the shutdown has started, a last step sends the updates that came until then.
                 let stopping = context.is_stopping();
                 let at = Instant::now();
                 match writer.step(&mut connection, context.clock.at(at), at) {
@@ -134,7 +134,7 @@ fn run_writer(context: &ThreadContext) {
         if writer.has_appended() {
             pause = MIN_PAUSE;
         }
-        writer.lost(&error);
+        writer.connection_lost(&error);
         thread::park_timeout(pause);
         pause = (2 * pause).min(MAX_PAUSE);
     }
@@ -144,8 +144,8 @@ fn run_writer(context: &ThreadContext) {
 fn run_reader(context: &ThreadContext) {
     let mut pause = MIN_PAUSE;
     while !context.is_stopping() {
-        let begun = Instant::now();
-        if let Some(mut reader) = StreamReader::new(&context.node, begun) {
+        let started = Instant::now();
+        if let Some(mut reader) = StreamReader::new(&context.node, started) {
             let reason = match context.store.connect() {
                 Err(error) => Some(error.to_string()),
                 Ok(mut connection) => loop {
@@ -163,9 +163,9 @@ fn run_reader(context: &ThreadContext) {
                 },
             };
             if let Some(reason) = reason {
-                reader.lost(&reason);
+                reader.connection_lost(&reason);
             }
-            pause = match begun.elapsed() < MAX_PAUSE {
+            pause = match started.elapsed() < MAX_PAUSE {
                 true => (2 * pause).min(MAX_PAUSE),
                 false => MIN_PAUSE,
             };

@@ -20,6 +20,7 @@ pub struct StoreUrl {
     pub database: u32,
 }
 
+/// The address of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreAddress {
     Tcp {
@@ -58,7 +59,7 @@ impl StoreUrl {
     }
 }
 
-/// Why a text is not the URL of a store.
+/// The reason why a text is not the URL of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidStoreUrl {
     /// The problem, to be appended to the text: "is not the URL of a store".
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn accepts_and_normalizes_all_forms() {
-        for (given, shown) in [
+        for (text, normalized) in [
             ("redis://valkey.example", "redis://valkey.example:6379/0"),
             ("valkey://192.0.2.1:7000/3", "redis://192.0.2.1:7000/3"),
             ("rediss://[2001:db8::1]", "rediss://[2001:db8::1]:6379/0"),
@@ -187,9 +188,9 @@ mod tests {
             ("unix:///run/../a#b", "redis+unix:///run/../a#b"),
             ("redis://[fe80::1%eth0]", "redis://[fe80::1%eth0]:6379/0"),
         ] {
-            let url: StoreUrl = given.parse().unwrap();
-            assert_eq!(url.to_string(), shown);
-            assert_eq!(shown.parse(), Ok(url));
+            let url: StoreUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), normalized);
+            assert_eq!(normalized.parse(), Ok(url));
         }
     }
 

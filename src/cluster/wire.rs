@@ -72,7 +72,7 @@ pub struct ReplicationBatch<'a> {
     records: &'a [u8],
 }
 
-/// Why bytes are not a batch. None of its records may be applied.
+/// The reason why bytes are not a batch. None of its records may be applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InvalidBatch {
     UnsupportedVersion(u8),
@@ -119,27 +119,27 @@ pub fn write_record(record: &ReplicationRecord, out: &mut Vec<u8>) {
 }
 
 fn write_peer(update: &TimedUpdate, out: &mut Vec<u8>) {
-    let change = &update.update;
-    out.push(if change.address.is_ipv4() {
+    let peer = &update.update;
+    out.push(if peer.address.is_ipv4() {
         PEER_V4
     } else {
         PEER_V6
     });
-    out.extend_from_slice(&change.info_hash.0);
-    match change.address {
+    out.extend_from_slice(&peer.info_hash.0);
+    match peer.address {
         IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
         IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
     }
-    out.extend_from_slice(&change.port.get().to_be_bytes());
+    out.extend_from_slice(&peer.port.get().to_be_bytes());
     let redelivered = if update.redelivered { REDELIVERED } else { 0 };
-    let completed = if change.completed { COMPLETED } else { 0 };
-    let class = match change.class {
+    let completed = if peer.completed { COMPLETED } else { 0 };
+    let class = match peer.class {
         Some(Class::Leecher) => 0,
         Some(Class::Partial) => 1,
         Some(Class::Seeder) => 2,
         None => 3,
     };
-    out.extend_from_slice(&(change.host & HOST | redelivered | completed | class).to_be_bytes());
+    out.extend_from_slice(&(peer.host & HOST | redelivered | completed | class).to_be_bytes());
     let age = u16::try_from(update.age_secs).unwrap_or(u16::MAX);
     out.extend_from_slice(&age.to_be_bytes());
 }

@@ -22,11 +22,11 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 /// Maximum number of records in a batch.
 const MAX_BATCH_RECORDS: usize = 256;
 
-/// Idle nodes write a heartbeat this often so that others see them.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Idle nodes append a heartbeat this often so that other nodes see them.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often the fill marker is checked, to find out whether the store was emptied or replaced.
-const MARKER_CHECK: Duration = Duration::from_secs(1);
+/// The interval between checks of the fill marker, to find out whether the store was emptied or replaced.
+const MARKER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause between two resends. Where updates come faster than the store accepts them, resending more often would not
 /// help.
@@ -127,7 +127,7 @@ impl<'n> StreamWriter<'n> {
     /// Sends the changes so far. Returns true if more work is waiting; otherwise the next step is due after `TICK`.
     ///
     /// # Errors
-    /// When the connection is lost. Then [`StreamWriter::lost`] must be called.
+    /// When the connection is lost. Then [`StreamWriter::connection_lost`] must be called.
     pub fn step<S: StreamStore>(
         &mut self,
         store: &mut S,
@@ -136,7 +136,7 @@ impl<'n> StreamWriter<'n> {
     ) -> Result<bool, StoreError> {
         let node = self.node;
         if !self.counters_exchanged {
-            // Only the first connection of the process sets this.
+            // Only the first connection of the process sets the time.
             let _ = node.first_contact_ms.compare_exchange(
                 0,
                 store.now_ms(),
@@ -147,7 +147,7 @@ impl<'n> StreamWriter<'n> {
             node.queue.set_store_lost(false);
             self.counters_exchanged = true;
         }
-        if is_due(self.marker_checked, at, MARKER_CHECK) {
+        if is_due(self.marker_checked, at, MARKER_CHECK_INTERVAL) {
             self.check_marker(store)?;
             self.marker_checked = Some(at);
         }
@@ -167,7 +167,7 @@ impl<'n> StreamWriter<'n> {
 
     /// Handles the loss of the connection after a failed step: updates that may not have reached the store are put back into
     /// the queue, or count as unsent.
-    pub fn lost(self, reason: &dyn ToString) {
+    pub fn connection_lost(self, reason: &dyn ToString) {
         let node = self.node;
         node.queue.set_store_lost(true);
         lock(&node.resync).connection_lost(self.last_success);
@@ -236,7 +236,9 @@ impl<'n> StreamWriter<'n> {
     ) -> Result<(), StoreError> {
         let node = self.node;
         let requested = node.heartbeat_requested.swap(false, Ordering::Relaxed);
-        if self.batches.is_empty() && (requested || is_due(self.last_append, at, HEARTBEAT)) {
+        if self.batches.is_empty()
+            && (requested || is_due(self.last_append, at, HEARTBEAT_INTERVAL))
+        {
             let mut batch = Vec::new();
             wire::write_header(node.own, &mut batch);
             self.batches.push((0, batch));
@@ -245,7 +247,7 @@ impl<'n> StreamWriter<'n> {
             return Ok(());
         }
         self.append(store)?;
-        // Only now is the store known to work: a store that can be reached may still refuse writes.
+        // The append proves that the store works: a store that can be reached may still refuse writes.
         if self.last_append.is_none() {
             node.status.set_catching_up(Side::Writer);
             let before = node.connection_generation.fetch_add(1, Ordering::Relaxed);
@@ -365,7 +367,7 @@ impl<'n> StreamWriter<'n> {
             resend.pending[partition(&update.update.info_hash)].push(update);
         }
         for (partition, pending) in resend.pending.iter_mut().enumerate() {
-            // Only full batches, except at the end.
+            // Batches are full, except for the last of each stream.
             let ready = match more {
                 true => pending.len() / MAX_BATCH_RECORDS * MAX_BATCH_RECORDS,
                 false => pending.len(),
@@ -402,18 +404,18 @@ fn pack(
     records: impl Iterator<Item = ReplicationRecord>,
     batches: &mut Vec<(usize, Vec<u8>)>,
 ) {
-    let mut room = 0;
+    let mut free_records = 0;
     let mut batch = Vec::new();
     for record in records {
-        if room == 0 {
+        if free_records == 0 {
             if !batch.is_empty() {
                 batches.push((partition, std::mem::take(&mut batch)));
             }
             wire::write_header(own, &mut batch);
-            room = MAX_BATCH_RECORDS;
+            free_records = MAX_BATCH_RECORDS;
         }
         wire::write_record(&record, &mut batch);
-        room -= 1;
+        free_records -= 1;
     }
     if !batch.is_empty() {
         batches.push((partition, batch));
@@ -429,7 +431,7 @@ mod tests {
 
     #[test]
     fn keeps_a_sent_departure_for_the_replica_lag() {
-        let change = PeerUpdate {
+        let departure = PeerUpdate {
             info_hash: InfoHash([1; 20]),
             address: [192, 0, 2, 1].into(),
             port: NonZeroU16::MIN,
@@ -437,9 +439,9 @@ mod tests {
             class: None,
             completed: false,
         };
-        // It waited in the queue for a long time before it was sent.
+        // The departure waited in the queue for a long time before it was sent.
         let waited = QueuedUpdate {
-            update: change,
+            update: departure,
             at: Time(100),
             redelivered: false,
         };

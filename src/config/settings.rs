@@ -187,7 +187,7 @@ impl Config {
             password_file: password_file.clone(),
             ca_file: ca_file.clone(),
             peer_timeout: Duration::from_secs(self.tracker.peer_timeout.into()),
-            queue: *queue as usize,
+            queue_capacity: *queue as usize,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Receives the messages that libraries log with the `log` crate.
 //!
-//! Each message becomes one line, bounded and escaped like any other: `library message library=rustls message="..."`. The sentence
-//! is constant, so no library can write a line that looks like an event of the daemon, to a fail2ban filter for example.
+//! Each message becomes one line, bounded and escaped like any other: `library message library=rustls message="..."`. The first
+//! part is constant, so no library can write a line that looks like an event of the daemon, to a fail2ban filter for example.
 //!
 //! Libraries may log often, so the number of lines per minute is limited. Messages at level trace are ignored: mio, for one, logs
 //! each socket there.
@@ -20,7 +20,7 @@ use crate::lock::lock;
 
 /// Interval for which lines are counted, and the maximum number of lines in it.
 const INTERVAL: Duration = Duration::from_secs(60);
-const LINES_MAX: u32 = 100;
+const MAX_LINES: u32 = 100;
 
 static LIBRARIES: Libraries = Libraries {
     limit: Mutex::new(LineLimit {
@@ -30,8 +30,8 @@ static LIBRARIES: Libraries = Libraries {
     }),
 };
 
-/// Receives messages from now on, and makes libraries skip those that this level does not write.
-pub(super) fn receive(level: Level) {
+/// Receives the messages of libraries from now on, and makes libraries skip those that this level does not write.
+pub(super) fn receive_messages(level: Level) {
     // At a reload the receiver is already set, and this fails.
     let _ = ::log::set_logger(&LIBRARIES);
     ::log::set_max_level(match level {
@@ -47,12 +47,11 @@ struct Libraries {
 
 impl Log for Libraries {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        written_at(metadata.level()).is_some_and(|level| logger().enabled(level))
+        own_level(metadata.level()).is_some_and(|level| logger().enabled(level))
     }
 
     fn log(&self, record: &Record<'_>) {
-        let Some(level) = written_at(record.level()).filter(|level| logger().enabled(*level))
-        else {
+        let Some(level) = own_level(record.level()).filter(|level| logger().enabled(*level)) else {
             return;
         };
         let Some(suppressed) = lock(&self.limit).admit(Instant::now()) else {
@@ -66,7 +65,7 @@ impl Log for Libraries {
                 fields,
             );
         }
-        let library = library(record.target());
+        let library = crate_name(record.target());
         let fields = &[("library", &library as _), ("message", record.args() as _)];
         logger().write(level, "library message", fields);
     }
@@ -75,7 +74,7 @@ impl Log for Libraries {
 }
 
 /// Returns the level at which a library's message is written; `None` if it is ignored.
-fn written_at(level: ::log::Level) -> Option<Level> {
+fn own_level(level: ::log::Level) -> Option<Level> {
     match level {
         ::log::Level::Error => Some(Level::Error),
         ::log::Level::Warn => Some(Level::Warning),
@@ -85,7 +84,7 @@ fn written_at(level: ::log::Level) -> Option<Level> {
 }
 
 /// Returns the name of the crate: the target of a message is the path of its module, unless the library sets another.
-fn library(target: &str) -> &str {
+fn crate_name(target: &str) -> &str {
     target.split("::").next().unwrap_or(target)
 }
 
@@ -105,7 +104,7 @@ impl LineLimit {
             self.start = Some(now);
             self.lines = 0;
         }
-        if self.lines == LINES_MAX {
+        if self.lines == MAX_LINES {
             self.suppressed += 1;
             return None;
         }
@@ -128,15 +127,15 @@ mod tests {
             (::log::Level::Trace, None),
         ];
         for (theirs, ours) in levels {
-            assert_eq!(written_at(theirs), ours);
+            assert_eq!(own_level(theirs), ours);
         }
     }
 
     #[test]
     fn names_the_crate_of_a_message() {
-        assert_eq!(library("rustls::client::hs"), "rustls");
-        assert_eq!(library("redis"), "redis");
-        assert_eq!(library(""), "");
+        assert_eq!(crate_name("rustls::client::hs"), "rustls");
+        assert_eq!(crate_name("redis"), "redis");
+        assert_eq!(crate_name(""), "");
     }
 
     #[test]
@@ -147,7 +146,7 @@ mod tests {
             lines: 0,
             suppressed: 0,
         };
-        for _ in 0..LINES_MAX {
+        for _ in 0..MAX_LINES {
             assert_eq!(limit.admit(start), Some(0));
         }
         assert_eq!(limit.admit(start), None);

@@ -1,26 +1,26 @@
-//! Formats one log line: no control characters, and no longer than [`LINE_MAX`].
+//! Formats one log line: no control characters, and no longer than [`MAX_LINE_LEN`].
 
 use std::fmt::{Display, Write as _};
 
 /// Maximum length of a line in bytes, with prefix and newline. This is `PIPE_BUF`: a pipe accepts a write of up to this size
 /// completely or not at all (pipe(7)). A longer line is cut and ends in `cut=yes`.
-pub const LINE_MAX: usize = 4096;
+pub const MAX_LINE_LEN: usize = 4096;
 
 /// Bytes reserved for the prefix: priority, name and pid, or time and level.
-pub(super) const PREFIX_MAX: usize = 64;
+pub(super) const MAX_PREFIX_LEN: usize = 64;
 
 pub(super) const CUT_MARK: &str = " cut=yes";
 
-/// Details that follow the sentence of a line, as `key=value` in the given order. Keys are in lower case.
+/// Details that follow the message of a line, as `key=value` in the given order. Keys are in lower case.
 pub type Fields<'a> = &'a [(&'a str, &'a dyn Display)];
 
-/// Returns the sentence and its fields as the text of one line, without prefix and newline.
-pub(super) fn compose(sentence: &str, fields: Fields<'_>) -> String {
+/// Returns the message and its fields as the text of one line, without prefix and newline.
+pub(super) fn compose(message: &str, fields: Fields<'_>) -> String {
     let mut line = LineBuffer {
         text: String::with_capacity(256),
         cut: false,
     };
-    for character in sentence.chars() {
+    for character in message.chars() {
         line.push_escaped(character);
     }
     for (key, value) in fields {
@@ -32,6 +32,7 @@ pub(super) fn compose(sentence: &str, fields: Fields<'_>) -> String {
     line.text
 }
 
+/// The text of a line, up to its maximum length.
 pub(super) struct LineBuffer {
     text: String,
     /// The line is full: only the mark that reports the cut is added.
@@ -40,11 +41,12 @@ pub(super) struct LineBuffer {
 
 impl LineBuffer {
     /// Maximum length of the text. The bytes after that are for a closing quote, the mark and the newline.
-    pub(super) const TEXT_MAX: usize = LINE_MAX - PREFIX_MAX - CUT_MARK.len() - 2;
+    pub(super) const MAX_TEXT_LEN: usize = MAX_LINE_LEN - MAX_PREFIX_LEN - CUT_MARK.len() - 2;
 
     fn push(&mut self, piece: impl Display) {
         let before = self.text.len();
-        if !self.cut && (write!(self.text, "{piece}").is_err() || self.text.len() > Self::TEXT_MAX)
+        if !self.cut
+            && (write!(self.text, "{piece}").is_err() || self.text.len() > Self::MAX_TEXT_LEN)
         {
             self.text.truncate(before);
             self.cut = true;
@@ -65,7 +67,7 @@ impl LineBuffer {
         if written.is_ok()
             && !value.is_empty()
             && value.bytes().all(is_bare)
-            && self.text.len() <= Self::TEXT_MAX
+            && self.text.len() <= Self::MAX_TEXT_LEN
         {
             return;
         }

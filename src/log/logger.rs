@@ -23,6 +23,7 @@ pub(super) fn logger() -> &'static Logger {
     LOGGER.get_or_init(Logger::early)
 }
 
+/// The logger of the process. Threads share it.
 pub(super) struct Logger {
     pub(super) level: AtomicU8,
     pub(super) addresses: AtomicU8,
@@ -32,6 +33,7 @@ pub(super) struct Logger {
     opened: Mutex<Option<Settings>>,
     /// Number of dropped lines that are not reported yet.
     pub(super) dropped: AtomicUsize,
+    /// Number of all dropped lines since the start.
     pub(super) dropped_total: AtomicUsize,
     /// Time of the last report of dropped lines.
     pub(super) last_report: Mutex<Option<Instant>>,
@@ -51,6 +53,10 @@ impl Logger {
         }
     }
 
+    /// Applies the settings, and opens the destination if it differs.
+    ///
+    /// # Errors
+    /// When the destination cannot be opened. The settings are then unchanged.
     pub(super) fn apply(&self, settings: &Settings) -> io::Result<()> {
         let mut opened = lock(&self.opened);
         // An unchanged destination is not opened again: without root privileges, opening standard error again may fail.
@@ -75,14 +81,15 @@ impl Logger {
         Arc::clone(&read(&self.sink))
     }
 
-    pub(super) fn write(&self, level: Level, sentence: &str, fields: Fields<'_>) {
+    /// Writes a line, or counts it as dropped.
+    pub(super) fn write(&self, level: Level, message: &str, fields: Fields<'_>) {
         if !self.enabled(level) {
             return;
         }
         let sink = self.sink();
-        // Dropped lines are reported first, so that the report stands at the place of the gap.
+        // Dropped lines are reported first, so that the report is where the lines are missing.
         let open = self.report_dropped(&sink, DROP_REPORT_INTERVAL);
-        if !open || !sink.deliver(level, &compose(sentence, fields), max_wait()) {
+        if !open || !sink.deliver(level, &compose(message, fields), max_wait()) {
             self.dropped.fetch_add(1, Relaxed);
             self.dropped_total.fetch_add(1, Relaxed);
         }

@@ -22,7 +22,7 @@ use self::logger::logger;
 use self::sink::Sink;
 use self::stderr::{duplicate_stderr, stderr_is_journal};
 
-pub use self::line::{Fields, LINE_MAX};
+pub use self::line::{Fields, MAX_LINE_LEN};
 pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKeyword};
 
 /// Opens the log with these settings, and receives the messages of libraries from then on. Before the first call, lines go to
@@ -37,7 +37,7 @@ pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKe
 /// When the process has no file descriptors left. The log then keeps its settings.
 pub fn init(settings: &Settings) -> io::Result<()> {
     logger().apply(settings)?;
-    libraries::receive(settings.level);
+    libraries::receive_messages(settings.level);
     Ok(())
 }
 
@@ -65,7 +65,7 @@ pub fn error_before_init(line: &str) {
 /// Sets the least important level that is written.
 pub fn set_level(level: Level) {
     logger().level.store(level as u8, Relaxed);
-    libraries::receive(level);
+    libraries::receive_messages(level);
 }
 
 /// Returns the least important level that is written.
@@ -82,29 +82,29 @@ pub fn enabled(level: Level) -> bool {
 }
 
 /// Logs that an operation failed.
-pub fn error(sentence: &str, fields: Fields<'_>) {
-    logger().write(Level::Error, sentence, fields);
+pub fn error(message: &str, fields: Fields<'_>) {
+    logger().write(Level::Error, message, fields);
 }
 
 /// Logs a condition that an operator should look into.
-pub fn warning(sentence: &str, fields: Fields<'_>) {
-    logger().write(Level::Warning, sentence, fields);
+pub fn warning(message: &str, fields: Fields<'_>) {
+    logger().write(Level::Warning, message, fields);
 }
 
 /// Logs an event that is normal and rare.
-pub fn notice(sentence: &str, fields: Fields<'_>) {
-    logger().write(Level::Notice, sentence, fields);
+pub fn notice(message: &str, fields: Fields<'_>) {
+    logger().write(Level::Notice, message, fields);
 }
 
 /// Logs a normal event.
-pub fn info(sentence: &str, fields: Fields<'_>) {
-    logger().write(Level::Info, sentence, fields);
+pub fn info(message: &str, fields: Fields<'_>) {
+    logger().write(Level::Info, message, fields);
 }
 
 /// Logs a detail that helps to find the cause of a problem. Such lines must be limited in rate by their caller, and must not contain
 /// a client address, except as [`client`] displays it.
-pub fn debug(sentence: &str, fields: Fields<'_>) {
-    logger().write(Level::Debug, sentence, fields);
+pub fn debug(message: &str, fields: Fields<'_>) {
+    logger().write(Level::Debug, message, fields);
 }
 
 /// Returns a client's address as the settings allow it in a line.
@@ -134,7 +134,7 @@ pub fn log_panics() {
         let payload = panic.payload();
         let reason = payload.downcast_ref::<&str>().copied();
         let reason = reason.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let place = panic
+        let location = panic
             .location()
             .map_or_else(|| "-".to_owned(), ToString::to_string);
         let thread = thread::current();
@@ -142,7 +142,7 @@ pub fn log_panics() {
             "tbtt panicked; report this line as a bug",
             &[
                 ("reason", &reason.unwrap_or("-")),
-                ("place", &place),
+                ("place", &location),
                 ("thread", &thread.name().unwrap_or("-")),
             ],
         );

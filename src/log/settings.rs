@@ -21,6 +21,7 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns whether lines go to the same place with both settings.
     pub(super) fn same_destination(&self, other: &Self) -> bool {
         (self.target, self.facility, &self.socket) == (other.target, other.facility, &other.socket)
     }
@@ -53,7 +54,7 @@ impl Display for UnknownKeyword {
 
 impl std::error::Error for UnknownKeyword {}
 
-macro_rules! words {
+macro_rules! keywords {
     ($type:ident, $allowed:literal, $($variant:ident = $word:literal),+) => {
         impl FromStr for $type {
             type Err = UnknownKeyword;
@@ -83,7 +84,7 @@ pub enum Target {
     Stderr,
 }
 
-words!(
+keywords!(
     Target,
     "auto, syslog, stderr",
     Auto = "auto",
@@ -106,7 +107,7 @@ pub enum Level {
     Debug = 7,
 }
 
-words!(
+keywords!(
     Level,
     "error, warning, notice, info, debug",
     Error = "error",
@@ -139,7 +140,7 @@ pub enum Addresses {
     Full,
 }
 
-words!(
+keywords!(
     Addresses,
     "off, masked, full",
     Off = "off",
@@ -150,19 +151,19 @@ words!(
 impl Addresses {
     /// Returns the address as a line may contain it. An IPv4-mapped IPv6 address is displayed as IPv4.
     pub fn show(self, address: IpAddr) -> impl Display {
-        ShownAddress {
+        DisplayedAddress {
             address: address.to_canonical(),
             addresses: self,
         }
     }
 }
 
-struct ShownAddress {
+struct DisplayedAddress {
     address: IpAddr,
     addresses: Addresses,
 }
 
-impl Display for ShownAddress {
+impl Display for DisplayedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.addresses, self.address) {
             (Addresses::Off, _) => f.write_str("-"),

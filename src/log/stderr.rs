@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, O_NOCTTY, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::line::PREFIX_MAX;
+use super::line::MAX_PREFIX_LEN;
 use super::settings::Level;
 use crate::lock::lock;
 use crate::utc::Utc;
@@ -85,7 +85,7 @@ impl Stderr {
     }
 
     pub(super) fn write(&self, level: Level, text: &str) -> io::Result<()> {
-        let mut line = String::with_capacity(text.len() + PREFIX_MAX);
+        let mut line = String::with_capacity(text.len() + MAX_PREFIX_LEN);
         if self.torn.load(Relaxed) {
             line.push('\n');
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::syslog::{LogFormat, Severity};
 
-use super::line::PREFIX_MAX;
+use super::line::MAX_PREFIX_LEN;
 use super::settings::{Facility, Level};
 use super::stderr::retry_interrupted;
 
@@ -40,7 +40,7 @@ impl Syslog {
     }
 
     pub(super) fn write(&self, level: Level, text: &str) -> io::Result<()> {
-        let mut datagram = Vec::with_capacity(text.len() + PREFIX_MAX);
+        let mut datagram = Vec::with_capacity(text.len() + MAX_PREFIX_LEN);
         self.header
             .format(&mut datagram, level.severity(), text)
             .map_err(|_| ErrorKind::InvalidData)?;
@@ -59,7 +59,7 @@ impl Syslog {
     }
 }
 
-/// Formats a line as `<30>tbtt[123]: sentence key=value`.
+/// Formats a line as `<30>tbtt[123]: message key=value`.
 struct SyslogHeader {
     facility: Facility,
     pid: u32,

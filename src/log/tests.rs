@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::line::{CUT_MARK, LINE_MAX, LineBuffer, PREFIX_MAX, compose};
+use super::line::{CUT_MARK, LineBuffer, MAX_LINE_LEN, MAX_PREFIX_LEN, compose};
 use super::logger::Logger;
 use super::settings::{Addresses, Facility, Level, Target};
 use super::sink::Sink;
@@ -29,7 +29,7 @@ fn log_to(sink: Sink) -> Logger {
 }
 
 fn receive(receiver: &UnixDatagram) -> Option<String> {
-    let mut datagram = [0; 2 * LINE_MAX];
+    let mut datagram = [0; 2 * MAX_LINE_LEN];
     receiver.set_nonblocking(true).unwrap();
     let length = receiver.recv(&mut datagram).ok()?;
     Some(String::from_utf8(datagram[..length].to_vec()).unwrap())
@@ -66,11 +66,11 @@ fn quotes_fields_only_if_needed() {
 #[test]
 fn cuts_long_line_and_marks_the_cut() {
     let mut cut = 0;
-    for length in LineBuffer::TEXT_MAX - 40..LineBuffer::TEXT_MAX + 40 {
+    for length in LineBuffer::MAX_TEXT_LEN - 40..LineBuffer::MAX_TEXT_LEN + 40 {
         for unit in ["x", "\"", "\n", "\u{e4}", "\u{202e}"] {
             let value = unit.repeat(length / unit.len());
             let text = compose("s", &[("key", &value), ("next", &"n")]);
-            assert!(text.len() + PREFIX_MAX < LINE_MAX, "{length}");
+            assert!(text.len() + MAX_PREFIX_LEN < MAX_LINE_LEN, "{length}");
             assert_eq!(
                 text.ends_with(CUT_MARK),
                 !text.ends_with(" next=n"),
@@ -88,7 +88,7 @@ fn cuts_long_line_and_marks_the_cut() {
     }
     assert!(cut > 0);
     assert!(compose(&"x".repeat(9000), &[("k", &1)]).ends_with(CUT_MARK));
-    let full = "x".repeat(LineBuffer::TEXT_MAX);
+    let full = "x".repeat(LineBuffer::MAX_TEXT_LEN);
     assert_eq!(compose(&full, &[]), full);
 }
 
@@ -224,7 +224,7 @@ fn waits_only_for_a_receiver_that_catches_up() {
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(20));
-            receiver.recv(&mut [0; LINE_MAX]).unwrap();
+            receiver.recv(&mut [0; MAX_LINE_LEN]).unwrap();
         });
         assert!(sink.deliver(Level::Info, "in time", Duration::from_secs(20)));
     });

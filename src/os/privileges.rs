@@ -22,7 +22,7 @@ pub enum Privileges {
     Dropped { user: String, uid: u32, gid: u32 },
 }
 
-/// Why privileges were not dropped: the process must exit.
+/// The reason why privileges were not dropped: the process must exit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PrivilegesError {
     /// The process was started as root, and the configuration names no user.

@@ -79,7 +79,7 @@ fn address_text(address: io::Result<SocketAddr>) -> String {
     address.map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
 }
 
-/// Why the sockets that the service manager passed cannot be used.
+/// The reason why the sockets that the service manager passed cannot be used.
 #[derive(Debug)]
 pub enum InheritError {
     /// `LISTEN_FDS` is set for another process.
@@ -304,7 +304,7 @@ fn kind_of(socket: &Socket) -> Result<Kind, String> {
     }
 }
 
-/// Why the daemon cannot listen on an address.
+/// The reason why the daemon cannot listen on an address.
 #[derive(Debug)]
 pub struct BindError {
     /// `tcp`, `udp` or `unix`.

@@ -228,7 +228,7 @@ impl HeaderFields<'_> {
     }
 }
 
-/// Why a snapshot cannot be used.
+/// The reason why a snapshot cannot be used.
 #[derive(Debug)]
 pub(super) enum SnapshotFault {
     Unreadable(io::Error),

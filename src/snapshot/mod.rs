@@ -357,7 +357,7 @@ fn names_aside(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Why no state was restored, as one line for the operator.
+/// The reason why no state was restored, as one line for the operator.
 #[derive(Debug)]
 pub struct LoadError {
     path: PathBuf,
@@ -406,7 +406,7 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Why no snapshot was written, as one line for the operator.
+/// The reason why no snapshot was written, as one line for the operator.
 #[derive(Debug)]
 pub struct SaveError {
     path: PathBuf,

@@ -19,7 +19,7 @@ const GET_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for requests that wait for disks.
 const POST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Why there is no usable response.
+/// The reason why there is no usable response.
 #[derive(Debug)]
 pub(crate) enum Error {
     /// No process listens on the socket.
