@@ -98,7 +98,7 @@ impl Scene {
             WatchEvent::Appeared { path, metainfo } => {
                 format!("+ {} {}", file(path), metainfo.name)
             }
-            WatchEvent::Gone { path } | WatchEvent::DirectoryResolved { path } => {
+            WatchEvent::Removed { path } | WatchEvent::DirectoryResolved { path } => {
                 format!("- {}", file(path))
             }
             WatchEvent::Faulty { path, reason } | WatchEvent::DirectoryFaulty { path, reason } => {

@@ -1,5 +1,5 @@
-//! Checks the source tree: which file may import which, what the pure core may touch, how long files and functions are, and
-//! that a type's name says which type it is. `docs/ARCHITECTURE.md` explains the rules.
+//! Checks the source tree: the imports between files, the purity of the core, the length of files and functions, and that no two
+//! types have the same name. `docs/ARCHITECTURE.md` explains the rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -27,7 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("main", 10),
 ];
 
-/// What never reads a clock, opens a socket or a file, or knows a runtime: time, randomness and bytes are parameters.
+/// The pure core. It never reads a clock, opens a socket or a file, or uses a runtime: time, randomness and bytes are parameters.
 const PURE: &[&str] = &[
     "tracker/",
     "protocol/",
@@ -36,7 +36,7 @@ const PURE: &[&str] = &[
     "torrents/seed_health",
 ];
 
-/// What the pure core may not name.
+/// Names that must not occur in the pure core.
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",
@@ -46,19 +46,19 @@ const IMPURE: &[&str] = &[
     "::now()",
 ];
 
-/// Lines of code, without blank lines, comments and tests.
-const MAX_FILE: usize = 700;
-const MAX_FUNCTION: usize = 70;
+/// Maximum lengths in lines of code, without blank lines, comments and tests.
+const MAX_FILE_LINES: usize = 700;
+const MAX_FUNCTION_LINES: usize = 70;
 
-/// Files and functions that are longer today, with their length. The list may only shrink.
+/// Files and functions that are longer now, with their length. No entry may be added.
 const LONG_FILES: &[(&str, usize)] = &[];
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// A file of `src/`, or of a tool below `src/bin/`.
 struct Source {
-    /// Below `src/`, with slashes.
+    /// The path below `src/`, with slashes.
     path: String,
-    /// Without comments, the contents of strings, and tests.
+    /// The text without comments, the contents of strings, and tests.
     code: String,
 }
 
@@ -89,7 +89,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// Replaces comments and the contents of strings by spaces; lines stay where they are.
+/// Replaces comments and the contents of strings by spaces. The numbers of lines do not change.
 fn blanked(text: &str) -> String {
     let bytes: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -186,7 +186,7 @@ fn without_tests(code: &str) -> String {
     out
 }
 
-/// The crate's modules, by path (`server::http::stream`), with their file.
+/// Returns the crate's modules by path (`server::http::stream`), with their file.
 fn modules(sources: &[Source]) -> HashMap<String, &str> {
     let library = sources
         .iter()
@@ -200,8 +200,8 @@ fn modules(sources: &[Source]) -> HashMap<String, &str> {
         .collect()
 }
 
-/// Every path that a file names after `crate::`, `super::`, `self::` or (in `main.rs`) `tbtt::`, from the crate's root, and
-/// whether it is re-exported with `pub use`.
+/// Returns every path that a file names after `crate::`, `super::`, `self::` or (in `main.rs`) `tbtt::`, from the crate's root,
+/// and whether it is re-exported with `pub use`.
 fn paths(source: &Source) -> Vec<(String, bool)> {
     let module = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
     let module: Vec<_> = module.split('/').collect();
@@ -273,7 +273,7 @@ fn expand(tree: &str, root: &str, each: &mut impl FnMut(String)) {
     }
 }
 
-/// The module that a path leads into: its longest beginning that is one.
+/// Returns the module that a path leads into, which is its longest prefix that is a module, and the rest of the path.
 fn module_of<'p>(path: &'p str, modules: &HashMap<String, &str>) -> Option<(&'p str, &'p str)> {
     let mut end = path.len();
     loop {
@@ -284,16 +284,16 @@ fn module_of<'p>(path: &'p str, modules: &HashMap<String, &str>) -> Option<(&'p 
     }
 }
 
-/// From each file to the files that it imports from. A name that a file passes on with `pub use` is followed to its owner.
+/// Returns for each file the files that it imports from. A name that a file re-exports with `pub use` is followed to its owner.
 fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let modules = modules(sources);
-    let mut passed_on = HashMap::new();
+    let mut reexported = HashMap::new();
     for source in sources {
         let module = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
         for (path, is_exported) in paths(source) {
             if is_exported {
                 let name = path.rsplit("::").next().unwrap();
-                passed_on.insert(format!("{}::{name}", module.replace('/', "::")), path);
+                reexported.insert(format!("{}::{name}", module.replace('/', "::")), path);
             }
         }
     }
@@ -308,7 +308,7 @@ fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
                 continue;
             }
             let mut path = path.as_str();
-            while let Some(owner) = passed_on.get(path) {
+            while let Some(owner) = reexported.get(path) {
                 path = owner;
             }
             if let Some((module, _)) = module_of(path, &modules) {
@@ -331,7 +331,7 @@ fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
 fn no_two_files_import_each_other() {
     let sources = sources();
     let imports = imports(&sources);
-    // Removes what imports nothing that is left, until all that is left is in a cycle or leads into one.
+    // Removes files that import none of the remaining files, until every remaining file is in a cycle or imports from one.
     let mut left: BTreeSet<&str> = imports.keys().copied().collect();
     loop {
         let leaves: Vec<_> = left
@@ -344,7 +344,7 @@ fn no_two_files_import_each_other() {
         }
         left.retain(|file| !leaves.contains(file));
     }
-    // And from the other end.
+    // Removes files that no remaining file imports, so that only cycles remain.
     loop {
         let roots: Vec<_> = left
             .iter()
@@ -362,7 +362,7 @@ fn no_two_files_import_each_other() {
         .collect();
     assert!(
         cycles.is_empty(),
-        "files import each other in a circle:\n{}",
+        "files import each other in a cycle:\n{}",
         cycles.join("\n")
     );
 }
@@ -397,7 +397,7 @@ fn folders_import_downward() {
     }
     assert!(
         wrong.is_empty(),
-        "imports that point up or across:\n{}",
+        "imports from a higher layer, or from the same layer:\n{}",
         wrong.join("\n")
     );
 }
@@ -423,7 +423,7 @@ fn the_core_is_pure() {
     assert!(seen > 20, "found only {seen} files of the core");
     assert!(
         wrong.is_empty(),
-        "the core touches the world:\n{}",
+        "the core is not pure:\n{}",
         wrong.join("\n")
     );
 }
@@ -432,28 +432,30 @@ fn is_code(line: &&str) -> bool {
     !line.trim().is_empty()
 }
 
-/// Compares what is too long with the list of exceptions.
+/// Compares the items that are too long with the list of exceptions.
 fn check_lengths<K: Ord + std::fmt::Debug + Clone>(
     found: &BTreeMap<K, usize>,
     listed: &BTreeMap<K, usize>,
     max: usize,
 ) {
     let mut wrong = Vec::new();
-    for (what, lines) in found.iter().filter(|(_, lines)| **lines > max) {
-        match listed.get(what) {
-            None => wrong.push(format!("{what:?} has {lines} lines of code; at most {max}")),
+    for (item, lines) in found.iter().filter(|(_, lines)| **lines > max) {
+        match listed.get(item) {
+            None => wrong.push(format!(
+                "{item:?} has {lines} lines of code; the maximum is {max}"
+            )),
             Some(old) if lines > old => wrong.push(format!(
-                "{what:?} grew from {old} to {lines} lines; split it"
+                "{item:?} grew from {old} to {lines} lines; split it"
             )),
             Some(old) if lines < old => wrong.push(format!(
-                "{what:?} shrank from {old} to {lines} lines; lower its entry"
+                "{item:?} shrank from {old} to {lines} lines; lower its entry"
             )),
             Some(_) => {}
         }
     }
-    for what in listed.keys() {
-        if found.get(what).is_none_or(|lines| *lines <= max) {
-            wrong.push(format!("{what:?} is no longer too long; remove its entry"));
+    for item in listed.keys() {
+        if found.get(item).is_none_or(|lines| *lines <= max) {
+            wrong.push(format!("{item:?} is no longer too long; remove its entry"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -474,7 +476,7 @@ fn files_are_short() {
         .iter()
         .map(|(path, lines)| ((*path).to_owned(), *lines))
         .collect();
-    check_lengths(&lengths, &listed, MAX_FILE);
+    check_lengths(&lengths, &listed, MAX_FILE_LINES);
 }
 
 #[test]
@@ -511,10 +513,10 @@ fn functions_are_short() {
         .iter()
         .map(|(path, name, lines)| (((*path).to_owned(), (*name).to_owned()), *lines))
         .collect();
-    check_lengths(&lengths, &listed, MAX_FUNCTION);
+    check_lengths(&lengths, &listed, MAX_FUNCTION_LINES);
 }
 
-/// The name of the function that begins in this line.
+/// Returns the name of the function that begins in this line.
 fn function_name(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace();
     loop {
@@ -564,7 +566,7 @@ fn a_type_name_occurs_once() {
         }
     }
     assert!(seen > 150, "found only {seen} types");
-    // One file stands in for the other where the feature is off.
+    // A build without the feature uses the stub instead of the other file.
     let is_stub =
         |files: &BTreeSet<String>| files.iter().all(|file| file.starts_with("cluster/redis"));
     let twice: Vec<_> = owners

@@ -165,7 +165,7 @@ impl StatusCollector {
                 .and_then(|seeds| seeds.first_seen)
                 .map(|first| first.0),
             last_seed,
-            health: ReleaseHealth::of(counts.complete, last_seed),
+            health: ReleaseHealth::new(counts.complete, last_seed),
             overdue: counts.complete == 0 && seeds.is_some_and(|seeds| seeds.overdue),
             file: entry.files.first().cloned(),
         }

@@ -49,29 +49,29 @@ impl Lists {
         } = config;
         let mut reader = ListReader { errors };
         Self {
-            allow: reader.files(&torrents.allow, parse_hashes),
-            deny: reader.files(&torrents.deny, parse_hashes),
-            notices: reader.files(&torrents.notices, parse_notices),
+            allow: reader.read_files(&torrents.allow, parse_hashes),
+            deny: reader.read_files(&torrents.deny, parse_hashes),
+            notices: reader.read_files(&torrents.notices, parse_notices),
             announce: AccessList::new(
-                reader.networks(&access.announce_allow),
-                reader.networks(&access.announce_deny),
+                reader.read_networks(&access.announce_allow),
+                reader.read_networks(&access.announce_deny),
             ),
             scrape: AccessList::new(
-                reader.networks(&access.scrape_allow),
-                reader.networks(&access.scrape_deny),
+                reader.read_networks(&access.scrape_allow),
+                reader.read_networks(&access.scrape_deny),
             ),
             status: AccessList::new(
-                reader.networks(&access.status_allow),
-                reader.networks(&access.status_deny),
+                reader.read_networks(&access.status_allow),
+                reader.read_networks(&access.status_deny),
             ),
             metrics: AccessList::new(
-                reader.networks(&access.metrics_allow),
-                reader.networks(&access.metrics_deny),
+                reader.read_networks(&access.metrics_allow),
+                reader.read_networks(&access.metrics_deny),
             ),
-            local_networks: LocalNetworks::new(reader.networks(&access.local_networks)),
-            trust_ip_params_from: Networks::new(reader.networks(&access.trust_ip_params_from)),
-            exempt: Networks::new(reader.networks(&limits.exempt)),
-            trusted: Networks::new(reader.networks(&proxy.trusted)),
+            local_networks: LocalNetworks::new(reader.read_networks(&access.local_networks)),
+            trust_ip_params_from: Networks::new(reader.read_networks(&access.trust_ip_params_from)),
+            exempt: Networks::new(reader.read_networks(&limits.exempt)),
+            trusted: Networks::new(reader.read_networks(&proxy.trusted)),
         }
     }
 }
@@ -115,34 +115,42 @@ impl Config {
     }
 }
 
+/// Reads list files, and collects their errors.
 struct ListReader<'a> {
     errors: &'a mut Vec<Diagnostic>,
 }
 
 impl ListReader<'_> {
-    fn networks(&mut self, sources: &[NetworkSource]) -> Vec<IpNet> {
+    /// Returns the networks of a key, with those of the files that it names.
+    fn read_networks(&mut self, sources: &[NetworkSource]) -> Vec<IpNet> {
         let mut networks = Vec::new();
         for source in sources {
             match source {
                 NetworkSource::Network(network) => networks.push(*network),
-                NetworkSource::File(path) => networks.extend(self.file(path, parse_networks)),
+                NetworkSource::File(path) => networks.extend(self.read_file(path, parse_networks)),
             }
         }
         networks
     }
 
-    fn files<T>(
+    /// Returns the entries of several files.
+    fn read_files<T>(
         &mut self,
         paths: &[PathBuf],
         parse: fn(&str) -> Result<Vec<T>, ListError>,
     ) -> Vec<T> {
         paths
             .iter()
-            .flat_map(|path| self.file(path, parse))
+            .flat_map(|path| self.read_file(path, parse))
             .collect()
     }
 
-    fn file<T>(&mut self, path: &Path, parse: fn(&str) -> Result<Vec<T>, ListError>) -> Vec<T> {
+    /// Returns the entries of a file, or none if it has an error.
+    fn read_file<T>(
+        &mut self,
+        path: &Path,
+        parse: fn(&str) -> Result<Vec<T>, ListError>,
+    ) -> Vec<T> {
         let (line, text) = match fs::read_to_string(path).map(|text| parse(&text)) {
             Ok(Ok(entries)) => return entries,
             Ok(Err(error)) => (Some(error.line), error.reason),

@@ -36,7 +36,7 @@ impl LoadedConfig {
     /// `config` is checked as it is now, because options of the command line may have changed it since it was read.
     pub fn warnings(&self) -> Vec<Diagnostic> {
         let findings = self.config.warnings().into_iter();
-        let warnings = findings.map(|finding| locate(&self.locations, finding));
+        let warnings = findings.map(|finding| at_location(&self.locations, finding));
         self.file_warnings.iter().cloned().chain(warnings).collect()
     }
 }
@@ -223,7 +223,7 @@ impl Loader {
         if self.errors.is_empty() {
             let conflicts = self.config.conflicts().into_iter();
             self.errors
-                .extend(conflicts.map(|finding| locate(&self.locations, finding)));
+                .extend(conflicts.map(|finding| at_location(&self.locations, finding)));
         }
         let lists = Lists::read(&self.config, &mut self.errors);
         if !self.errors.is_empty() {
@@ -240,7 +240,7 @@ impl Loader {
 }
 
 /// Adds the file and line of the first of the finding's keys that a file sets.
-fn locate(locations: &KeyLocations, finding: Finding) -> Diagnostic {
+fn at_location(locations: &KeyLocations, finding: Finding) -> Diagnostic {
     let location = finding.keys.iter().find_map(|key| locations.get(*key));
     let (section, key) = finding.keys[0].split_once('.').unwrap_or_default();
     Diagnostic {

@@ -5,12 +5,14 @@
 /// At most one character in three may differ. Letter case, and the difference between `-` and `_`, are ignored.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name: Vec<char> = name.to_lowercase().replace('-', "_").chars().collect();
-    let (distance, nearest) = known.map(|known| (edits(&name, known), known)).min()?;
+    let (distance, nearest) = known
+        .map(|known| (edit_distance(&name, known), known))
+        .min()?;
     (distance <= name.len().div_ceil(3)).then_some(nearest)
 }
 
 /// Returns the number of characters to add, remove or change to turn `a` into `b` (Levenshtein distance).
-fn edits(a: &[char], b: &str) -> usize {
+fn edit_distance(a: &[char], b: &str) -> usize {
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for c in b.chars() {
         let mut diagonal = row[0];
@@ -39,7 +41,7 @@ mod tests {
 
     #[test]
     fn counts_edits() {
-        let distance = |a: &str, b| edits(&a.chars().collect::<Vec<_>>(), b);
+        let distance = |a: &str, b| edit_distance(&a.chars().collect::<Vec<_>>(), b);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("abc", ""), 3);

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::suggest::nearest;
 use super::toml_value::TomlValue;
 
-/// A type of values. The table in `schema.rs` names the type of each key.
+/// The type of a key's value. The table in `schema.rs` names the type of each key.
 pub(super) trait ValueType {
     type Value;
 
@@ -164,16 +164,16 @@ impl ValueType for WholeNumber {
     }
 }
 
-/// A word out of a few, which `T` parses and displays.
+/// One of a few keywords, which `T` parses and displays.
 pub(super) struct Keyword<T> {
-    words: &'static [&'static str],
+    keywords: &'static [&'static str],
     value: PhantomData<T>,
 }
 
-/// Returns the type of values of `T` that are written as a word out of `words`.
-pub(super) fn keyword<T>(words: &'static [&'static str]) -> Keyword<T> {
+/// Returns the type of values of `T` that are written as one of `keywords`.
+pub(super) fn keyword<T>(keywords: &'static [&'static str]) -> Keyword<T> {
     Keyword {
-        words,
+        keywords,
         value: PhantomData,
     }
 }
@@ -182,7 +182,7 @@ impl<T: FromStr + fmt::Display> ValueType for Keyword<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
-        let words: Vec<_> = self.words.iter().map(|word| quoted(word)).collect();
+        let words: Vec<_> = self.keywords.iter().map(|word| quoted(word)).collect();
         match words.split_last() {
             Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
             _ => words.concat(),
@@ -191,10 +191,10 @@ impl<T: FromStr + fmt::Display> ValueType for Keyword<T> {
 
     fn parse(&self, value: &Spanned<TomlValue>) -> Result<T, Vec<InvalidValue>> {
         let text = text_of(value)?;
-        let known = self.words.contains(&text);
+        let known = self.keywords.contains(&text);
         let parsed = text.parse().ok().filter(|_| known);
         parsed.ok_or_else(|| {
-            let near = nearest(text, self.words.iter().copied());
+            let near = nearest(text, self.keywords.iter().copied());
             let remedy = near.map(|word| format!("did you mean {}?", quoted(word)));
             InvalidValue::single(value, "is not an allowed word", remedy)
         })
@@ -280,10 +280,10 @@ impl ValueType for AbsolutePath {
 }
 
 /// A value, or empty text, which means no value.
-pub(super) struct OrEmpty<R>(pub(super) R);
+pub(super) struct OrEmpty<T>(pub(super) T);
 
-impl<R: ValueType> ValueType for OrEmpty<R> {
-    type Value = Option<R::Value>;
+impl<T: ValueType> ValueType for OrEmpty<T> {
+    type Value = Option<T::Value>;
 
     fn allowed(&self) -> String {
         format!("{} or \"\"", self.0.allowed())
@@ -377,16 +377,16 @@ impl ValueType for AnnouncePath {
 }
 
 /// A list of values of the same type.
-pub(super) struct ListOf<R>(pub(super) R);
+pub(super) struct ListOf<T>(pub(super) T);
 
-impl<R: ValueType> ValueType for ListOf<R> {
-    type Value = Vec<R::Value>;
+impl<T: ValueType> ValueType for ListOf<T> {
+    type Value = Vec<T::Value>;
 
     fn allowed(&self) -> String {
         format!("a list, each {}", self.0.allowed())
     }
 
-    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Vec<R::Value>, Vec<InvalidValue>> {
+    fn parse(&self, value: &Spanned<TomlValue>) -> Result<Vec<T::Value>, Vec<InvalidValue>> {
         let TomlValue::List(elements) = value.get_ref() else {
             let remedy = match value.get_ref() {
                 TomlValue::Table(_) => None,
@@ -409,7 +409,7 @@ impl<R: ValueType> ValueType for ListOf<R> {
         }
     }
 
-    fn write(&self, value: &Vec<R::Value>) -> String {
+    fn write(&self, value: &Vec<T::Value>) -> String {
         let elements: Vec<_> = value.iter().map(|element| self.0.write(element)).collect();
         format!("[{}]", elements.join(", "))
     }

@@ -67,6 +67,7 @@ impl ControlAccess {
 
 /// The commands of the control socket. A call may block.
 pub trait ControlCommands: Send + Sync {
+    /// Returns the status report.
     fn status(&self) -> StatusReport;
 
     /// Reloads the configuration.
@@ -81,6 +82,7 @@ pub trait ControlCommands: Send + Sync {
     /// If the snapshot cannot be saved. The previous snapshot is then kept.
     fn snapshot(&self) -> Result<SnapshotSummary, Problem>;
 
+    /// Returns the log level.
     fn log_level(&self) -> LogLevel;
 
     /// Sets the log level until the next reload or restart.
@@ -105,13 +107,15 @@ pub struct SnapshotSummary {
     pub bytes: u64,
 }
 
+/// The least important level that is logged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct LogLevel {
     pub level: String,
 }
 
+/// The result of a command that returns nothing but its success.
 #[derive(Serialize)]
-struct Done {}
+struct Empty {}
 
 /// Serves on the calling thread until `stop` becomes true.
 ///
@@ -184,7 +188,7 @@ async fn handle_request(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Some(commands) = commands else {
-        return refused(
+        return error_response(
             StatusCode::FORBIDDEN,
             "access denied: only root, the daemon's user and the socket's group may use this socket",
         );
@@ -194,25 +198,25 @@ async fn handle_request(
         "/status.json" => "GET",
         "/reload" | "/snapshot" => "POST",
         "/log-level" => "GET, PUT",
-        _ => return refused(StatusCode::NOT_FOUND, "not found"),
+        _ => return error_response(StatusCode::NOT_FOUND, "not found"),
     };
     match (&head.method, head.uri.path()) {
-        (&Method::GET, "/status.json") => json(StatusCode::OK, &commands.status()),
-        (&Method::POST, "/reload") => done(commands.reload().map(|()| Done {})),
-        (&Method::POST, "/snapshot") => done(commands.snapshot()),
-        (&Method::GET, "/log-level") => json(StatusCode::OK, &commands.log_level()),
+        (&Method::GET, "/status.json") => json_response(StatusCode::OK, &commands.status()),
+        (&Method::POST, "/reload") => result_response(commands.reload().map(|()| Empty {})),
+        (&Method::POST, "/snapshot") => result_response(commands.snapshot()),
+        (&Method::GET, "/log-level") => json_response(StatusCode::OK, &commands.log_level()),
         (&Method::PUT, "/log-level") => match Limited::new(body, MAX_BODY_LEN).collect().await {
             Ok(body) => {
                 let level = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-                done(commands.set_log_level(level.trim()))
+                result_response(commands.set_log_level(level.trim()))
             }
-            Err(_) => refused(
+            Err(_) => error_response(
                 StatusCode::BAD_REQUEST,
                 "request body incomplete or too large",
             ),
         },
         _ => {
-            let mut response = refused(
+            let mut response = error_response(
                 StatusCode::METHOD_NOT_ALLOWED,
                 &format!("method not allowed, use {allowed}"),
             );
@@ -223,19 +227,19 @@ async fn handle_request(
     }
 }
 
-fn done(result: Result<impl Serialize, Problem>) -> Response<Full<Bytes>> {
+fn result_response(result: Result<impl Serialize, Problem>) -> Response<Full<Bytes>> {
     match result {
-        Ok(done) => json(StatusCode::OK, &done),
-        Err(problem) => json(StatusCode::UNPROCESSABLE_ENTITY, &problem),
+        Ok(value) => json_response(StatusCode::OK, &value),
+        Err(problem) => json_response(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     }
 }
 
-fn refused(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
+fn error_response(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
     let faults = vec![reason.to_owned()];
-    json(status, &Problem { faults })
+    json_response(status, &Problem { faults })
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     let body = serde_json::to_vec(value).expect("serializing these types cannot fail");
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;

@@ -155,14 +155,14 @@ impl StatusEndpoint {
             reply,
         };
         if self.jobs.try_send(job).is_err() {
-            return busy();
+            return busy_response();
         }
         match body.await {
-            Ok(Ok(body)) => response(&resource, body),
+            Ok(Ok(body)) => resource_response(&resource, body),
             Ok(Err(StatusCode::NOT_FOUND)) => {
-                plain(StatusCode::NOT_FOUND, "no such torrent file\n")
+                text_response(StatusCode::NOT_FOUND, "no such torrent file\n")
             }
-            Ok(Err(_)) | Err(_) => busy(),
+            Ok(Err(_)) | Err(_) => busy_response(),
         }
     }
 }
@@ -260,7 +260,7 @@ fn read_torrent(path: &Path, id: &str) -> Option<Vec<u8>> {
     has_id.then_some(bytes)
 }
 
-fn response(resource: &Resource, body: Bytes) -> Response<Full<Bytes>> {
+fn resource_response(resource: &Resource, body: Bytes) -> Response<Full<Bytes>> {
     let content_type = match resource {
         Resource::Page(_) => "text/html; charset=utf-8",
         Resource::Style => "text/css; charset=utf-8",
@@ -282,8 +282,8 @@ fn response(resource: &Resource, body: Bytes) -> Response<Full<Bytes>> {
     response
 }
 
-fn busy() -> Response<Full<Bytes>> {
-    let mut response = plain(
+fn busy_response() -> Response<Full<Bytes>> {
+    let mut response = text_response(
         StatusCode::SERVICE_UNAVAILABLE,
         "server busy, try again later\n",
     );
@@ -293,7 +293,7 @@ fn busy() -> Response<Full<Bytes>> {
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response

@@ -83,7 +83,7 @@ impl Sort {
         }
     }
 
-    /// Whether the column's default order is ascending.
+    /// Returns whether the column's default order is ascending.
     fn is_ascending_by_default(self) -> bool {
         matches!(self, Self::Name | Self::LastSeed)
     }
@@ -158,7 +158,7 @@ impl Query {
                 .all(|word| name.contains(word) || release.ids().any(|id| is_id_prefix(id, word)))
         };
         let mut found: Vec<_> = releases.iter().filter(matches).collect();
-        // The report has them by name, and stable sorting keeps that order among equals.
+        // The report lists releases by name, and a stable sort keeps that order among equals.
         match self.sort {
             Sort::Name => {}
             Sort::Size => found.sort_by_key(|release| Reverse(release.size)),
@@ -499,7 +499,7 @@ mod tests {
             v1: Some(ID.to_owned()),
             seeders,
             last_seed,
-            health: ReleaseHealth::of(seeders, last_seed),
+            health: ReleaseHealth::new(seeders, last_seed),
             ..Release::default()
         }
     }

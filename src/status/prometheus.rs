@@ -419,7 +419,7 @@ mod tests {
             v2: Some("ab".repeat(32)),
             seeders,
             last_seed,
-            health: ReleaseHealth::of(seeders, last_seed),
+            health: ReleaseHealth::new(seeders, last_seed),
             ..Release::default()
         }
     }

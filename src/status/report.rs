@@ -23,9 +23,9 @@ pub struct StatusReport {
     /// Whether the last reload applied the configuration. True before the first reload.
     pub last_reload_successful: bool,
     pub totals: ReportTotals,
-    /// Announces answered, averaged over the last ten seconds.
+    /// Accepted announces, averaged over the last ten seconds.
     pub announces_per_second: f64,
-    /// Announces and scrapes refused for any reason, averaged over the last ten seconds.
+    /// Announces and scrapes that were refused for any reason, averaged over the last ten seconds.
     pub refusals_per_second: f64,
     /// The process's counters by name; see [`crate::server::counters::Counters`].
     pub counters: BTreeMap<String, u64>,
@@ -136,7 +136,8 @@ pub enum ReleaseHealth {
 }
 
 impl ReleaseHealth {
-    pub fn of(seeders: u32, last_seed: Option<UnixSecs>) -> Self {
+    /// Returns the health of a release with this number of seeders now, which last had a seeder at `last_seed`.
+    pub fn new(seeders: u32, last_seed: Option<UnixSecs>) -> Self {
         match last_seed {
             _ if seeders > 0 => Self::Seeded,
             Some(_) => Self::LostSeeds,

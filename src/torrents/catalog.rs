@@ -53,7 +53,7 @@ impl Catalog {
         }
     }
 
-    /// Sets the grace for files that are removed from now on.
+    /// Sets the time for which torrents stay tracked whose files are removed from now on.
     pub fn set_removal_grace(&mut self, removal_grace_secs: u32) {
         self.removal_grace_secs = removal_grace_secs;
     }
@@ -109,10 +109,10 @@ impl Catalog {
 
     /// Removes the torrents whose grace is over. Visits every entry, so call it about once per second and not on an announce.
     pub fn expire(&mut self, now: Time) -> Vec<AdmissionChange> {
-        let expired = self.entries.iter().filter(|(_, entry)| {
-            let stays = entry.expires_at.is_none_or(|expires_at| now < expires_at);
-            !stays
-        });
+        let expired = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.expires_at.is_some_and(|expires_at| expires_at <= now));
         let expired: Vec<_> = expired.map(|(first, _)| *first).collect();
         self.remove_entries(expired)
     }

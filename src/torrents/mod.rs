@@ -6,7 +6,7 @@ pub mod catalog;
 /// Detects changed files.
 mod file_version;
 
-/// When torrents had seeders. Pure.
+/// The times at which torrents had seeders. Pure.
 pub mod seed_health;
 
 /// Checks regularly that published torrents have seeders, and logs changes.

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use crate::bytes::take;
 use crate::tracker::types::{CorruptBlock, InfoHash, Time, UnixTime};
 
-/// How long the record of a torrent is kept after the torrent is no longer listed, in case the torrent returns.
+/// Seconds for which the record of a torrent is kept after the torrent is no longer listed, in case the torrent returns.
 const RETENTION_SECS: u32 = 86_400;
 
-/// When a torrent had seeders. A seeder counts from the update that first finds it until it stops or times out.
+/// The times at which a torrent had seeders. A seeder counts from the update that first finds it until it stops or times out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeederHistory {
     pub listed_since: UnixTime,
@@ -18,7 +18,7 @@ pub struct SeederHistory {
     pub last_seen: Option<UnixTime>,
     /// The torrent has been without a seeder for longer than the threshold, and this was reported.
     pub overdue: bool,
-    /// How often the loss of the last seeder was reported.
+    /// Number of times that the loss of the last seeder was reported.
     pub losses: u32,
 }
 
@@ -45,8 +45,8 @@ pub struct SeedHealth {
 #[derive(Debug)]
 struct HealthRecord {
     history: SeederHistory,
-    /// When the torrent was last listed. `None` if the record was restored and the torrent was not listed since.
-    listed: Option<Time>,
+    /// The last update that listed the torrent. `None` if the record was restored and the torrent was not listed since.
+    last_listed: Option<Time>,
     /// Since when this process has seen the torrent listed without a seeder. Downtime does not count: a restart would
     /// otherwise report losses.
     unseeded_since: Time,
@@ -69,11 +69,11 @@ impl SeedHealth {
             let record = self
                 .records
                 .entry(id)
-                .or_insert_with(|| HealthRecord::new(SeederHistory::listed(unix)));
-            if record.listed.is_none() || record.listed != last_update {
+                .or_insert_with(|| HealthRecord::new(SeederHistory::new(unix)));
+            if record.last_listed.is_none() || record.last_listed != last_update {
                 record.unseeded_since = now;
             }
-            record.listed = Some(now);
+            record.last_listed = Some(now);
             let event = match seeded {
                 true => record.seeded(now, unix),
                 false => record.unseeded(now, threshold_secs),
@@ -81,13 +81,14 @@ impl SeedHealth {
             events.extend(event.map(|event| (id, event)));
         }
         self.records.retain(|_, record| {
-            let since = record.listed.unwrap_or(first_update);
+            let since = record.last_listed.unwrap_or(first_update);
             now.0.saturating_sub(since.0) < RETENTION_SECS
         });
         events
     }
 
-    /// Returns `None` for a torrent without a record, for example if it was listed after the last update.
+    /// Returns the history of a torrent by its first id; `None` for a torrent without a record, for example if it was listed
+    /// after the last update.
     pub fn history(&self, id: &InfoHash) -> Option<SeederHistory> {
         self.records.get(id).map(|record| record.history)
     }
@@ -128,7 +129,8 @@ impl SeedHealth {
 }
 
 impl SeederHistory {
-    fn listed(since: UnixTime) -> Self {
+    /// Returns the history of a torrent that is listed now.
+    fn new(since: UnixTime) -> Self {
         Self {
             listed_since: since,
             first_seen: None,
@@ -161,7 +163,7 @@ impl HealthRecord {
     fn new(history: SeederHistory) -> Self {
         Self {
             history,
-            listed: None,
+            last_listed: None,
             unseeded_since: Time(0),
         }
     }

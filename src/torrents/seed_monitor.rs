@@ -63,10 +63,10 @@ impl SeedMonitor {
     }
 
     fn update(&self, torrent_sync: &TorrentSync) -> Vec<(InfoHash, SeedEvent)> {
-        let seeded = torrent_sync.seeded();
+        let listed = torrent_sync.seeder_states();
         let (now, unix) = (self.clock.now(), self.clock.unix_at(Instant::now()));
         let threshold_secs = self.threshold_secs.load(Ordering::Relaxed);
-        self.health().update(now, unix, threshold_secs, seeded)
+        self.health().update(now, unix, threshold_secs, listed)
     }
 
     fn health(&self) -> MutexGuard<'_, SeedHealth> {

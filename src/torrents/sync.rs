@@ -13,7 +13,7 @@ use crate::tracker::Tracker;
 use crate::tracker::settings::Notice;
 use crate::tracker::types::{Admission, InfoHash};
 
-/// How long the start waits for the first scan of the torrent directories.
+/// Maximum time for which the start waits for the first scan of the torrent directories.
 const FIRST_SCAN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of a [`TorrentSync`].
@@ -95,7 +95,7 @@ impl TorrentSync {
 
     /// Returns each torrent that a file lists and that clients may announce: the first of its ids, and whether the torrent
     /// has a seeder.
-    pub fn seeded(&self) -> Vec<(InfoHash, bool)> {
+    pub fn seeder_states(&self) -> Vec<(InfoHash, bool)> {
         let catalog = self.catalog();
         let served = catalog.entries().filter_map(|entry| {
             let id = entry.torrent.ids().next()?;
@@ -156,7 +156,7 @@ impl TorrentSync {
                 }
                 self.apply(&changes);
             }
-            WatchEvent::Gone { path } => {
+            WatchEvent::Removed { path } => {
                 log::info("torrent file removed", &[("file", &path.display())]);
                 let entries_before = catalog.entries().len();
                 let changes = catalog.remove_file(&path, now);

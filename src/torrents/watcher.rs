@@ -31,16 +31,16 @@ use crate::lock::lock;
 use crate::metainfo::Metainfo;
 use crate::torrents::file_version::{FileVersion, Inode, read_with_versions};
 
-/// Larger files are refused. The `.torrent` file of a terabyte in pieces of 512 KiB has 40 MB.
+/// Maximum size of a file, in bytes; larger files are refused. The `.torrent` file of a terabyte in pieces of 512 KiB has 40 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// An invalid file is reported only after it was unchanged for this long, because it may still be written.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// How often the roots are checked for a change of the directory that they refer to. Each check stats a few paths.
+/// Interval between checks whether the roots still refer to the same directories. Each check stats a few paths.
 const ROOTS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often files that are not valid yet are checked again until they settle.
+/// Interval between checks of files that are not valid yet, until they settle.
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// After a rescan, the next waits for at least this many times the duration of the last. However often directories change,
@@ -63,7 +63,7 @@ pub enum WatchEvent {
     /// A valid torrent file appeared or changed.
     Appeared { path: PathBuf, metainfo: Metainfo },
     /// A file that was reported as [`WatchEvent::Appeared`] or [`WatchEvent::Faulty`] was removed.
-    Gone { path: PathBuf },
+    Removed { path: PathBuf },
     /// A file is not a valid torrent or cannot be read. Reported once until the reason changes. If the file was a valid
     /// torrent before, that torrent stays in force.
     Faulty { path: PathBuf, reason: String },
@@ -82,6 +82,7 @@ pub struct TorrentWatcher {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The commands for the thread, which it takes when it wakes.
 #[derive(Default)]
 struct Commands {
     stop: AtomicBool,
@@ -98,14 +99,14 @@ impl TorrentWatcher {
         report: impl FnMut(WatchEvent) + Send + 'static,
     ) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let (waker, woken) = UnixStream::pair()?;
+        let (waker, wake_signal) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
-        woken.set_nonblocking(true)?;
+        wake_signal.set_nonblocking(true)?;
         let commands = Arc::new(Commands::default());
         let watcher = WatchThread::new(settings, inotify, Box::new(report), Arc::clone(&commands));
         let thread = thread::Builder::new()
             .name("watcher".to_owned())
-            .spawn(move || watcher.run(&woken))?;
+            .spawn(move || watcher.run(&wake_signal))?;
         Ok(Self {
             commands,
             waker,
@@ -175,7 +176,7 @@ struct WatchThread {
     /// The configured directories and the symbolic links to directories, and the directories that these paths referred to in
     /// the last scan. inotify does not report if such a path comes to refer to another directory, for example after a mount.
     roots: Vec<(PathBuf, Option<Inode>)>,
-    rescan_wanted: bool,
+    rescan_requested: bool,
     last_rescan: Instant,
     next_rescan: Instant,
     next_roots_check: Instant,
@@ -202,7 +203,7 @@ impl WatchThread {
             directory_faults: HashMap::new(),
             links: HashSet::new(),
             roots: Vec::new(),
-            rescan_wanted: false,
+            rescan_requested: false,
             last_rescan: now,
             next_rescan: now,
             next_roots_check: now,
@@ -210,19 +211,19 @@ impl WatchThread {
         }
     }
 
-    fn run(mut self, woken: &UnixStream) {
+    fn run(mut self, wake_signal: &UnixStream) {
         self.rescan();
         self.report_scanned();
         while !self.is_stopping() {
-            self.wait(woken);
-            self.take_commands(woken);
+            self.wait(wake_signal);
+            self.take_commands(wake_signal);
             self.read_events();
             self.check_unsettled();
             self.check_roots();
             let now = Instant::now();
             let due = now.duration_since(self.last_rescan).as_secs()
                 >= self.settings.rescan_secs.max(1).into();
-            if (self.rescan_wanted || due) && now >= self.next_rescan {
+            if (self.rescan_requested || due) && now >= self.next_rescan {
                 self.rescan();
             }
         }
@@ -239,10 +240,10 @@ impl WatchThread {
     }
 
     /// Waits for an inotify event, a command or the next check.
-    fn wait(&self, woken: &UnixStream) {
+    fn wait(&self, wake_signal: &UnixStream) {
         let now = Instant::now();
         let mut until = self.next_roots_check;
-        if self.rescan_wanted {
+        if self.rescan_requested {
             until = until.min(self.next_rescan);
         }
         if !self.unsettled.is_empty() {
@@ -254,14 +255,14 @@ impl WatchThread {
             .as_micros()
             .div_ceil(1000);
         let timeout = PollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX));
-        let mut sources = [self.inotify.as_fd(), woken.as_fd()]
+        let mut sources = [self.inotify.as_fd(), wake_signal.as_fd()]
             .map(|source| PollFd::new(source, PollFlags::POLLIN));
         // Fails only if a signal interrupts the wait, and then the caller waits again.
         let _ = poll(&mut sources, timeout);
     }
 
-    fn take_commands(&mut self, mut woken: &UnixStream) {
-        while woken.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+    fn take_commands(&mut self, mut wake_signal: &UnixStream) {
+        while wake_signal.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
         let settings = lock(&self.commands.settings).take();
         if let Some(settings) = settings {
             self.settings = settings;
@@ -288,16 +289,16 @@ impl WatchThread {
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_UNMOUNT;
-        self.rescan_wanted |= has(lost);
+        self.rescan_requested |= has(lost);
         if has(AddWatchFlags::IN_IGNORED) {
-            self.rescan_wanted |= self.watches.remove(&event.wd).is_some();
+            self.rescan_requested |= self.watches.remove(&event.wd).is_some();
             return;
         }
         let Some(directory) = self.watches.get(&event.wd) else {
             return;
         };
         let Some(name) = &event.name else {
-            self.rescan_wanted |= has(AddWatchFlags::IN_ATTRIB);
+            self.rescan_requested |= has(AddWatchFlags::IN_ATTRIB);
             return;
         };
         if is_hidden(name) {
@@ -305,13 +306,13 @@ impl WatchThread {
         }
         let path = directory.join(name);
         if has(AddWatchFlags::IN_ISDIR) || self.links.contains(&path) {
-            self.rescan_wanted = true;
+            self.rescan_requested = true;
         } else if has(AddWatchFlags::IN_CREATE) {
             self.handle_created(&path);
         } else if is_torrent(name) {
             self.check_file(&path);
         } else if has(AddWatchFlags::IN_MOVED_TO) {
-            self.rescan_wanted |= path.is_dir();
+            self.rescan_requested |= path.is_dir();
         }
     }
 
@@ -321,7 +322,7 @@ impl WatchThread {
             return;
         };
         if metadata.is_symlink() && path.is_dir() {
-            self.rescan_wanted = true;
+            self.rescan_requested = true;
         } else if path.file_name().is_some_and(is_torrent) {
             // The content of a link exists already. A new file reports IN_CLOSE_WRITE when it is complete.
             if metadata.is_symlink() || metadata.nlink() > 1 {
@@ -336,8 +337,8 @@ impl WatchThread {
     fn check_file(&mut self, path: &Path) {
         let version = match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => FileVersion::of(&metadata),
-            Ok(_) => return self.file_gone(path),
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.file_gone(path),
+            Ok(_) => return self.file_removed(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.file_removed(path),
             Err(error) => return self.file_unreadable(path, &error),
         };
         if self.versions.get(path) == Some(&version) {
@@ -350,7 +351,7 @@ impl WatchThread {
         let bytes = match read_with_versions(path, MAX_FILE_BYTES) {
             Ok((bytes, before, after)) if before == after && before == version => bytes,
             Ok(_) => return self.mark_unsettled(path, None),
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.file_gone(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.file_removed(path),
             Err(error) => return self.file_unreadable(path, &error),
         };
         match Metainfo::parse(&bytes) {
@@ -387,6 +388,7 @@ impl WatchThread {
             || self.unsettled.get(path).is_some_and(unchanged)
     }
 
+    /// Records that a file is not valid yet, and since when it has this version.
     fn mark_unsettled(&mut self, path: &Path, version: Option<FileVersion>) {
         let since = Instant::now();
         if self.unsettled.is_empty() {
@@ -401,6 +403,7 @@ impl WatchThread {
         }
     }
 
+    /// Checks the files that are not valid yet, if that is due.
     fn check_unsettled(&mut self) {
         if self.unsettled.is_empty() || Instant::now() < self.next_unsettled_check {
             return;
@@ -417,17 +420,19 @@ impl WatchThread {
         }
     }
 
-    fn file_gone(&mut self, path: &Path) {
+    /// Reports that a file was removed, if the file was reported before.
+    fn file_removed(&mut self, path: &Path) {
         self.unsettled.remove(path);
         let was_read = self.versions.remove(path).is_some();
         let was_faulty = self.file_faults.remove(path).is_some();
         if was_read || was_faulty {
-            (self.report)(WatchEvent::Gone {
+            (self.report)(WatchEvent::Removed {
                 path: path.to_owned(),
             });
         }
     }
 
+    /// Reports that a file is invalid, unless this reason was reported before.
     fn file_faulty(&mut self, path: &Path, reason: String) {
         self.unsettled.remove(path);
         if self.file_faults.get(path) != Some(&reason) {
@@ -439,6 +444,7 @@ impl WatchThread {
         }
     }
 
+    /// Reports that a directory cannot be used, unless this reason was reported before.
     fn directory_faulty(&mut self, path: &Path, reason: String) {
         if self.directory_faults.get(path) != Some(&reason) {
             self.directory_faults
@@ -450,6 +456,7 @@ impl WatchThread {
         }
     }
 
+    /// Reports that a directory can be used again, if a fault was reported before.
     fn directory_resolved(&mut self, path: &Path) {
         if self.directory_faults.remove(path).is_some() {
             (self.report)(WatchEvent::DirectoryResolved {
@@ -458,11 +465,12 @@ impl WatchThread {
         }
     }
 
+    /// If a check is due, requests a rescan when a root refers to another directory than in the last scan.
     fn check_roots(&mut self) {
         let now = Instant::now();
         if now >= self.next_roots_check {
             self.next_roots_check = now + ROOTS_INTERVAL;
-            self.rescan_wanted |= self
+            self.rescan_requested |= self
                 .roots
                 .iter()
                 .any(|(path, inode)| Inode::at(path) != *inode);
@@ -472,7 +480,7 @@ impl WatchThread {
     /// Scans everything, and drops files and directories that no longer exist.
     fn rescan(&mut self) {
         let start = Instant::now();
-        self.rescan_wanted = false;
+        self.rescan_requested = false;
         let scan = self.scan();
         if self.is_stopping() {
             return;
@@ -485,7 +493,7 @@ impl WatchThread {
             }
             stays
         });
-        let is_gone = |path: &&PathBuf| {
+        let is_removed = |path: &&PathBuf| {
             !scan.paths.contains(*path)
                 && !scan
                     .unreadable
@@ -497,10 +505,10 @@ impl WatchThread {
             .keys()
             .chain(self.unsettled.keys())
             .chain(self.file_faults.keys());
-        let gone: Vec<PathBuf> = files.filter(is_gone).cloned().collect();
+        let removed: Vec<PathBuf> = files.filter(is_removed).cloned().collect();
         let directories = self.directory_faults.keys();
-        let resolved: Vec<PathBuf> = directories.filter(is_gone).cloned().collect();
-        gone.iter().for_each(|path| self.file_gone(path));
+        let resolved: Vec<PathBuf> = directories.filter(is_removed).cloned().collect();
+        removed.iter().for_each(|path| self.file_removed(path));
         resolved
             .iter()
             .for_each(|path| self.directory_resolved(path));
@@ -543,12 +551,12 @@ impl WatchThread {
                         }
                     }
                 }
-                Err(error) => self.cannot_list(directory, &error, &mut scan),
+                Err(error) => self.handle_list_error(directory, &error, &mut scan),
             }
         }
     }
 
-    fn cannot_list(&mut self, directory: PathBuf, error: &io::Error, scan: &mut ScanResult) {
+    fn handle_list_error(&mut self, directory: PathBuf, error: &io::Error, scan: &mut ScanResult) {
         let exists = error.kind() != ErrorKind::NotFound;
         if exists {
             scan.unreadable.push(directory.clone());
@@ -585,7 +593,7 @@ impl WatchThread {
         match watch {
             Ok(_) => self.directory_resolved(directory),
             Err(error) => {
-                self.cannot_watch(directory, error);
+                self.handle_watch_error(directory, error);
                 scan.paths.insert(directory.to_owned());
             }
         }
@@ -593,7 +601,7 @@ impl WatchThread {
         Ok(entries)
     }
 
-    fn cannot_watch(&mut self, directory: &Path, error: Errno) {
+    fn handle_watch_error(&mut self, directory: &Path, error: Errno) {
         let rescan_secs = self.settings.rescan_secs;
         let remedy = if error == Errno::ENOSPC {
             "; raise fs.inotify.max_user_watches"

@@ -18,14 +18,14 @@ const MAX_NAMED: usize = 5;
 /// Refusals at or below this rate, per second, do not raise an alert.
 const MIN_REFUSALS_PER_SECOND: f64 = 1.0;
 
-/// How long a tracker may be disconnected from the cluster's store, in seconds. A failover of the store takes that long.
+/// Seconds for which a tracker may be disconnected from the cluster's store. A failover of the store takes that long.
 const MAX_DISCONNECTED_SECS: u64 = 60;
 
-/// How far the tracker may be behind the other trackers, in seconds.
+/// Number of seconds by which the tracker may be behind the other trackers.
 const MAX_LAG_SECS: f64 = 10.0;
 
-/// For how long dropped changes are reported, in seconds.
-const DROPPED_SECS: u64 = 300;
+/// Seconds for which dropped changes are reported.
+const REPORT_DROPPED_SECS: u64 = 300;
 
 /// The state of the service. The values are the exit statuses of a plugin.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,7 +36,7 @@ pub(super) enum State {
     Unknown = 3,
 }
 
-/// Requests a report and checks it. Returns the line to print.
+/// Requests a report and checks it. Returns the line to print and the state.
 pub(super) fn check(socket: &Path, thresholds: &Check) -> (String, State) {
     match client::get(socket, super::STATUS) {
         Ok(report) => judge(&report, thresholds),
@@ -199,7 +199,7 @@ impl Verdict {
             self.add(State::Warning, format!("{lag:.0} s behind the cluster"));
         }
         let dropped = cluster.last_dropped;
-        if dropped.is_some_and(|last| now.saturating_sub(last) < DROPPED_SECS) {
+        if dropped.is_some_and(|last| now.saturating_sub(last) < REPORT_DROPPED_SECS) {
             let problem = "cluster store is too slow; changes are dropped and sent later";
             self.add(State::Warning, problem.to_owned());
         }

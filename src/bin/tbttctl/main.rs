@@ -22,7 +22,7 @@ use arguments::{Arguments, Command, Level};
 use client::{ControlRequest, Error};
 use text::{Style, count};
 
-/// Exit statuses, those from 64 on as in sysexits.h. `check` has its own.
+/// The exit statuses; from 64 on, they are those of sysexits.h. `check` has exit statuses of its own.
 #[derive(Clone, Copy)]
 enum Exit {
     Success = 0,

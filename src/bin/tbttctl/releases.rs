@@ -49,7 +49,8 @@ pub(super) fn sort(releases: &mut [&Release], by: Sort) {
     });
 }
 
-/// Whether a name contains the pattern, or as a whole matches a pattern with `*` or `?`. The pattern is in lower case.
+/// Returns whether a name contains the pattern, or whether the whole name matches a pattern with `*` or `?`. The pattern is in
+/// lower case.
 fn matches_pattern(name: &str, pattern: &str) -> bool {
     let name = name.to_lowercase();
     match pattern.contains(['*', '?']) {

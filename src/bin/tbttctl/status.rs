@@ -22,11 +22,11 @@ const REFUSALS: [(&str, &str); 7] = [
     ("malformed", "malformed"),
 ];
 
-/// Numbers of releases by health.
+/// The number of releases by health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct HealthCounts {
     pub(super) seeded: u64,
-    /// Without a seeder, but not yet for longer than `seedless_after` allows.
+    /// Releases without a seeder, but not yet for longer than `seedless_after` allows.
     pub(super) waiting: u64,
     pub(super) never_seeded: u64,
     pub(super) lost_seeds: u64,

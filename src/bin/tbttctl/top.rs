@@ -22,12 +22,12 @@ const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 /// Moves the cursor to the bottom right corner, and requests its position: the size of the terminal.
-const ASK_SIZE: &str = "\x1b[999;999H\x1b[6n";
+const REQUEST_SIZE: &str = "\x1b[999;999H\x1b[6n";
 
 /// Rows and columns, until the terminal has reported its size.
 const DEFAULT_SIZE: (usize, usize) = (24, 80);
 
-const KEYS: &str = "q quits; sort by: n name, s seeders, l leechers, d downloads, z size";
+const KEY_HELP: &str = "q quits; sort by: n name, s seeders, l leechers, d downloads, z size";
 
 /// Runs until the user quits.
 pub(super) fn top(socket: &Path, interval_secs: u16, sort: Sort) -> Result<Exit, Error> {
@@ -70,7 +70,7 @@ fn update(
                     Key::Size(now) => size = now,
                 }
             }
-            write(&page(&report, error.as_ref(), sort, size).replace(ASK_SIZE, ""))?;
+            write(&page(&report, error.as_ref(), sort, size).replace(REQUEST_SIZE, ""))?;
         }
         match fetch_report(socket) {
             Ok(current) => (report, error) = (current, None),
@@ -103,8 +103,8 @@ fn page(report: &StatusReport, error: Option<&Error>, sort: Sort, size: (usize, 
     for line in &lines {
         let _ = write!(page, "{}\x1b[K\r\n", cut(line, columns));
     }
-    let _ = write!(page, "\x1b[J\x1b[{rows};1H{}", cut(KEYS, columns));
-    page + ASK_SIZE
+    let _ = write!(page, "\x1b[J\x1b[{rows};1H{}", cut(KEY_HELP, columns));
+    page + REQUEST_SIZE
 }
 
 /// Cuts a line to the width of the screen. Escape sequences for colors have no width.

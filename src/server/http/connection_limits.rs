@@ -13,6 +13,7 @@ pub struct ConnectionLimits {
     counts: Mutex<Counts>,
 }
 
+/// The limits, and the open connections that they are compared with.
 #[derive(Debug)]
 struct Counts {
     max: usize,

@@ -55,12 +55,12 @@ pub fn client_address<'h>(
         client: sender.map(|sender| sender.to_canonical()),
     };
     for line in lines.rev() {
-        if !search.continues() {
+        if !search.must_continue() {
             break;
         }
         match header {
-            ForwardingHeader::XForwardedFor => search.x_forwarded_for(line),
-            ForwardingHeader::Forwarded => search.forwarded(line),
+            ForwardingHeader::XForwardedFor => search.search_x_forwarded_for(line),
+            ForwardingHeader::Forwarded => search.search_forwarded(line),
         }
     }
     search.client
@@ -75,7 +75,8 @@ struct ClientSearch<'t> {
 }
 
 impl ClientSearch<'_> {
-    fn continues(&self) -> bool {
+    /// Returns whether the current address is a trusted proxy, so that the search moves on.
+    fn must_continue(&self) -> bool {
         self.is_local
             || self
                 .client
@@ -87,9 +88,10 @@ impl ClientSearch<'_> {
         self.client = hop;
     }
 
-    fn x_forwarded_for(&mut self, line: &[u8]) {
+    /// Searches an `X-Forwarded-For` line from the right.
+    fn search_x_forwarded_for(&mut self, line: &[u8]) {
         for hop in line.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if !self.continues() {
+            if !self.must_continue() {
                 return;
             }
             if !hop.is_empty() {
@@ -101,7 +103,7 @@ impl ClientSearch<'_> {
     /// Searches a `Forwarded` line. The line is parsed from the left, because otherwise commas in quotes cannot be
     /// recognized. So the search keeps the last address that is not a trusted proxy, or the first address if all are. A
     /// malformed line names no client, because the position of its parts is uncertain.
-    fn forwarded(&mut self, line: &[u8]) {
+    fn search_forwarded(&mut self, line: &[u8]) {
         let mut parser = ForwardedParser(line);
         let mut is_first = true;
         loop {
@@ -131,9 +133,11 @@ struct ForwardedElement<'h> {
     node: Option<&'h [u8]>,
 }
 
+/// The line does not follow the grammar of RFC 7239.
 struct InvalidForwarded;
 
 impl<'h> ForwardedParser<'h> {
+    /// Parses the next element. Returns `None` at the end of the line.
     fn next_element(&mut self) -> Result<Option<ForwardedElement<'h>>, InvalidForwarded> {
         self.skip(|byte| byte == b',' || is_space(byte));
         if self.0.is_empty() {

@@ -59,7 +59,7 @@ pub(super) fn client_ip<'h>(
 }
 
 /// Returns the client's address from hyper's headers. See [`client_ip`].
-fn client_ip_in(
+fn client_ip_from_headers(
     settings: &Settings,
     sender: Option<IpAddr>,
     headers: &HeaderMap,
@@ -86,7 +86,7 @@ pub(super) fn status_resource(
         let is_proxied = request.headers().contains_key(proxies.header.name());
         let is_unknown =
             is_proxied && sender.is_some_and(|sender| !proxies.trusted.contains(sender));
-        client_ip_in(settings, sender, request.headers()).filter(|_| !is_unknown)
+        client_ip_from_headers(settings, sender, request.headers()).filter(|_| !is_unknown)
     };
     let uri = request.uri();
     let query = uri.query().unwrap_or_default();
@@ -118,7 +118,7 @@ pub(super) fn handle_request(
         }
         Some(action) if role != ListenerRole::Status => {
             let query = uri.query().unwrap_or_default().as_bytes();
-            let from = client_ip_in(settings, sender, request.headers());
+            let from = client_ip_from_headers(settings, sender, request.headers());
             let buffer = handle_tracker_request(worker, settings, from, action, query);
             text(StatusCode::OK, Bytes::copy_from_slice(&buffer.body))
         }

@@ -99,12 +99,12 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
     /// If the connection fails.
     pub(in crate::server) async fn receive_head(&mut self) -> io::Result<bool> {
         loop {
-            let seen = self.pending.len();
-            let room = self.input.borrow().len().saturating_sub(seen);
-            if room == 0 {
+            let pending = self.pending.len();
+            let free = self.input.borrow().len().saturating_sub(pending);
+            if free == 0 {
                 return Ok(true);
             }
-            let received = poll_fn(|cx| self.poll_receive(cx, room)).await?;
+            let received = poll_fn(|cx| self.poll_receive(cx, free)).await?;
             if received == 0 {
                 return Ok(false);
             }
@@ -112,7 +112,7 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
                 .extend_from_slice(&self.input.borrow()[..received]);
             // Only the new bytes are searched. Otherwise a client that sends single bytes would cause a search of the whole
             // head for each byte.
-            if has_empty_line(&self.pending[seen.saturating_sub(2)..]) {
+            if has_empty_line(&self.pending[pending.saturating_sub(2)..]) {
                 return Ok(true);
             }
         }
@@ -123,7 +123,7 @@ impl<S: Read + Write + AsRawFd + Unpin> Stream<S> {
         self.pending.splice(..0, input.iter().copied());
     }
 
-    /// A complete request was received, and its response is about to be written.
+    /// Records that a complete request was received, and that its response is about to be written.
     pub(in crate::server) fn response_ready(&self) {
         self.timer.response_ready();
     }
@@ -229,6 +229,7 @@ enum Socket<S: AsRawFd> {
     Failed,
 }
 
+/// The direction of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     In,
@@ -246,6 +247,7 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
         self.poll(cx, Direction::Out, wanted, |socket| socket.write(bytes))
     }
 
+    /// Attempts a transfer of `wanted` bytes, and waits for the reactor only if the socket is not ready.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -285,6 +287,7 @@ impl<S: Read + Write + AsRawFd> Socket<S> {
         }
     }
 
+    /// Registers the socket with the reactor, unless that is done.
     fn registered(&mut self) -> io::Result<&mut AsyncFd<S>> {
         *self = match std::mem::replace(self, Self::Failed) {
             Self::Unregistered { socket, .. } => Self::Registered(register(socket)?),

@@ -39,7 +39,7 @@ impl RequestTimer {
         }
     }
 
-    /// Bytes were received. The first bytes of a request start its header timeout.
+    /// Records that bytes were received. The first bytes of a request start its header timeout.
     pub(super) fn bytes_received(&self) {
         if !self.in_request.replace(true) {
             self.in_flight.set(self.in_flight.get() + 1);
@@ -47,12 +47,13 @@ impl RequestTimer {
         }
     }
 
-    /// A complete request was received, and creating its response takes time that does not count for the client.
+    /// Records that a complete request was received, and that creating its response takes time, which does not count for the
+    /// client.
     pub(in crate::server) fn response_started(&self) {
         self.deadline.set(Instant::now() + RESPONSE_TIMEOUT);
     }
 
-    /// A complete request was received, and its response is about to be written.
+    /// Records that a complete request was received, and that its response is about to be written.
     pub(in crate::server) fn response_ready(&self) {
         if self.in_request.replace(false) {
             self.in_flight.set(self.in_flight.get() - 1);

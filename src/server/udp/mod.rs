@@ -35,19 +35,19 @@ use crate::tracker::prefetch::Lookup;
 use crate::tracker::types::{Time, UnixTime};
 
 /// Maximum number of packets per system call.
-const BATCH: usize = 64;
+const BATCH_SIZE: usize = 64;
 
 /// Number of packets whose data is prefetched together. The data has to stay in the nearest cache until the packets are handled.
-const PREFETCH: usize = 16;
+const PREFETCH_SIZE: usize = 16;
 
 /// Length of a receive buffer. It is a byte more than the maximum packet length, so that longer packets are recognized.
-const SLOT: usize = MAX_PACKET_LEN + 1;
+const SLOT_LEN: usize = MAX_PACKET_LEN + 1;
 
 /// Maximum number of batches per socket that are handled at shutdown: more than the usual receive buffer holds.
 const MAX_SHUTDOWN_BATCHES: usize = 64;
 
 /// Maximum time in milliseconds for which a thread waits for packets before it reports that it is alive.
-const ALIVE_MS: u16 = 1000;
+const MAX_WAIT_MS: u16 = 1000;
 
 /// Pause after the system failed to receive for lack of memory.
 const RECEIVE_BACKOFF: Duration = Duration::from_millis(20);
@@ -92,7 +92,7 @@ pub fn serve(
     let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
     loop {
         alive();
-        match poll(&mut waiting, ALIVE_MS) {
+        match poll(&mut waiting, MAX_WAIT_MS) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
@@ -109,7 +109,7 @@ pub fn serve(
     }
     for listener in &listeners {
         for _ in 0..MAX_SHUTDOWN_BATCHES {
-            if listener.handle_batch() != Ok(BATCH) {
+            if listener.handle_batch() != Ok(BATCH_SIZE) {
                 break;
             }
         }
@@ -128,7 +128,7 @@ struct UdpListener {
 /// The buffers of a socket, reused for each batch.
 struct PacketBatch {
     receive_headers: MultiHeaders<SockaddrStorage>,
-    input: Box<[[u8; SLOT]; BATCH]>,
+    input: Box<[[u8; SLOT_LEN]; BATCH_SIZE]>,
     lookups: Vec<Lookup>,
     responses: ResponseBatch,
     send_headers: SendHeaders,
@@ -167,15 +167,15 @@ impl UdpListener {
         response_source.set_up(&socket)?;
         setsockopt(&socket, RxqOvfl, &1)?;
         let batch = PacketBatch {
-            receive_headers: response_source.receive_headers(BATCH),
-            input: Box::new([[0; SLOT]; BATCH]),
-            lookups: Vec::with_capacity(BATCH),
+            receive_headers: response_source.receive_headers(BATCH_SIZE),
+            input: Box::new([[0; SLOT_LEN]; BATCH_SIZE]),
+            lookups: Vec::with_capacity(BATCH_SIZE),
             responses: ResponseBatch {
-                responses: Vec::with_capacity(BATCH),
+                responses: Vec::with_capacity(BATCH_SIZE),
                 output: Vec::new(),
             },
-            send_headers: SendHeaders::new(BATCH),
-            destinations: Vec::with_capacity(BATCH),
+            send_headers: SendHeaders::new(BATCH_SIZE),
+            destinations: Vec::with_capacity(BATCH_SIZE),
             kernel_drops: 0,
         };
         Ok(Self {
@@ -228,7 +228,7 @@ impl UdpListener {
         let messages: Vec<_> = messages.collect();
         let mut is_control_truncated = false;
         for (nth, message) in messages.iter().enumerate() {
-            if nth % PREFETCH == 0 {
+            if nth % PREFETCH_SIZE == 0 {
                 self.prefetch(&messages[nth..], &mut batch.lookups);
             }
             let Ok(info) = PacketInfo::of(message) else {
@@ -252,7 +252,7 @@ impl UdpListener {
         if is_control_truncated {
             // The headers keep the control length that the kernel wrote last. The kernel reports drops only after the first
             // drop, and then the report does not fit. New headers have the full length.
-            batch.receive_headers = self.response_source.receive_headers(BATCH);
+            batch.receive_headers = self.response_source.receive_headers(BATCH_SIZE);
         }
         Ok(received)
     }
@@ -295,7 +295,7 @@ impl UdpListener {
     /// Prefetches the tracker's data for the next packets.
     fn prefetch(&self, next: &[Message<'_, '_>], lookups: &mut Vec<Lookup>) {
         lookups.clear();
-        for message in next.iter().take(PREFETCH) {
+        for message in next.iter().take(PREFETCH_SIZE) {
             if let Some((_, client)) = message.address.and_then(with_socket_addr) {
                 let packet = message.iovs().next().unwrap_or_default();
                 lookups_in(packet, client.ip().to_canonical(), lookups);
@@ -337,7 +337,7 @@ impl UdpListener {
     ) -> ControlFlow<(), usize> {
         destinations.clear();
         destinations.extend(run.iter().map(|response| Some(response.to)));
-        let slices: [_; BATCH] = std::array::from_fn(|i| {
+        let slices: [_; BATCH_SIZE] = std::array::from_fn(|i| {
             let bytes = run.get(i).map(|response| &output[response.bytes.clone()]);
             [IoSlice::new(bytes.unwrap_or_default())]
         });
@@ -494,13 +494,13 @@ mod tests {
     fn shutdown_handles_received_packets() {
         let mut server = TestServer::bound("127.0.0.1:0");
         let client = server.client("127.0.0.1");
-        for _ in 0..3 * BATCH + 1 {
+        for _ in 0..3 * BATCH_SIZE + 1 {
             client.send(CONNECT).unwrap();
         }
         server.stop = None;
         let counters = server.counters.clone();
         server.start().stop();
-        assert_eq!(counters.udp_connects.get(), 3 * BATCH as u64 + 1);
+        assert_eq!(counters.udp_connects.get(), 3 * BATCH_SIZE as u64 + 1);
         assert_eq!(receive(&client).len(), 16);
     }
 
