@@ -33,8 +33,14 @@ impl Clock {
         }
     }
 
+    /// Returns the tracker's current time.
     pub fn now(self) -> Time {
         self.at(Instant::now())
+    }
+
+    /// Returns the current Unix time; see [`Clock::unix_at`].
+    pub fn unix_now(self) -> UnixTime {
+        self.unix_at(Instant::now())
     }
 
     /// Returns the tracker's time at this instant. An instant before the origin counts as the origin.

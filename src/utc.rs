@@ -39,6 +39,11 @@ impl Utc {
         }
     }
 
+    /// Converts seconds since 1970 as other modules hold them.
+    pub fn from_unix_secs(seconds: UnixSecs) -> Self {
+        Self::from_unix(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+
     /// Returns the date: `2026-11-30`.
     pub fn date(self) -> String {
         let Self {

@@ -1,7 +1,6 @@
 //! The control socket: its thread, and the functions behind its requests.
 
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -10,6 +9,7 @@ use tokio::task::LocalSet;
 
 use crate::app::context::AppContext;
 use crate::app::reload::reload;
+use crate::app::sockets::unix_path;
 use crate::app::workers::runtime;
 use crate::app::{Exit, Failed, fail};
 use crate::log::{self, Level};
@@ -32,12 +32,8 @@ pub fn start(
         return Ok(None);
     };
     let (context, stopped) = (context.clone(), stopped.clone());
-    let path = listener
-        .local_addr()
-        .ok()
-        .and_then(|at| at.as_pathname().map(Path::to_owned));
     let access = ControlAccess {
-        path: path.unwrap_or_default(),
+        path: unix_path(&listener),
     };
     thread::Builder::new()
         .name("control".to_owned())

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, User, geteuid};
 
@@ -204,11 +204,15 @@ fn list_addresses(opened: &mut Sockets, config: &Config) -> Result<(), Failed> {
 }
 
 fn unix_address(listener: &UnixListener) -> String {
-    let path = listener
-        .local_addr()
-        .ok()
-        .and_then(|at| at.as_pathname().map(Path::to_owned));
-    format!("unix:{}", path.unwrap_or_default().display())
+    format!("unix:{}", unix_path(listener).display())
+}
+
+/// Returns the path of a Unix socket; an empty path if the socket has none.
+pub(super) fn unix_path(listener: &UnixListener) -> PathBuf {
+    let address = listener.local_addr().ok();
+    address
+        .and_then(|at| at.as_pathname().map(Path::to_owned))
+        .unwrap_or_default()
 }
 
 fn bind_http(listen: &Listen) -> Result<ListenSocket, BindError> {

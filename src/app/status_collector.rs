@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::app::state::StateSaver;
-use crate::clock::Clock;
 use crate::lock::lock;
 use crate::server::Shared;
 use crate::server::counters::Counters;
@@ -62,7 +61,7 @@ impl StatusCollector {
             torrent_sync: torrent_sync.clone(),
             seed_monitor: seed_monitor.clone(),
             state_saver: state_saver.clone(),
-            started: unix_now(shared.clock),
+            started: shared.clock.unix_now().0,
             last_reload_successful: AtomicBool::new(true),
             announces_per_second: AtomicU64::new(0),
             refusals_per_second: AtomicU64::new(0),
@@ -87,7 +86,7 @@ impl StatusCollector {
             clock,
             ..
         } = &*self.shared;
-        let now = unix_now(*clock);
+        let now = clock.unix_now().0;
         let (totals, seeders) = (tracker.totals(), tracker.seeders());
         let mut releases: Vec<_> = self
             .torrent_sync
@@ -174,7 +173,7 @@ impl StatusCollector {
     fn sample(&self) -> Sample {
         let totals = self.shared.tracker.totals();
         Sample {
-            at: unix_now(self.shared.clock),
+            at: self.shared.clock.unix_now().0,
             peers_ipv4: totals.peers.v4 as u64,
             peers_ipv6: totals.peers.v6 as u64,
             announces: self.shared.counters.announces(),
@@ -204,10 +203,6 @@ impl StatusCollector {
             }
         }
     }
-}
-
-fn unix_now(clock: Clock) -> UnixSecs {
-    clock.unix_at(Instant::now()).0
 }
 
 fn counters_by_name(counters: &Counters) -> BTreeMap<String, u64> {

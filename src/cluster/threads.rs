@@ -87,7 +87,7 @@ impl Cluster {
 
     /// Returns the cluster's part of the status report.
     pub fn report(&self) -> ClusterReport {
-        let unix = self.context.clock.unix_at(Instant::now()).0;
+        let unix = self.context.clock.unix_now().0;
         self.context.node.report(unix)
     }
 

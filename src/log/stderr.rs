@@ -157,7 +157,7 @@ pub(super) struct Timestamp(pub(super) SystemTime);
 impl Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let utc = Utc::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        let utc = Utc::from_unix_secs(since.as_secs());
         write!(
             f,
             "{}T{}.{:03}Z",

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sha1::Sha1;
-use sha2::Sha256;
-
 use super::bencode::{BencodeValue, Dict, MetainfoError};
 use super::merkle::Hash;
 use super::pieces::Layout;
+use super::{info_hash_v1, info_hash_v2};
 use crate::tracker::types::{InfoHash, InfoHashV2};
 
 /// A file of a new torrent.
@@ -95,10 +93,8 @@ impl NewInfo<'_> {
         let mut bytes = Vec::new();
         BencodeValue::Dict(info).write(&mut bytes);
         EncodedInfo {
-            v1: is_v1.then(|| InfoHash(<Sha1 as sha1::Digest>::digest(&bytes).into())),
-            v2: self
-                .v2
-                .then(|| InfoHashV2(<Sha256 as sha2::Digest>::digest(&bytes).into())),
+            v1: is_v1.then(|| info_hash_v1(&bytes)),
+            v2: self.v2.then(|| info_hash_v2(&bytes)),
             bytes,
             layers,
         }

@@ -215,18 +215,14 @@ impl<'a> ParsedTorrent<'a> {
             );
         };
 
-        let hashed = info.raw();
+        let encoded = info.raw();
         let lines = |texts: Vec<Vec<u8>>| texts.iter().map(|text| shown(text)).collect();
         let metainfo = Metainfo {
             name: shown(&name),
             size,
             piece_length,
-            v1: v1
-                .is_some()
-                .then(|| InfoHash(<Sha1 as sha1::Digest>::digest(hashed).into())),
-            v2: v2
-                .is_some()
-                .then(|| InfoHashV2(<Sha256 as sha2::Digest>::digest(hashed).into())),
+            v1: v1.is_some().then(|| info_hash_v1(encoded)),
+            v2: v2.is_some().then(|| info_hash_v2(encoded)),
             private: info.read::<i64>("private")? == Some(1),
             trackers: trackers(&file)?.into_iter().map(lines).collect(),
             web_seeds: lines(file.read::<StringOrList>("url-list")?.unwrap_or_default().0),
@@ -241,6 +237,16 @@ impl<'a> ParsedTorrent<'a> {
             v2,
         })
     }
+}
+
+/// Returns the v1 id of an encoded `info` (BEP 3).
+fn info_hash_v1(info: &[u8]) -> InfoHash {
+    InfoHash(<Sha1 as sha1::Digest>::digest(info).into())
+}
+
+/// Returns the v2 id of an encoded `info` (BEP 52).
+fn info_hash_v2(info: &[u8]) -> InfoHashV2 {
+    InfoHashV2(<Sha256 as sha2::Digest>::digest(info).into())
 }
 
 /// Returns the announce URLs by tier.

@@ -1,6 +1,7 @@
 //! Tests of the parser, most of them on the sample torrents.
 
 use super::*;
+use crate::tracker::rng::Rng;
 
 const SAMPLES: [(&str, &[u8]); 9] = [
     (
@@ -390,13 +391,8 @@ fn both_parts_of_hybrid_must_list_same_files() {
 #[test]
 fn mutated_samples_do_not_panic() {
     const SEED: u64 = 0x7462_7474;
-    let mut state = SEED;
-    let mut random = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(state >> 33).unwrap() % below
-    };
+    let mut rng = Rng::new(SEED);
+    let mut random = |below: usize| rng.below(below as u32) as usize;
     let (mut accepted, mut refused) = (0, 0);
     for round in 0..30_000 {
         let mut bytes = SAMPLES[round % SAMPLES.len()].1.to_vec();

@@ -469,7 +469,7 @@ impl Display for LastSeed<'_> {
             (ReleaseHealth::LostSeeds, Some(last)) => write!(
                 f,
                 "<time class=\"none\" datetime=\"{}\">{} ago</time>",
-                utc(last).iso(),
+                Utc::from_unix_secs(last).iso(),
                 Span(self.now.saturating_sub(last))
             ),
             _ => f.write_str("<span class=\"none\">never</span>"),
@@ -477,13 +477,9 @@ impl Display for LastSeed<'_> {
     }
 }
 
-fn utc(at: UnixSecs) -> Utc {
-    Utc::from_unix(i64::try_from(at).unwrap_or(i64::MAX))
-}
-
 /// Formats a time for people, and in an attribute for programs.
 fn time(at: UnixSecs) -> String {
-    let utc = utc(at);
+    let utc = Utc::from_unix_secs(at);
     format!("<time datetime=\"{}\">{utc}</time>", utc.iso())
 }
 

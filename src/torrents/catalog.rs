@@ -227,6 +227,7 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::rng::Rng;
     use crate::tracker::types::InfoHashV2;
 
     const GRACE: u32 = 600;
@@ -435,13 +436,8 @@ mod tests {
     #[test]
     fn changes_add_up_to_the_state() {
         const SEED: u64 = 3;
-        let mut state = SEED;
-        let mut random = |below: u8| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            state.to_le_bytes()[7] % below
-        };
+        let mut rng = Rng::new(SEED);
+        let mut random = |below: u8| rng.below(below.into()) as u8;
         let mut catalog = Catalog::new(3);
         let mut applied: HashMap<InfoHash, Admission> = HashMap::new();
         for now in 0..20_000 {

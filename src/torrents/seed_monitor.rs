@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
@@ -64,7 +64,7 @@ impl SeedMonitor {
 
     fn update(&self, torrent_sync: &TorrentSync) -> Vec<(InfoHash, SeedEvent)> {
         let listed = torrent_sync.seeder_states();
-        let (now, unix) = (self.clock.now(), self.clock.unix_at(Instant::now()));
+        let (now, unix) = (self.clock.now(), self.clock.unix_now());
         let threshold_secs = self.threshold_secs.load(Ordering::Relaxed);
         self.health().update(now, unix, threshold_secs, listed)
     }

@@ -78,6 +78,7 @@ impl LocalNetworks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::rng::Rng;
 
     fn networks(list: &[&str]) -> Vec<IpNet> {
         list.iter()
@@ -263,13 +264,8 @@ mod tests {
     #[test]
     fn agrees_with_reference_on_random_lists() {
         const SEED: u64 = 7;
-        let mut state = SEED;
-        let mut random = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            u32::try_from(state >> 32).unwrap()
-        };
+        let mut rng = Rng::new(SEED);
+        let mut random = || rng.next_u32();
         for round in 0..300 {
             let mut some = |count: u32| -> Vec<IpNet> {
                 (0..count)

@@ -99,7 +99,7 @@ pub(crate) fn ago(now: UnixSecs, then: Option<UnixSecs>) -> String {
 
 /// Formats date and time of day, in UTC.
 pub(crate) fn date(unix: UnixSecs) -> String {
-    Utc::from_unix(i64::try_from(unix).unwrap_or(i64::MAX)).to_string()
+    Utc::from_unix_secs(unix).to_string()
 }
 
 #[cfg(test)]

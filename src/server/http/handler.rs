@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::protocol::http::request::Action;
@@ -14,7 +14,7 @@ use crate::protocol::http::{HttpOutcome, ResponseBuffer, respond};
 use crate::server::http::forwarded::client_address;
 use crate::server::http::server::Worker;
 use crate::server::http::settings::{ListenerRole, Settings};
-use crate::status::endpoint::Resource;
+use crate::status::endpoint::{Resource, text_response};
 
 /// Passes an announce or scrape to the tracker and counts the outcome. Returns the worker's response buffer, which the
 /// next request reuses.
@@ -107,9 +107,9 @@ pub(super) fn handle_request(
     let mut response = match paths.action(uri.path()) {
         _ if !is_get_or_head(request) => {
             counters.unhandled_requests.add_one();
-            let mut response = text(
+            let mut response = text_response(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "method not allowed, use GET or HEAD\n".into(),
+                "method not allowed, use GET or HEAD\n",
             );
             response
                 .headers_mut()
@@ -120,20 +120,19 @@ pub(super) fn handle_request(
             let query = uri.query().unwrap_or_default().as_bytes();
             let from = client_ip_from_headers(settings, sender, request.headers());
             let buffer = handle_tracker_request(worker, settings, from, action, query);
-            text(StatusCode::OK, Bytes::copy_from_slice(&buffer.body))
+            text_response(StatusCode::OK, Bytes::copy_from_slice(&buffer.body))
         }
         _ if uri.path() == "/" && role != ListenerRole::Status => {
             let version = env!("CARGO_PKG_VERSION");
             let announce = paths.announce();
-            text(
+            text_response(
                 StatusCode::OK,
-                format!("tbtt {version}, a BitTorrent tracker. Clients announce to {announce}\n")
-                    .into(),
+                format!("tbtt {version}, a BitTorrent tracker. Clients announce to {announce}\n"),
             )
         }
         _ => {
             counters.unhandled_requests.add_one();
-            text(StatusCode::NOT_FOUND, "not found\n".into())
+            text_response(StatusCode::NOT_FOUND, "not found\n")
         }
     };
     if *worker.stop.borrow() {
@@ -146,13 +145,4 @@ pub(super) fn handle_request(
 
 fn is_get_or_head(request: &Request<Incoming>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
-}
-
-fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
 }

@@ -2,6 +2,7 @@
 
 use super::ForwardingHeader::{Forwarded, XForwardedFor};
 use super::*;
+use crate::tracker::rng::Rng;
 
 const CLIENT: &str = "203.0.113.9";
 const PROXY: &str = "10.0.0.1";
@@ -262,13 +263,8 @@ fn accepts_brackets_and_ports() {
 #[test]
 fn spoofed_header_never_names_another_client() {
     const SEED: u64 = 11;
-    let mut state = SEED;
-    let mut random = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(state >> 33).unwrap() % below
-    };
+    let mut rng = Rng::new(SEED);
+    let mut random = |below: usize| rng.below(below as u32) as usize;
     let pieces = [
         VICTIM,
         PROXY,
