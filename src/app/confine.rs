@@ -11,7 +11,7 @@ use crate::log;
 use crate::os::privileges::{self, Privileges};
 use crate::os::sandbox;
 
-/// Gives up permanently what the daemon no longer needs. Call this before the first thread starts and before the first byte of a
+/// Gives up privileges and access that the daemon no longer needs, permanently. Call this before the first thread starts and before the first byte of a
 /// client is read.
 ///
 /// # Errors

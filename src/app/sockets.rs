@@ -21,7 +21,7 @@ use crate::server::http::{HttpListener, ListenSocket};
 /// The open sockets.
 pub struct Sockets {
     pub http: Vec<HttpListener>,
-    /// Distributed over the workers in turn.
+    /// The UDP sockets, which are distributed over the workers in turn.
     pub udp: Vec<UdpSocket>,
     pub control: Option<UnixListener>,
     /// Name and address of each socket, for the log.
@@ -298,6 +298,7 @@ fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
     Ok(bound)
 }
 
+/// Logs that an address cannot be bound, and returns the exit status.
 fn cannot_bind(error: &BindError) -> Failed {
     log::error(&error.to_string(), &[]);
     Failed(match error.reason.kind() {

@@ -41,8 +41,9 @@ pub struct StatusCollector {
     state_saver: Arc<StateSaver>,
     started: UnixSecs,
     last_reload_successful: AtomicBool,
-    /// In thousandths, as is the next rate.
+    /// The rate of announces, in thousandths.
     announces_per_second: AtomicU64,
+    /// The rate of refusals, in thousandths.
     refusals_per_second: AtomicU64,
     samples: Mutex<Samples>,
 }

@@ -2,7 +2,7 @@
 //!
 //! An update travels from an announce on one node to a response of another:
 //!
-//! 1. A worker responds to an announce from its own memory, as without a cluster. The worker puts the change (a
+//! 1. A worker responds to an announce from its own memory, as without a cluster. The worker puts the update (a
 //!    [`PeerUpdate`]: joined, refreshed, completed, left) into the [`UpdateQueue`], which never makes a worker wait. Both
 //!    are done in [`crate::server`].
 //! 2. Five times a second the [`StreamWriter`] takes the queued updates, packs them into batches ([`wire`]), and appends

@@ -12,7 +12,7 @@ use crate::lock::lock;
 use crate::tracker::replication::ApplyResult;
 use crate::tracker::types::Time;
 
-/// How long a read waits for new entries.
+/// Maximum time for which a read waits for new entries.
 const READ_WAIT: Duration = Duration::from_secs(1);
 
 /// After a reconnect, reading starts this long before the last entry that was read: another store with another clock may

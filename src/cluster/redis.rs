@@ -28,7 +28,7 @@ use crate::tracker::types::InfoHash;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the store may take to respond, or to accept a command.
+/// Maximum time for the store to respond, or to accept a command.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The field of an entry that holds the batch.
@@ -40,7 +40,7 @@ const MAX_ENTRIES: usize = 64;
 /// Number of counters that a command reads, or a round trip writes.
 const COUNTERS_PER_COMMAND: usize = 1000;
 
-/// How long the refill lock holds, in seconds. Then the node that refills the store counts as dead.
+/// Seconds for which the refill lock holds. After that, the node that refills the store counts as dead.
 const REFILL_LOCK_SECS: u64 = 60;
 
 impl From<RedisError> for StoreError {

@@ -33,7 +33,7 @@ pub struct ClusterReport {
     pub dropped: u64,
     /// When a change was last dropped.
     pub last_dropped: Option<UnixSecs>,
-    /// How often the store was reached again after it had been lost.
+    /// Number of times that the store was reached again after it had been lost.
     pub reconnects: u64,
 }
 

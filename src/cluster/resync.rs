@@ -58,7 +58,7 @@ pub enum StoreState {
     },
 }
 
-/// What a node knows about how far the other nodes share its peers.
+/// A node's knowledge of which of its peers the other nodes share.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resync {
     own: BatchSender,

@@ -52,7 +52,7 @@ impl Settings {
 /// identity.
 pub struct Credentials {
     pub(super) password: Option<String>,
-    /// In PEM.
+    /// The CA certificates, in PEM.
     pub(super) ca_certificates: Option<Vec<u8>>,
     /// Random numbers for a node's id, if it has none yet, and for its run.
     pub(super) random: [u64; 2],

@@ -22,7 +22,7 @@ const MAX_NODES: usize = 1024;
 pub enum ClusterEvent {
     CatchingUp,
     Joined {
-        /// How long catching up took.
+        /// The time that catching up took.
         seconds: u64,
     },
     Disconnected {

@@ -26,7 +26,7 @@ use crate::tracker::Tracker;
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a shutdown waits for the last updates to be sent.
+/// Maximum time for which a shutdown waits for the last updates to be sent.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A node with its two threads.

@@ -28,7 +28,7 @@ pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKe
 /// Opens the log with these settings, and receives the messages of libraries from then on. Before the first call, lines go to
 /// standard error.
 ///
-/// Call this before privileges are dropped, and at each reload: a second call changes only what differs.
+/// Call this before privileges are dropped, and at each reload: a second call changes only the settings that differ.
 ///
 /// A missing `/dev/log` is not an error: a warning is written to standard error, and lines are dropped and counted until the socket
 /// exists.

@@ -129,7 +129,7 @@ impl Level {
     }
 }
 
-/// How much of a client's address a line contains.
+/// The part of a client's address that a line contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Addresses {

@@ -26,7 +26,7 @@ pub(super) struct Stderr {
     pub(super) torn: AtomicBool,
 }
 
-/// What precedes the text of a line.
+/// The prefix of a line, before its text.
 pub(super) enum Prefix {
     /// A priority such as `<5>`, which the journal removes (sd-daemon(3)).
     Priority,

@@ -13,7 +13,7 @@ use crate::tracker::types::{InfoHash, InfoHashV2};
 pub struct NewFile {
     /// The path below the name of the torrent, or for a single file the name itself.
     pub path: Vec<String>,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
     /// Piece hashes of 32 bytes each. Empty without v2 and for an empty file.
     pub layer: Vec<u8>,
@@ -166,11 +166,11 @@ fn texts(texts: &[String]) -> BencodeValue {
 pub struct OuterFields {
     /// Announce URLs by tier (BEP 12).
     pub trackers: Option<Vec<Vec<String>>>,
-    /// BEP 19.
+    /// `url-list` (BEP 19).
     pub web_seeds: Option<Vec<String>>,
     /// Removes `httpseeds` (BEP 17).
     pub drop_http_seeds: bool,
-    /// Host and port (BEP 5).
+    /// DHT nodes: host and port (BEP 5).
     pub nodes: Option<Vec<(String, u16)>>,
     pub comment: Option<String>,
     /// Seconds since 1970. `Some(None)` removes the date.

@@ -16,7 +16,7 @@ pub struct FileEntry {
     /// The path below the name of the torrent, or for a single file the name itself. Not checked: neither safe to open nor
     /// safe to print.
     pub path: Vec<ByteBuf>,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
     /// A padding file (BEP 47), which contains no data.
     pub pad: bool,

@@ -2,9 +2,10 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// Bytes per leaf, and the minimum piece length: 16 KiB.
+/// The number of bytes per leaf, which is also the minimum piece length: 16 KiB.
 pub const BLOCK: u64 = 16 * 1024;
 
+/// A hash of the tree: SHA-256.
 pub type Hash = [u8; 32];
 
 /// Returns the hash of a block of [`BLOCK`] bytes, or of the shorter last block of a file.

@@ -1,4 +1,4 @@
-//! Parses `.torrent` files strictly (BEP 3, 12, 19, 27, 47, 52).
+//! `.torrent` files: parses them strictly (BEP 3, 12, 19, 27, 47, 52), and builds new ones in [`builder`].
 //!
 //! The id of a torrent is the hash of the *bytes* of its `info`. An encoding that another program would write differently is
 //! therefore refused: unsorted or duplicate keys, leading zeros, data after the end. [`Dict`] checks the encoding, and
@@ -30,9 +30,9 @@ use printable::shown;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metainfo {
     pub name: String,
-    /// Bytes of all files without padding (BEP 47).
+    /// The size of all files in bytes, without padding (BEP 47).
     pub size: u64,
-    /// Bytes; at least 1. With a v2 id, a power of two of at least 16 KiB.
+    /// The length of a piece in bytes, at least 1. With a v2 id, it is a power of two of at least 16 KiB.
     pub piece_length: u64,
     /// At least one of `v1` and `v2` is set. A hybrid torrent has both.
     pub v1: Option<InfoHash>,

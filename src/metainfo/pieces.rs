@@ -22,9 +22,9 @@ pub fn choose_length(size: u64) -> u64 {
 pub struct FileSpan {
     /// The index of the file. `None` for padding, which is bytes of zero.
     pub file: Option<usize>,
-    /// Bytes from the start of the file.
+    /// The offset in bytes from the start of the file.
     pub offset: u64,
-    /// Bytes, at least 1.
+    /// The length in bytes, at least 1.
     pub length: u64,
 }
 

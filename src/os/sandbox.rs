@@ -21,7 +21,7 @@ pub struct Settings {
     pub connect_tcp: Option<u16>,
 }
 
-/// How much of the sandbox the kernel enforces.
+/// The extent to which the kernel enforces the sandbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Enforcement {
     /// All restrictions.
@@ -109,7 +109,7 @@ mod imp {
 
     const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
-    /// Without directories, links, sockets and devices: the state is in regular files, which are written under a temporary name and
+    /// The access for writing. It excludes the creation of directories, links, sockets and devices: the state is in regular files, which are written under a temporary name and
     /// renamed.
     const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
         ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile

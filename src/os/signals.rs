@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal requests.
+/// A request of the operator, sent as a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
     /// SIGTERM or SIGINT: respond to the requests in progress, save the state, exit.

@@ -398,7 +398,7 @@ pub struct UdpSettings {
 /// IPv6 address accepts only IPv6.
 ///
 /// # Errors
-/// When the address cannot be bound: the address, the reason, and what to do.
+/// When the address cannot be bound. The error has the address, the reason and the remedy.
 pub fn bind_tcp(address: SocketAddr, settings: &TcpSettings) -> Result<TcpListener, BindError> {
     let listen = |address| {
         let socket = internet_socket(address, Type::STREAM, Protocol::TCP)?;
@@ -416,7 +416,7 @@ pub fn bind_tcp(address: SocketAddr, settings: &TcpSettings) -> Result<TcpListen
 /// Creates a UDP socket, non-blocking and closed on exec. Addresses have the same meaning as in [`bind_tcp`].
 ///
 /// # Errors
-/// When the address cannot be bound: the address, the reason, and what to do.
+/// When the address cannot be bound. The error has the address, the reason and the remedy.
 pub fn bind_udp(address: SocketAddr, settings: &UdpSettings) -> Result<UdpSocket, BindError> {
     let receive = |address| {
         let socket = internet_socket(address, Type::DGRAM, Protocol::UDP)?;
@@ -480,10 +480,11 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     bind_unix_owned(path, mode, (None, None))
 }
 
-/// Like [`bind_unix`], with the user and group of the file. `None` stands for those of the process.
+/// Creates a Unix stream listener as [`bind_unix`] does, and sets the user and group of the file. `None` stands for those of the
+/// process.
 ///
 /// # Errors
-/// As for [`bind_unix`]. Only root can set another user, or a group that the process is not in.
+/// The same as those of [`bind_unix`]. Only root can set another user, or a group that the process is not in.
 pub fn bind_unix_owned(
     path: &Path,
     mode: u32,

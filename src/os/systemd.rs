@@ -18,7 +18,7 @@ pub fn ready(status: &str) -> io::Result<()> {
 /// Sets the status line of `systemctl status`: current numbers, or why a reload failed.
 ///
 /// # Errors
-/// As [`ready`].
+/// The same as those of [`ready`].
 pub fn status(text: &str) -> io::Result<()> {
     send(&[NotifyState::Status(&one_line(text))])
 }
@@ -27,7 +27,7 @@ pub fn status(text: &str) -> io::Result<()> {
 /// `Type=notify-reload` distinguishes the response to its request from the response to an older request.
 ///
 /// # Errors
-/// As [`ready`].
+/// The same as those of [`ready`].
 pub fn reloading() -> io::Result<()> {
     // The crate's helper is missing in Debian's version, and /proc/uptime is hidden in a sandbox.
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
@@ -41,7 +41,7 @@ pub fn reloading() -> io::Result<()> {
 /// Notifies that the daemon accepts no more requests and will exit.
 ///
 /// # Errors
-/// As [`ready`].
+/// The same as those of [`ready`].
 pub fn stopping() -> io::Result<()> {
     send(&[NotifyState::Stopping])
 }
@@ -70,7 +70,7 @@ impl Watchdog {
     /// Sends a ping. Call this only if [`Heartbeats::all_alive`] returns true.
     ///
     /// # Errors
-    /// As [`ready`].
+    /// The same as those of [`ready`].
     pub fn ping(self) -> io::Result<()> {
         send(&[NotifyState::Watchdog])
     }

@@ -42,7 +42,7 @@ pub(super) const HEADER_LEN: usize = PREAMBLE_LEN + 8 + 4 + 8 + 16;
 
 pub(super) const CHECKSUM_LEN: usize = 8;
 
-/// Kinds of frames.
+// The kinds of frames.
 pub(super) const BLOCK: u8 = b'B';
 pub(super) const SEED_HEALTH: u8 = b'H';
 pub(super) const CLUSTER: u8 = b'C';
@@ -51,7 +51,7 @@ pub(super) const END: u8 = b'E';
 /// Values that must survive a restart and must not become known to others.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secrets {
-    /// For [`Tracker::new`]. With another seed, hosts that use both address families would be counted twice.
+    /// The seed for [`Tracker::new`]. With another seed, hosts that use both address families would be counted twice.
     pub seed: u64,
     /// The key of UDP's connection IDs. With another key, clients would have to request new IDs.
     pub connection_id: [u8; 16],

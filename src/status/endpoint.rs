@@ -27,7 +27,7 @@ use crate::status::prometheus;
 use crate::status::report::StatusReport;
 use crate::tracker::access::AccessList;
 
-/// How long a report is reused before the next is taken. Clients may keep a response for the same time.
+/// Time for which a report is reused before the next is taken. Clients may keep a response for the same time.
 const MAX_AGE: Duration = Duration::from_secs(5);
 const MAX_AGE_HEADER: HeaderValue = HeaderValue::from_static("private, max-age=5");
 

@@ -32,7 +32,7 @@ pub struct AdmissionChange {
 #[derive(Debug, Default)]
 pub struct Catalog {
     removal_grace_secs: u32,
-    /// By the first id of the torrent, which the two maps below refer to.
+    /// The entries by the first id of their torrents, which the two maps below refer to.
     entries: HashMap<InfoHash, CatalogEntry>,
     by_file: HashMap<PathBuf, InfoHash>,
     by_id: HashMap<InfoHash, InfoHash>,
@@ -44,7 +44,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// After its last file was removed, a torrent is tracked for another `removal_grace_secs`, because files are also
+    /// Creates an empty catalog. After its last file was removed, a torrent is tracked for another `removal_grace_secs`, because files are also
     /// replaced and directories are also moved.
     pub fn new(removal_grace_secs: u32) -> Self {
         Self {

@@ -69,7 +69,7 @@ pub struct Restored {
 }
 
 impl Tracker {
-    /// Replaces `block` by the next block of the dump and returns what is in it; returns `None` after the last block. A block
+    /// Replaces `block` by the next block of the dump and returns its totals; returns `None` after the last block. A block
     /// may be empty, which need not be restored. It has at most [`Tracker::MAX_BLOCK`] bytes. A shard is locked while its
     /// part is copied.
     ///
@@ -142,15 +142,15 @@ impl Restore<'_> {
     /// When the block does not follow the format. The tracker then has a part of the dump, and must not be used.
     pub fn restore_block(&mut self, block: &[u8]) -> Result<(), CorruptBlock> {
         let (count, mut rest) = block.split_first_chunk().ok_or(CorruptBlock)?;
-        // Not more than the block has bytes for, whatever the count says.
-        let mut room = (u32::from_be_bytes(*count) as usize).min(rest.len() / HEAD_LEN);
+        // Limited by the length of the block, because the count may be wrong.
+        let mut reserved = (u32::from_be_bytes(*count) as usize).min(rest.len() / HEAD_LEN);
         while !rest.is_empty() {
             let head = Head::read(&mut rest)?;
-            if room > 0 {
+            if reserved > 0 {
                 // All torrents of a block are of the same shard.
                 let hash = self.tracker.hash(&head.info_hash);
                 let mut shard = self.tracker.shard(hash);
-                shard.reserve(std::mem::take(&mut room));
+                shard.reserve(std::mem::take(&mut reserved));
             }
             let peers = head.peers;
             self.restored.stored += torrent_totals(peers.map(|peers| peers as usize));
@@ -296,7 +296,7 @@ impl Shard {
     }
 }
 
-/// Returns what a torrent adds to the totals. A torrent counts if it has peers.
+/// Returns the totals of a single torrent. A torrent counts if it has peers.
 fn torrent_totals(peers: PerFamily<usize>) -> Totals {
     Totals {
         torrents: usize::from(peers.sum() > 0),

@@ -152,7 +152,7 @@ impl Tracker {
         })
     }
 
-    /// Returns the counts of a torrent, for the operator; `None` if it is not tracked.
+    /// Returns the counts of a torrent, for operators; `None` if it is not tracked.
     pub fn scrape(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
         let open = self.settings().open;
         Scrape {
@@ -205,8 +205,8 @@ impl Tracker {
     }
 
     /// Returns the counts of a torrent over all its info-hashes, with each host counted once: clients announce a hybrid
-    /// torrent under both of its info-hashes (BEP 52). Looks at every peer, so this is for what operators see, not for
-    /// clients.
+    /// torrent under both of its info-hashes (BEP 52). Visits every peer, so this is for the status
+    /// page and not for clients.
     pub fn counts_together(&self, ids: impl IntoIterator<Item = InfoHash>) -> ScrapeEntry {
         let mut hosts = HashMap::new();
         let mut downloaded = 0;
@@ -291,7 +291,8 @@ impl Tracker {
         settings.open && torrents >= settings.max_torrents || peers >= settings.max_peers
     }
 
-    /// Returns the number of peers that are seeders. Looks at every torrent, so this is for what operators see.
+    /// Returns the number of peers that are seeders. Visits every torrent, so this is for the status
+    /// page.
     pub fn seeders(&self) -> PerFamily<usize> {
         let mut seeders = PerFamily::default();
         for shard in &self.shards {

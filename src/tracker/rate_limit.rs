@@ -10,7 +10,7 @@
 //! lost unless the table is too small for the prefixes that were active recently. A growing map would be exact, but anybody
 //! with an IPv6 /32 could fill memory.
 //!
-//! **What an attacker can gain.** With more active prefixes than the table has buckets, each prefix starts with a new burst
+//! **The gain of an attacker.** With more active prefixes than the table has buckets, each prefix starts with a new burst
 //! whenever its bucket was replaced. The attacker then has as many bursts as if every request came from a new prefix, but
 //! the most active prefixes stay limited, and others are served. The alternative, to give a new prefix the state of the
 //! bucket that it replaces, would refuse clients for requests of others. A prefix shares its tag, and thus its bucket, with
@@ -37,7 +37,7 @@ const SETS_PER_PAGE: usize = 64;
 
 const TICKS_PER_SEC: u64 = 4096;
 
-/// How many tokens a prefix gets.
+/// The number of tokens that a prefix gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
     /// Tokens that a bucket regains per minute. Values above 245,760 count as 245,760.

@@ -259,15 +259,15 @@ fn hash_at(torrents: &[TrackedTorrent], key: HashKey) -> impl Fn(&u32) -> u64 {
     move |&at| key.hash(&torrents[at as usize].info_hash.0)
 }
 
-/// The number of torrents and peers in all shards, which the limits are compared with, so that an announce need not look at
-/// all shards.
+/// The number of torrents and peers in all shards, for comparison with the limits, so that an announce need not visit all
+/// shards.
 #[derive(Default)]
 pub(super) struct Usage {
     pub(super) torrents: AtomicUsize,
     pub(super) peers: AtomicUsize,
 }
 
-/// A locked shard. When the lock is released, the [`Usage`] is updated by what the shard has gained or lost.
+/// A locked shard. When the lock is released, the [`Usage`] is updated by the change of the shard.
 pub(super) struct ShardGuard<'a> {
     shard: MutexGuard<'a, Shard>,
     torrents_before: usize,

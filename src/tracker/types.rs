@@ -95,7 +95,7 @@ pub struct Announce {
     pub address: IpAddr,
     pub port: NonZeroU16,
     pub event: Event,
-    /// The client sent `left` and it is 0.
+    /// Whether the client has the whole torrent: it sent `left`, and that is 0.
     pub complete: bool,
     /// The number of peers that the client asks for; `None` leaves the number to the tracker.
     pub numwant: Option<u32>,
@@ -143,7 +143,7 @@ pub struct AnnounceResponse {
     pub min_interval: u32,
     /// A text for the client's user.
     pub warning: Option<Arc<str>>,
-    /// For other trackers. `None` if nothing has changed, as the peer's network has too many peers in the swarm.
+    /// The update for other trackers. `None` if nothing has changed, as the peer's network has too many peers in the swarm.
     pub update: Option<PeerUpdate>,
     /// The announce made a new download, which was counted.
     pub new_download: bool,
@@ -279,7 +279,7 @@ pub struct TimedUpdate {
     pub update: PeerUpdate,
     /// Seconds from the announce until the update was sent.
     pub age_secs: u32,
-    /// Sent before, or read from memory by [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does
+    /// Whether the update was sent before, or read from memory by [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does
     /// not overwrite state from the same minute, which may be newer; a redelivered departure is ignored if it is already
     /// recorded. The age of an update from memory is accurate to a minute, and rounded up.
     pub redelivered: bool,
@@ -309,7 +309,7 @@ pub(super) fn age_minutes(now: Time, minute: u8) -> u8 {
 /// The effect of an announce, which a cluster replicates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AnnounceEffect {
-    /// For other trackers. `None` if nothing has changed.
+    /// The update for other trackers. `None` if nothing has changed.
     pub update: Option<PeerUpdate>,
     /// The announce made a new download, which was counted.
     pub new_download: bool,

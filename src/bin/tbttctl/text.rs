@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tbtt::status::report::ReleaseHealth;
 use tbtt::utc::{UnixSecs, Utc};
 
-/// Whether to use colors.
+/// The style of the output: with or without colors.
 #[derive(Clone, Copy)]
 pub(crate) struct Style(bool);
 

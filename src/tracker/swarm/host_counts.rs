@@ -10,10 +10,10 @@ use crate::tracker::types::{Family, PerFamily};
 /// The number of hosts of each class.
 #[derive(Default)]
 pub(super) struct HostCounts {
-    /// By [`Class`](crate::tracker::types::Class).
+    /// The number of hosts by [`Class`](crate::tracker::types::Class).
     hosts: [u32; 3],
-    /// Counted from when both families have peers and either has an index, until neither has. Otherwise the records are
-    /// scanned.
+    /// The table of counts. It exists from when both families have peers and either has an index, until neither has an index.
+    /// Without it, the records are scanned.
     records: Option<Box<RecordCounts>>,
 }
 
@@ -180,7 +180,7 @@ impl HostCounts {
     }
 }
 
-/// How many records of each family have a [`CountKey`].
+/// The number of records of each family, by [`CountKey`].
 struct RecordCounts {
     key: HashKey,
     table: HashTable<RecordCount>,

@@ -110,7 +110,7 @@ impl Swarm {
         }
     }
 
-    /// Reads what a search for the peer reads first; see [`PeerSet::touch`].
+    /// Reads the records that a search for the peer reads first; see [`PeerSet::touch`].
     pub(super) fn touch(&self, key: &IndexKey) -> Option<u8> {
         match self {
             Self::V4(v4) if key.is_v4 => v4.touch(key.bucket_hash),

@@ -254,12 +254,12 @@ pub(in crate::tracker) struct Peer {
     pub(super) flags: PeerFlags,
     /// The number of the local network that the peer is in, if any.
     pub(super) locality: Option<usize>,
-    /// How many peers the response has at most.
+    /// Maximum number of peers in the response.
     pub(super) want: usize,
 }
 
 impl Peer {
-    /// `want` is how many peers the response has at most; `key` is the key of the host's fingerprint.
+    /// Creates the peer of an announce. `want` is the maximum number of peers in the response; `key` is the key of the host's fingerprint.
     pub(in crate::tracker) fn new(
         announce: &Announce,
         want: u32,
