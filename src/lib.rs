@@ -30,9 +30,6 @@ pub mod metainfo;
 /// The state across a restart: swarms, counters and secrets in a file.
 pub mod snapshot;
 
-/// The torrents that are tracked: directories, lists, seeders.
-pub mod torrents;
-
 /// Several trackers that share their swarms through a store. Responses never wait for it.
 pub mod cluster;
 
