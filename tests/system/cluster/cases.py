@@ -818,13 +818,13 @@ def _():
 @case("all metrics of the dashboard and the alerts exist at a node")
 def _():
     with running_cluster("metrics") as cluster:
-        (WORK / "metrics").write_bytes(cluster.nodes[0].get("/metrics"))
-        assert b"\ntbtt_cluster_joined 1\n" in (WORK / "metrics").read_bytes(), (WORK / "metrics").read_text()
+        (WORK / "metrics.txt").write_bytes(cluster.nodes[0].get("/metrics"))
+        assert b"\ntbtt_cluster_joined 1\n" in (WORK / "metrics.txt").read_bytes(), (WORK / "metrics.txt").read_text()
         for command in (
-            ["python3", "-B", ROOT / "tests/system/views/dashboard.py", ROOT / "examples/grafana-dashboard.json", ROOT / "examples/alerts.yml", WORK / "metrics"],
+            ["python3", "-B", ROOT / "tests/system/views/dashboard.py", ROOT / "examples/grafana-dashboard.json", ROOT / "examples/alerts.yml", WORK / "metrics.txt"],
             ["promtool", "check", "metrics"],
         ):
-            done = subprocess.run(command, stdin=open(WORK / "metrics", "rb"), capture_output=True, text=True, check=False)
+            done = subprocess.run(command, stdin=open(WORK / "metrics.txt", "rb"), capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
 
 
