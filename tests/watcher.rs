@@ -1,4 +1,4 @@
-//! Tests the torrent watcher on real directories that change as watchers change them. Each case waits for events.
+//! Tests the torrent watcher on real directories that change as publishers change them. Each case waits for events.
 
 use std::fs::{self, File};
 use std::io::Write as _;
