@@ -111,8 +111,8 @@ fn open_tracker(seed: u64) -> Tracker {
     Tracker::new(settings, seed)
 }
 
-/// Announces from two threads for two seconds, as fast as possible, while `meanwhile` is called repeatedly. Returns how long
-/// each announce took.
+/// Announces from two threads for two seconds, as fast as possible, while `meanwhile` is called repeatedly. Returns how
+/// long each announce took.
 fn announce_for(tracker: &Tracker, spread: Spread, meanwhile: impl Fn()) -> Vec<Duration> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! Measures the gain of a second worker: announces per second of one thread, of two threads with a shared tracker, and of two
-//! threads with a tracker each. The last is the maximum that the machine allows.
+//! Measures the gain of a second worker: announces per second of one thread, of two threads with a shared tracker, and
+//! of two threads with a tracker each. The last is the maximum that the machine allows.
 //!
 //! `cargo bench --bench workers`, on a machine with two idle processors.
 

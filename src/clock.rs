@@ -52,8 +52,8 @@ impl Clock {
         )
     }
 
-    /// Returns the Unix time at this instant. It advances with the monotonic clock, so later changes of the wall clock have no
-    /// effect.
+    /// Returns the Unix time at this instant. It advances with the monotonic clock, so later changes of the wall clock
+    /// have no effect.
     pub fn unix_at(self, instant: Instant) -> UnixTime {
         UnixTime(self.origin_unix.0 + u64::from(self.elapsed_secs(instant)))
     }

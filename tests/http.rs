@@ -1,9 +1,9 @@
 //! The built tracker over HTTP: requirements of the BEPs, requests of real clients, and defects of other trackers.
 //!
-//! The name of a case starts with its subject. H1: info_hash. H2: peer_id, port. H3: left. H4: event. H5: announce response.
-//! H6: compact. H7: client address. H8: numwant. H9: form of a request. H10: form of a response. H11: scrape. H12: retry times.
-//! H13: external ip. H14: failures. "row", "ask" and "defect" mark cases that were seen in other trackers or requested by
-//! their operators.
+//! The name of a case starts with its subject. H1: info_hash. H2: peer_id, port. H3: left. H4: event. H5: announce
+//! response. H6: compact. H7: client address. H8: numwant. H9: form of a request. H10: form of a response. H11: scrape.
+//! H12: retry times. H13: external ip. H14: failures. "row", "ask" and "defect" mark cases that were seen in other
+//! trackers or requested by their operators.
 
 mod harness;
 

@@ -305,8 +305,8 @@ fn slow_stopped_and_restarted_syslogd_loses_only_counted_lines() {
         ))
     );
 
-    // A stopped syslogd: lines are only counted. The shutdown is needed because a helper that another test starts at this moment has
-    // a copy of the socket until it executes its program.
+    // A stopped syslogd: lines are only counted. The shutdown is needed because a helper that another test starts at
+    // this moment has a copy of the socket until it executes its program.
     syslog.shutdown(Shutdown::Both).unwrap();
     drop(syslog);
     fs::remove_file(&socket).unwrap();

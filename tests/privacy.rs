@@ -1,5 +1,6 @@
-//! No output for operators names a client: not the log at its most detailed level, the status page, its JSON, the metrics or
-//! the output of tbttctl. Responses to announces and the snapshot hold peers by design, and are not checked here.
+//! No output for operators names a client: not the log at its most detailed level, the status page, its JSON, the
+//! metrics or the output of tbttctl. Responses to announces and the snapshot hold peers by design, and are not checked
+//! here.
 
 mod harness;
 

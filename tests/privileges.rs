@@ -135,7 +135,8 @@ fn dropping_root_leaves_no_id_group_or_capability() {
     }
     assert_eq!(helper.status("NoNewPrivs"), "1");
 
-    // The process is not dumpable: its files below /proc belong to root, so that other processes of its user cannot trace it.
+    // The process is not dumpable: its files below /proc belong to root, so that other processes of its user cannot
+    // trace it.
     let owner = std::os::unix::fs::MetadataExt::uid(
         &fs::metadata(format!("/proc/{}/mem", helper.child.id())).unwrap(),
     );

@@ -1,5 +1,5 @@
-//! Tests of the tbtt-probe program: against tbtt, which has no faults, and against tbtt behind a relay that adds one fault at a
-//! time.
+//! Tests of the tbtt-probe program: against tbtt, which has no faults, and against tbtt behind a relay that adds one
+//! fault at a time.
 
 mod harness;
 
@@ -255,8 +255,8 @@ fn tap_is_well_formed() {
 #[test]
 fn exit_status_distinguishes_usage_errors_and_unreachable_trackers() {
     let status = |arguments: &[&str]| probe(arguments).status.code().unwrap();
-    // These ports are unreachable and stay so: the TCP socket is bound and does not listen, the UDP socket receives only from
-    // another address.
+    // These ports are unreachable and stay so: the TCP socket is bound and does not listen, the UDP socket receives
+    // only from another address.
     let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     tcp.bind(&SockAddr::from(SocketAddr::new(V4, 0))).unwrap();
     let closed = tcp.local_addr().unwrap().as_socket().unwrap();

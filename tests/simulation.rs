@@ -1,5 +1,6 @@
-//! Compares the tracker with a plain model after each step of a simulation: clients over days, a network that loses, repeats
-//! and delays announces, an operator that changes settings, suspensions and restarts. The simulation controls the time.
+//! Compares the tracker with a plain model after each step of a simulation: clients over days, a network that loses,
+//! repeats and delays announces, an operator that changes settings, suspensions and restarts. The simulation controls
+//! the time.
 //!
 //! `SEED=n cargo test --test simulation` replays the history of a seed in each test.
 
@@ -667,8 +668,8 @@ impl World {
         };
     }
 
-    /// Replaces the tracker by a new tracker with the state of a snapshot: a snapshot of now after a clean shutdown, the last
-    /// snapshot after a crash.
+    /// Replaces the tracker by a new tracker with the state of a snapshot: a snapshot of now after a clean shutdown,
+    /// the last snapshot after a crash.
     fn restart(&mut self, clean: bool) {
         if clean {
             self.save();
@@ -762,8 +763,8 @@ impl World {
         }
     }
 
-    /// The process or the whole machine is suspended for hours. The sweep after that finds a few clients that have announced
-    /// since.
+    /// The process or the whole machine is suspended for hours. The sweep after that finds a few clients that have
+    /// announced since.
     fn suspend(&mut self) {
         self.sweep();
         self.wall += u64::from(self.random.below(12 * 3600));
@@ -970,7 +971,8 @@ fn open_tracker_agrees_with_model() {
     simulate(4, scenario);
 }
 
-/// Each of 1,000 peers is expected 200 times in 200,000 selections. A deviation of 60 is more than four standard deviations.
+/// Each of 1,000 peers is expected 200 times in 200,000 selections. A deviation of 60 is more than four standard
+/// deviations.
 #[test]
 fn every_peer_is_equally_likely_to_be_selected() {
     let tracker = Tracker::new(

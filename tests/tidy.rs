@@ -1,5 +1,5 @@
-//! Checks the source tree: the imports between files, the purity of the core, the length of files and functions, and that no two
-//! types have the same name. `docs/ARCHITECTURE.md` explains the rules.
+//! Checks the source tree: the imports between files, the purity of the core, the length of files and functions, and
+//! that no two types have the same name. `docs/ARCHITECTURE.md` explains the rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -27,7 +27,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("main", 10),
 ];
 
-/// The pure core. It never reads a clock, opens a socket or a file, or uses a runtime: time, randomness and bytes are parameters.
+/// The pure core. It never reads a clock, opens a socket or a file, or uses a runtime: time, randomness and bytes are
+/// parameters.
 const PURE: &[&str] = &[
     "tracker/",
     "protocol/",
@@ -200,8 +201,8 @@ fn modules(sources: &[Source]) -> HashMap<String, &str> {
         .collect()
 }
 
-/// Returns every path that a file names after `crate::`, `super::`, `self::` or (in `main.rs`) `tbtt::`, from the crate's root,
-/// and whether it is re-exported with `pub use`.
+/// Returns every path that a file names after `crate::`, `super::`, `self::` or (in `main.rs`) `tbtt::`, from the
+/// crate's root, and whether it is re-exported with `pub use`.
 fn paths(source: &Source) -> Vec<(String, bool)> {
     let module = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
     let module: Vec<_> = module.split('/').collect();
@@ -284,7 +285,8 @@ fn module_of<'p>(path: &'p str, modules: &HashMap<String, &str>) -> Option<(&'p 
     }
 }
 
-/// Returns for each file the files that it imports from. A name that a file re-exports with `pub use` is followed to its owner.
+/// Returns for each file the files that it imports from. A name that a file re-exports with `pub use` is followed to
+/// its owner.
 fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let modules = modules(sources);
     let mut reexported = HashMap::new();

@@ -563,7 +563,8 @@ fn lint_adds_the_classes_of_errors() {
     );
 }
 
-/// Starts a mirror that responds to HEAD requests: correctly below `/pub/` and `/tree/`, wrongly elsewhere. Returns its URL.
+/// Starts a mirror that responds to HEAD requests: correctly below `/pub/` and `/tree/`, wrongly elsewhere. Returns its
+/// URL.
 #[cfg(feature = "online")]
 fn start_mirror() -> String {
     use std::io::{Read as _, Write as _};

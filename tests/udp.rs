@@ -36,8 +36,8 @@ impl Tracker {
         Self { daemon, udp }
     }
 
-    /// Starts an open tracker with further lines for `[udp]`. It has a single worker, so that packets are handled in the order in
-    /// which they were sent.
+    /// Starts an open tracker with further lines for `[udp]`. It has a single worker, so that packets are handled in
+    /// the order in which they were sent.
     fn open(settings: &str) -> Self {
         Self::start(&format!(
             "[http]\nlisten = ['127.0.0.1:0']\n[udp]\nlisten = ['[::]:0']\n{settings}\n\
@@ -337,8 +337,8 @@ fn response_is_never_longer_than_packet_without_id() {
     }
 }
 
-/// Measures the bytes sent per byte received for each kind of packet: the figures in SECURITY.md. The headers of UDP and IP,
-/// which are the same in both directions, are not counted.
+/// Measures the bytes sent per byte received for each kind of packet: the figures in SECURITY.md. The headers of UDP
+/// and IP, which are the same in both directions, are not counted.
 #[test]
 fn sender_without_valid_id_gets_no_amplification() {
     for (invalid_ids, error_len) in [("silence", 0.0), ("error", 14.0)] {

@@ -1,4 +1,5 @@
-//! Blocks of a snapshot with a valid checksum: if a block is accepted, the tracker can be written and read again, with the same result.
+//! Blocks of a snapshot with a valid checksum: if a block is accepted, the tracker can be written and read again, with
+//! the same result.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -25,8 +25,8 @@ fuzz_target!(|input: &[u8]| {
     let mut out = Vec::new();
     let mut seconds = 1_000_000;
     let mut rest = input;
-    // Before each packet are its length, and a byte that selects the sender, the time since the last packet, and whether the
-    // packet gets a valid connection id.
+    // Before each packet are its length, and a byte that selects the sender, the time since the last packet, and
+    // whether the packet gets a valid connection id.
     while let Some((&[length_high, length_low, options], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([length_high & 7, length_low]));
         let (packet, after) = after.split_at(length.min(after.len()));

@@ -40,8 +40,8 @@ impl ClusterSetup {
         }))
     }
 
-    /// Joins the cluster. Must be called after the first scan of the torrents: updates for torrents that are not tracked are
-    /// rejected.
+    /// Joins the cluster. Must be called after the first scan of the torrents: updates for torrents that are not
+    /// tracked are rejected.
     pub fn start(
         self,
         checkpoint: &[u8],

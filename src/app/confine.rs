@@ -11,8 +11,8 @@ use crate::log;
 use crate::os::privileges::{self, Privileges};
 use crate::os::sandbox;
 
-/// Gives up privileges and access that the daemon no longer needs, permanently. Call this before the first thread starts and before the first byte of a
-/// client is read.
+/// Gives up privileges and access that the daemon no longer needs, permanently. Call this before the first thread
+/// starts and before the first byte of a client is read.
 ///
 /// # Errors
 /// When privileges cannot be dropped, or the kernel rejects the sandbox.
@@ -87,7 +87,8 @@ const CERTIFICATES: &[&str] = &[
     "/usr/local/share/ca-certificates",
 ];
 
-/// Directories of the files that configure name resolution. These files are replaced by renaming, so their directories are needed.
+/// Directories of the files that configure name resolution. These files are replaced by renaming, so their directories
+/// are needed.
 const NAME_RESOLUTION: &[&str] = &[
     "/etc",
     "/run/systemd/resolve",
@@ -104,7 +105,8 @@ fn for_store(config: &Config) -> impl Iterator<Item = PathBuf> {
     paths.map(PathBuf::from).filter(|path| path.exists())
 }
 
-/// Returns a path and, if symbolic links lead elsewhere now, their target: a rule for one of them does not include the other.
+/// Returns a path and, if symbolic links lead elsewhere now, their target: a rule for one of them does not include the
+/// other.
 fn with_target(path: &Path) -> impl Iterator<Item = PathBuf> {
     let target = path.canonicalize().ok().filter(|target| target != path);
     std::iter::once(path.to_owned()).chain(target)
@@ -119,9 +121,9 @@ fn directory_of(file: &Path) -> Option<&Path> {
     }
 }
 
-/// Returns the path that must be accessible so that a directory can be replaced or created later. A rule applies to the directory
-/// that exists now, so the rule must be for the nearest existing directory above. The root is not used: a rule for it would allow
-/// everything.
+/// Returns the path that must be accessible so that a directory can be replaced or created later. A rule applies to the
+/// directory that exists now, so the rule must be for the nearest existing directory above. The root is not used: a
+/// rule for it would allow everything.
 fn replaceable(directory: &Path) -> PathBuf {
     let above = directory
         .ancestors()

@@ -279,8 +279,8 @@ fn bind_udp_sockets(config: &Config) -> Result<Vec<UdpSocket>, Failed> {
     };
     let mut bound: Vec<UdpSocket> = Vec::new();
     for &listen in &config.udp.listen {
-        // With SO_REUSEPORT, binding succeeds even if another process of the same user has the port. A socket without it shows whether
-        // the port is free.
+        // With SO_REUSEPORT, binding succeeds even if another process of the same user has the port. A socket without
+        // it shows whether the port is free.
         let exclusive = UdpSettings {
             reuse_port: false,
             ..settings

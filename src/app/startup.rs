@@ -6,7 +6,8 @@ use crate::app::{Exit, Failed, fail};
 use crate::config::loader::LoadedConfig;
 use crate::log;
 
-/// Loads the configuration, and reports its errors. With `check_only`, it also prints the warnings and the result of the check.
+/// Loads the configuration, and reports its errors. With `check_only`, it also prints the warnings and the result of
+/// the check.
 pub fn load_config(source: &ConfigSource, check_only: bool) -> Result<LoadedConfig, Failed> {
     let loaded = source.load().map_err(|errors| {
         let errors = errors.0.iter().map(ToString::to_string);

@@ -176,8 +176,9 @@ impl StateSaver {
         let _alone = lock(&self.writing);
         let (now, at) = (self.clock.now(), SystemTime::now());
         let seed_health = lock(&self.health).save();
-        // The positions in the streams of the other nodes are taken before the tracker is written, and their counters after that. A
-        // process that continues from the snapshot then misses none of their updates and counts none twice.
+        // The positions in the streams of the other nodes are taken before the tracker is written, and their counters
+        // after that. A process that continues from the snapshot then misses none of their updates and counts none
+        // twice.
         let cluster = self.cluster.as_ref().map(|cluster| cluster.checkpoint());
         let cluster = || match &cluster {
             Some(finish_checkpoint) => finish_checkpoint(),

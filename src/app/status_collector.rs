@@ -78,8 +78,8 @@ impl StatusCollector {
             .store(successful, Ordering::Relaxed);
     }
 
-    /// Takes a report. This reads every listed torrent, and for a hybrid torrent every peer: some milliseconds for ten thousand
-    /// torrents. Do not call it in a thread that serves clients.
+    /// Takes a report. This reads every listed torrent, and for a hybrid torrent every peer: some milliseconds for ten
+    /// thousand torrents. Do not call it in a thread that serves clients.
     pub fn report(&self) -> StatusReport {
         let Shared {
             counters,

@@ -61,8 +61,8 @@ async fn expire(shared: Arc<Shared>, torrent_sync: Arc<TorrentSync>) {
     }
 }
 
-/// Logs the counters, with the refusals by reason, and a warning if the tracker is full. Only totals are logged, so that no client
-/// can fill the log with its requests.
+/// Logs the counters, with the refusals by reason, and a warning if the tracker is full. Only totals are logged, so
+/// that no client can fill the log with its requests.
 async fn log_counters(shared: Arc<Shared>) {
     let mut before = Vec::new();
     loop {
@@ -86,7 +86,8 @@ pub fn log_totals(counters: &[(&'static str, u64)]) {
     log::notice("counters since the start", &fields(counters));
 }
 
-/// Logs at level debug how much each counter has grown in the last minute: which errors occur now, by reason, and how often.
+/// Logs at level debug how much each counter has grown in the last minute: which errors occur now, by reason, and how
+/// often.
 async fn log_increase(shared: Arc<Shared>) {
     let mut before = shared.counters.all();
     loop {

@@ -69,8 +69,8 @@ impl DownloadCounters {
         Some(self.total(&counter.info_hash))
     }
 
-    /// Attributes to this node the downloads by which the tracker's `total` exceeds the counters of the other nodes. Used at
-    /// start-up: the tracker may have counted outside of a cluster. Returns the counter if it is new.
+    /// Attributes to this node the downloads by which the tracker's `total` exceeds the counters of the other nodes.
+    /// Used at start-up: the tracker may have counted outside of a cluster. Returns the counter if it is new.
     pub fn adopt(
         &mut self,
         info_hash: InfoHash,

@@ -150,7 +150,8 @@ impl UpdateQueue {
         self.len() == 0
     }
 
-    /// Moves a partition's updates into `into`, in their order. The buffer of `into` is emptied and becomes the partition's.
+    /// Moves a partition's updates into `into`, in their order. The buffer of `into` is emptied and becomes the
+    /// partition's.
     pub fn take(&self, partition: usize, into: &mut Vec<QueuedUpdate>) {
         into.clear();
         into.shrink_to(KEPT_CAPACITY);

@@ -84,7 +84,8 @@ impl<'n> StreamReader<'n> {
     /// Reads the next entries, or waits a while for them, and applies them.
     ///
     /// # Errors
-    /// When the connection is lost. Then [`StreamReader::connection_lost`] must be called, as after [`ReadStatus::Stalled`].
+    /// When the connection is lost. Then [`StreamReader::connection_lost`] must be called, as after
+    /// [`ReadStatus::Stalled`].
     pub fn step<S: StreamStore>(
         &mut self,
         store: &mut S,

@@ -107,7 +107,8 @@ impl RedisStore {
         })
     }
 
-    /// Connects to the store, and logs the attempt at level debug. The pauses between attempts limit the rate of these lines.
+    /// Connects to the store, and logs the attempt at level debug. The pauses between attempts limit the rate of these
+    /// lines.
     ///
     /// # Errors
     /// When the store cannot be reached, or refuses the credentials.

@@ -24,8 +24,8 @@ pub struct ClusterReport {
     pub applied: u64,
     /// Received changes that were already known or came too late.
     pub stale: u64,
-    /// Received changes that this tracker refused: it does not track the torrent, does not accept the address, or has enough
-    /// peers of that network.
+    /// Received changes that this tracker refused: it does not track the torrent, does not accept the address, or has
+    /// enough peers of that network.
     pub refused: u64,
     /// Batches of changes that could not be read.
     pub malformed: u64,

@@ -52,8 +52,8 @@ pub enum StoreState {
     /// The store was emptied, was filled by a node that knew far fewer peers, or is an earlier store that has come back.
     /// This node must refill it from memory, unless another node already does.
     NeedsRefill {
-        /// Entries older than this (store clock) predate a failover and are trimmed before refilling: peers in them may have
-        /// left since. `None`: nothing is trimmed.
+        /// Entries older than this (store clock) predate a failover and are trimmed before refilling: peers in them may
+        /// have left since. `None`: nothing is trimmed.
         outdated_ms: Option<u64>,
     },
 }

@@ -1,8 +1,8 @@
 //! The URL of the store, as the configuration names it.
 //!
 //! The `url` crate cannot express every URL that is accepted here: it refuses IPv6 addresses with a zone
-//! (`redis://[fe80::1%eth0]`), and it changes the path of a Unix socket: it resolves `..`, encodes some characters, and cuts
-//! the path off at `#`.
+//! (`redis://[fe80::1%eth0]`), and it changes the path of a Unix socket: it resolves `..`, encodes some characters, and
+//! cuts the path off at `#`.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -22,8 +22,8 @@
 //! ```
 //!
 //! Kinds of 128 and more belong to later versions. The byte after such a kind is the length of the rest of the record, so
-//! that a reader can skip the record. A batch holds no time of day: the store's clock says when a batch was appended, so the
-//! clocks of the nodes need not agree.
+//! that a reader can skip the record. A batch holds no time of day: the store's clock says when a batch was appended,
+//! so the clocks of the nodes need not agree.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -53,8 +53,8 @@ pub const MAX_RECORD_LEN: usize = 1 + 20 + 18 + 4 + 2;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchSender {
     pub node: NodeId,
-    /// A random number, drawn at each start. A node that comes back without its memory must apply the batches of its earlier
-    /// run, so they must not count as its own.
+    /// A random number, drawn at each start. A node that comes back without its memory must apply the batches of its
+    /// earlier run, so they must not count as its own.
     pub run: u32,
 }
 

@@ -165,8 +165,8 @@ impl<'n> StreamWriter<'n> {
         Ok(self.resend.is_some())
     }
 
-    /// Handles the loss of the connection after a failed step: updates that may not have reached the store are put back into
-    /// the queue, or count as unsent.
+    /// Handles the loss of the connection after a failed step: updates that may not have reached the store are put back
+    /// into the queue, or count as unsent.
     pub fn connection_lost(self, reason: &dyn ToString) {
         let node = self.node;
         node.queue.set_store_lost(true);

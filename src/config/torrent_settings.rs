@@ -5,8 +5,8 @@ use crate::torrents::{seed_monitor, sync, watcher};
 use super::loader::LoadedConfig;
 use super::schema::Config;
 
-/// Seconds between rescans of the torrent directories. Rescans find changes that inotify does not report, such as those on a
-/// network file system.
+/// Seconds between rescans of the torrent directories. Rescans find changes that inotify does not report, such as those
+/// on a network file system.
 const RESCAN_SECS: u32 = 600;
 
 impl LoadedConfig {

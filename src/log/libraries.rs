@@ -1,10 +1,11 @@
 //! Receives the messages that libraries log with the `log` crate.
 //!
-//! Each message becomes one line, bounded and escaped like any other: `library message library=rustls message="..."`. The first
-//! part is constant, so no library can write a line that looks like an event of the daemon, to a fail2ban filter for example.
+//! Each message becomes one line, bounded and escaped like any other: `library message library=rustls message="..."`.
+//! The first part is constant, so no library can write a line that looks like an event of the daemon, to a fail2ban
+//! filter for example.
 //!
-//! Libraries may log often, so the number of lines per minute is limited. Messages at level trace are ignored: mio, for one, logs
-//! each socket there.
+//! Libraries may log often, so the number of lines per minute is limited. Messages at level trace are ignored: mio, for
+//! one, logs each socket there.
 //!
 //! A message cannot contain a client's address. Of the libraries that are built in, only rustls logs at other levels, and
 //! the daemon uses it for the connection to the store of a cluster.
@@ -97,7 +98,8 @@ struct LineLimit {
 }
 
 impl LineLimit {
-    /// Counts a message. Returns `None` if it must not be written, and otherwise the number of earlier messages that were not.
+    /// Counts a message. Returns `None` if it must not be written, and otherwise the number of earlier messages that
+    /// were not.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         let is_over = |start| now.saturating_duration_since(start) >= INTERVAL;
         if self.start.is_none_or(is_over) {

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
-/// Maximum length of a line in bytes, with prefix and newline. This is `PIPE_BUF`: a pipe accepts a write of up to this size
-/// completely or not at all (pipe(7)). A longer line is cut and ends in `cut=yes`.
+/// Maximum length of a line in bytes, with prefix and newline. This is `PIPE_BUF`: a pipe accepts a write of up to this
+/// size completely or not at all (pipe(7)). A longer line is cut and ends in `cut=yes`.
 pub const MAX_LINE_LEN: usize = 4096;
 
 /// Bytes reserved for the prefix: priority, name and pid, or time and level.
@@ -86,8 +86,8 @@ impl LineBuffer {
         self.text.push('"');
     }
 
-    /// Appends a character. Control characters, line separators, marks for the direction of text and the like are written as Rust
-    /// escapes.
+    /// Appends a character. Control characters, line separators, marks for the direction of text and the like are
+    /// written as Rust escapes.
     fn push_escaped(&mut self, character: char) {
         match character {
             '"' | '\'' | '\\' => self.push(character),

@@ -12,8 +12,8 @@ use super::settings::{Addresses, Level, Settings};
 use super::sink::Sink;
 use crate::lock::{lock, read, write};
 
-/// Minimum time between two reports of dropped lines: a receiver that accepts only a few lines would otherwise receive nothing but
-/// these reports.
+/// Minimum time between two reports of dropped lines: a receiver that accepts only a few lines would otherwise receive
+/// nothing but these reports.
 const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -95,8 +95,8 @@ impl Logger {
         }
     }
 
-    /// Reports dropped lines, unless the last report is less than `interval` ago. Returns false if a report was due and could not be
-    /// written: the next line would be lost, too.
+    /// Reports dropped lines, unless the last report is less than `interval` ago. Returns false if a report was due and
+    /// could not be written: the next line would be lost, too.
     pub(super) fn report_dropped(&self, sink: &Sink, interval: Duration) -> bool {
         if self.dropped.load(Relaxed) == 0 {
             return true;
@@ -122,8 +122,8 @@ impl Logger {
 
 /// Returns how long the calling thread may wait for a receiver that is full.
 ///
-/// Even the few lines of a start and a stop can be too many at once for a working receiver: outside systemd, the kernel queues eleven
-/// datagrams. The main thread serves no client, so it waits for a moment. No other thread ever waits.
+/// Even the few lines of a start and a stop can be too many at once for a working receiver: outside systemd, the kernel
+/// queues eleven datagrams. The main thread serves no client, so it waits for a moment. No other thread ever waits.
 fn max_wait() -> Duration {
     match gettid() == getpid() {
         true => Duration::from_millis(100),

@@ -1,4 +1,5 @@
-//! The log: each event is one line and one write. No worker waits for the log; lines that cannot be written are dropped and counted.
+//! The log: each event is one line and one write. No worker waits for the log; lines that cannot be written are dropped
+//! and counted.
 
 mod libraries;
 mod line;
@@ -25,13 +26,13 @@ use self::stderr::{duplicate_stderr, stderr_is_journal};
 pub use self::line::{Fields, MAX_LINE_LEN};
 pub use self::settings::{Addresses, Facility, Level, Settings, Target, UnknownKeyword};
 
-/// Opens the log with these settings, and receives the messages of libraries from then on. Before the first call, lines go to
-/// standard error.
+/// Opens the log with these settings, and receives the messages of libraries from then on. Before the first call, lines
+/// go to standard error.
 ///
 /// Call this before privileges are dropped, and at each reload: a second call changes only the settings that differ.
 ///
-/// A missing `/dev/log` is not an error: a warning is written to standard error, and lines are dropped and counted until the socket
-/// exists.
+/// A missing `/dev/log` is not an error: a warning is written to standard error, and lines are dropped and counted
+/// until the socket exists.
 ///
 /// # Errors
 /// When the process has no file descriptors left. The log then keeps its settings.
@@ -52,8 +53,8 @@ pub fn error_on_stderr(line: &str) {
     let _ = io::stderr().write_all(format!("{priority}{line}\n").as_bytes());
 }
 
-/// Reports an error before the log is configured: to standard error and, unless that is a terminal or the journal, also to syslog.
-/// An init script, for example, can discard standard error.
+/// Reports an error before the log is configured: to standard error and, unless that is a terminal or the journal, also
+/// to syslog. An init script, for example, can discard standard error.
 pub fn error_before_init(line: &str) {
     error_on_stderr(line);
     let settings = Settings::default();
@@ -101,8 +102,8 @@ pub fn info(message: &str, fields: Fields<'_>) {
     logger().write(Level::Info, message, fields);
 }
 
-/// Logs a detail that helps to find the cause of a problem. Such lines must be limited in rate by their caller, and must not contain
-/// a client address, except as [`client`] displays it.
+/// Logs a detail that helps to find the cause of a problem. Such lines must be limited in rate by their caller, and
+/// must not contain a client address, except as [`client`] displays it.
 pub fn debug(message: &str, fields: Fields<'_>) {
     logger().write(Level::Debug, message, fields);
 }
@@ -117,8 +118,8 @@ pub fn client(address: IpAddr) -> impl Display {
     addresses.show(address)
 }
 
-/// Logs the number of dropped lines, if the receiver accepts lines again. The next line also does this; call this from a timer and
-/// at shutdown, when there may be no next line.
+/// Logs the number of dropped lines, if the receiver accepts lines again. The next line also does this; call this from
+/// a timer and at shutdown, when there may be no next line.
 pub fn report_dropped() {
     logger().report_dropped(&logger().sink(), Duration::ZERO);
 }

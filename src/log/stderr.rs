@@ -34,18 +34,21 @@ pub(super) enum Prefix {
     TimeAndLevel,
 }
 
-/// How to write without waiting, which depends on the kind of file. `O_NONBLOCK` is never set on standard error itself: the flag
-/// belongs to the open file, which the parent process shares, and a shell would find its terminal changed.
+/// How to write without waiting, which depends on the kind of file. `O_NONBLOCK` is never set on standard error itself:
+/// the flag belongs to the open file, which the parent process shares, and a shell would find its terminal changed.
 pub(super) enum Pipe {
     /// The journal or another Unix socket: a flag of each send forbids waiting.
     Socket(socket2::Socket),
-    /// A pipe, opened again through `/proc`: the same pipe, but an open file of this process, on which `O_NONBLOCK` can be set.
+    /// A pipe, opened again through `/proc`: the same pipe, but an open file of this process, on which `O_NONBLOCK` can
+    /// be set.
     Reopened(File),
-    /// A terminal, or a pipe that cannot be opened again because another user created it. The file is polled before each write. Free
-    /// space for a page is space for a line, and the lock prevents another thread from using it between poll and write.
+    /// A terminal, or a pipe that cannot be opened again because another user created it. The file is polled before
+    /// each write. Free space for a page is space for a line, and the lock prevents another thread from using it
+    /// between poll and write.
     Polled(File, Mutex<()>),
-    /// A file or `/dev/null`, on which a writer never waits for a reader. A line that crosses into a new page of a file can be cut
-    /// there by the kernel, if the disk is full or SIGKILL arrives at that moment. Pipes and sockets do not have this gap.
+    /// A file or `/dev/null`, on which a writer never waits for a reader. A line that crosses into a new page of a file
+    /// can be cut there by the kernel, if the disk is full or SIGKILL arrives at that moment. Pipes and sockets do not
+    /// have this gap.
     File(File),
 }
 
@@ -133,14 +136,14 @@ pub(super) fn retry_interrupted<T>(mut attempt: impl FnMut() -> io::Result<T>) -
     }
 }
 
-/// Returns a duplicate of file descriptor 2, closed on exec. If 2 is closed and reused later, no line is written into an unrelated
-/// file.
+/// Returns a duplicate of file descriptor 2, closed on exec. If 2 is closed and reused later, no line is written into
+/// an unrelated file.
 pub(super) fn duplicate_stderr() -> io::Result<OwnedFd> {
     io::stderr().as_fd().try_clone_to_owned()
 }
 
-/// Returns whether standard error is the journal. `JOURNAL_STREAM` alone does not prove it: children inherit the variable, even if
-/// their standard error was redirected, so its device and inode are compared (systemd.exec(5)).
+/// Returns whether standard error is the journal. `JOURNAL_STREAM` alone does not prove it: children inherit the
+/// variable, even if their standard error was redirected, so its device and inode are compared (systemd.exec(5)).
 pub(super) fn stderr_is_journal(stderr: &OwnedFd) -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;

@@ -14,10 +14,10 @@ const NAME: &str = env!("CARGO_PKG_NAME");
 
 /// The local syslog socket: each line is one datagram.
 ///
-/// The syslog crate provides the facilities, the severities and the trait of a format. Its socket is not used: it blocks when the
-/// receiver is slow, and connects only once, so that it never reaches a syslogd that was restarted. Its format is not used either: it
-/// adds a time stamp in UTC, and receivers that use that time stamp (syslog-ng, busybox) read it as local time. Without a time stamp,
-/// each of them uses the time at which it received the line.
+/// The syslog crate provides the facilities, the severities and the trait of a format. Its socket is not used: it
+/// blocks when the receiver is slow, and connects only once, so that it never reaches a syslogd that was restarted. Its
+/// format is not used either: it adds a time stamp in UTC, and receivers that use that time stamp (syslog-ng, busybox)
+/// read it as local time. Without a time stamp, each of them uses the time at which it received the line.
 pub(super) struct Syslog {
     pub(super) socket: UnixDatagram,
     pub(super) path: PathBuf,

@@ -1,8 +1,8 @@
 //! `.torrent` files: parses them strictly (BEP 3, 12, 19, 27, 47, 52), and builds new ones in [`builder`].
 //!
-//! The id of a torrent is the hash of the *bytes* of its `info`. An encoding that another program would write differently is
-//! therefore refused: unsorted or duplicate keys, leading zeros, data after the end. [`Dict`] checks the encoding, and
-//! serde_bencode parses the values.
+//! The id of a torrent is the hash of the *bytes* of its `info`. An encoding that another program would write
+//! differently is therefore refused: unsorted or duplicate keys, leading zeros, data after the end. [`Dict`] checks the
+//! encoding, and serde_bencode parses the values.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! The mapping of pieces to bytes of files, and the choice of a piece length.
 
-/// Maximum number of pieces, except for the largest torrents: enough pieces for clients to share early, and few enough for a
-/// small `.torrent` file.
+/// Maximum number of pieces, except for the largest torrents: enough pieces for clients to share early, and few enough
+/// for a small `.torrent` file.
 const MAX_PIECES: u64 = 2048;
 
 const MIN_LENGTH: u64 = 16 * 1024;

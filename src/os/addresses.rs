@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 
-/// Returns the addresses under which clients reach a socket that is bound to `bound`. For a wildcard, these are all addresses of this
-/// host that are not link-local; for the IPv6 wildcard, they include the IPv4 addresses. The list is empty if the system does not
-/// return addresses, for example in a network namespace of its own.
+/// Returns the addresses under which clients reach a socket that is bound to `bound`. For a wildcard, these are all
+/// addresses of this host that are not link-local; for the IPv6 wildcard, they include the IPv4 addresses. The list is
+/// empty if the system does not return addresses, for example in a network namespace of its own.
 pub fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     if !bound.ip().is_unspecified() {
         return vec![bound];

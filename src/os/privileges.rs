@@ -1,5 +1,5 @@
-//! Drops root privileges permanently, after the sockets and the log are opened, and before the first thread starts and the first byte
-//! of a client is read.
+//! Drops root privileges permanently, after the sockets and the log are opened, and before the first thread starts and
+//! the first byte of a client is read.
 
 use std::ffi::CString;
 use std::fmt::{self, Display};
@@ -69,12 +69,13 @@ impl Display for PrivilegesError {
 
 impl std::error::Error for PrivilegesError {}
 
-/// If any of the process's user IDs is root, switches permanently to `user`: sets the supplementary groups, and the real, effective and
-/// saved group and user IDs, and verifies that root privileges cannot be regained. In any case, exec gives the process no new
-/// privileges afterwards, and other processes of its user cannot read its memory.
+/// If any of the process's user IDs is root, switches permanently to `user`: sets the supplementary groups, and the
+/// real, effective and saved group and user IDs, and verifies that root privileges cannot be regained. In any case,
+/// exec gives the process no new privileges afterwards, and other processes of its user cannot read its memory.
 ///
-/// The supplementary groups are those of the user in the user database, so that an administrator can grant read access by group.
-/// Call this before threads start: `no_new_privs` applies to the calling thread and to threads that it starts later.
+/// The supplementary groups are those of the user in the user database, so that an administrator can grant read access
+/// by group. Call this before threads start: `no_new_privs` applies to the calling thread and to threads that it starts
+/// later.
 ///
 /// # Errors
 /// After any error the process must exit: some of the steps may have been taken.
@@ -131,7 +132,8 @@ fn become_user(name: Option<&str>) -> Result<Privileges, PrivilegesError> {
 
 const ROOT_GROUP: Gid = Gid::from_raw(0);
 
-/// Verifies that root privileges cannot be regained. The calls are tried, which also detects capabilities that secure bits have kept.
+/// Verifies that root privileges cannot be regained. The calls are tried, which also detects capabilities that secure
+/// bits have kept.
 fn verify_irrevocable(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let uids = step("getresuid", getresuid())?;
     let gids = step("getresgid", getresgid())?;
@@ -154,8 +156,8 @@ fn step<T>(step: &'static str, result: nix::Result<T>) -> Result<T, PrivilegesEr
     result.map_err(|reason| PrivilegesError::Refused { step, reason })
 }
 
-/// Raises the limit of open files to the hard limit, so that as many connections as possible can be served. Returns the limit in
-/// effect: a service manager can forbid the call, and then the soft limit stays.
+/// Raises the limit of open files to the hard limit, so that as many connections as possible can be served. Returns the
+/// limit in effect: a service manager can forbid the call, and then the soft limit stays.
 ///
 /// # Errors
 /// When the limit cannot be read.

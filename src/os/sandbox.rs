@@ -1,8 +1,8 @@
-//! The sandbox (Landlock): the process can access only the directories in [`Settings`], and open no TCP port or connection that is not
-//! in them.
+//! The sandbox (Landlock): the process can access only the directories in [`Settings`], and open no TCP port or
+//! connection that is not in them.
 //!
-//! UDP and Unix sockets can still be created (the log and the service manager need Unix sockets), and open sockets stay open. The service
-//! unit and the AppArmor profile restrict those.
+//! UDP and Unix sockets can still be created (the log and the service manager need Unix sockets), and open sockets stay
+//! open. The service unit and the AppArmor profile restrict those.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use std::path::PathBuf;
 /// The access that the daemon needs while it serves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
-    /// Directories below which files can be read. Directories instead of files, because a rule for a file does not include the file
-    /// that an editor puts in its place. A symbolic link that leads outside cannot be followed.
+    /// Directories below which files can be read. Directories instead of files, because a rule for a file does not
+    /// include the file that an editor puts in its place. A symbolic link that leads outside cannot be followed.
     pub read: Vec<PathBuf>,
     /// Directories below which files can be read, written, created and removed, but not executed.
     pub write: Vec<PathBuf>,
@@ -26,8 +26,8 @@ pub struct Settings {
 pub enum Enforcement {
     /// All restrictions.
     Full,
-    /// The restrictions that this kernel supports: at least those of files, possibly not those of TCP (since Linux 6.7) and signals
-    /// (since Linux 6.12).
+    /// The restrictions that this kernel supports: at least those of files, possibly not those of TCP (since Linux 6.7)
+    /// and signals (since Linux 6.12).
     Partial,
     /// No restriction, for this reason.
     Nothing(&'static str),
@@ -53,8 +53,9 @@ pub struct Restricted {
     pub missing_paths: Vec<PathBuf>,
 }
 
-/// Restricts the calling thread, and all threads that it starts later, permanently. Call this before the first thread is started. The
-/// process cannot execute programs afterwards. A directory that a reload adds is inaccessible until a restart.
+/// Restricts the calling thread, and all threads that it starts later, permanently. Call this before the first thread
+/// is started. The process cannot execute programs afterwards. A directory that a reload adds is inaccessible until a
+/// restart.
 ///
 /// An older kernel enforces fewer restrictions, and a kernel without Landlock enforces none.
 ///
@@ -104,13 +105,14 @@ mod imp {
 
     use super::{Enforcement, RestrictError, Restricted, Settings};
 
-    /// The newest version of Landlock that was tested (Linux 6.12). Later versions would forbid connecting to the log's socket.
+    /// The newest version of Landlock that was tested (Linux 6.12). Later versions would forbid connecting to the log's
+    /// socket.
     const TESTED: ABI = ABI::V6;
 
     const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
-    /// The access for writing. It excludes the creation of directories, links, sockets and devices: the state is in regular files, which are written under a temporary name and
-    /// renamed.
+    /// The access for writing. It excludes the creation of directories, links, sockets and devices: the state is in
+    /// regular files, which are written under a temporary name and renamed.
     const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
         ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile
     });

@@ -17,12 +17,14 @@ pub enum Request {
     Snapshot,
 }
 
-/// Receives requests. Signals that arrive before the first call of [`Requests::next`] are not lost; equal signals may be merged.
+/// Receives requests. Signals that arrive before the first call of [`Requests::next`] are not lost; equal signals may
+/// be merged.
 #[derive(Debug)]
 pub struct Requests([(Signal, Request); 4]);
 
 impl Requests {
-    /// Installs the signal handlers. Without them, these signals end the process. SIGPIPE is ignored already, by Rust's start-up code.
+    /// Installs the signal handlers. Without them, these signals end the process. SIGPIPE is ignored already, by Rust's
+    /// start-up code.
     ///
     /// # Errors
     /// When the kernel refuses, or the process has no file descriptors left.

@@ -44,7 +44,8 @@ impl Display for Kind {
     }
 }
 
-/// A name of inherited sockets (`FileDescriptorName=` in systemd.socket(5)), with the kinds of sockets that may have the name.
+/// A name of inherited sockets (`FileDescriptorName=` in systemd.socket(5)), with the kinds of sockets that may have
+/// the name.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketName<'a> {
     pub name: &'a str,
@@ -170,8 +171,8 @@ impl Display for InheritError {
 
 impl std::error::Error for InheritError {}
 
-/// Takes the sockets that the service manager passed (sd_listen_fds(3)), and returns each with its name. The list is empty if none were
-/// passed. Call this once, at the start, before threads exist.
+/// Takes the sockets that the service manager passed (sd_listen_fds(3)), and returns each with its name. The list is
+/// empty if none were passed. Call this once, at the start, before threads exist.
 ///
 /// `LISTEN_PID` and `LISTEN_FDS` are unset afterwards. Without these two, child processes ignore `LISTEN_FDNAMES`.
 ///
@@ -190,8 +191,8 @@ pub fn inherited(known: &[SocketName<'_>]) -> Result<Vec<(String, Inherited)>, I
         .collect()
 }
 
-/// Returns the number of sockets that were passed to this process; `None` if there are none. The crate would return none for sockets
-/// of another process, too.
+/// Returns the number of sockets that were passed to this process; `None` if there are none. The crate would return
+/// none for sockets of another process, too.
 fn count_passed() -> Result<Option<usize>, InheritError> {
     let Ok(sockets) = env::var("LISTEN_FDS") else {
         return Ok(None);
@@ -244,9 +245,9 @@ fn take_over(
         unsafe_code,
         reason = "an inherited descriptor is a number without an owner"
     )]
-    // SAFETY: sd_notify::listen_fds() has just verified that this descriptor is open. The service manager passed it to this process
-    // alone, and nothing else in this process owns it: `inherited` runs before any other code opens files, and runs once, because the
-    // crate unsets the variables.
+    // SAFETY: sd_notify::listen_fds() has just verified that this descriptor is open. The service manager passed it to
+    // this process alone, and nothing else in this process owns it: `inherited` runs before any other code opens files,
+    // and runs once, because the crate unsets the variables.
     let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let kind = match kind_of(&socket) {
         Ok(kind) if socket_name.kinds.contains(&kind) => kind,
@@ -370,9 +371,9 @@ fn unsupported_family(reason: &io::Error) -> bool {
 pub struct TcpSettings {
     /// Maximum number of connections that wait to be accepted. The kernel limits it to `net.core.somaxconn`.
     pub backlog: u16,
-    /// Seconds for which the kernel holds back a connection that has sent nothing yet, so that a worker accepts most connections
-    /// together with their requests (tcp(7), `TCP_DEFER_ACCEPT`). After that time, the connection can be accepted without a request.
-    /// `None`: connections are not held back.
+    /// Seconds for which the kernel holds back a connection that has sent nothing yet, so that a worker accepts most
+    /// connections together with their requests (tcp(7), `TCP_DEFER_ACCEPT`). After that time, the connection can be
+    /// accepted without a request. `None`: connections are not held back.
     pub defer_accept_secs: Option<u32>,
 }
 
@@ -388,14 +389,15 @@ impl Default for TcpSettings {
 /// Settings of the UDP sockets that the daemon binds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct UdpSettings {
-    /// Size of the receive buffer in bytes. Without CAP_NET_ADMIN, `net.core.rmem_max` is the maximum. `None`: the kernel's default.
+    /// Size of the receive buffer in bytes. Without CAP_NET_ADMIN, `net.core.rmem_max` is the maximum. `None`: the
+    /// kernel's default.
     pub receive_buffer: Option<usize>,
     /// Whether several sockets of the same user can share the address and the load.
     pub reuse_port: bool,
 }
 
-/// Creates a TCP listener, non-blocking and closed on exec. `[::]` includes IPv4, and means `0.0.0.0` on a host without IPv6. Any other
-/// IPv6 address accepts only IPv6.
+/// Creates a TCP listener, non-blocking and closed on exec. `[::]` includes IPv4, and means `0.0.0.0` on a host without
+/// IPv6. Any other IPv6 address accepts only IPv6.
 ///
 /// # Errors
 /// When the address cannot be bound. The error has the address, the reason and the remedy.
@@ -434,7 +436,8 @@ pub fn bind_udp(address: SocketAddr, settings: &UdpSettings) -> Result<UdpSocket
     open_with_fallback(address, "udp", receive).map(UdpSocket::from)
 }
 
-/// Returns the size of the receive buffer in bytes. The kernel includes its overhead, and so returns twice the size that was set.
+/// Returns the size of the receive buffer in bytes. The kernel includes its overhead, and so returns twice the size
+/// that was set.
 ///
 /// # Errors
 /// When the kernel does not return the size.
@@ -471,8 +474,8 @@ fn open_with_fallback(
     })
 }
 
-/// Creates a Unix stream listener with this path and mode, non-blocking and closed on exec. A socket file on which no process listens
-/// is replaced.
+/// Creates a Unix stream listener with this path and mode, non-blocking and closed on exec. A socket file on which no
+/// process listens is replaced.
 ///
 /// # Errors
 /// When the path cannot be bound: the path and the reason. Another kind of file at this path is never removed.
@@ -480,8 +483,8 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     bind_unix_owned(path, mode, (None, None))
 }
 
-/// Creates a Unix stream listener as [`bind_unix`] does, and sets the user and group of the file. `None` stands for those of the
-/// process.
+/// Creates a Unix stream listener as [`bind_unix`] does, and sets the user and group of the file. `None` stands for
+/// those of the process.
 ///
 /// # Errors
 /// The same as those of [`bind_unix`]. Only root can set another user, or a group that the process is not in.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
 
-/// Notifies that the daemon is ready, at the start and after each reload. `status` is sent in the same message, as by [`status`].
+/// Notifies that the daemon is ready, at the start and after each reload. `status` is sent in the same message, as by
+/// [`status`].
 ///
 /// # Errors
 /// When `NOTIFY_SOCKET` is set, but cannot be written to.
@@ -23,8 +24,8 @@ pub fn status(text: &str) -> io::Result<()> {
     send(&[NotifyState::Status(&one_line(text))])
 }
 
-/// Notifies that a reload has begun. [`ready`] must follow, even if the reload fails. The message contains the time, by which
-/// `Type=notify-reload` distinguishes the response to its request from the response to an older request.
+/// Notifies that a reload has begun. [`ready`] must follow, even if the reload fails. The message contains the time, by
+/// which `Type=notify-reload` distinguishes the response to its request from the response to an older request.
 ///
 /// # Errors
 /// The same as those of [`ready`].
@@ -85,8 +86,8 @@ impl Heartbeats {
         Self((0..count).map(|_| AtomicBool::new(false)).collect())
     }
 
-    /// Reports that a worker is alive. Workers are numbered from 0, and call this from their main loop several times in each ping
-    /// interval.
+    /// Reports that a worker is alive. Workers are numbered from 0, and call this from their main loop several times in
+    /// each ping interval.
     pub fn beat(&self, worker: usize) {
         self.0[worker].store(true, Relaxed);
     }

@@ -65,8 +65,9 @@ impl ConnectionIds {
     pub const MAX_LIFETIME: u32 = 3600;
 
     /// How far in the future the second of issue may be, in seconds. If the clock is set back by no more than this, all
-    /// issued ids stay valid. If it is set back further, an id is invalid until the clock is 60 seconds before its second of
-    /// issue. Clients then connect again within a minute, because BEP 15 lets them use an id no longer, and get a valid id.
+    /// issued ids stay valid. If it is set back further, an id is invalid until the clock is 60 seconds before its
+    /// second of issue. Clients then connect again within a minute, because BEP 15 lets them use an id no longer, and
+    /// get a valid id.
     pub const MAX_AHEAD: u32 = 60;
 
     /// Creates ids that are valid for `lifetime` seconds, but not for more than [`Self::MAX_LIFETIME`].
@@ -84,14 +85,15 @@ impl ConnectionIds {
         ConnectionId(mac & !SECOND_MASK | now.0 & SECOND_MASK)
     }
 
-    /// Checks an id. Returns `None` if the id was not issued to this address or has expired. An IPv4-mapped address counts as
-    /// IPv4.
+    /// Checks an id. Returns `None` if the id was not issued to this address or has expired. An IPv4-mapped address
+    /// counts as IPv4.
     pub fn prove(&self, id: ConnectionId, now: UnixTime, address: IpAddr) -> Option<Proven> {
         let latest = now.0.wrapping_add(Self::MAX_AHEAD.into());
         let since_latest = latest.wrapping_sub(id.0) & SECOND_MASK;
         let issued = UnixTime(latest.wrapping_sub(since_latest));
         let address = address.to_canonical();
-        // A comparison of a single word takes the same time for every guess, so its time reveals nothing about correct bits.
+        // A comparison of a single word takes the same time for every guess, so its time reveals nothing about correct
+        // bits.
         let forged = (self.mac(issued, address) ^ id.0) & !SECOND_MASK != 0;
         let expired = since_latest > (Self::MAX_AHEAD + self.lifetime).into();
         (!forged && !expired).then_some(Proven(address))

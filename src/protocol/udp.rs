@@ -44,14 +44,14 @@ const MAX_SCRAPE: usize = 74;
 /// The operator's settings for UDP.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Networks whose IP address field is honored: the operator's own seeders. Any other client could use the field to direct
-    /// the connections of all peers at a victim.
+    /// Networks whose IP address field is honored: the operator's own seeders. Any other client could use the field to
+    /// direct the connections of all peers at a victim.
     pub trust_ip_params_from: Networks,
     /// Seconds for which a connection id is valid, at most [`ConnectionIds::MAX_LIFETIME`].
     pub connection_lifetime: u32,
     pub invalid_connection_ids: InvalidConnectionIds,
-    /// Maximum length of a response in bytes, without IP and UDP headers. Should be at least [`MAX_ERROR_LEN`], because errors
-    /// are not limited by it.
+    /// Maximum length of a response in bytes, without IP and UDP headers. Should be at least [`MAX_ERROR_LEN`], because
+    /// errors are not limited by it.
     pub max_payload: usize,
 }
 
@@ -175,8 +175,8 @@ impl Responder {
 
     /// Responds to a packet. Appends the response to `out`, or nothing if there is no response.
     ///
-    /// A sender that has not proven its address gets no more bytes than it sent: 16 bytes for a connect of 16 or more, or an
-    /// error that is shorter than the shortest request.
+    /// A sender that has not proven its address gets no more bytes than it sent: 16 bytes for a connect of 16 or more,
+    /// or an error that is shorter than the shortest request.
     pub fn respond(
         &self,
         tracker: &Tracker,
@@ -402,8 +402,8 @@ fn parse_announce(packet: &[u8], from: IpAddr) -> Result<Announce, InvalidPacket
     })
 }
 
-/// Appends the torrents and peers that a packet asks for, as a hint for [`Tracker::prefetch`]. Does not check the connection
-/// id or the access rules.
+/// Appends the torrents and peers that a packet asks for, as a hint for [`Tracker::prefetch`]. Does not check the
+/// connection id or the access rules.
 pub fn lookups_in(packet: &[u8], from: IpAddr, lookups: &mut Vec<Lookup>) {
     let Ok(header) = PacketHeader::parse(packet) else {
         return;

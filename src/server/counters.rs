@@ -137,8 +137,8 @@ impl Counters {
         refusals.into_iter().map(Counter::get).sum()
     }
 
-    /// Returns whether to measure the duration of the next HTTP announce or scrape. Measuring all would be too costly, because
-    /// it reads the clock.
+    /// Returns whether to measure the duration of the next HTTP announce or scrape. Measuring all would be too costly,
+    /// because it reads the clock.
     pub fn measures_next_http_request(&self) -> bool {
         self.http_announces.get() % HTTP_MEASURE_INTERVAL == 0
     }

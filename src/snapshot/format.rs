@@ -17,8 +17,8 @@
 //!                       peers in all blocks (u64 each)
 //! ```
 //!
-//! A checksum is SipHash-1-3, keyed with the magic and the number of the frame (0 for the header), so that reordered frames are
-//! detected, too. The checksum protects against accidents, not against a process that may write the file.
+//! A checksum is SipHash-1-3, keyed with the magic and the number of the frame (0 for the header), so that reordered
+//! frames are detected, too. The checksum protects against accidents, not against a process that may write the file.
 
 use std::fmt;
 use std::hash::Hasher;

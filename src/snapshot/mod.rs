@@ -1,7 +1,8 @@
-//! The state across a restart: swarms, counters and secrets, in one file in the state directory that is replaced as a whole.
+//! The state across a restart: swarms, counters and secrets, in one file in the state directory that is replaced as a
+//! whole.
 //!
-//! Besides the tracker's blocks, a snapshot holds two sections whose content is opaque here: seed health, and the state of the cluster
-//! node. The caller converts them.
+//! Besides the tracker's blocks, a snapshot holds two sections whose content is opaque here: seed health, and the state
+//! of the cluster node. The caller converts them.
 #![forbid(unsafe_code)]
 
 mod format;
@@ -38,7 +39,8 @@ const ASIDE_PREFIX: &str = "snapshot.aside-";
 /// Maximum number of snapshots that were set aside: the latest are kept.
 const MAX_ASIDE: usize = 3;
 
-/// A background save calls fdatasync after this many bytes. A single fsync at the end of a large file keeps a processor busy for long.
+/// A background save calls fdatasync after this many bytes. A single fsync at the end of a large file keeps a processor
+/// busy for long.
 const SYNC_INTERVAL: u64 = 1 << 20;
 
 /// Maximum length of a frame of the cluster section.
@@ -47,7 +49,8 @@ const MAX_CLUSTER_FRAME: usize = 1 << 20;
 /// Maximum length of a frame of the seed health section: 10,000 torrents of 49 bytes.
 const MAX_SEED_HEALTH_FRAME: usize = 490_000;
 
-/// Maximum time that is added to the tracker's time. After that long, all peers have expired, so more would make no difference.
+/// Maximum time that is added to the tracker's time. After that long, all peers have expired, so more would make no
+/// difference.
 const MAX_GAP: Duration = Duration::from_secs(86_400);
 
 /// Upper bound of the pause after a block: a slow disk already spreads the load.
@@ -74,8 +77,8 @@ pub struct LoadedSnapshot {
 /// `at` is the current time. `make_tracker` creates the tracker from the seed; torrents can be listed in the tracker there or later.
 ///
 /// # Errors
-/// When the snapshot cannot be used, or the directory does not exist. A snapshot that cannot be used has been set aside, and the
-/// daemon continues without it.
+/// When the snapshot cannot be used, or the directory does not exist. A snapshot that cannot be used has been set
+/// aside, and the daemon continues without it.
 pub fn load(
     directory: &Path,
     at: SystemTime,
@@ -103,8 +106,8 @@ pub fn load(
     Err(LoadError::set_aside(directory, at, fault))
 }
 
-/// Sets the snapshot in `directory` aside because a section of it cannot be converted, and returns the error to log. `at` is the
-/// current time.
+/// Sets the snapshot in `directory` aside because a section of it cannot be converted, and returns the error to log.
+/// `at` is the current time.
 pub fn reject_section(directory: &Path, at: SystemTime) -> LoadError {
     LoadError::set_aside(directory, at, SnapshotFault::MALFORMED_BLOCK)
 }
@@ -196,8 +199,8 @@ pub struct Sections<'a> {
 /// `now` is the tracker's time and `at` the system's; the caller reads both before the call. Two calls for one directory must not
 /// overlap.
 ///
-/// The call waits for the disk, so a thread that serves clients must not make it. Announces continue meanwhile, and the snapshot
-/// contains their changes or not.
+/// The call waits for the disk, so a thread that serves clients must not make it. Announces continue meanwhile, and the
+/// snapshot contains their changes or not.
 ///
 /// # Errors
 /// When the new snapshot cannot be completed; the old snapshot stays.
@@ -325,8 +328,8 @@ pub struct SavedSnapshot {
     pub syncing: Duration,
 }
 
-/// Renames the snapshot so that no later snapshot overwrites it, and removes the oldest of those renamed before. Returns the new
-/// path.
+/// Renames the snapshot so that no later snapshot overwrites it, and removes the oldest of those renamed before.
+/// Returns the new path.
 fn set_aside(directory: &Path, at: SystemTime) -> io::Result<PathBuf> {
     let mut names = names_aside(directory)?;
     let secs = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

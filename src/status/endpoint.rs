@@ -32,8 +32,8 @@ const MAX_AGE: Duration = Duration::from_secs(5);
 const MAX_AGE_HEADER: HeaderValue = HeaderValue::from_static("private, max-age=5");
 
 /// Maximum number of bodies that are rendered from the same report: pages, by sort order, search and number, and `.torrent`
-/// files. Further requests get 503; JSON, metrics and the style sheet are always served. This bounds the cost of a client that
-/// requests very many pages.
+/// files. Further requests get 503; JSON, metrics and the style sheet are always served. This bounds the cost of a
+/// client that requests very many pages.
 const MAX_BODIES: usize = 100;
 
 /// Maximum size of these bodies together, in bytes. No further body is rendered once it is reached.
@@ -75,8 +75,8 @@ pub enum Resource {
 }
 
 impl Settings {
-    /// Returns the resource at a path. Returns `None` both for an unknown path and for a client without access, so that this
-    /// client cannot find out whether the resource exists.
+    /// Returns the resource at a path. Returns `None` both for an unknown path and for a client without access, so that
+    /// this client cannot find out whether the resource exists.
     ///
     /// `from` is called only for a known path; it returns the client's address, if that is known.
     pub fn route(
@@ -240,8 +240,8 @@ impl RenderCache {
     }
 }
 
-/// Reads a `.torrent` file. Returns `None` if it no longer is the torrent with this info-hash: another file, or a link to another
-/// file, may have replaced it since it was listed.
+/// Reads a `.torrent` file. Returns `None` if it no longer is the torrent with this info-hash: another file, or a link
+/// to another file, may have replaced it since it was listed.
 fn read_torrent(path: &Path, id: &str) -> Option<Vec<u8>> {
     // Without blocking: opening a FIFO would else wait for a writer.
     let file = OpenOptions::new()

@@ -94,8 +94,8 @@ pub(super) fn percent_encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
 }
 
-/// Decodes a value in the query of a URL, as browsers encode a form: a space is `+`. Replaces invalid UTF-8, and keeps a `%`
-/// that is not followed by two hexadecimal digits.
+/// Decodes a value in the query of a URL, as browsers encode a form: a space is `+`. Replaces invalid UTF-8, and keeps
+/// a `%` that is not followed by two hexadecimal digits.
 pub(super) fn decode_form_value(value: &str) -> String {
     let value = value.replace('+', " ");
     percent_decode(value.as_bytes())

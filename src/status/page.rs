@@ -14,8 +14,8 @@ use crate::utc::{UnixSecs, Utc};
 /// The page's style sheet. It is a resource of its own, so that [`POLICY`] can forbid inline styles.
 pub const STYLE: &str = include_str!("page.css");
 
-/// The page's Content-Security-Policy: no scripts, and nothing is loaded except the style sheet. If markup in a torrent's name
-/// were not escaped, the browser would still not run it.
+/// The page's Content-Security-Policy: no scripts, and nothing is loaded except the style sheet. If markup in a
+/// torrent's name were not escaped, the browser would still not run it.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; \
                           frame-ancestors 'none'";
 
@@ -36,8 +36,8 @@ pub struct Query {
     pub page: usize,
 }
 
-/// A column to sort by. By default, names are sorted from A to Z and numbers from the largest; the column `LastSeed` has the
-/// releases without a seeder first.
+/// A column to sort by. By default, names are sorted from A to Z and numbers from the largest; the column `LastSeed`
+/// has the releases without a seeder first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Sort {
     #[default]

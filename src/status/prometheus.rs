@@ -64,8 +64,8 @@ const LABELED: &[LabeledCounters] = &[
     },
 ];
 
-/// The help of counters that are metrics of their own. A counter that is neither here nor in [`LABELED`] is shown as well, with
-/// [`DEFAULT_HELP`].
+/// The help of counters that are metrics of their own. A counter that is neither here nor in [`LABELED`] is shown as
+/// well, with [`DEFAULT_HELP`].
 const HELP: &[(&str, &str)] = &[
     ("malformed", "Announces and scrapes that could not be read."),
     (

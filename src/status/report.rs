@@ -94,8 +94,8 @@ pub struct History {
     pub announces_per_second: Vec<f64>,
 }
 
-/// A listed torrent; a hybrid torrent is a single release. Its peers are hosts: a host that announces over IPv4 and IPv6, or
-/// under both IDs, counts once.
+/// A listed torrent; a hybrid torrent is a single release. Its peers are hosts: a host that announces over IPv4 and
+/// IPv6, or under both IDs, counts once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct Release {

@@ -1,4 +1,5 @@
-//! The catalog of torrents: an entry for each torrent that a `.torrent` file lists, and the operator's allow and deny lists.
+//! The catalog of torrents: an entry for each torrent that a `.torrent` file lists, and the operator's allow and deny
+//! lists.
 //!
 //! An announce does not read the catalog. Each method that changes the catalog returns the ids whose admission changed, and
 //! the caller applies these changes to the tracker, which decides on announces.
@@ -44,8 +45,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Creates an empty catalog. After its last file was removed, a torrent is tracked for another `removal_grace_secs`, because files are also
-    /// replaced and directories are also moved.
+    /// Creates an empty catalog. After its last file was removed, a torrent is tracked for another
+    /// `removal_grace_secs`, because files are also replaced and directories are also moved.
     pub fn new(removal_grace_secs: u32) -> Self {
         Self {
             removal_grace_secs,
@@ -107,7 +108,8 @@ impl Catalog {
         }
     }
 
-    /// Removes the torrents whose grace is over. Visits every entry, so call it about once per second and not on an announce.
+    /// Removes the torrents whose grace is over. Visits every entry, so call it about once per second and not on an
+    /// announce.
     pub fn expire(&mut self, now: Time) -> Vec<AdmissionChange> {
         let expired = self
             .entries
@@ -185,8 +187,8 @@ impl Catalog {
         self.entries.values()
     }
 
-    /// Returns how a torrent is treated. A torrent is listed by a file or by the allow list. A hybrid torrent is denied under
-    /// both its ids if either is on the deny list.
+    /// Returns how a torrent is treated. A torrent is listed by a file or by the allow list. A hybrid torrent is denied
+    /// under both its ids if either is on the deny list.
     pub fn admission(&self, id: InfoHash) -> Admission {
         if self.all_ids(id).iter().any(|id| self.deny.contains(id)) {
             Admission::Denied

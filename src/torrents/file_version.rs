@@ -34,7 +34,8 @@ pub(super) struct FileVersion {
     pub(super) size: u64,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
-    /// Seconds and nanoseconds of the last change of the inode. A change of the permissions may have made the file readable.
+    /// Seconds and nanoseconds of the last change of the inode. A change of the permissions may have made the file
+    /// readable.
     changed: (i64, i64),
 }
 

@@ -8,7 +8,8 @@ use crate::tracker::types::{CorruptBlock, InfoHash, Time, UnixTime};
 /// Seconds for which the record of a torrent is kept after the torrent is no longer listed, in case the torrent returns.
 const RETENTION_SECS: u32 = 86_400;
 
-/// The times at which a torrent had seeders. A seeder counts from the update that first finds it until it stops or times out.
+/// The times at which a torrent had seeders. A seeder counts from the update that first finds it until it stops or
+/// times out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeederHistory {
     pub listed_since: UnixTime,
@@ -53,8 +54,8 @@ struct HealthRecord {
 }
 
 impl SeedHealth {
-    /// Records which of the listed torrents have a seeder (`true`). Returns the torrents that have been without a seeder for
-    /// `threshold_secs`, each once, and the reported torrents that have a seeder again.
+    /// Records which of the listed torrents have a seeder (`true`). Returns the torrents that have been without a
+    /// seeder for `threshold_secs`, each once, and the reported torrents that have a seeder again.
     pub fn update(
         &mut self,
         now: Time,
@@ -87,8 +88,8 @@ impl SeedHealth {
         events
     }
 
-    /// Returns the history of a torrent by its first id; `None` for a torrent without a record, for example if it was listed
-    /// after the last update.
+    /// Returns the history of a torrent by its first id; `None` for a torrent without a record, for example if it was
+    /// listed after the last update.
     pub fn history(&self, id: &InfoHash) -> Option<SeederHistory> {
         self.records.get(id).map(|record| record.history)
     }

@@ -31,7 +31,8 @@ use crate::lock::lock;
 use crate::metainfo::Metainfo;
 use crate::torrents::file_version::{FileVersion, Inode, read_with_versions};
 
-/// Maximum size of a file, in bytes; larger files are refused. The `.torrent` file of a terabyte in pieces of 512 KiB has 40 MB.
+/// Maximum size of a file, in bytes; larger files are refused. The `.torrent` file of a terabyte in pieces of 512 KiB
+/// has 40 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// An invalid file is reported only after it was unchanged for this long, because it may still be written.
@@ -50,8 +51,8 @@ const RESCAN_PAUSE_FACTOR: u32 = 5;
 /// The settings of a [`TorrentWatcher`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// The directories to watch, together with all directories below them. Symbolic links are followed. The directories need
-    /// not exist yet.
+    /// The directories to watch, together with all directories below them. Symbolic links are followed. The directories
+    /// need not exist yet.
     pub directories: Vec<PathBuf>,
     /// Seconds between full rescans.
     pub rescan_secs: u32,
@@ -114,7 +115,8 @@ impl TorrentWatcher {
         })
     }
 
-    /// Replaces the settings and rescans everything. The thread reports [`WatchEvent::Scanned`] when the rescan is complete.
+    /// Replaces the settings and rescans everything. The thread reports [`WatchEvent::Scanned`] when the rescan is
+    /// complete.
     pub fn rescan(&self, settings: Settings) {
         *lock(&self.commands.settings) = Some(settings);
         self.wake();
@@ -173,8 +175,9 @@ struct WatchThread {
     directory_faults: HashMap<PathBuf, String>,
     /// Symbolic links to directories.
     links: HashSet<PathBuf>,
-    /// The configured directories and the symbolic links to directories, and the directories that these paths referred to in
-    /// the last scan. inotify does not report if such a path comes to refer to another directory, for example after a mount.
+    /// The configured directories and the symbolic links to directories, and the directories that these paths referred
+    /// to in the last scan. inotify does not report if such a path comes to refer to another directory, for example
+    /// after a mount.
     roots: Vec<(PathBuf, Option<Inode>)>,
     rescan_requested: bool,
     last_rescan: Instant,

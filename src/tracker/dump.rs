@@ -12,9 +12,9 @@
 //!             23 bytes each: address and port (18), age in minutes (1), flags (4)
 //! ```
 //!
-//! Numbers are big-endian. The count includes only torrents with peers. A block may have more torrents: those without peers,
-//! of which only the counter is kept. The upper 28 bits of a peer's flags are the host's fingerprint, which is valid only for
-//! a tracker with the same seed.
+//! Numbers are big-endian. The count includes only torrents with peers. A block may have more torrents: those without
+//! peers, of which only the counter is kept. The upper 28 bits of a peer's flags are the host's fingerprint, which is
+//! valid only for a tracker with the same seed.
 
 use super::Tracker;
 use super::shard::{Shard, TrackedTorrent};
@@ -23,8 +23,8 @@ use super::types::{Admission, CorruptBlock, InfoHash, PerFamily, Time, Totals, a
 use crate::bytes;
 use crate::lock::lock;
 
-/// Length in bytes from which on a block is full. While a block is copied, the announces for its shard wait, for a fraction of a
-/// millisecond. Only swarms of tens of thousands of peers do not fit into a block.
+/// Length in bytes from which on a block is full. While a block is copied, the announces for its shard wait, for a
+/// fraction of a millisecond. Only swarms of tens of thousands of peers do not fit into a block.
 const FULL_BLOCK_LEN: usize = 512 * 1024;
 
 const HEAD_LEN: usize = 20 + 1 + 3 * 4;
@@ -38,8 +38,8 @@ const fn record_len<const N: usize>() -> usize {
     N + 1 + 4
 }
 
-/// Maximum number of minutes between a dump and its restoration that are added to ages: a day, which is longer than any peer
-/// timeout.
+/// Maximum number of minutes between a dump and its restoration that are added to ages: a day, which is longer than any
+/// peer timeout.
 const MAX_PASSED_MINUTES: u32 = 1440;
 
 /// A position in a dump of a whole tracker. The default is the beginning.
@@ -73,8 +73,8 @@ impl Tracker {
     /// may be empty, which need not be restored. It has at most [`Tracker::MAX_BLOCK`] bytes. A shard is locked while its
     /// part is copied.
     ///
-    /// Announces may go on meanwhile. A peer of a swarm that is too large for a block may then be in two blocks, or in none,
-    /// if it moves from the part that is left to the part that is done. Torrents and counters are never missed.
+    /// Announces may go on meanwhile. A peer of a swarm that is too large for a block may then be in two blocks, or in
+    /// none, if it moves from the part that is left to the part that is done. Torrents and counters are never missed.
     pub fn dump_block(
         &self,
         now: Time,
@@ -103,8 +103,8 @@ impl Tracker {
     /// The maximum length of a block, in bytes.
     pub const MAX_BLOCK: usize = 4 << 20;
 
-    /// Begins to restore the dump of a tracker that had the same seed. `passed_minutes` is by how many whole minutes `now` is
-    /// later than the time of the dump. Peers that have expired since are not restored.
+    /// Begins to restore the dump of a tracker that had the same seed. `passed_minutes` is by how many whole minutes
+    /// `now` is later than the time of the dump. Peers that have expired since are not restored.
     ///
     /// Torrents may be listed or denied before or afterwards. Until then their peers are kept until they expire, and their
     /// counters without limit.

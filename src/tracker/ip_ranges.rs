@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 /// A boolean verdict for every address.
 ///
-/// Stores only the addresses at which the verdict changes, in ascending order. The verdict starts as `at_zero`, so the parity
-/// of the number of changes up to and including an address gives its verdict.
+/// Stores only the addresses at which the verdict changes, in ascending order. The verdict starts as `at_zero`, so the
+/// parity of the number of changes up to and including an address gives its verdict.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IpRanges {
     at_zero: bool,
@@ -56,10 +56,10 @@ impl IpRanges {
 
 /// A sorted list with a table of starting positions.
 ///
-/// The span of the values is divided into about as many equal slots as there are values, and the table holds the position in
-/// the list at which each slot begins. A lookup takes two memory accesses, while a binary search in 100,000 networks takes 18
-/// steps. The first and the last slot are open-ended: they also hold outliers such as `::1`, which would otherwise stretch
-/// the span.
+/// The span of the values is divided into about as many equal slots as there are values, and the table holds the
+/// position in the list at which each slot begins. A lookup takes two memory accesses, while a binary search in 100,000
+/// networks takes 18 steps. The first and the last slot are open-ended: they also hold outliers such as `::1`, which
+/// would otherwise stretch the span.
 #[derive(Clone, Debug)]
 struct SortedIndex<T> {
     list: Vec<T>,
@@ -176,8 +176,8 @@ struct NetworkRange {
 
 /// Returns the addresses at which the verdict changes.
 ///
-/// Visits the networks by ascending address. The networks that contain the current address are on a stack, the most specific
-/// on top.
+/// Visits the networks by ascending address. The networks that contain the current address are on a stack, the most
+/// specific on top.
 fn boundaries(mut networks: Vec<NetworkRange>, otherwise: bool, highest: u128) -> Vec<u128> {
     // Wider networks come first. Of two equal networks, the verdict `false` comes last, so that it is on top.
     networks.sort_unstable_by_key(|range| (range.first, u128::MAX - range.last, !range.verdict));

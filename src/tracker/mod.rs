@@ -50,7 +50,8 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Creates a tracker without torrents. `seed` makes hashes and the selection of peers unpredictable for clients, and repeatable in tests.
+    /// Creates a tracker without torrents. `seed` makes hashes and the selection of peers unpredictable for clients,
+    /// and repeatable in tests.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let mut random = Rng::new(seed);
         let key = HashKey::new(random.next_u64(), random.next_u64());
@@ -250,8 +251,9 @@ impl Tracker {
     /// Removes expired peers from a slice of the shards. Called for each slice in turn, so that a round of
     /// [`Tracker::SLICES`] calls visits every peer, and no announce waits for longer than a part of a slice takes.
     ///
-    /// Ages wrap at 256 minutes. After the process was stopped for hours, the sweep therefore removes all peers except those
-    /// that have announced since. A peer from before stays for another timeout only if its age seems to be 0 to 2 minutes.
+    /// Ages wrap at 256 minutes. After the process was stopped for hours, the sweep therefore removes all peers except
+    /// those that have announced since. A peer from before stays for another timeout only if its age seems to be 0 to 2
+    /// minutes.
     pub fn expire(&self, now: Time, slice: usize) {
         let timeout_minutes = self.settings().timeout_minutes();
         self.departures

@@ -1,9 +1,9 @@
 //! Reads the memory that a batch of requests will need, so that their waits for memory overlap.
 //!
-//! Finding a torrent and a peer in it takes half a dozen reads, each of which depends on the previous. The processor can wait
-//! for several requests at once, but only for reads that are close together in the program, with no lock taken or released
-//! between them. So each step is done for all requests before the next step, with all their shards locked. A prefetch
-//! changes nothing and returns nothing, so no request depends on it.
+//! Finding a torrent and a peer in it takes half a dozen reads, each of which depends on the previous. The processor
+//! can wait for several requests at once, but only for reads that are close together in the program, with no lock taken
+//! or released between them. So each step is done for all requests before the next step, with all their shards locked.
+//! A prefetch changes nothing and returns nothing, so no request depends on it.
 
 use std::array;
 use std::hint::black_box;

@@ -1,14 +1,14 @@
 //! Rate limits: token buckets by address prefix, in memory that no attack can grow.
 //!
-//! IPv4 is limited by address. IPv6 is limited by /64, the smallest prefix that a customer has, and by the enclosing /56 and
-//! /48, which a customer may have. A request must fit into all three buckets.
+//! IPv4 is limited by address. IPv6 is limited by /64, the smallest prefix that a customer has, and by the enclosing
+//! /56 and /48, which a customer may have. A request must fit into all three buckets.
 //!
 //! **Memory.** The buckets are in a table of fixed size, in sets of [`WAYS`] that fill a cache line each. A keyed hash of
-//! the prefix chooses its set and its tag within the set, so that nobody can choose prefixes that collide. A page of sets is
-//! allocated when the first request falls into it. A new prefix in a full set replaces the bucket that is full again first:
-//! its prefix has taken the fewest tokens and has been idle for longest. A full bucket carries no information, so nothing is
-//! lost unless the table is too small for the prefixes that were active recently. A growing map would be exact, but anybody
-//! with an IPv6 /32 could fill memory.
+//! the prefix chooses its set and its tag within the set, so that nobody can choose prefixes that collide. A page of
+//! sets is allocated when the first request falls into it. A new prefix in a full set replaces the bucket that is full
+//! again first: its prefix has taken the fewest tokens and has been idle for longest. A full bucket carries no
+//! information, so nothing is lost unless the table is too small for the prefixes that were active recently. A growing
+//! map would be exact, but anybody with an IPv6 /32 could fill memory.
 //!
 //! **The gain of an attacker.** With more active prefixes than the table has buckets, each prefix starts with a new burst
 //! whenever its bucket was replaced. The attacker then has as many bursts as if every request came from a new prefix, but

@@ -6,9 +6,9 @@ use super::shard::Shard;
 use super::swarm::peer::Peer;
 use super::types::{PeerUpdate, Time, TimedUpdate, age_minutes};
 
-/// Number of seconds by which an update may be younger than its age says: batches wait for tens of milliseconds, and ages are whole
-/// seconds of a clock on another machine. A peer that stops here and starts on another tracker a moment later must not count
-/// as departed.
+/// Number of seconds by which an update may be younger than its age says: batches wait for tens of milliseconds, and
+/// ages are whole seconds of a clock on another machine. A peer that stops here and starts on another tracker a moment
+/// later must not count as departed.
 const SLACK_SECS: u32 = 2;
 
 /// Minimum number of peers in a part of a dump, except for the last: enough to fill a few batches for each stream.
@@ -48,8 +48,8 @@ impl Moment {
 }
 
 impl Tracker {
-    /// Applies an update of another tracker, which was sent `passed_secs` ago. Updates may come in any order: as far as their
-    /// ages show which is older, an older update does not undo a newer update.
+    /// Applies an update of another tracker, which was sent `passed_secs` ago. Updates may come in any order: as far as
+    /// their ages show which is older, an older update does not undo a newer update.
     ///
     /// The listing of torrents, the access list and the limit per network apply as for an announce; rate limits do not. No
     /// download is counted, as the other tracker has counted it.
@@ -137,7 +137,8 @@ impl Tracker {
     /// there is more after `cursor`. A part has some ten thousand updates, or took some ten milliseconds to find fewer. A
     /// shard is locked while its peers are copied.
     ///
-    /// Announces may go on meanwhile. A few peers of a large swarm may then be sent twice, or not before their next announce.
+    /// Announces may go on meanwhile. A few peers of a large swarm may then be sent twice, or not before their next
+    /// announce.
     pub fn dump_updates(
         &self,
         now: Time,

@@ -21,7 +21,8 @@ impl Rng {
         (self.next_u64() >> 32) as u32
     }
 
-    /// Returns a number below `bound`, which must not be 0. The bias is below 1 in 2^32 for the small bounds that tbtt uses.
+    /// Returns a number below `bound`, which must not be 0. The bias is below 1 in 2^32 for the small bounds that tbtt
+    /// uses.
     pub fn below(&mut self, bound: u32) -> u32 {
         ((u64::from(self.next_u32()) * u64::from(bound)) >> 32) as u32
     }

@@ -25,11 +25,11 @@ pub struct Settings {
     pub numwant: u32,
     /// Maximum number of peers in a response.
     pub max_numwant: u32,
-    /// Maximum number of peers of one IPv4 address or IPv6 /64 in a swarm. Further peers get responses, but are not returned
-    /// to others.
+    /// Maximum number of peers of one IPv4 address or IPv6 /64 in a swarm. Further peers get responses, but are not
+    /// returned to others.
     pub max_peers_per_network: usize,
-    /// Maximum number of peers in all swarms together. Further peers get responses, but are not returned to others. The first
-    /// peer of a torrent is always kept.
+    /// Maximum number of peers in all swarms together. Further peers get responses, but are not returned to others. The
+    /// first peer of a torrent is always kept.
     pub max_peers: usize,
     /// Number of torrents from which on an open tracker refuses unknown torrents. Listed torrents are always tracked.
     pub max_torrents: usize,
@@ -133,8 +133,8 @@ pub struct Notice {
 pub struct HostKey(pub(super) HashKey);
 
 impl HostKey {
-    /// Derives the key from the name of the cluster. The name need not be secret: nobody can impersonate a client without its
-    /// `key`, which is secret.
+    /// Derives the key from the name of the cluster. The name need not be secret: nobody can impersonate a client
+    /// without its `key`, which is secret.
     pub fn new(name: &str) -> Self {
         let half = |number| HashKey::new(0, number).hash(name.as_bytes());
         Self(HashKey::new(half(1), half(2)))

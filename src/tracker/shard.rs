@@ -84,8 +84,8 @@ impl Shard {
         Some(*at as usize)
     }
 
-    /// Returns the position of a torrent that is served. A torrent that is not in the shard is added, unless `unknown` is the
-    /// reason to refuse it.
+    /// Returns the position of a torrent that is served. A torrent that is not in the shard is added, unless `unknown`
+    /// is the reason to refuse it.
     pub(super) fn find_or_add(
         &mut self,
         info_hash: &InfoHash,
@@ -157,7 +157,8 @@ impl Shard {
         }
     }
 
-    /// Removes expired peers, from a torrent and a peer in it on. Returns where to continue; `None` at the end of the shard.
+    /// Removes expired peers, from a torrent and a peer in it on. Returns where to continue; `None` at the end of the
+    /// shard.
     pub(super) fn expire(
         &mut self,
         now: Time,

@@ -202,8 +202,8 @@ impl Refusal {
         }
     }
 
-    /// Returns the time until the client may try again in seconds, for clients that honor only `interval`. A client that may
-    /// never try again gets a day.
+    /// Returns the time until the client may try again in seconds, for clients that honor only `interval`. A client
+    /// that may never try again gets a day.
     pub fn interval(&self) -> u32 {
         match self.retry() {
             Retry::Minutes(minutes) => minutes * 60,
@@ -279,9 +279,10 @@ pub struct TimedUpdate {
     pub update: PeerUpdate,
     /// Seconds from the announce until the update was sent.
     pub age_secs: u32,
-    /// Whether the update was sent before, or read from memory by [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does
-    /// not overwrite state from the same minute, which may be newer; a redelivered departure is ignored if it is already
-    /// recorded. The age of an update from memory is accurate to a minute, and rounded up.
+    /// Whether the update was sent before, or read from memory by
+    /// [`Tracker::dump_updates`](super::Tracker::dump_updates). A redelivered join does not overwrite state from the
+    /// same minute, which may be newer; a redelivered departure is ignored if it is already recorded. The age of an
+    /// update from memory is accurate to a minute, and rounded up.
     pub redelivered: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The command line of tbtt-probe. Imports no other module of the tool, so that completions can be generated from this file.
+//! The command line of tbtt-probe. Imports no other module of the tool, so that completions can be generated from this
+//! file.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -98,7 +98,8 @@ impl TrackerUrl {
         }
     }
 
-    /// Returns the path for scrapes (BEP 48). Returns `None` if the last component of the path does not start with `announce`.
+    /// Returns the path for scrapes (BEP 48). Returns `None` if the last component of the path does not start with
+    /// `announce`.
     pub(crate) fn scrape_path(&self) -> Option<String> {
         let (folder, name) = self.path.rsplit_once('/')?;
         let suffix = name.strip_prefix("announce")?;

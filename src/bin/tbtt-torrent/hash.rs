@@ -1,8 +1,8 @@
 //! Reads files once and hashes their pieces for both versions, on several threads.
 //!
 //! Each thread reads the data that it hashes into a small buffer of its own, which stays in the processor's cache. Memory
-//! therefore does not depend on the piece length, and threads do not pass data to each other. Two hashes are always computed
-//! at the same time ([`update_both`]): the two versions of a hybrid torrent, two pieces, or two blocks.
+//! therefore does not depend on the piece length, and threads do not pass data to each other. Two hashes are always
+//! computed at the same time ([`update_both`]): the two versions of a hybrid torrent, two pieces, or two blocks.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -96,9 +96,9 @@ impl Linter<'_> {
         print(&format!("{path}: {reason}\n"));
     }
 
-    /// Adds the torrent at `path`, or all torrents below the directory at `path`. As in the tracker, names that start with a
-    /// dot are skipped. `directories` holds the device and inode of each directory that was read, so that symbolic links
-    /// cannot form a loop.
+    /// Adds the torrent at `path`, or all torrents below the directory at `path`. As in the tracker, names that start
+    /// with a dot are skipped. `directories` holds the device and inode of each directory that was read, so that
+    /// symbolic links cannot form a loop.
     fn find(
         &mut self,
         path: &Path,

@@ -119,8 +119,8 @@ pub(crate) fn check_metadata(path: &Path, length: u64) -> Result<(), String> {
 /// The hashes of the pieces in the torrent.
 struct Expected<'a> {
     v1: Option<&'a [u8]>,
-    /// For each file of the layout: the piece layer, or the root of a file of one piece. Empty for padding files, and without
-    /// version 2.
+    /// For each file of the layout: the piece layer, or the root of a file of one piece. Empty for padding files, and
+    /// without version 2.
     v2: Vec<&'a [u8]>,
     piece_length: u64,
 }

@@ -50,8 +50,8 @@ pub(crate) enum Command {
     /// Check the tracker for a monitoring system. Exit status: 0 OK, 1 warning, 2 critical, 3 unknown.
     ///
     /// An alert is raised when a value exceeds its limit. The limits are a number for a warning, a comma, and a number for
-    /// critical; omit either number to disable it. A release counts once it has been without a seeder for longer than [torrents]
-    /// seedless_after.
+    /// critical; omit either number to disable it. A release counts once it has been without a seeder for longer than
+    /// [torrents] seedless_after.
     Check(Check),
     /// Show the state of the tracker and its busiest releases, continuously updated. Press q to quit.
     Top {

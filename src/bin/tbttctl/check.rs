@@ -1,5 +1,5 @@
-//! The plugin for monitoring: prints a line with performance data and sets the exit status, as Nagios and compatible systems
-//! expect.
+//! The plugin for monitoring: prints a line with performance data and sets the exit status, as Nagios and compatible
+//! systems expect.
 
 use std::path::Path;
 
@@ -112,8 +112,8 @@ fn judge(report: &StatusReport, thresholds: &Check) -> (String, State) {
     )
 }
 
-/// Returns the age of the last snapshot in seconds, and its limits; `None` if no state is kept. Before the first snapshot, the
-/// age counts from the start of the process.
+/// Returns the age of the last snapshot in seconds, and its limits; `None` if no state is kept. Before the first
+/// snapshot, the age counts from the start of the process.
 fn snapshot_age(report: &StatusReport, thresholds: &Check) -> Option<(u64, Thresholds)> {
     let interval = u64::from(report.snapshot.interval?);
     let since = report.snapshot.last.unwrap_or(report.started);

@@ -49,8 +49,8 @@ pub(super) fn sort(releases: &mut [&Release], by: Sort) {
     });
 }
 
-/// Returns whether a name contains the pattern, or whether the whole name matches a pattern with `*` or `?`. The pattern is in
-/// lower case.
+/// Returns whether a name contains the pattern, or whether the whole name matches a pattern with `*` or `?`. The
+/// pattern is in lower case.
 fn matches_pattern(name: &str, pattern: &str) -> bool {
     let name = name.to_lowercase();
     match pattern.contains(['*', '?']) {
@@ -62,8 +62,8 @@ fn matches_pattern(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// Matches a pattern with `*` and `?` as in a shell. On a mismatch it goes back to the last `*` only, so the time is bounded by
-/// the product of both lengths.
+/// Matches a pattern with `*` and `?` as in a shell. On a mismatch it goes back to the last `*` only, so the time is
+/// bounded by the product of both lengths.
 fn matches_glob(name: &[char], pattern: &[char]) -> bool {
     let (mut in_name, mut in_pattern) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

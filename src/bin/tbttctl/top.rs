@@ -1,5 +1,5 @@
-//! The output of `top`: the state and the busiest releases, updated until the user quits. It uses escape sequences that every
-//! terminal has, and no library.
+//! The output of `top`: the state and the busiest releases, updated until the user quits. It uses escape sequences that
+//! every terminal has, and no library.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read, Write as _};

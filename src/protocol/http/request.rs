@@ -234,8 +234,8 @@ fn parse_event(value: &[u8]) -> Event {
     }
 }
 
-/// Parses a client's key. Over UDP a key is a 32-bit number, which clients write as up to 8 hex digits over HTTP. Other text
-/// is hashed to 32 bits.
+/// Parses a client's key. Over UDP a key is a 32-bit number, which clients write as up to 8 hex digits over HTTP. Other
+/// text is hashed to 32 bits.
 fn parse_key(value: &[u8]) -> Option<Key> {
     let hex = (value.len() <= 8)
         .then(|| {

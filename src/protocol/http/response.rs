@@ -80,8 +80,8 @@ pub(super) fn write_scrape_entry(out: &mut Vec<u8>, info_hash: &InfoHash, entry:
     out.extend_from_slice(b"ee");
 }
 
-/// Writes a failure. A refusal has the time until the next attempt twice: few clients know `retry in` (BEP 31), more of them
-/// honor `interval`.
+/// Writes a failure. A refusal has the time until the next attempt twice: few clients know `retry in` (BEP 31), more of
+/// them honor `interval`.
 pub(super) fn write_failure(out: &mut Vec<u8>, reason: &str, refusal: Option<&Refusal>) {
     out.extend_from_slice(b"d14:failure reason");
     write_bytes(out, reason.as_bytes());

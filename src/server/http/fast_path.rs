@@ -2,9 +2,9 @@
 //!
 //! Nearly all announces and scrapes are simple: a GET request that is received completely. With hyper they take an eighth
 //! more CPU time (benches/README.md). So each connection starts on the fast path, and stays there as long as it sends a
-//! single simple request at a time. A request is not simple if it has another method or path, a body, an upgrade, an unusual
-//! `Connection` header, or more headers than any client sends. The fast path waits for the rest of an incomplete head,
-//! because that takes less memory than in hyper.
+//! single simple request at a time. A request is not simple if it has another method or path, a body, an upgrade, an
+//! unusual `Connection` header, or more headers than any client sends. The fast path waits for the rest of an
+//! incomplete head, because that takes less memory than in hyper.
 //!
 //! The first request that is not simple, and all later ones of the connection, are passed to hyper. So only hyper decides
 //! which requests to reject, and how. The fast path parses heads with httparse, as hyper does, and writes the same heads as

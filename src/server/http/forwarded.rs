@@ -40,9 +40,9 @@ impl ForwardingHeader {
 /// `sender` is the peer address of the socket, or `None` for a proxy on this host that connects over a Unix socket. `lines`
 /// are the values of the header, in the order in which they were received.
 ///
-/// Returns `None` if a trusted proxy does not name its client by an address: `unknown`, `_hidden`, or a malformed value. Then
-/// no address can be given to peers, and the proxy's own address would be wrong. If a trusted sender sends no such header,
-/// its own address is returned.
+/// Returns `None` if a trusted proxy does not name its client by an address: `unknown`, `_hidden`, or a malformed
+/// value. Then no address can be given to peers, and the proxy's own address would be wrong. If a trusted sender sends
+/// no such header, its own address is returned.
 pub fn client_address<'h>(
     header: ForwardingHeader,
     trusted: &Networks,
@@ -166,8 +166,8 @@ impl<'h> ForwardedParser<'h> {
         }
     }
 
-    /// Parses a value: a quoted string, or a run of characters without a separator. The grammar is stricter about the latter,
-    /// but addresses with ports often lack their quotes.
+    /// Parses a value: a quoted string, or a run of characters without a separator. The grammar is stricter about the
+    /// latter, but addresses with ports often lack their quotes.
     fn value(&mut self) -> Result<&'h [u8], InvalidForwarded> {
         if self.0.first() != Some(&b'"') {
             let value = self.take_while(|byte| byte.is_ascii_graphic() && !b",;\"".contains(&byte));

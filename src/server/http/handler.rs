@@ -48,7 +48,8 @@ pub(super) fn handle_tracker_request<'w>(
     worker.response.borrow()
 }
 
-/// Returns the client's address: the sender's, or the address that trusted proxies report in the lines of the configured header.
+/// Returns the client's address: the sender's, or the address that trusted proxies report in the lines of the
+/// configured header.
 pub(super) fn client_ip<'h>(
     settings: &Settings,
     sender: Option<IpAddr>,

@@ -146,8 +146,8 @@ async fn drain(worker: &Worker) {
     let end = Instant::now() + DRAIN_TIMEOUT;
     loop {
         sleep(Duration::from_millis(5)).await;
-        // On a busy machine, connections with new bytes wake up together with this task. They must read the bytes before the
-        // requests in flight are counted.
+        // On a busy machine, connections with new bytes wake up together with this task. They must read the bytes
+        // before the requests in flight are counted.
         yield_now().await;
         if worker.in_flight.get() == 0 || Instant::now() >= end {
             return;
@@ -256,8 +256,8 @@ fn admit_connection<S: Read + Write + AsRawFd + Unpin + 'static>(
                 role,
                 permit,
             ));
-            // With TCP_DEFER_ACCEPT, most connections have received their request already and are served without waiting. So
-            // they are polled once before a task is spawned.
+            // With TCP_DEFER_ACCEPT, most connections have received their request already and are served without
+            // waiting. So they are polled once before a task is spawned.
             let mut cx = Context::from_waker(Waker::noop());
             if connection.as_mut().poll(&mut cx).is_pending() {
                 spawn_local(connection);

@@ -47,8 +47,8 @@ impl RequestTimer {
         }
     }
 
-    /// Records that a complete request was received, and that creating its response takes time, which does not count for the
-    /// client.
+    /// Records that a complete request was received, and that creating its response takes time, which does not count
+    /// for the client.
     pub(in crate::server) fn response_started(&self) {
         self.deadline.set(Instant::now() + RESPONSE_TIMEOUT);
     }

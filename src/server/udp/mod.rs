@@ -1,10 +1,11 @@
 //! UDP server: receives and sends up to 64 packets per system call, and never waits until it can send.
 //!
-//! Each socket belongs to a single worker. Each worker of an address has its own socket, bound with SO_REUSEPORT. The kernel
-//! distributes the clients over the sockets, so a packet wakes only the worker that serves it.
+//! Each socket belongs to a single worker. Each worker of an address has its own socket, bound with SO_REUSEPORT. The
+//! kernel distributes the clients over the sockets, so a packet wakes only the worker that serves it.
 //!
-//! Each worker has a thread that waits for its sockets with poll(2), which is registered at a socket only while it waits. With
-//! a reactor's epoll, the kernel would call back for each packet that is sent, although no caller waits for that event.
+//! Each worker has a thread that waits for its sockets with poll(2), which is registered at a socket only while it
+//! waits. With a reactor's epoll, the kernel would call back for each packet that is sent, although no caller waits for
+//! that event.
 
 mod packet_info;
 
@@ -37,7 +38,8 @@ use crate::tracker::types::{Time, UnixTime};
 /// Maximum number of packets per system call.
 const BATCH_SIZE: usize = 64;
 
-/// Number of packets whose data is prefetched together. The data has to stay in the nearest cache until the packets are handled.
+/// Number of packets whose data is prefetched together. The data has to stay in the nearest cache until the packets are
+/// handled.
 const PREFETCH_SIZE: usize = 16;
 
 /// Length of a receive buffer. It is a byte more than the maximum packet length, so that longer packets are recognized.
@@ -72,8 +74,8 @@ impl UdpServer {
     }
 }
 
-/// Serves on the calling thread until the other end of `stop` is closed. Then handles the packets that were received already.
-/// Calls `alive` at least once a second, unless a batch takes longer.
+/// Serves on the calling thread until the other end of `stop` is closed. Then handles the packets that were received
+/// already. Calls `alive` at least once a second, unless a batch takes longer.
 pub fn serve(
     server: &Arc<UdpServer>,
     sockets: Vec<UdpSocket>,
@@ -307,8 +309,8 @@ impl UdpListener {
         }
     }
 
-    /// Sends the responses of a batch, or drops those that cannot be sent. A system call sends from a single source address, so
-    /// the responses are sorted by it.
+    /// Sends the responses of a batch, or drops those that cannot be sent. A system call sends from a single source
+    /// address, so the responses are sorted by it.
     fn send(&self, batch: &mut PacketBatch) {
         let ResponseBatch { responses, output } = &mut batch.responses;
         responses.sort_unstable_by_key(|response| response.from);
@@ -326,8 +328,8 @@ impl UdpListener {
         }
     }
 
-    /// Sends responses that have the same source address. Returns the number of responses that were sent or cannot be sent at
-    /// all, or `Break` if the send buffer is full.
+    /// Sends responses that have the same source address. Returns the number of responses that were sent or cannot be
+    /// sent at all, or `Break` if the send buffer is full.
     fn send_run(
         &self,
         run: &[PendingResponse],

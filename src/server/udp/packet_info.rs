@@ -53,9 +53,9 @@ impl ResponseSource {
     }
 }
 
-/// Headers to send with, a set for each kind of source address. An IPv4 address is sent as IPv4 packet information even from
-/// an IPv6 socket, because it fits into memory that the kernel already has. For more, the kernel allocates memory for each
-/// packet.
+/// Headers to send with, a set for each kind of source address. An IPv4 address is sent as IPv4 packet information even
+/// from an IPv6 socket, because it fits into memory that the kernel already has. For more, the kernel allocates memory
+/// for each packet.
 pub(super) struct SendHeaders {
     pub(super) without_source: MultiHeaders<SockaddrStorage>,
     pub(super) from_v4: MultiHeaders<SockaddrStorage>,

@@ -12,8 +12,8 @@ use crate::tracker::types::{Family, PerFamily};
 pub(super) struct HostCounts {
     /// The number of hosts by [`Class`](crate::tracker::types::Class).
     hosts: [u32; 3],
-    /// The table of counts. It exists from when both families have peers and either has an index, until neither has an index.
-    /// Without it, the records are scanned.
+    /// The table of counts. It exists from when both families have peers and either has an index, until neither has an
+    /// index. Without it, the records are scanned.
     records: Option<Box<RecordCounts>>,
 }
 
@@ -57,8 +57,8 @@ impl HostCounts {
         self.records.is_some()
     }
 
-    /// Adds a peer to `mine`, the set of its family, or refreshes it. If its network has `max_per_network` peers in the set,
-    /// a new peer is not added.
+    /// Adds a peer to `mine`, the set of its family, or refreshes it. If its network has `max_per_network` peers in the
+    /// set, a new peer is not added.
     pub(super) fn join<const N: usize, const M: usize>(
         &mut self,
         record: PeerRecord<N>,

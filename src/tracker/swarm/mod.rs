@@ -18,8 +18,8 @@ use peer_set::{IndexKey, PeerSet};
 
 /// The peers of a torrent, in the smallest form that holds them.
 ///
-/// Most torrents of an open tracker have a single peer, which takes no allocation. Most others have IPv4 peers only, each of
-/// which is a host, so that no host counts are needed.
+/// Most torrents of an open tracker have a single peer, which takes no allocation. Most others have IPv4 peers only,
+/// each of which is a host, so that no host counts are needed.
 #[derive(Default)]
 pub(super) enum Swarm {
     #[default]
@@ -348,8 +348,8 @@ impl Swarm {
             (&[record], []) => *self = Self::OneV4(record),
             ([], &[record]) => *self = Self::OneV6(record),
             (_, []) => {
-                // The table of counts stays while an index does: otherwise a single IPv6 peer that comes and goes would have
-                // all records counted again each time.
+                // The table of counts stays while an index does: otherwise a single IPv6 peer that comes and goes would
+                // have all records counted again each time.
                 if let Self::Both(swarm) = self {
                     if !swarm.host_counts.has_table() {
                         *self = Self::V4(Box::new(std::mem::take(&mut swarm.v4)));

@@ -164,7 +164,8 @@ impl<const N: usize> PeerRecord<N> {
         PeerFlags(u32::from_ne_bytes(self.flags))
     }
 
-    /// Replaces the minute and the flags by those of another announce of the peer. Returns whether the peer has completed for the first time.
+    /// Replaces the minute and the flags by those of another announce of the peer. Returns whether the peer has
+    /// completed for the first time.
     pub(super) fn renew(&mut self, minute: u8, flags: PeerFlags) -> bool {
         let before = self.flags();
         // A download that was counted stays counted: a client that repeats `completed` makes no second download.
@@ -259,7 +260,8 @@ pub(in crate::tracker) struct Peer {
 }
 
 impl Peer {
-    /// Creates the peer of an announce. `want` is the maximum number of peers in the response; `key` is the key of the host's fingerprint.
+    /// Creates the peer of an announce. `want` is the maximum number of peers in the response; `key` is the key of the
+    /// host's fingerprint.
     pub(in crate::tracker) fn new(
         announce: &Announce,
         want: u32,
@@ -313,8 +315,8 @@ impl Peer {
         self.endpoint.bytes()
     }
 
-    /// Returns the update for other trackers: the peer has joined with this outcome, or has left. `None` if the swarm did not
-    /// take it in, as nothing changed then.
+    /// Returns the update for other trackers: the peer has joined with this outcome, or has left. `None` if the swarm
+    /// did not take it in, as nothing changed then.
     pub(in crate::tracker) fn to_update(
         self,
         announce: &Announce,

@@ -42,8 +42,8 @@ impl<const N: usize> PeerSet<N> {
         }
     }
 
-    /// Builds the set of all these records at once, without spare capacity. If there are more than [`MAX_SCANNED`], a record
-    /// may come twice, as happens when a snapshot has the swarm in several blocks; the first is kept.
+    /// Builds the set of all these records at once, without spare capacity. If there are more than [`MAX_SCANNED`], a
+    /// record may come twice, as happens when a snapshot has the swarm in several blocks; the first is kept.
     pub(super) fn from_records(records: &[PeerRecord<N>], key: HashKey) -> Self {
         let mut set = Self::default();
         set.records.reserve_exact(records.len());
@@ -150,7 +150,8 @@ impl<const N: usize> PeerSet<N> {
         }
     }
 
-    /// Adds a peer that is not in the set and returns its position. `key` is for the index, if this peer makes it necessary.
+    /// Adds a peer that is not in the set and returns its position. `key` is for the index, if this peer makes it
+    /// necessary.
     pub(super) fn insert(&mut self, record: PeerRecord<N>, key: HashKey) -> usize {
         let len = self.records.len();
         if len == self.records.capacity() {
@@ -216,9 +217,9 @@ impl<const N: usize> PeerSet<N> {
         }
     }
 
-    /// Appends up to `request.want` endpoints. They are taken in short runs, evenly spaced from a random start, so that each
-    /// peer is as likely as any other. The requester itself is left out, and so are peers at local addresses that `reaches`
-    /// refuses.
+    /// Appends up to `request.want` endpoints. They are taken in short runs, evenly spaced from a random start, so that
+    /// each peer is as likely as any other. The requester itself is left out, and so are peers at local addresses that
+    /// `reaches` refuses.
     pub(super) fn select_peers(
         &self,
         request: &PeerRequest,

@@ -312,8 +312,8 @@ impl Session {
         self.counts_of(&self.torrent)
     }
 
-    /// Announces a new leecher with a changed query, and stops it again. Returns the response, which must not be a refusal, and
-    /// the change of the counts.
+    /// Announces a new leecher with a changed query, and stops it again. Returns the response, which must not be a
+    /// refusal, and the change of the counts.
     fn count_change(&mut self, change: impl Fn(Query) -> Query) -> Result<(Dict, Counts), NotOk> {
         let before = self.counts()?;
         let peer = self.peer()?;
@@ -339,8 +339,8 @@ impl Session {
         accepted(&reply)
     }
 
-    /// Returns whether peers in a response include this peer, by its port. Skips the case if the peer may be missing because
-    /// the swarm has more peers than the response.
+    /// Returns whether peers in a response include this peer, by its port. Skips the case if the peer may be missing
+    /// because the swarm has more peers than the response.
     fn lists(peers: &[SocketAddr], peer: &Peer) -> Result<bool, NotOk> {
         match peers.iter().any(|other| other.port() == peer.port) {
             true => Ok(true),

@@ -223,7 +223,8 @@ fn plus(session: &mut Session) -> Finding {
     }
 }
 
-/// Announces with each of these values of `left`, or without `left`. Fails if any of them is refused or counted as a seeder.
+/// Announces with each of these values of `left`, or without `left`. Fails if any of them is refused or counted as a
+/// seeder.
 fn counts_as_leecher(session: &mut Session, values: &[Option<&str>]) -> Finding {
     session.require_tracked()?;
     let mut problems = Vec::new();

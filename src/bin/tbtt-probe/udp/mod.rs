@@ -427,8 +427,8 @@ impl Session {
         })
     }
 
-    /// Returns whether a response lists a peer, by its port. Skips the case if the peer may be missing because the swarm has
-    /// more peers than the response.
+    /// Returns whether a response lists a peer, by its port. Skips the case if the peer may be missing because the
+    /// swarm has more peers than the response.
     fn lists(announced: &AnnounceResponse, peer: &Peer) -> Result<bool, NotOk> {
         let AnnounceResponse { peers, .. } = announced;
         match peers.iter().any(|other| other.port() == peer.port) {
@@ -440,9 +440,9 @@ impl Session {
         }
     }
 
-    /// Sends packets from a socket, and returns all responses to them, which may be none. Does not wait for a timeout: after
-    /// the packets, sends a connect, and a second one after the response to the first. Responses to the packets arrive
-    /// before the response to the second connect.
+    /// Sends packets from a socket, and returns all responses to them, which may be none. Does not wait for a timeout:
+    /// after the packets, sends a connect, and a second one after the response to the first. Responses to the packets
+    /// arrive before the response to the second connect.
     fn responses_to(
         &mut self,
         socket: &UdpSocket,
